@@ -1,0 +1,1 @@
+"""The handwritten digits and the small trained network that the demo runs on."""

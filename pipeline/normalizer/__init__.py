@@ -1,0 +1,1 @@
+"""Rewrite a network's parameters with scale factors, and prove that its function is preserved."""

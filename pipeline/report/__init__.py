@@ -1,0 +1,1 @@
+"""Plots and the page that explains a run, drawn from sketches in constant memory."""

@@ -1,0 +1,1 @@
+"""Mergeable statistics of activations; knows numbers, not models or files."""

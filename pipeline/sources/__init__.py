@@ -1,0 +1,1 @@
+"""Samples in a fixed order, from files, arrays and data sets; knows no model."""
