@@ -1,1 +1,9 @@
-"""A Keras network as one flat graph, and the points in it where activations are recorded."""
+"""The graph of a Keras network: nodes, values, points, and running it once for all points."""
+
+from .fingerprint import model_fingerprint
+from .graph import Graph
+from .nodes import Node, Slot, Value
+from .points import Point
+from .reading import read_graph
+
+__all__ = ["Graph", "Node", "Point", "Slot", "Value", "model_fingerprint", "read_graph"]

@@ -1,0 +1,128 @@
+"""The identity of a model: what it computes, not what it is called or where it lies.
+
+Stable across processes: no names that count up within a session, no memory addresses, no paths.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import numpy as np
+
+from .nodes import Slot
+from .reading import read_graph
+
+__all__ = ["model_fingerprint"]
+
+# What a layer is called or how it was trained does not change what it computes at inference.
+IRRELEVANT_ENDINGS = ("_initializer", "_regularizer", "_constraint")
+IRRELEVANT_KEYS = frozenset(
+    {"name", "trainable", "seed", "registered_name", "build_config", "shared_object_id"}
+)
+
+
+def model_fingerprint(model: Any) -> dict[str, str]:
+    """Return what identifies the function that ``model`` computes.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Functional or built Sequential.
+
+    Returns
+    -------
+    dict of str to str
+        ``topology``: SHA-256 of the graph and every layer's settings. ``weights``: SHA-256 of
+        all weights in topological order, read one array at a time. ``dtype_policy``: the policies in use.
+
+    Notes
+    -----
+    Names of layers, initialisers, regularisers and the optimizer are no part of it. The same network saved
+    and loaded, or built anew in another process with the same weights, has the same fingerprint.
+    """
+    graph = read_graph(model)
+    topology = [
+        {
+            "type": node.type,
+            "class": None if node.operation is None else _class_name(type(node.operation)),
+            "config": _canonical(_config(node.operation)),
+            "args": _canonical([node.args, dict(node.kwargs)]),
+            "inputs": list(node.inputs),
+            "layer": _first_call(graph.nodes, node.operation),
+        }
+        for node in graph.nodes
+    ]
+    text = json.dumps([topology, graph.inputs, graph.outputs], sort_keys=True, separators=(",", ":"))
+    return {
+        "topology": hashlib.sha256(text.encode()).hexdigest(),
+        "weights": _weights_hash(graph.nodes),
+        "dtype_policy": ",".join(sorted({_policy(node.operation) for node in graph.nodes} - {""})),
+    }
+
+
+def _first_call(nodes: Any, operation: Any) -> int | None:
+    if operation is None:
+        return None
+    return next(node.index for node in nodes if node.operation is operation)
+
+
+def _config(operation: Any) -> Any:
+    """Return the settings of a layer; an empty dict when its class does not tell them."""
+    try:
+        return operation.get_config() if operation is not None else {}
+    except NotImplementedError:
+        return {}
+
+
+def _weights_hash(nodes: Any) -> str:
+    digest = hashlib.sha256()
+    seen: set[int] = set()
+    for node in nodes:
+        if node.operation is None or id(node.operation) in seen:
+            continue
+        seen.add(id(node.operation))
+        for variable in getattr(node.operation, "weights", ()):
+            array = np.ascontiguousarray(np.asarray(variable))
+            digest.update(f"{node.index}:{array.dtype.name}:{array.shape};".encode())
+            digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _policy(operation: Any) -> str:
+    policy = getattr(operation, "dtype_policy", None)
+    return "" if policy is None else str(policy.name)
+
+
+def _class_name(kind: type) -> str:
+    """Name a class of Keras by its name alone: its module moves between versions of Keras."""
+    inside = kind.__module__.split(".")[0] == "keras"
+    return kind.__qualname__ if inside else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _canonical(thing: Any) -> Any:
+    """Return ``thing`` as JSON-able data that is the same in every process."""
+    if isinstance(thing, dict):
+        return {str(key): _canonical(each) for key, each in thing.items() if not _irrelevant(str(key))}
+    if isinstance(thing, (list, tuple)):
+        return [_canonical(each) for each in thing]
+    if isinstance(thing, Slot):
+        return {"value": thing.value}
+    if thing is None or isinstance(thing, (bool, int, float, str)):
+        return thing
+    if isinstance(thing, np.ndarray):
+        return {"array": hashlib.sha256(np.ascontiguousarray(thing).tobytes()).hexdigest()}
+    if isinstance(thing, np.generic):
+        return thing.item()
+    if callable(thing) and hasattr(thing, "__qualname__"):
+        return f"{thing.__module__}.{thing.__qualname__}"
+    if hasattr(thing, "get_config"):
+        return {"class": _class_name(type(thing)), "config": _canonical(thing.get_config())}
+    if hasattr(thing, "numpy"):
+        return _canonical(np.asarray(thing))
+    return _class_name(type(thing))
+
+
+def _irrelevant(key: str) -> bool:
+    return key in IRRELEVANT_KEYS or key.endswith(IRRELEVANT_ENDINGS)

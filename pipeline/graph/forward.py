@@ -1,0 +1,73 @@
+"""Run a graph: from inputs to any of its values.
+
+Pure Keras operations, so that it can be traced by ``tf.function`` and costs what the bare model costs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .nodes import Node, Slot
+
+if TYPE_CHECKING:
+    from .graph import Graph
+
+__all__ = ["forward_function", "needed_nodes"]
+
+
+def needed_nodes(graph: Graph, wanted: Sequence[int]) -> tuple[Node, ...]:
+    """Return the nodes that must run for ``wanted`` values, in topological order."""
+    needed = set(wanted)
+    found = []
+    for node in reversed(graph.nodes):
+        if needed.intersection(node.outputs):
+            needed.update(node.inputs)
+            found.append(node)
+    return tuple(reversed(found))
+
+
+def forward_function(
+    graph: Graph, wanted: Sequence[int]
+) -> Callable[[Sequence[Any]], tuple[list[Any], list[Any]]]:
+    """Return the function that `Graph.forward` documents."""
+    import keras
+
+    steps = [
+        (node, _inference_arguments(node.operation))
+        for node in needed_nodes(graph, [*wanted, *graph.outputs])
+        if node.type != "InputLayer"
+    ]
+
+    def call(inputs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        values: dict[int, Any] = {}
+        for index, tensor in zip(graph.inputs, inputs, strict=True):
+            values[index] = keras.ops.convert_to_tensor(tensor, dtype=graph.values[index].dtype)
+        for node, extra in steps:
+            outputs = _run(node, values, extra)
+            values.update(zip(node.outputs, outputs, strict=True))
+        points = [keras.ops.cast(values[index], "float32") for index in wanted]
+        return points, [values[index] for index in graph.outputs]
+
+    return call
+
+
+def _run(node: Node, values: dict[int, Any], extra: dict[str, Any]) -> list[Any]:
+    import keras
+
+    args, kwargs = keras.tree.map_structure(
+        lambda argument: values[argument.value] if isinstance(argument, Slot) else argument,
+        (node.args, dict(node.kwargs)),
+    )
+    if node.operation is None:
+        return [keras.ops.cast(*args)]
+    outputs: list[Any] = keras.tree.flatten(node.operation(*args, **{**kwargs, **extra}))
+    return outputs
+
+
+def _inference_arguments(operation: Any) -> dict[str, Any]:
+    """``model.predict`` calls every layer with training=False, whatever the call in the graph says."""
+    if operation is None or "training" not in inspect.signature(operation.call).parameters:
+        return {}
+    return {"training": False}

@@ -1,0 +1,112 @@
+"""The graph of a network: what was read, who consumes what, and how to run it.
+
+Holds no rules of normalisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from .folding import folded_norms
+from .forward import forward_function
+from .nodes import Node, Value
+from .points import Point, select_points
+
+__all__ = ["Graph"]
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """Nodes and values of a model; made by `read_graph`.
+
+    Parameters
+    ----------
+    nodes : tuple of Node
+        In topological order.
+    values : tuple of Value
+        ``values[i].index == i``.
+    inputs, outputs : tuple of int
+        Values, in the order of ``model.inputs`` and ``model.outputs``.
+    tensors : mapping
+        ``id`` of a symbolic tensor of the outermost model -> value.
+    """
+
+    nodes: tuple[Node, ...]
+    values: tuple[Value, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    tensors: Mapping[int, int] = field(repr=False, default_factory=dict)
+
+    @cached_property
+    def consumers(self) -> tuple[tuple[int, ...], ...]:
+        """For each value the indices of the nodes that take it, -1 for each time it is an output."""
+        found: list[list[int]] = [[] for _ in self.values]
+        for node in self.nodes:
+            for value in node.inputs:
+                found[value].append(node.index)
+        for value in self.outputs:
+            found[value].append(-1)
+        return tuple(tuple(each) for each in found)
+
+    @cached_property
+    def folded(self) -> dict[int, int]:
+        """Node of a BatchNormalization -> node of the linear layer that it can be folded into."""
+        return folded_norms(self)
+
+    @property
+    def input_specs(self) -> tuple[tuple[str, tuple[int | None, ...], str], ...]:
+        """For each input of the model: its name, its shape without samples, its dtype."""
+        values = (self.values[value] for value in self.inputs)
+        return tuple((self.nodes[value.node].name, value.shape, value.dtype) for value in values)
+
+    def producer(self, value: int) -> Node:
+        """Return the node that computes ``value``."""
+        return self.nodes[self.values[value].node]
+
+    def points(self, which: str | Iterable[str] = "parameters") -> tuple[Point, ...]:
+        """Return the points to record, in topological order.
+
+        Parameters
+        ----------
+        which : str or iterable of str, default="parameters"
+            ``"parameters"``: every layer with parameters, except a BatchNormalization that is folded into
+            its producer. ``"merges"``: every layer that joins branches (Add, Concatenate...).
+            ``"inputs"``: the inputs. ``"all"``: every node except the inputs. Anything else is a
+            pattern in the manner of a shell (``"conv*"``, ``"block[12]_*"``), matched against point
+            names. Several may be given.
+
+        Raises
+        ------
+        InputError
+            For a pattern that matches nothing, with the nearest names; for a model without parameters.
+
+        Notes
+        -----
+        The tensor of a point starts as the output of its layer and follows the values downstream while
+        exactly one consumer takes them: a BatchNormalization that is folded, dropout and other
+        inference-time identities, and then at most one separate activation layer. Points that
+        end at the same tensor are one point, named after the first layer.
+        """
+        return select_points(self, which)
+
+    def forward(
+        self, points: Sequence[Point] | Sequence[int]
+    ) -> Callable[[Sequence[Any]], tuple[list[Any], list[Any]]]:
+        """Return a function from the model's inputs to the tensors of ``points`` and the outputs.
+
+        Parameters
+        ----------
+        points : sequence of Point or of int
+            Points, or indices of values.
+
+        Returns
+        -------
+        callable
+            ``call(inputs) -> (point_tensors, output_tensors)``; inputs in the order of `input_specs`, points
+            as float32 in the order given, outputs in the dtype of the model. Inference mode, the
+            weights are read from the model's variables at each call. Wrap it in ``tf.function``.
+        """
+        return forward_function(self, [p if isinstance(p, int) else p.value for p in points])

@@ -1,0 +1,167 @@
+"""What kind of thing an operation of Keras is: linear, activation, identity, normalisation.
+
+Knows the layers and operations of Keras by class name, and trusts a class name only when the
+class comes from Keras itself: a user's own ``Dense`` is unknown until he says what it does.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+__all__ = [
+    "BOUNDED",
+    "HOMOGENEOUS",
+    "activation_of",
+    "is_activation",
+    "is_batch_norm",
+    "is_from_keras",
+    "is_identity",
+    "is_linear",
+    "type_of",
+]
+
+LINEAR_LAYERS: Final = frozenset(
+    {
+        "Dense",
+        "Conv1D",
+        "Conv2D",
+        "Conv3D",
+        "Conv1DTranspose",
+        "Conv2DTranspose",
+        "Conv3DTranspose",
+        "DepthwiseConv1D",
+        "DepthwiseConv2D",
+        "SeparableConv1D",
+        "SeparableConv2D",
+    }
+)
+ACTIVATION_LAYERS: Final = {
+    "Activation": "",
+    "ReLU": "relu",
+    "LeakyReLU": "leaky_relu",
+    "PReLU": "prelu",
+    "ELU": "elu",
+    "Softmax": "softmax",
+}
+# keras.ops called on symbolic tensors appear as nodes of these classes.
+ACTIVATION_OPS: Final = {
+    "Relu": "relu",
+    "Relu6": "relu6",
+    "LeakyRelu": "leaky_relu",
+    "Sigmoid": "sigmoid",
+    "Silu": "silu",
+    "Softmax": "softmax",
+    "LogSoftmax": "log_softmax",
+    "LogSigmoid": "log_sigmoid",
+    "Softplus": "softplus",
+    "Softsign": "softsign",
+    "Elu": "elu",
+    "Selu": "selu",
+    "Celu": "celu",
+    "Gelu": "gelu",
+    "Glu": "glu",
+    "HardSigmoid": "hard_sigmoid",
+    "HardSilu": "hard_silu",
+    "HardTanh": "hard_tanh",
+    "Mish": "mish",
+    "Tanh": "tanh",
+    "Threshold": "threshold",
+}
+IDENTITY_LAYERS: Final = frozenset(
+    {
+        "ActivityRegularization",
+        "AlphaDropout",
+        "Dropout",
+        "GaussianDropout",
+        "GaussianNoise",
+        "Identity",
+        "SpatialDropout1D",
+        "SpatialDropout2D",
+        "SpatialDropout3D",
+        # keras.applications.convnext: drops residual branches in training only.
+        "StochasticDepth",
+    }
+)
+HOMOGENEOUS: Final = frozenset({"linear", "relu", "leaky_relu", "prelu"})
+"""Activation functions with f(a x) = a f(x) for every a > 0: they pass a scale on."""
+
+BOUNDED: Final = frozenset({"relu6"})
+"""Pass a scale on when their bound is divided by it."""
+
+
+def is_from_keras(operation: Any) -> bool:
+    """Tell whether the class of ``operation`` is one of Keras' own."""
+    return type(operation).__module__.split(".")[0] == "keras"
+
+
+def _is(operation: Any, names: Any) -> bool:
+    return is_from_keras(operation) and type(operation).__name__ in names
+
+
+def is_operation(operation: Any) -> bool:
+    """Tell whether it is a bare ``keras.ops`` call and not a layer."""
+    return is_from_keras(operation) and ".ops." in type(operation).__module__
+
+
+def is_linear(operation: Any) -> bool:
+    """Tell whether it is a layer that computes y = W x + b, before its activation function."""
+    return _is(operation, LINEAR_LAYERS) and not is_operation(operation)
+
+
+def is_batch_norm(operation: Any) -> bool:
+    """Tell whether it is Keras' batch normalisation layer."""
+    return _is(operation, {"BatchNormalization"}) and not is_operation(operation)
+
+
+def is_identity(operation: Any) -> bool:
+    """Tell whether it does nothing at inference (dropout, noise and the like)."""
+    return _is(operation, IDENTITY_LAYERS)
+
+
+def is_activation(operation: Any) -> bool:
+    """Tell whether it is an activation function that stands alone, as a layer or as an operation."""
+    names = ACTIVATION_OPS if is_operation(operation) else ACTIVATION_LAYERS
+    return _is(operation, names)
+
+
+def type_of(operation: Any) -> str:
+    """Return the class name, with ``ops.`` before it for a bare ``keras.ops`` call."""
+    name = type(operation).__name__
+    return f"ops.{name}" if is_operation(operation) else name
+
+
+def activation_of(operation: Any) -> str:
+    """Return the name of the activation function that ``operation`` applies last.
+
+    Returns
+    -------
+    str
+        A name of ``keras.activations``; ``"linear"`` for none; ``"custom:<name>"`` for a function
+        that is not one of Keras'. A ReLU layer with an upper bound is ``"relu6"`` whatever the bound.
+    """
+    if is_activation(operation):
+        return _standalone_activation(operation)
+    function = getattr(operation, "activation", None)
+    return "linear" if function is None else function_name(function)
+
+
+def _standalone_activation(operation: Any) -> str:
+    name = type(operation).__name__
+    if is_operation(operation):
+        return ACTIVATION_OPS[name]
+    if name == "Activation":
+        return function_name(operation.activation)
+    if name == "ReLU" and operation.max_value is not None:
+        return "relu6"
+    return ACTIVATION_LAYERS[name]
+
+
+def function_name(function: Any) -> str:
+    """Return the name of an activation function; ``"custom:..."`` when it is not Keras' own."""
+    import keras
+
+    name = getattr(function, "__name__", type(function).__name__)
+    if is_activation(function):  # activation=keras.layers.LeakyReLU() is allowed by Keras
+        return _standalone_activation(function)
+    known = getattr(keras.activations, name, None)
+    return name if known is function else f"custom:{name}"

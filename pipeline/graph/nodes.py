@@ -1,0 +1,58 @@
+"""The values of a graph and the nodes that compute them.
+
+Plain frozen records: no running, no rules. A *value* is a tensor of the graph; a *node* is one
+call of one layer (or bare operation), so a shared layer has as many nodes as calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Node", "Slot", "Value"]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Stands in the recorded arguments of a call where a tensor was."""
+
+    value: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Value:
+    """A tensor of the graph."""
+
+    index: int
+    shape: tuple[int | None, ...]
+    """Without the axis of the samples; None where the network leaves a size open."""
+    dtype: str
+    node: int
+    """Index of the node that computes it."""
+    channel_axis: int
+    """Negative, so that it holds with and without the axis of the samples."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One call of one layer or operation."""
+
+    index: int
+    """Position in topological order."""
+    name: str
+    """Unique: ``"conv1"``, ``"inner/conv1"`` in a nested model, ``"conv1:1"`` for a second call."""
+    layer_name: str
+    """The layer's own name; shared by all nodes of a shared layer."""
+    type: str
+    """Class name of the layer, ``"ops.Add"`` for a bare operation, ``"InputLayer"``, ``"Cast"``."""
+    operation: Any
+    """The Keras layer or operation itself; None for a cast at the border of a nested model."""
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    args: tuple[Any, ...] = ()
+    """Positional arguments of the call with a `Slot` for every tensor."""
+    kwargs: Mapping[str, Any]
+    call: int = 0
+    """0 for the first call of this layer, 1 for the second..."""
+    n_params: int = 0

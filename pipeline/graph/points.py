@@ -1,0 +1,175 @@
+"""Points: the places of a graph where activations are recorded.
+
+Decides which tensor stands for a layer and which layers are meant by a pattern.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...storage.errors import InputError
+from .kinds import BOUNDED, HOMOGENEOUS, activation_of, is_activation, is_identity, is_linear
+
+if TYPE_CHECKING:
+    from .graph import Graph
+    from .nodes import Node
+
+__all__ = ["Point", "select_points"]
+
+MERGE_TYPES = frozenset(
+    {"Add", "Subtract", "Average", "Maximum", "Minimum", "Multiply", "Dot", "Concatenate"}
+    | {"ops.Add", "ops.Subtract", "ops.Maximum", "ops.Minimum", "ops.Multiply", "ops.Concatenate"}
+)
+# Layers whose output is bounded or curved by a function within, not only by `activation`.
+PINNED_TYPES = frozenset(
+    {"LSTM", "GRU", "SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "RNN", "Bidirectional"}
+    | {"MultiHeadAttention", "GroupQueryAttention", "Attention", "AdditiveAttention"}
+)
+N_NEAR_NAMES = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A place in the graph where activations are recorded."""
+
+    name: str
+    """Name of the node that it stands for; unique."""
+    layer_name: str
+    layer_type: str
+    activation: str
+    """The function applied last before the recorded tensor; ``"linear"`` for none."""
+    value: int
+    """The recorded tensor, an index into ``graph.values``."""
+    node: int
+    shape: tuple[int | None, ...]
+    """Without the axis of the samples."""
+    channel_axis: int
+    pinned: bool
+    """Its factor is always 1: softmax and everything else that is not positively homogeneous."""
+    n_params: int
+    """Of its layer, and of what is folded into it."""
+
+    @property
+    def n_channels(self) -> int | None:
+        """Size of the channel axis; 1 for a point without axes."""
+        return self.shape[self.channel_axis] if self.shape else 1
+
+
+def select_points(graph: Graph, which: str | Iterable[str]) -> tuple[Point, ...]:
+    """Return the points that `Graph.points` documents."""
+    wanted = [which] if isinstance(which, str) else list(which)
+    candidates = [_point_of(graph, node) for node in graph.nodes if node.outputs]
+    chosen: set[str] = set()
+    for pattern in wanted:
+        found = [point.name for point in candidates if _matches(graph, point, pattern)]
+        if not found:
+            raise _nothing_found(pattern, candidates)
+        chosen.update(found)
+    return _without_twins(graph, [point for point in candidates if point.name in chosen])
+
+
+def _matches(graph: Graph, point: Point, pattern: str) -> bool:
+    node = graph.nodes[point.node]
+    if pattern == "inputs":
+        return node.type == "InputLayer"
+    if pattern == "all":
+        return node.type not in {"InputLayer", "Cast"}
+    if pattern == "merges":
+        return node.type in MERGE_TYPES and len(node.inputs) > 1
+    if pattern == "parameters":
+        return node.n_params > 0 and node.index not in graph.folded and not _belongs_upstream(graph, node)
+    return fnmatch.fnmatchcase(point.name, pattern) or fnmatch.fnmatchcase(node.layer_name, pattern)
+
+
+def _belongs_upstream(graph: Graph, node: Node) -> bool:
+    """A PReLU has parameters, but it is the activation function of the layer before it."""
+    if not is_activation(node.operation):
+        return False
+    value = node.inputs[0]
+    while graph.consumers[value] == (node.index,):
+        before = graph.producer(value)
+        if before.n_params and not is_activation(before.operation):
+            return True
+        if not (is_identity(before.operation) or before.index in graph.folded):
+            return False
+        node, value = before, before.inputs[0]
+    return False
+
+
+def _point_of(graph: Graph, node: Node) -> Point:
+    value, last, n_params = _recorded_value(graph, node)
+    activation = activation_of(last.operation) if last.operation is not None else "linear"
+    free = activation in HOMOGENEOUS | BOUNDED or activation.startswith("custom:")
+    recorded = graph.values[value]
+    return Point(
+        name=node.name,
+        layer_name=node.layer_name,
+        layer_type=node.type,
+        activation=activation,
+        value=value,
+        node=node.index,
+        shape=recorded.shape,
+        channel_axis=recorded.channel_axis,
+        pinned=not free or node.type in PINNED_TYPES,
+        n_params=n_params,
+    )
+
+
+def _recorded_value(graph: Graph, node: Node) -> tuple[int, Node, int]:
+    """Follow the output of ``node`` to the tensor that stands for it.
+
+    Returns
+    -------
+    value : int
+    last : Node
+        The node whose activation function is the last one before it.
+    n_params : int
+    """
+    best, last, n_params = node.outputs[0], node, node.n_params
+    value = best
+    if is_activation(node.operation) or (
+        activation_of(node.operation) != "linear" if node.operation is not None else False
+    ):
+        return best, last, n_params
+    while len(graph.consumers[value]) == 1 and graph.consumers[value][0] >= 0:
+        following = graph.nodes[graph.consumers[value][0]]
+        if following.index in graph.folded and is_linear(node.operation):
+            value = best = following.outputs[0]
+            n_params += following.n_params
+        elif is_activation(following.operation):
+            return following.outputs[0], following, n_params + following.n_params
+        elif is_identity(following.operation):
+            value = following.outputs[0]
+        else:
+            break
+    return best, last, n_params
+
+
+def _without_twins(graph: Graph, points: list[Point]) -> tuple[Point, ...]:
+    """Keep one point for each tensor, the first; a folded BatchNormalization is one with its producer."""
+    seen: set[int] = set()
+    kept = []
+    for point in points:
+        if point.value not in seen:
+            seen.add(point.value)
+            kept.append(point)
+    return tuple(kept)
+
+
+def _nothing_found(pattern: str, candidates: list[Point]) -> InputError:
+    names = [point.name for point in candidates if point.layer_type != "InputLayer"]
+    if pattern == "parameters":
+        return InputError("the model has no layer with parameters: there is nothing to normalise")
+    if pattern in {"all", "merges", "inputs"}:
+        return InputError(f"points={pattern!r} matches nothing in this model: it has {names[:N_NEAR_NAMES]}")
+    near = difflib.get_close_matches(pattern, names, n=N_NEAR_NAMES, cutoff=0.4) or names[:N_NEAR_NAMES]
+    return InputError(
+        f"no layer of the model matches {pattern!r}: near names are {', '.join(near)}; patterns such as 'conv*' "
+        "and the words parameters, merges, inputs, all are allowed",
+        pattern=pattern,
+        near=near,
+    )

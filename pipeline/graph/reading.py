@@ -1,0 +1,277 @@
+"""Read a Keras model into a flat graph of nodes and values.
+
+The only file that knows how Keras keeps its graphs (``_nodes_by_depth``, ``_inbound_nodes``).
+Nested models are dissolved, shared layers get one node for each call, branches that reach no
+output are left out. The model is only looked at: nothing of it changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from ...storage.errors import InputError
+from .graph import Graph
+from .kinds import type_of
+from .nodes import Node, Slot, Value
+
+__all__ = ["read_graph"]
+
+
+def read_graph(model: Any) -> Graph:
+    """Return the graph of a functional or a built Sequential model.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Functional or Sequential, nested to any depth. It is not changed.
+
+    Returns
+    -------
+    Graph
+        Nodes in topological order, the order of ``model.layers`` where branches leave a choice.
+
+    Raises
+    ------
+    InputError
+        For a model without a graph: subclassed, or a Sequential that does not know its input shape.
+    """
+    function = _function_of(model)
+    if function is None:
+        raise InputError(_no_graph(model), model=getattr(model, "name", type(model).__name__))
+    reader = _Reader()
+    inputs = [reader.add_input(tensor) for tensor in function.inputs]
+    outputs = reader.walk(function, inputs, prefix="")
+    return _pruned(reader, inputs, outputs)
+
+
+def _function_of(model: Any) -> Any:
+    """Return what holds the nodes of ``model``, or None when it has no graph that can be trusted."""
+    call = getattr(type(model), "call", None)
+    owner = f"{getattr(call, '__module__', '')}:{getattr(call, '__qualname__', '')}"
+    if not owner.startswith("keras."):
+        return None
+    if owner.endswith(":Sequential.call"):
+        return model._functional
+    if owner.endswith((":Functional.call", ":Function.call")):
+        return model
+    return None
+
+
+def _no_graph(model: Any) -> str:
+    kind = type(model).__name__
+    if not hasattr(model, "layers"):
+        return f"a Keras model was asked for, got {kind}: pass a keras.Model or the path of a .keras file"
+    if kind == "Sequential":
+        return (
+            f"the Sequential model {model.name!r} does not know its input shape: give it a "
+            "keras.Input first, or call model.build((None, ...))"
+        )
+    return (
+        f"the model {model.name!r} ({kind}) has no graph to read, because it is subclassed: rebuild it as a "
+        "functional model, keras.Model(inputs, outputs), with the same layers and weights"
+    )
+
+
+class _Reader:
+    """Collects values and nodes while it walks through nested functions."""
+
+    def __init__(self) -> None:
+        self.values: list[Value] = []
+        self.nodes: list[Node] = []
+        self.tensors: dict[int, int] = {}
+        """id of a KerasTensor of the outermost function -> value."""
+        self._bases: dict[int, str] = {}
+        self._calls: dict[int, int] = {}
+        self._names: set[str] = set()
+        self._depth = 0
+
+    def add_input(self, tensor: Any) -> int:
+        layer = tensor._keras_history.operation
+        name = layer.name if layer is not None else tensor.name
+        (value,) = self._add(
+            operation=layer,
+            name=self._unique(name),
+            layer_name=name,
+            kind="InputLayer",
+            inputs=(),
+            outputs=[tensor],
+        )
+        self.tensors[id(tensor)] = value
+        return value
+
+    def walk(self, function: Any, inputs: list[int], *, prefix: str) -> list[int]:
+        """Add the nodes of ``function`` applied to the values ``inputs``; return its output values."""
+        known = {}
+        for tensor, value in zip(function.inputs, inputs, strict=True):
+            known[id(tensor)] = self._cast(value, tensor, prefix)
+        for node in _nodes_in_order(function):
+            if node.is_input or any(id(t) not in known for t in node.input_tensors):
+                continue
+            given = [known[id(tensor)] for tensor in node.input_tensors]
+            inner = _function_of(node.operation)
+            if inner is not None and _takes_flat_inputs(inner, node):
+                found = self.walk(inner, given, prefix=f"{prefix}{node.operation.name}/")
+            else:
+                found = self._call(node, given, known, prefix)
+            known.update(zip(map(id, node.outputs), found, strict=True))
+        if not prefix:
+            self.tensors.update(known)
+        return [known[id(tensor)] for tensor in function.outputs]
+
+    def _call(self, node: Any, given: list[int], known: dict[int, int], prefix: str) -> list[int]:
+        slots = {key: Slot(value) for key, value in known.items()}
+        args, kwargs = node.arguments.fill_in(slots)
+        operation = node.operation
+        base = self._bases.setdefault(id(operation), self._unique(f"{prefix}{operation.name}"))
+        call = self._calls.get(id(operation), -1) + 1
+        self._calls[id(operation)] = call
+        return self._add(
+            operation=operation,
+            name=base if call == 0 else self._unique(f"{base}:{call}"),
+            layer_name=operation.name,
+            kind=type_of(operation),
+            inputs=tuple(given),
+            outputs=node.outputs,
+            args=args,
+            kwargs=kwargs,
+            call=call,
+        )
+
+    def _cast(self, value: int, tensor: Any, prefix: str) -> int:
+        """A nested model converts its inputs to the dtype it was built with, as Keras does."""
+        if self.values[value].dtype == tensor.dtype:
+            return value
+        (cast,) = self._add(
+            operation=None,
+            name=self._unique(f"{prefix}cast"),
+            layer_name="cast",
+            kind="Cast",
+            inputs=(value,),
+            outputs=[tensor],
+            args=(Slot(value), tensor.dtype),
+        )
+        return cast
+
+    def _add(
+        self,
+        *,
+        operation: Any,
+        name: str,
+        layer_name: str,
+        kind: str,
+        inputs: tuple[int, ...],
+        outputs: list[Any],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+        call: int = 0,
+    ) -> list[int]:
+        start = len(self.values)
+        for tensor in outputs:
+            self.values.append(
+                Value(
+                    index=len(self.values),
+                    shape=tuple(tensor.shape[1:]),
+                    dtype=str(tensor.dtype),
+                    node=len(self.nodes),
+                    channel_axis=self._channel_axis(operation, inputs, rank=len(tensor.shape) - 1),
+                )
+            )
+        numbers = tuple(range(start, len(self.values)))
+        self.nodes.append(
+            Node(
+                index=len(self.nodes),
+                name=name,
+                layer_name=layer_name,
+                type=kind,
+                operation=operation,
+                inputs=inputs,
+                outputs=numbers,
+                args=args,
+                kwargs=kwargs or {},
+                call=call,
+                n_params=_n_params(operation),
+            )
+        )
+        return list(numbers)
+
+    def _channel_axis(self, operation: Any, inputs: tuple[int, ...], *, rank: int) -> int:
+        data_format = getattr(operation, "data_format", None)
+        axis = getattr(operation, "axis", None)
+        if data_format is not None:
+            return -rank if data_format == "channels_first" and rank > 1 else -1
+        if isinstance(axis, int) and type(operation).__name__ in {"BatchNormalization", "Concatenate"}:
+            return axis if axis < 0 else axis - rank - 1
+        if type_of(operation) == "Dense" or not inputs:
+            return -1
+        first = self.values[inputs[0]]
+        return first.channel_axis if len(first.shape) == rank else -1
+
+    def _unique(self, name: str) -> str:
+        found, count = name, 1
+        while found in self._names:
+            found, count = f"{name}#{count}", count + 1
+        self._names.add(found)
+        return found
+
+
+def _takes_flat_inputs(inner: Any, node: Any) -> bool:
+    return len(node.input_tensors) == len(inner.inputs)
+
+
+def _n_params(operation: Any) -> int:
+    count = getattr(operation, "count_params", None)
+    return int(count()) if callable(count) and getattr(operation, "built", True) else 0
+
+
+def _nodes_in_order(function: Any) -> Iterator[Any]:
+    """Yield the nodes by falling depth and, within one depth, in the order of ``model.layers``."""
+    place = {id(operation): index for index, operation in enumerate(function.operations)}
+    for depth in sorted(function._nodes_by_depth, reverse=True):
+        nodes = [node for node in function._nodes_by_depth[depth] if node.operation is not None]
+        yield from sorted(
+            nodes,
+            key=lambda node: (place[id(node.operation)], node.operation._inbound_nodes.index(node)),
+        )
+
+
+def _pruned(reader: _Reader, inputs: list[int], outputs: list[int]) -> Graph:
+    """Leave out nodes that reach no output, and number what remains anew."""
+    needed = set(outputs) | set(inputs)
+    for node in reversed(reader.nodes):
+        if needed.intersection(node.outputs):
+            needed.update(node.inputs)
+    kept = [node for node in reader.nodes if needed.intersection(node.outputs)]
+    number = {value: index for index, value in enumerate(v for node in kept for v in node.outputs)}
+    position = {node.index: index for index, node in enumerate(kept)}
+
+    def renumber(argument: Any) -> Any:
+        return Slot(number[argument.value]) if isinstance(argument, Slot) else argument
+
+    from keras import tree
+
+    nodes = []
+    for node in kept:
+        args, kwargs = tree.map_structure(renumber, (node.args, dict(node.kwargs)))
+        nodes.append(
+            replace(
+                node,
+                index=position[node.index],
+                inputs=tuple(number[value] for value in node.inputs),
+                outputs=tuple(number[value] for value in node.outputs),
+                args=args,
+                kwargs=kwargs,
+            )
+        )
+    values = [
+        replace(reader.values[old], index=new, node=position[reader.values[old].node])
+        for old, new in sorted(number.items(), key=lambda pair: pair[1])
+    ]
+    return Graph(
+        nodes=tuple(nodes),
+        values=tuple(values),
+        inputs=tuple(number[value] for value in inputs),
+        outputs=tuple(number[value] for value in outputs),
+        tensors={key: number[value] for key, value in reader.tensors.items() if value in number},
+    )
