@@ -1,0 +1,135 @@
+"""Rows of a ``keras.utils.PyDataset``: batches that can be asked for by number.
+
+All batches but the last must have one size, so that a row's batch is known without reading the others.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ...storage.errors import InputError
+from .protocol import Batch, InputSpec
+from .streams import Unpacked, unpack
+from .table import mark_rows
+
+__all__ = ["BatchedReader"]
+
+
+class BatchedReader:
+    """A :class:`~.protocol.Reader` over a PyDataset.
+
+    Raises
+    ------
+    InputError
+        If it is infinite, empty, or gives other samples the second time.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self.origin = f"the {type(dataset).__name__}"
+        self._dataset = dataset
+        self._lock = threading.Lock()
+        self._held: tuple[int, Unpacked] | None = None
+        self._n_batches = _n_batches(dataset, self.origin)
+        first = self._load(0)
+        self._size = len(first)
+        self.inputs = tuple(
+            InputSpec(name, values.shape[1:], values.dtype.newbyteorder("=").name)
+            for name, values in zip(first.names, first.inputs, strict=True)
+        )
+        self.has_labels = first.labels is not None
+        if mark_rows(self._load(0).inputs) != mark_rows(first.inputs):
+            raise InputError(
+                f"{self.origin} gave another first batch the second time: the order must be fixed, so do not "
+                "shuffle or augment in __getitem__"
+            )
+        last = len(first) if self._n_batches == 1 else len(self._load(self._n_batches - 1))
+        if last > self._size:
+            raise InputError(
+                f"the last batch of {self.origin} has {last} samples, the first {self._size}: {_ONE_SIZE}"
+            )
+        self.n_rows = (self._n_batches - 1) * self._size + last
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """Return raw rows; the last batch that was read is kept."""
+        parts = []
+        for number in range(start // self._size, (stop - 1) // self._size + 1):
+            begin = number * self._size
+            parts.append(self._batch(number).part(max(start - begin, 0), min(stop - begin, self._size)))
+        if len(parts) == 1:
+            return Batch(parts[0].inputs, parts[0].labels)
+        inputs = tuple(
+            np.concatenate(columns) for columns in zip(*(part.inputs for part in parts), strict=True)
+        )
+        labels = [part.labels for part in parts if part.labels is not None]
+        return Batch(inputs, np.concatenate(labels) if len(labels) == len(parts) else None)
+
+    def _batch(self, number: int) -> Unpacked:
+        with self._lock:
+            if self._held is not None and self._held[0] == number:
+                return self._held[1]
+            batch = self._load(number)
+            expected = self._size if number < self._n_batches - 1 else self.n_rows - number * self._size
+            if len(batch) != expected:
+                raise InputError(
+                    f"batch {number} of {self.origin} has {len(batch)} samples, not {expected}: {_ONE_SIZE}"
+                )
+            found = tuple((values.shape[1:], values.dtype.newbyteorder("=").name) for values in batch.inputs)
+            if found != tuple((spec.shape, spec.dtype) for spec in self.inputs):
+                raise InputError(
+                    f"batch {number} of {self.origin} holds {found}, the first "
+                    f"{[(spec.shape, spec.dtype) for spec in self.inputs]}: all samples need one shape"
+                )
+            self._held = (number, batch)
+            return batch
+
+    def _load(self, number: int) -> Unpacked:
+        return unpack(self._dataset[number], batched=True, origin=self.origin)
+
+    def row_nbytes(self) -> int:
+        """Return the bytes of one row over all inputs."""
+        return sum(
+            int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize for spec in self.inputs
+        )
+
+    def marks(self, rows: Sequence[int]) -> list[bytes]:
+        """Return a hash of each of these rows."""
+        marks: list[bytes] = []
+        for row in rows:
+            number = row // self._size
+            at = row - number * self._size
+            marks += mark_rows(self._batch(number).part(at, at + 1).inputs)
+        return marks
+
+    def identity(self) -> dict[str, Any]:
+        """Return nothing: the values say it all."""
+        return {"kind": "arrays"}
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        del state["_lock"]
+        state["_held"] = None
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+
+
+_ONE_SIZE = "all batches but the last need one size, and the last may only be smaller"
+
+
+def _n_batches(dataset: Any, origin: str) -> int:
+    try:
+        # Keras 3 has num_batches (None: infinite), which falls back on __len__.
+        count = dataset.num_batches if hasattr(type(dataset), "num_batches") else len(dataset)
+    except (NotImplementedError, TypeError):
+        count = None
+    if count is None:
+        raise InputError(f"the length of {origin} is not known: give it a __len__ that counts its batches")
+    if count < 1:
+        raise InputError(f"{origin} has no batches: at least one is needed")
+    return int(count)

@@ -1,0 +1,166 @@
+"""One array along the axis of samples, wherever it lies: memory, a mapped file, zarr, dask.
+
+Knows arrays. Does not know which of them are inputs and which are labels.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...storage.errors import InputError
+from .preprocessing import is_float
+
+__all__ = ["ArrayColumn", "Column", "LazyColumn", "as_column", "check_column"]
+
+# Chunks of a lazy array are kept whole while reading goes through them; beyond this size they are read
+# in part again and again, which is slower but bounded.
+WINDOW_NBYTES = 256 * 2**20
+
+
+class Column(Protocol):
+    """An array whose first axis counts samples."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """With the axis of samples."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+        ...
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return rows; a view where that is free."""
+        ...
+
+
+class ArrayColumn:
+    """An array in memory, or one that the operating system maps."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        self._array = array
+        self.shape: tuple[int, ...] = array.shape
+        self.dtype = array.dtype
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return rows as a read-only view."""
+        view = self._array[start:stop]
+        view.flags.writeable = False
+        return view
+
+
+class LazyColumn:
+    """A zarr or dask array; the last chunks read are kept, so that going forward reads each once."""
+
+    def __init__(self, array: Any, *, chunk_rows: int) -> None:
+        self._array = array
+        self.shape: tuple[int, ...] = tuple(int(axis) for axis in array.shape)
+        self.dtype = np.dtype(array.dtype)
+        row_nbytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+        fits = chunk_rows * row_nbytes <= WINDOW_NBYTES
+        self._chunk_rows = max(1, chunk_rows) if fits else 1
+        self._window: tuple[int, int, NDArray[Any] | None] = (0, 0, None)
+        self._lock = threading.Lock()
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return rows, reading whole chunks and keeping the last of them."""
+        if self._chunk_rows == 1:
+            return self._load(start, stop)
+        with self._lock:
+            begin, end, kept = self._window
+            if kept is not None and begin <= start and stop <= end:
+                return kept[start - begin : stop - begin]
+            parts = []
+            at = start
+            if kept is not None and begin <= start < end:
+                parts.append(kept[start - begin :])
+                at = end
+            first = at // self._chunk_rows * self._chunk_rows
+            last = min(-(-stop // self._chunk_rows) * self._chunk_rows, self.shape[0])
+            loaded = self._load(first, last)
+            parts.append(loaded[at - first : stop - first])
+            tail = (last - 1) // self._chunk_rows * self._chunk_rows
+            # A copy, so that the chunks before the last one are given back.
+            self._window = (max(tail, first), last, loaded[max(tail, first) - first :].copy())
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _load(self, start: int, stop: int) -> NDArray[Any]:
+        part = self._array[start:stop]
+        if hasattr(part, "compute"):
+            # Threads of this process, whatever Dask client is the default: a worker that asks its own
+            # scheduler for input would wait for itself.
+            part = part.compute(scheduler="threads")
+        return np.asarray(part)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"array": self._array, "chunk_rows": self._chunk_rows}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        LazyColumn.__init__(self, state["array"], chunk_rows=state["chunk_rows"])
+
+
+def as_column(array: Any, origin: str) -> Column:
+    """Return a column over a numpy array, memory map, zarr array, dask array or array-like of numbers.
+
+    Raises
+    ------
+    InputError
+        If it holds objects or text, has no axis of samples, or its length is not known.
+    """
+    module = type(array).__module__.partition(".")[0]
+    if module == "dask":
+        column = _dask_column(array, origin)
+    elif module == "zarr":
+        if not hasattr(array, "dtype"):
+            raise InputError(
+                f"{origin} is a zarr group with {sorted(array.array_keys())}: name one of its arrays"
+            )
+        chunks = getattr(array, "shards", None) or array.chunks
+        column = LazyColumn(array, chunk_rows=chunks[0] if chunks else 1)
+    elif hasattr(array, "__array__"):
+        column = ArrayColumn(array if isinstance(array, np.ndarray) else np.asarray(array))
+    else:
+        raise InputError(
+            f"{origin} is a {type(array).__name__}, not an array: convert it with numpy.asarray first"
+        )
+    return check_column(column, origin)
+
+
+def check_column(column: Column, origin: str) -> Column:
+    """Return the column, if it holds numbers along an axis of samples.
+
+    Raises
+    ------
+    InputError
+        With the shape or type that was found.
+    """
+    dtype = column.dtype
+    if dtype.kind == "O":
+        raise InputError(
+            f"{origin} holds Python objects: save an array of numbers (all samples of one shape)"
+        )
+    if dtype.kind not in "fiub" and not is_float(dtype):
+        advice = "tokenise text first" if dtype.kind in "SUT" else "convert it to float32"
+        raise InputError(f"{origin} has dtype {dtype}, which no network takes: {advice}")
+    if not column.shape:
+        raise InputError(f"{origin} is a single number: an array of shape (n_samples, ...) is needed")
+    if column.shape[0] == 0 or 0 in column.shape:
+        raise InputError(f"{origin} is empty, of shape {column.shape}: at least one sample is needed")
+    return column
+
+
+def _dask_column(array: Any, origin: str) -> Column:
+    if not hasattr(array, "chunks") or not hasattr(array, "dtype"):
+        raise InputError(
+            f"{origin} is a {type(array).__name__}: use its array, as `frame.to_dask_array(lengths=True)`"
+        )
+    if any(axis != axis for axis in array.shape):  # dask writes unknown lengths as NaN
+        raise InputError(
+            f"{origin} is a dask array of unknown length: call `.compute_chunk_sizes()` on it first"
+        )
+    return LazyColumn(array, chunk_rows=int(max(array.chunks[0], default=1)) if array.ndim else 1)

@@ -1,0 +1,185 @@
+"""Arrays in ``.npy`` and ``.npz`` files, mapped where that is possible, streamed where not; never unpickled.
+
+Knows the two formats. ``numpy.load`` maps ``.npy`` only: the members of an uncompressed ``.npz`` are plain
+``.npy`` files at some offset, so they are mapped as well. A compressed member cannot be read at random: it
+is inflated going forward, and from its start again when a read goes back.
+"""
+
+from __future__ import annotations
+
+import threading
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...storage.errors import InputError
+
+__all__ = ["MappedFile", "StreamedMember", "npy_column", "npz_columns"]
+
+# Below this a compressed member is inflated once and kept: random access for workers and plots.
+KEEP_NBYTES = 128 * 2**20
+
+
+class MappedFile:
+    """Rows of an array that starts at some byte of a file. Pickles as the path, not as the data."""
+
+    def __init__(
+        self, path: str, *, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], fortran: bool
+    ) -> None:
+        self._args = {"path": path, "offset": offset, "shape": shape, "dtype": dtype, "fortran": fortran}
+        self.shape = shape
+        self.dtype = dtype
+        order: Any = "F" if fortran else "C"
+        try:
+            self._map = np.memmap(path, dtype, mode="r", offset=offset, shape=shape, order=order)
+        except (ValueError, OSError) as error:
+            raise InputError(
+                f"{path!r} cannot be mapped, it seems to be cut off: {error}", path=path
+            ) from None
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return rows as a read-only view of the file."""
+        return np.asarray(self._map[start:stop])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remap, (self._args,)
+
+
+def _remap(args: dict[str, Any]) -> MappedFile:
+    return MappedFile(**args)
+
+
+class StreamedMember:
+    """Rows of a compressed ``.npz`` member, inflated forward."""
+
+    def __init__(
+        self, path: str, member: str, *, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> None:
+        self._args = {"path": path, "member": member, "offset": offset, "shape": shape, "dtype": dtype}
+        self._path, self._member, self._offset = path, member, offset
+        self.shape = shape
+        self.dtype = dtype
+        self._row_nbytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+        self._file: IO[bytes] | None = None
+        self._kept: NDArray[Any] | None = None
+        self._lock = threading.Lock()
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return rows; small members are kept in memory, large ones are a stream that goes forward."""
+        with self._lock:
+            if self.shape[0] * self._row_nbytes > KEEP_NBYTES:
+                return self._inflate(start, stop)
+            if self._kept is None:
+                self._kept = self._inflate(0, self.shape[0])
+                self._kept.flags.writeable = False
+            return self._kept[start:stop]
+
+    def _inflate(self, start: int, stop: int) -> NDArray[Any]:
+        try:
+            if self._file is None:
+                archive = zipfile.ZipFile(self._path)
+                self._file = archive.open(self._member)
+            # Going back starts the member again; going forward inflates what lies between.
+            self._file.seek(self._offset + start * self._row_nbytes)
+            data = self._file.read((stop - start) * self._row_nbytes)
+        except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
+            raise InputError(
+                f"{self._member!r} in {self._path!r} cannot be inflated: {error}", path=self._path
+            ) from None
+        if len(data) != (stop - start) * self._row_nbytes:
+            raise InputError(f"{self._member!r} in {self._path!r} ends before sample {stop}", path=self._path)
+        return np.frombuffer(data, self.dtype).reshape(stop - start, *self.shape[1:])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restream, (self._args,)
+
+
+def _restream(args: dict[str, Any]) -> StreamedMember:
+    return StreamedMember(**args)
+
+
+def npy_column(path: Path) -> MappedFile:
+    """Return the array of a ``.npy`` file.
+
+    Raises
+    ------
+    InputError
+        If it is not such a file, holds objects, is empty or cut off.
+    """
+    with path.open("rb") as file:
+        shape, fortran, dtype = _header(file, str(path))
+        return MappedFile(str(path), offset=file.tell(), shape=shape, dtype=dtype, fortran=fortran)
+
+
+def npz_columns(path: Path) -> dict[str, MappedFile | StreamedMember]:
+    """Return the arrays of a ``.npz`` file by name, in the order of the file.
+
+    Arrays of objects are left out of nothing: they are refused when they are asked for, see
+    :func:`~.columns.check_column`; so that one of them does not spoil a file of numbers, its column has
+    dtype object and is never read.
+
+    Raises
+    ------
+    InputError
+        If it is not a zip file or a member is not an array.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError) as error:
+        raise InputError(f"{str(path)!r} is not an .npz file: {error}", path=str(path)) from None
+    columns: dict[str, MappedFile | StreamedMember] = {}
+    with archive:
+        for info in archive.infolist():
+            if info.filename.endswith(".npy"):
+                columns[info.filename.removesuffix(".npy")] = _member(path, archive, info)
+    if not columns:
+        raise InputError(f"{str(path)!r} holds no arrays: save them with numpy.savez", path=str(path))
+    return columns
+
+
+def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> MappedFile | StreamedMember:
+    origin = f"{info.filename!r} in {str(path)!r}"
+    with archive.open(info) as file:
+        shape, fortran, dtype = _header(file, origin)
+        header_nbytes = file.tell()
+    if dtype.hasobject or not shape or 0 in shape:  # refused when asked for, nothing to map
+        return StreamedMember(str(path), info.filename, offset=header_nbytes, shape=shape, dtype=dtype)
+    if info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1:
+        offset = _data_offset(path, info) + header_nbytes
+        return MappedFile(str(path), offset=offset, shape=shape, dtype=dtype, fortran=fortran)
+    if fortran and len(shape) > 1:
+        raise InputError(
+            f"{origin} is compressed and in Fortran order, in which samples are scattered over the whole "
+            "array: save it with numpy.ascontiguousarray"
+        )
+    return StreamedMember(str(path), info.filename, offset=header_nbytes, shape=shape, dtype=dtype)
+
+
+def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:
+    # The local header repeats the name and has an extra field of its own length (APPNOTE.TXT 4.3.7).
+    with path.open("rb") as file:
+        file.seek(info.header_offset)
+        local = file.read(30)
+    return (
+        info.header_offset
+        + 30
+        + int.from_bytes(local[26:28], "little")
+        + int.from_bytes(local[28:30], "little")
+    )
+
+
+def _header(file: IO[bytes], origin: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+    try:
+        major, _ = np.lib.format.read_magic(file)
+        # Version 3 is for tables whose fields have names beyond Latin-1.
+        header = readers[major](file) if major in readers else None
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{origin} is not a NumPy array: {error}") from None
+    if header is None:
+        raise InputError(f"{origin} holds a table with named fields: save each field as an array of its own")
+    shape, fortran, dtype = header
+    return tuple(shape), fortran, dtype

@@ -1,0 +1,180 @@
+"""Make a source of raw rows: limit, check, preprocess, identify.
+
+Knows what every source must do alike. Does not know where rows come from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...storage.errors import InputError
+from .preprocessing import Preprocessing, is_float, preprocessing_for
+from .protocol import Batch, InputSpec, Reader
+from .spec import parse_count
+
+__all__ = ["DIGEST_BUDGET_NBYTES", "PreparedSource", "digest_rows"]
+
+# A block's inputs are rarely more than this, so that most blocks are hashed in full at about 1 GB/s; a
+# block of gigabytes costs 30 ms.
+DIGEST_BUDGET_NBYTES = 32 * 2**20
+
+
+def digest_rows(start: int, stop: int, row_nbytes: int, *, full: bool) -> list[int]:
+    """Return which rows of a range are hashed.
+
+    All of them if ``full`` or if they fit into :data:`DIGEST_BUDGET_NBYTES`; else as many as fit, at least
+    two: the first, the last and evenly spaced ones between. A function of the range and the size of a row
+    only, so that two runs hash the same rows.
+    """
+    n_rows = stop - start
+    n_hashed = n_rows if full else max(2, DIGEST_BUDGET_NBYTES // max(row_nbytes, 1))
+    if n_hashed >= n_rows:
+        return list(range(start, stop))
+    return [start + index * (n_rows - 1) // (n_hashed - 1) for index in range(n_hashed)]
+
+
+class PreparedSource:
+    """A :class:`~.protocol.Source` over a :class:`~.protocol.Reader`.
+
+    Parameters
+    ----------
+    reader : Reader
+        Where rows come from.
+    preparation : mapping
+        ``scale``, ``offset``, ``divide_by``, ``preprocessing``: see :class:`~.spec.DataSpec`.
+    num_samples : int, optional
+        Use the first so many.
+    full_fingerprint : bool
+        Hash every byte instead of evenly spaced samples of large ranges.
+
+    Raises
+    ------
+    InputError
+        If there are no rows, fewer than asked for, values that are no numbers, or a preprocessing that
+        does not fit the shapes.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        *,
+        preparation: Mapping[str, Any] | None = None,
+        num_samples: int | None = None,
+        full_fingerprint: bool = False,
+    ) -> None:
+        parse_count(num_samples)
+        self.reader = reader
+        self._full = full_fingerprint
+        self.n_samples = _limit(reader, num_samples)
+        settings = dict(preparation or {})
+        _check_names(reader, settings)
+        self._preparations = tuple(preprocessing_for(raw.name, settings) for raw in reader.inputs)
+        for raw, preparation_ in zip(reader.inputs, self._preparations, strict=True):
+            preparation_.check(raw.shape, _called(raw, reader))
+        self.inputs = tuple(map(_prepared_spec, reader.inputs, self._preparations))
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether batches carry labels."""
+        return self.reader.has_labels
+
+    def __len__(self) -> int:
+        return self.n_samples
+
+    def __repr__(self) -> str:
+        return f"<{self.n_samples} samples of {self.reader.origin}: {', '.join(map(str, self.inputs))}>"
+
+    def read(self, start: int, stop: int) -> Batch:
+        """Return the samples ``start`` to ``stop``, preprocessed; see :meth:`.protocol.Source.read`."""
+        self._check_range(start, stop)
+        raw = self.reader.rows(start, stop)
+        arrays = []
+        for spec, preparation, values in zip(self.inputs, self._preparations, raw.inputs, strict=True):
+            # A float64 beyond float32 becomes infinite here, and is refused as such just below.
+            with np.errstate(over="ignore", invalid="ignore"):
+                prepared = np.ascontiguousarray(preparation.apply(values))
+            if is_float(prepared.dtype):
+                self._check_finite(prepared, values, start, spec)
+            arrays.append(prepared)
+        return Batch(tuple(arrays), raw.labels)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what identifies the data apart from its length; see :meth:`.protocol.Source.fingerprint`."""
+        inputs = [
+            {"name": raw.name, "shape": list(raw.shape), "dtype": raw.dtype, "preprocessing": step.identity()}
+            for raw, step in zip(self.reader.inputs, self._preparations, strict=True)
+        ]
+        return {
+            "inputs": inputs,
+            "reading": self.reader.identity(),
+            "hashed": "full" if self._full else "sampled",
+            "first_sample": self.digest(0, 1),
+        }
+
+    def digest(self, start: int, stop: int) -> str:
+        """Return a hash of the raw content and order of a range; see :meth:`.protocol.Source.digest`."""
+        self._check_range(start, stop)
+        rows = digest_rows(start, stop, self.reader.row_nbytes(), full=self._full)
+        hasher = hashlib.blake2b((stop - start).to_bytes(8, "little"), digest_size=16)
+        for mark in self.reader.marks(rows):
+            hasher.update(mark)
+        return hasher.hexdigest()
+
+    def _check_range(self, start: int, stop: int) -> None:
+        if not 0 <= start < stop <= self.n_samples:
+            raise InputError(
+                f"samples {start} to {stop} of {self.reader.origin} were asked for: there are samples 0 to "
+                f"{self.n_samples}, and a range must not be empty"
+            )
+
+    def _check_finite(self, prepared: NDArray[Any], raw: NDArray[Any], start: int, spec: InputSpec) -> None:
+        # Two passes without a temporary array: a NaN or an infinity shows in the smallest or largest value.
+        if prepared.size == 0 or (np.isfinite(prepared.min()) and np.isfinite(prepared.max())):
+            return
+        flat = prepared.reshape(len(prepared), -1)
+        row = int(np.flatnonzero(~np.isfinite(flat).all(axis=1))[0])
+        value = flat[row][~np.isfinite(flat[row])][0]
+        found = str(value)
+        if np.isfinite(raw[row].astype(np.float64)).all():
+            found = f"{np.abs(raw[row]).max()}, which float32 cannot hold"
+        raise InputError(
+            f"sample {start + row} of {_called(spec, self.reader)} holds {found}: "
+            "clean the data, or leave that sample out",
+            sample=start + row,
+        )
+
+
+def _limit(reader: Reader, num_samples: int | None) -> int:
+    if reader.n_rows < 1:
+        raise InputError(f"{reader.origin} holds no samples: at least one is needed")
+    if num_samples is None:
+        return reader.n_rows
+    if num_samples > reader.n_rows:
+        raise InputError(
+            f"num_samples = {num_samples}, but {reader.origin} holds {reader.n_rows}: "
+            "ask for fewer, or leave num_samples out"
+        )
+    return num_samples
+
+
+def _check_names(reader: Reader, settings: Mapping[str, Any]) -> None:
+    names = [raw.name for raw in reader.inputs]
+    for setting, value in settings.items():
+        unknown = [key for key in value if key not in names] if isinstance(value, Mapping) else []
+        if unknown:
+            raise InputError(f"{setting} names the input {unknown[0]!r}, but {reader.origin} has {names}")
+
+
+def _called(spec: InputSpec, reader: Reader) -> str:
+    return reader.origin if spec.name is None else f"{spec.name!r} of {reader.origin}"
+
+
+def _prepared_spec(raw: InputSpec, preparation: Preprocessing) -> InputSpec:
+    dtype = np.dtype(raw.dtype) if raw.dtype != "bfloat16" else np.dtype(np.float32)
+    keeps = not preparation.changes_values and not is_float(dtype)
+    return InputSpec(raw.name, raw.shape, raw.dtype if keeps else "float32")

@@ -1,0 +1,238 @@
+"""Rows from something that can be iterated again and again, but only from its start.
+
+Reading forward keeps the iterator; reading back starts a new one. The hash of every row that went by is
+remembered (16 bytes each): a row that comes out differently the second time shows that the order is not
+fixed, and digests cost no second pass.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...storage.errors import InputError
+from .columns import ArrayColumn, check_column
+from .protocol import Batch, InputSpec
+from .table import mark_rows
+
+__all__ = ["StreamReader", "Unpacked", "unpack"]
+
+
+class Unpacked:
+    """One element of a data set: named inputs and perhaps labels, as arrays with an axis of samples."""
+
+    __slots__ = ("inputs", "labels", "names")
+
+    def __init__(
+        self, names: tuple[str | None, ...], inputs: tuple[NDArray[Any], ...], labels: NDArray[Any] | None
+    ) -> None:
+        self.names, self.inputs, self.labels = names, inputs, labels
+
+    def __len__(self) -> int:
+        return len(self.inputs[0])
+
+    def part(self, start: int, stop: int) -> Unpacked:
+        """Return some of the rows."""
+        labels = None if self.labels is None else self.labels[start:stop]
+        return Unpacked(self.names, tuple(values[start:stop] for values in self.inputs), labels)
+
+
+def unpack(element: Any, *, batched: bool, origin: str) -> Unpacked:
+    """Return what an element ``x``, ``(x, y)`` or ``(x, y, weights)`` holds; x may be a list or a dict.
+
+    Raises
+    ------
+    InputError
+        If it holds no numbers, or its parts have different numbers of samples.
+    """
+    x, y = (
+        (element[0], element[1]) if isinstance(element, tuple) and len(element) in (2, 3) else (element, None)
+    )
+    if isinstance(x, tuple) and len(x) == 1:
+        x = x[0]
+    named: list[tuple[str | None, Any]] = [(None, x)]
+    if isinstance(x, Mapping):
+        named = [(str(name), value) for name, value in x.items()]
+    elif isinstance(x, list | tuple):
+        named = [(None, value) for value in x]
+    arrays = [_array(value, batched=batched) for _, value in named]
+    if not arrays:
+        raise InputError(f"{origin} gave an element without inputs: {type(element).__name__}")
+    for (name, _), array in zip(named, arrays, strict=True):
+        check_column(
+            ArrayColumn(array), f"an element of {origin}" if name is None else f"{name!r} of {origin}"
+        )
+    labels = None if y is None or isinstance(y, Mapping | list) else _array(y, batched=batched)
+    if labels is not None and labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    lengths = {len(array) for array in arrays} | ({len(labels)} if labels is not None else set())
+    if len(lengths) > 1:
+        raise InputError(f"a batch of {origin} has parts of {sorted(lengths)} samples: they must agree")
+    return Unpacked(tuple(name for name, _ in named), tuple(arrays), labels)
+
+
+def _array(value: Any, *, batched: bool) -> NDArray[Any]:
+    array = value.numpy() if hasattr(value, "numpy") else np.asarray(value)
+    array = np.asarray(array)
+    return array if batched else array[None]
+
+
+class StreamReader:
+    """A :class:`~.protocol.Reader` over an iterable of batches or samples.
+
+    Parameters
+    ----------
+    fresh : callable
+        Gives an iterable that starts at the first sample, each time.
+    n_rows : int
+        How many samples to use; more may come.
+    batched : bool
+        Whether an element is a batch or a sample.
+    origin : str
+        For messages.
+
+    Raises
+    ------
+    InputError
+        If nothing comes, or the first element comes out differently the second time.
+    """
+
+    def __init__(
+        self, fresh: Callable[[], Iterable[Any]], *, n_rows: int, batched: bool, origin: str
+    ) -> None:
+        self._fresh = fresh
+        self._batched = batched
+        self.origin = origin
+        self.n_rows = n_rows
+        self._marks: list[bytes] = []
+        self._lock = threading.Lock()
+        self._iterator: Iterator[Any]
+        self._position: int
+        self._held: Unpacked | None
+        self._restart()
+        first = self._next()
+        if first is None:
+            raise InputError(f"{origin} gave no samples: at least one is needed")
+        self.inputs = tuple(
+            InputSpec(name, values.shape[1:], values.dtype.newbyteorder("=").name)
+            for name, values in zip(first.names, first.inputs, strict=True)
+        )
+        self.has_labels = first.labels is not None
+        self._remember(first, 0)
+        self._restart()
+        again = self._next()
+        if again is None:
+            raise InputError(
+                f"{origin} gave its samples once and nothing the second time: give a function that "
+                "makes a fresh iterator"
+            )
+        self._remember(again, 0)
+        self._restart()
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """Return raw rows, going forward where that is possible."""
+        with self._lock:
+            return self._rows(start, stop)
+
+    def _rows(self, start: int, stop: int) -> Batch:
+        if start < self._position:
+            self._restart()
+        parts: list[Unpacked] = []
+        while self._position < stop:
+            if self._held is None or len(self._held) == 0:
+                self._held = self._pull()
+            held = self._held
+            skip = min(max(start - self._position, 0), len(held))
+            take = min(stop - self._position, len(held))
+            if take > skip:
+                parts.append(held.part(skip, take))
+            self._held = held.part(take, len(held))
+            self._position += take
+        return _join(parts)
+
+    def _pull(self) -> Unpacked:
+        element = self._next()
+        if element is None:
+            raise InputError(
+                f"{self.origin} ended after {self._position} samples, but num_samples = {self.n_rows}: "
+                "ask for fewer",
+                n_found=self._position,
+            )
+        self._remember(element, self._position)
+        return element
+
+    def _next(self) -> Unpacked | None:
+        for element in self._iterator:
+            unpacked = unpack(element, batched=self._batched, origin=self.origin)
+            if len(unpacked):
+                return unpacked
+        return None
+
+    def _restart(self) -> None:
+        self._iterator = iter(self._fresh())
+        self._position = 0
+        self._held = None
+
+    def _remember(self, element: Unpacked, position: int) -> None:
+        if self.inputs_differ(element):
+            found = [values.shape[1:] for values in element.inputs]
+            raise InputError(
+                f"{self.origin} gave samples of shape {found} at {position}, the first ones had "
+                f"{[spec.shape for spec in self.inputs]}: all samples need one shape and type"
+            )
+        marks = mark_rows(element.inputs)
+        known = self._marks[position : position + len(marks)]
+        for at, (mark, seen) in enumerate(zip(marks, known, strict=False)):
+            if mark != seen:
+                raise InputError(
+                    f"{self.origin} gave another sample {position + at} the second time: the order must be "
+                    "fixed, so do not shuffle or augment (tf.data: no shuffle, or a seed and "
+                    "reshuffle_each_iteration=False)",
+                    sample=position + at,
+                )
+        self._marks += marks[len(known) :]
+
+    def inputs_differ(self, element: Unpacked) -> bool:
+        """Return whether an element has other inputs than the first one."""
+        found = tuple((values.shape[1:], values.dtype.newbyteorder("=").name) for values in element.inputs)
+        return found != tuple((spec.shape, spec.dtype) for spec in self.inputs)
+
+    def row_nbytes(self) -> int:
+        """Return 16: what is read for a mark is the mark."""
+        return 16
+
+    def marks(self, rows: Sequence[int]) -> list[bytes]:
+        """Return the remembered marks; rows that have not gone by yet are read."""
+        with self._lock:
+            at = len(self._marks)
+            if rows[-1] >= at:
+                self._rows(at - 1, rows[-1] + 1)
+            return [self._marks[row] for row in rows]
+
+    def identity(self) -> dict[str, Any]:
+        """Return nothing: the values say it all."""
+        return {"kind": "arrays"}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # An iterator cannot travel; the function that makes it may.
+        state = self.__dict__.copy()
+        for name in ("_lock", "_iterator", "_held", "_position"):
+            del state[name]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.Lock()
+        self._restart()
+
+
+def _join(parts: list[Unpacked]) -> Batch:
+    if len(parts) == 1:
+        return Batch(parts[0].inputs, parts[0].labels)
+    inputs = tuple(np.concatenate(columns) for columns in zip(*(part.inputs for part in parts), strict=True))
+    labels = [part.labels for part in parts if part.labels is not None]
+    return Batch(inputs, np.concatenate(labels) if len(labels) == len(parts) else None)

@@ -1,0 +1,256 @@
+"""TFRecord files at random access: an index of record offsets, built in one scan without TensorFlow.
+
+A file is a sequence of ``length (8 bytes) | masked crc32c of the length | data | masked crc32c of the data``.
+The scan reads the 16 bytes between records and skips the data; gzip files are inflated forward.
+Knows files and records. What is in a record: see :mod:`.example`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...storage.errors import InputError
+from .example import FeatureDecoder, parse_example
+from .pixels import PixelSettings
+from .protocol import Batch, InputSpec
+from .spec import DataSpec, input_keys
+
+__all__ = ["RecordFile", "RecordIndex", "RecordReader", "index_records", "masked_crc32c"]
+
+_HEADER_NBYTES = 12
+_MASK_DELTA = 0xA282EAD8
+
+
+def masked_crc32c(data: bytes) -> int:
+    """Return the checksum of a record as TensorFlow writes it (``tsl/lib/hash/crc32c.h``)."""
+    import google_crc32c
+
+    crc = int(google_crc32c.value(data))
+    return (((crc >> 15) | (crc << 17)) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+class RecordFile:
+    """Bytes of one file, inflated if it is gzip. Pickles as its path."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        try:
+            with open(path, "rb") as file:
+                head = file.read(_HEADER_NBYTES)
+        except OSError as error:
+            raise InputError(f"{path!r} cannot be read: {error.strerror}", path=path) from None
+        self._is_plain = len(head) == _HEADER_NBYTES and _crc_fits(head[:8], head[8:])
+        if not self._is_plain and head[:2] != b"\x1f\x8b":
+            raise InputError(
+                f"{path!r} is no TFRecord file (plain or gzip): its first length has a wrong checksum",
+                path=path,
+            )
+        self._file: Any = None
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Return bytes from an offset; fewer at the end of the file."""
+        with self._lock:
+            try:
+                if self._file is None:
+                    self._file = open(self.path, "rb") if self._is_plain else gzip.open(self.path)  # noqa: SIM115
+                self._file.seek(offset)
+                return bytes(self._file.read(nbytes))
+            except (OSError, EOFError, zlib.error) as error:
+                raise InputError(
+                    f"{self.path!r} cannot be read at byte {offset}: {error}", path=self.path
+                ) from None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RecordFile, (self.path,)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordIndex:
+    """Where the records of some files lie."""
+
+    file_of: NDArray[np.int32]
+    offset: NDArray[np.int64]
+    """Of the data, in the inflated file."""
+    nbytes: NDArray[np.int64]
+    crc: NDArray[np.uint32]
+    """Masked crc32c of the data, as the file states it."""
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+
+def index_records(files: Sequence[RecordFile], *, limit: int | None = None) -> RecordIndex:
+    """Return where each record lies, reading 16 bytes of each.
+
+    Parameters
+    ----------
+    files : sequence of RecordFile
+        In order.
+    limit : int, optional
+        Stop after so many records.
+
+    Raises
+    ------
+    InputError
+        If a length is damaged or a file ends within a record: with the file and the record.
+    """
+    entries: list[tuple[int, int, int, int]] = []
+    for number, file in enumerate(files):
+        for offset, nbytes, crc in _scan(file):
+            entries.append((number, offset, nbytes, crc))
+            if limit is not None and len(entries) == limit:
+                break
+        if limit is not None and len(entries) == limit:
+            break
+    columns = list(zip(*entries, strict=True)) or [(), (), (), ()]
+    return RecordIndex(
+        np.asarray(columns[0], np.int32),
+        np.asarray(columns[1], np.int64),
+        np.asarray(columns[2], np.int64),
+        np.asarray(columns[3], np.uint32),
+    )
+
+
+def _scan(file: RecordFile) -> Iterator[tuple[int, int, int]]:
+    head = file.read(0, _HEADER_NBYTES)
+    at, record = _HEADER_NBYTES, 0
+    while head:
+        if len(head) < _HEADER_NBYTES or not _crc_fits(head[:8], head[8:12]):
+            what = (
+                "is cut off" if len(head) < _HEADER_NBYTES else "is damaged: its length has a wrong checksum"
+            )
+            raise InputError(f"record {record} of {file.path!r} {what}", path=file.path, record=record)
+        nbytes = int.from_bytes(head[:8], "little")
+        between = file.read(at + nbytes, 4 + _HEADER_NBYTES)  # this record's checksum, the next one's header
+        if len(between) < 4:
+            raise InputError(f"record {record} of {file.path!r} is cut off", path=file.path, record=record)
+        yield at, nbytes, int.from_bytes(between[:4], "little")
+        head = between[4:]
+        at += nbytes + 4 + _HEADER_NBYTES
+        record += 1
+
+
+def _crc_fits(data: bytes, stated: bytes) -> bool:
+    return masked_crc32c(data) == int.from_bytes(stated, "little")
+
+
+class RecordReader:
+    """A :class:`~.protocol.Reader` over ``tf.train.Example`` records.
+
+    Parameters
+    ----------
+    paths : sequence of str
+        Files, in the order of the samples.
+    spec : DataSpec
+        ``features``, ``inputs_key``, ``labels_key``, ``num_samples`` and the settings of images.
+    origin : str
+        For messages.
+
+    Raises
+    ------
+    InputError
+        If the features do not fit the first record, or a file is damaged.
+    """
+
+    def __init__(self, paths: Sequence[str], spec: DataSpec, *, origin: str) -> None:
+        self.origin = origin
+        self._files = [RecordFile(path) for path in paths if os.path.getsize(path) > 0]
+        self._index = index_records(self._files, limit=spec.num_samples)
+        self.n_rows = len(self._index)
+        if self.n_rows == 0:
+            raise InputError(f"{origin} holds no records: at least one is needed")
+        self._full = spec.fingerprint == "full"
+        inputs, label = _chosen(spec, sorted(parse_example(self._record(0), name=self._name(0))), origin)
+        pixels = PixelSettings.from_spec(spec)
+        first = parse_example(self._record(0), name=self._name(0))
+        self._decoders = [
+            (name, FeatureDecoder.fit(key, spec.features or {}, first, pixels))
+            for name, key in inputs.items()
+        ]
+        self._label = None if label is None else FeatureDecoder.fit(label, spec.features or {}, first, pixels)
+        self.inputs = tuple(InputSpec(name, one.shape, one.dtype.name) for name, one in self._decoders)
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether a feature is the label."""
+        return self._label is not None
+
+    def rows(self, start: int, stop: int) -> Batch:
+        """Return decoded features; the checksum of every record is verified."""
+        arrays = tuple(np.empty((stop - start, *one.shape), one.dtype) for _, one in self._decoders)
+        labels = (
+            None if self._label is None else np.empty((stop - start, *self._label.shape), self._label.dtype)
+        )
+        for row in range(start, stop):
+            example = parse_example(self._record(row), name=self._name(row))
+            for array, (_, decoder) in zip(arrays, self._decoders, strict=True):
+                array[row - start] = decoder.decode(example, name=self._name(row))
+            if labels is not None and self._label is not None:
+                labels[row - start] = self._label.decode(example, name=self._name(row))
+        return Batch(arrays, labels)
+
+    def _record(self, row: int) -> bytes:
+        index = self._index
+        data: bytes = self._files[index.file_of[row]].read(int(index.offset[row]), int(index.nbytes[row]))
+        if masked_crc32c(data) != int(index.crc[row]):
+            raise InputError(f"{self._name(row)} is damaged: its data has a wrong checksum", sample=row)
+        return data
+
+    def _name(self, row: int) -> str:
+        number = int(self._index.file_of[row])
+        record = row - int(np.searchsorted(self._index.file_of, number))
+        return f"record {record} of {self._files[number].path!r}"
+
+    def row_nbytes(self) -> int:
+        """Return the bytes that one mark costs: a record in full, or 16 that the scan has read."""
+        return int(self._index.nbytes[0]) if self._full else 16
+
+    def marks(self, rows: Sequence[int]) -> list[bytes]:
+        """Return a mark of each record: its length and stated checksum, or in full its hash."""
+        if self._full:
+            return [hashlib.blake2b(self._record(row), digest_size=16).digest() for row in rows]
+        picked = np.asarray(rows, np.intp)
+        lengths = self._index.nbytes[picked].astype("<i8").tobytes()
+        crcs = self._index.crc[picked].astype("<u4").tobytes()
+        return [lengths[8 * at : 8 * at + 8] + crcs[4 * at : 4 * at + 4] for at in range(len(rows))]
+
+    def identity(self) -> dict[str, Any]:
+        """Return which features are read and how."""
+        return {"kind": "tfrecord", "features": [decoder.identity() for _, decoder in self._decoders]}
+
+
+def _chosen(spec: DataSpec, found: list[str], origin: str) -> tuple[dict[str | None, str], str | None]:
+    """Return the feature of each input and of the label."""
+    features = dict(spec.features or {})
+    if not features:
+        raise InputError(
+            f"{origin}: say what is in the records with features, as {{image = {{shape = [28, 28, 1], "
+            f"dtype = 'uint8'}}}}; the first record holds {found}"
+        )
+    label = spec.labels_key or ("label" if "label" in features and len(features) > 1 else None)
+    if label is None and "y" in features and len(features) > 1:
+        label = "y"
+    named = input_keys(spec.inputs_key)
+    if not named:
+        named = input_keys(tuple(name for name in features if name != label))
+    for setting, key in [("inputs_key", key) for key in named.values()] + [("labels_key", label)]:
+        if key is not None and key not in features:
+            raise InputError(
+                f"{setting} = {key!r}, but features describes {sorted(features)}: add it there", key=key
+            )
+    if not named:
+        raise InputError(
+            f"{origin}: the only feature {label!r} is the label: describe the input in features too"
+        )
+    return named, label
