@@ -4,4 +4,27 @@ The contract of the files is in ``storage/README.md``.
 """
 
 if __name__ == "storage":
-    raise ImportError("import actisketch.storage, not storage: `pip install -e .`, then use the installed name")
+    raise ImportError(
+        "import actisketch.storage, not storage: `pip install -e .`, then use the installed name"
+    )
+
+from .cache import Cache
+from .layout import Projection, block_samples_for, projection
+from .record import CommitRecord
+from .spec import Block, CacheSpec, PointSpec
+from .verify import Problem, VerifyReport
+from .writer import BlockWriter
+
+__all__ = [
+    "Block",
+    "BlockWriter",
+    "Cache",
+    "CacheSpec",
+    "CommitRecord",
+    "PointSpec",
+    "Problem",
+    "Projection",
+    "VerifyReport",
+    "block_samples_for",
+    "projection",
+]

@@ -1,0 +1,495 @@
+"""The cache: create or resume it, write blocks, read them back checked.
+
+Knows the order of things on disk (``README.md``): the description first, chunks, then records. Does not
+know models, nor what a sketch means.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .codecs import decode
+from .documents import describe, parse_description, zarr_documents, zarr_is_current
+from .errors import FormatError, IncompleteError, InputError, MismatchError
+from .keys import COMMITS, DOCUMENT, LOCK, PRIVATE, chunk_key, parse_record_key, record_key
+from .record import PREFIX_NBYTES, CommitRecord, RecordPrefix
+from .spec import Block, CacheSpec, differences
+from .stores import Lock, Store, open_store
+from .writer import BlockWriter, BufferPool, put_record
+
+if TYPE_CHECKING:
+    from .verify import VerifyReport
+
+__all__ = ["Cache"]
+
+logger = logging.getLogger(__name__)
+
+_HEAD_NBYTES = 16 * 2**10
+"""A record's prefix and header, for about a hundred points of a few chunks each."""
+
+Url = str | os.PathLike[str]
+Options = Mapping[str, Any] | None
+
+
+class Cache:
+    """Activations and sketches of one model, one data set and one set of settings.
+
+    Made by `create_or_resume` (the one writer), `attach` (a worker of that writer) or `open` (read only).
+    Close it, or use it in a ``with``, to give the writer's lock back.
+    """
+
+    def __init__(self, store: Store, spec: CacheSpec, *, lock: Lock | None, may_write: bool) -> None:
+        self.store = store
+        self._spec = spec
+        self._lock = lock
+        self._may_write = may_write
+        self._pool = BufferPool()
+        self._keys = spec.keys
+        self._chunk_samples = spec.chunk_samples
+        self._digest = bytes.fromhex(spec.digest)[:16]
+        # What a scan has found sound, by block index, and headers that were read.
+        self._sound: set[int] = set()
+        self._headers: dict[int, CommitRecord] = {}
+        self._guard = threading.Lock()
+
+    # --- open and close
+
+    @classmethod
+    def create_or_resume(cls, url: Url, spec: CacheSpec, storage_options: Options = None) -> Cache:
+        """Open the cache for writing, making it if there is none.
+
+        Parameters
+        ----------
+        url : str or path
+            Local folder or URL (`open_store`).
+        spec : CacheSpec
+            What the cache must hold. Where it resumes, the stored `batch_size`, `block_samples` and `codec`
+            win (they change no identity): read them from ``cache.spec``. More samples extend the cache.
+        storage_options : mapping, optional
+            For object stores.
+
+        Raises
+        ------
+        MismatchError
+            If the place holds something else, or a cache of other points, model, data or settings, or of more
+            samples than asked. ``differences`` lists what differs.
+        BusyError
+            If another live process writes to it.
+        """
+        store = open_store(url, storage_options)
+        _refuse_foreign(store)
+        lock = store.lock(LOCK)
+        try:
+            store.clean()
+            stored = store.read(DOCUMENT)
+            held = (
+                spec.resolved()
+                if stored is None
+                else _agreed(parse_description(stored, store.url), spec, store.url)
+            )
+            if stored is None or held.n_samples != parse_description(stored, store.url).n_samples:
+                _write_durably(store, DOCUMENT, describe(held))
+            cache = cls(store, held, lock=lock, may_write=True)
+            if not zarr_is_current(store.read("zarr.json"), held):
+                cache._write_zarr_documents()
+            cache._drop_outdated()
+        except BaseException:
+            lock.release()
+            raise
+        n_missing = len(cache.missing())
+        logger.info("cache %s: %d of %d blocks to do", store.url, n_missing, len(cache.blocks))
+        return cache
+
+    @classmethod
+    def open(cls, url: Url, storage_options: Options = None) -> Cache:
+        """Open an existing cache to read; takes no lock and changes nothing."""
+        return cls._existing(url, storage_options, may_write=False)
+
+    @classmethod
+    def attach(cls, url: Url, storage_options: Options = None) -> Cache:
+        """Open a cache in a worker process: may write blocks while the coordinator holds the lock."""
+        return cls._existing(url, storage_options, may_write=True)
+
+    @classmethod
+    def _existing(cls, url: Url, storage_options: Options, *, may_write: bool) -> Cache:
+        store = open_store(url, storage_options)
+        stored = store.read(DOCUMENT)
+        if stored is None:
+            raise InputError(
+                f"there is no cache at {store.url!r}: run a job that writes one, or check the path",
+                place=store.url,
+            )
+        return cls(store, parse_description(stored, store.url), lock=None, may_write=may_write)
+
+    def close(self) -> None:
+        """Give the lock back; twice is fine."""
+        if self._lock is not None:
+            self._lock.release()
+            self._may_write = False
+
+    def __enter__(self) -> Cache:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- what there is
+
+    @property
+    def url(self) -> str:
+        """Where the cache is."""
+        return self.store.url
+
+    @property
+    def spec(self) -> CacheSpec:
+        """What the cache holds, as stored."""
+        return self._spec
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """All blocks of the finished cache, in order."""
+        return self._spec.blocks
+
+    def missing(self) -> tuple[Block, ...]:
+        """Return the blocks without a sound record, in order; looks at the store each time."""
+        sound = self._scan()
+        return tuple(block for block in self.blocks if block.index not in sound)
+
+    def committed(self) -> tuple[CommitRecord, ...]:
+        """Return the records in block order, without their sketches."""
+        sound = self._scan()
+        return tuple(self._header(block) for block in self.blocks if block.index in sound)
+
+    def _scan(self) -> set[int]:
+        """Return the indices of blocks whose record is there, of this cache, and whole."""
+        found: set[int] = set()
+        with self._guard:
+            for key, nbytes in self.store.list(COMMITS):
+                place = parse_record_key(key)
+                if place is None or not self._is_block(Block(*place)):
+                    continue
+                if place[0] in self._sound or self._is_sound(key, Block(*place), nbytes):
+                    found.add(place[0])
+            self._sound = found
+            self._headers = {index: header for index, header in self._headers.items() if index in found}
+        return found
+
+    def _is_sound(self, key: str, block: Block, nbytes: int) -> bool:
+        # One request per record would make a remote scan slow; there a PUT is whole or absent, and reading
+        # the record checks it.
+        if self.store.is_remote:
+            return nbytes > PREFIX_NBYTES
+        start = self.store.read_start(key, PREFIX_NBYTES)
+        try:
+            prefix = RecordPrefix.decode(start[0] if start else b"")
+        except FormatError as error:
+            logger.warning("block %d counts as missing: %s (%s)", block.index, error, key)
+            return False
+        if (
+            prefix.block != block
+            or prefix.cache_digest != self._digest
+            or (start and start[1] != prefix.nbytes)
+        ):
+            logger.warning(
+                "block %d counts as missing: its record is not of this block and cache, or cut (%s)",
+                block.index,
+                key,
+            )
+            return False
+        return True
+
+    def read_record(self, block: Block, *, with_sketches: bool = True) -> CommitRecord:
+        """Return the record of a block, checked.
+
+        Raises
+        ------
+        IncompleteError
+            If the block is not committed.
+        FormatError
+            If the record is damaged or belongs elsewhere.
+        """
+        self._check_block(block)
+        key = record_key(block.index, block.start, block.stop)
+        stored = self.store.read(key) if with_sketches else self._read_head(key)
+        if stored is None:
+            raise IncompleteError(
+                f"block {block.index} of the cache {self.url!r} is not committed: run again to resume",
+                block=block.index,
+            )
+        try:
+            record = CommitRecord.decode(stored, with_sketches=with_sketches)
+            if record.block != block or record.cache_digest != self._digest:
+                raise FormatError("the record belongs to another block or another cache")
+        except FormatError as error:
+            raise FormatError(
+                f"the record of block {block.index} in {self.url!r} is unusable: {error}; verify with repair recomputes it",
+                block=block.index,
+            ) from error
+        return record
+
+    def _read_head(self, key: str) -> bytes | None:
+        """Read a record up to its sketches: in most cases with one request."""
+        start = self.store.read_start(key, _HEAD_NBYTES)
+        if start is None:
+            return None
+        needed = RecordPrefix.decode(start[0]).header_nbytes + PREFIX_NBYTES + 4
+        if needed > len(start[0]) and (start := self.store.read_start(key, needed)) is None:
+            return None
+        return start[0]
+
+    def _header(self, block: Block) -> CommitRecord:
+        header = self._headers.get(block.index)
+        if header is None:
+            header = self.read_record(block, with_sketches=False)
+            self._headers[block.index] = header
+        return header
+
+    # --- write
+
+    def write(self, block: Block) -> BlockWriter:
+        """Return a writer that takes the block batch by batch; commit it at its end.
+
+        Holds at most one chunk of each point, so memory does not grow with the block.
+        """
+        self._check_may_write()
+        self._check_block(block)
+        return BlockWriter(self.store, self._spec, block, pool=self._pool, committed=self._commit)
+
+    def write_block(
+        self,
+        block: Block,
+        arrays: Mapping[str, NDArray[Any]] | None,
+        sketches: Mapping[str, bytes],
+        facts: Mapping[str, Any] | None = None,
+    ) -> CommitRecord:
+        """Write a block whose activations are all at hand and commit it.
+
+        Parameters
+        ----------
+        block : Block
+            One of `blocks`. One that is committed already is left as it is.
+        arrays : mapping of str to ndarray of shape (block samples, *point shape), or None
+            None where ``spec.record`` is False.
+        sketches : mapping of str to bytes
+            One for each point.
+        facts : mapping, optional
+            JSON-able, kept in the record.
+
+        Notes
+        -----
+        May be called from several threads for different blocks.
+        """
+        if self.is_committed(block):
+            return self._header(block)
+        with self.write(block) as writer:
+            if self._spec.record:
+                writer.append(arrays or {})
+            return writer.commit(sketches, facts)
+
+    def is_committed(self, block: Block) -> bool:
+        """Whether a sound record of the block is there; looks at that record only."""
+        self._check_block(block)
+        key = record_key(block.index, block.start, block.stop)
+        start = self.store.read_start(key, PREFIX_NBYTES)
+        return start is not None and self._is_sound(key, block, start[1])
+
+    def _commit(self, record: CommitRecord) -> CommitRecord:
+        self._check_may_write()
+        put_record(self.store, record)
+        with self._guard:
+            self._sound.add(record.block.index)
+            self._headers[record.block.index] = replace(record, sketches=None)
+        return record
+
+    def discard(self, block: Block) -> None:
+        """Remove a block's record and then its chunks: it is missing, whatever state it was in."""
+        self._check_may_write()
+        self._check_block(block)
+        self.store.delete(record_key(block.index, block.start, block.stop))
+        with self._guard:
+            self._sound.discard(block.index)
+            self._headers.pop(block.index, None)
+        for point in self._spec.points if self._spec.record else ():
+            for key in self.chunk_keys(point.name, block):
+                self.store.delete(key)
+
+    def _drop_outdated(self) -> None:
+        """Remove records of blocks that have other bounds since the cache was extended."""
+        for key, _ in list(self.store.list(COMMITS)):
+            place = parse_record_key(key)
+            if place is not None and not self._is_block(Block(*place)):
+                self.store.delete(key)
+
+    def _check_may_write(self) -> None:
+        if not self._may_write:
+            raise InputError(
+                f"the cache {self.url!r} is open to read only, or closed: use Cache.create_or_resume"
+            )
+        if self._lock is not None:
+            self._lock.check()
+
+    def _is_block(self, block: Block) -> bool:
+        return 0 <= block.index < self._spec.n_blocks and self._spec.block(block.index) == block
+
+    def _check_block(self, block: Block) -> None:
+        if not self._is_block(block):
+            raise InputError(f"{block!r} is no block of the cache {self.url!r}: take one of cache.blocks")
+
+    # --- read
+
+    def sketches(self, point: str) -> list[bytes]:
+        """Return the sketch of one point for every block, in block order; IncompleteError if one is missing."""
+        return [sketches[point] for sketches in self.all_sketches()]
+
+    def all_sketches(self) -> Iterator[Mapping[str, bytes]]:
+        """Yield the sketches of all points block by block: each record is read once."""
+        for block in self.blocks:
+            sketches = self.read_record(block).sketches
+            if sketches is None:  # pragma: no cover - with_sketches reads them
+                raise FormatError("the record was read without its sketches", block=block.index)
+            yield sketches
+
+    def read_block(self, point: str, block: Block) -> NDArray[Any]:
+        """Return the activations of one block.
+
+        Parameters
+        ----------
+        point : str
+        block : Block
+            One of `blocks`.
+
+        Returns
+        -------
+        ndarray of shape (block samples, *point shape), in ``spec.dtype``
+            Perhaps read-only.
+
+        Raises
+        ------
+        FormatError
+            If a chunk is missing, or is not byte for byte what was committed.
+        IncompleteError
+            If the block is not committed.
+        """
+        parts = list(self._read_chunks(point, block))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def chunks(self, point: str) -> Iterator[NDArray[Any]]:
+        """Yield the activations of a point chunk by chunk, in order of samples; each is checked.
+
+        Holds one chunk at a time (at most about 64 MiB unless one sample is larger).
+        """
+        for block in self.blocks:
+            yield from self._read_chunks(point, block)
+
+    def _read_chunks(self, name: str, block: Block) -> Iterator[NDArray[Any]]:
+        point = self._spec.point(name)
+        self._check_block(block)
+        if not self._spec.record:
+            raise InputError(
+                f"the cache {self.url!r} holds sketches only: run with record=True to keep activations",
+                point=name,
+            )
+        size = self._chunk_samples[name]
+        committed = self._header(block).chunks.get(name, ())
+        keys = self.chunk_keys(name, block)
+        if len(committed) != len(keys):
+            raise FormatError(
+                f"the record of block {block.index} lists {len(committed)} chunks of {name!r}, not {len(keys)}",
+                block=block.index,
+            )
+        for index, (key, expected) in enumerate(zip(keys, committed, strict=True)):
+            stored = self.store.read(key)
+            problem = "is missing" if stored is None else expected.problem(stored)
+            if stored is None or problem:
+                raise FormatError(
+                    f"chunk {key!r} of point {name!r}, block {block.index}, {problem}: verify with repair recomputes it",
+                    point=name,
+                    block=block.index,
+                    key=key,
+                )
+            values = decode(
+                stored, shape=(size, *point.shape), dtype=self._spec.dtype, codec=self._spec.codec
+            )
+            yield values[: min(size, block.n_samples - index * size)]
+
+    def chunk_keys(self, name: str, block: Block) -> list[str]:
+        """Return the keys of the chunks of one point in one block, in order along axis 0."""
+        point = self._spec.point(name)
+        size = self._chunk_samples[name]
+        first = block.index * (self._spec.block_samples // size)
+        return [
+            chunk_key(self._keys[name], first + i, len(point.shape) + 1)
+            for i in range(-(-block.n_samples // size))
+        ]
+
+    # --- the whole
+
+    def nbytes(self) -> int:
+        """Return the bytes that the cache takes in its store."""
+        return sum(nbytes for _, nbytes in self.store.list(""))
+
+    def repair(self, report: VerifyReport) -> tuple[Block, ...]:
+        """Discard what `verify` found damaged and rewrite documents; return the blocks to compute again."""
+        for block in report.damaged:
+            self.discard(block)
+        if any(problem.kind == "document" for problem in report.problems):
+            self._write_zarr_documents()
+        return report.damaged
+
+    def _write_zarr_documents(self) -> None:
+        self._check_may_write()
+        for key, document in zarr_documents(self._spec).items():
+            _write_durably(self.store, key, document)
+
+    def verify(self) -> VerifyReport:
+        """Read everything and name every damaged, missing or foreign chunk and record."""
+        from .verify import verify
+
+        return verify(self)
+
+
+def _refuse_foreign(store: Store) -> None:
+    if store.read(DOCUMENT) is not None:
+        return
+    foreign = [key for key, _ in islice(store.list(""), 100) if not key.startswith(f"{PRIVATE}/")]
+    if foreign:
+        raise MismatchError(
+            f"{store.url!r} is not empty and holds no cache (it holds {foreign[0]!r}): choose another folder",
+            place=store.url,
+        )
+
+
+def _agreed(stored: CacheSpec, asked: CacheSpec, place: str) -> CacheSpec:
+    """Return the spec to go on with; MismatchError if the stored one does not serve."""
+    lines = differences(stored, asked)
+    if asked.record and not stored.record:
+        lines.append("record: the cache has sketches only, this run wants activations")
+    if asked.n_samples < stored.n_samples:
+        lines.append(
+            f"n_samples: the cache has {stored.n_samples}, this run has {asked.n_samples} (a cache can grow, not shrink)"
+        )
+    if lines:
+        raise MismatchError(
+            f"the cache {place!r} was made for something else; choose another folder, or run with what it was made for:\n  "
+            + "\n  ".join(lines),
+            place=place,
+            differences=tuple(lines),
+        )
+    return replace(stored, n_samples=asked.n_samples)
+
+
+def _write_durably(store: Store, key: str, document: bytes) -> None:
+    store.write(key, [document])
+    store.sync([key])

@@ -1,0 +1,136 @@
+"""Name things inside a cache: points become keys, blocks become records, chunks become objects.
+
+Knows text and whole numbers only. A key is what stands in the store; the true name of a point is an
+attribute of its array.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+__all__ = [
+    "COMMITS",
+    "DOCUMENT",
+    "LOCK",
+    "PRIVATE",
+    "TEMPORARY",
+    "array_keys",
+    "chunk_key",
+    "parse_chunk_key",
+    "parse_record_key",
+    "record_key",
+]
+
+PRIVATE = ".actisketch"
+"""The one folder of a cache that is no Zarr node."""
+DOCUMENT = f"{PRIVATE}/cache.json"
+COMMITS = f"{PRIVATE}/commits"
+LOCK = f"{PRIVATE}/lock"
+TEMPORARY = f"{PRIVATE}/tmp"
+
+# 80 of the 255 bytes that file systems allow: a chunk's suffix and a digest still fit.
+_LONGEST = 80
+# Names that Windows keeps for devices, and the document of a Zarr node.
+_TAKEN = frozenset(
+    {"con", "prn", "aux", "nul", "zarr.json", *(f"{d}{i}" for d in ("com", "lpt") for i in range(10))}
+)
+_RECORD = re.compile(r"(\d{8})\.(\d+)-(\d+)\.block")
+
+
+def array_keys(names: Sequence[str]) -> dict[str, str]:
+    """Return a safe, unique key for every point.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Distinct names of points, any text.
+
+    Returns
+    -------
+    dict
+        Key by name. A plain name (letters, digits, ``_ . -``) is its own key; what is not plain becomes
+        ``_``, and a key that would be taken, also on file systems that ignore case, gets ``~`` and six
+        hexadecimal digits of the name's SHA-256.
+
+    Examples
+    --------
+    >>> array_keys(["conv1", "inner/conv1"])
+    {'conv1': 'conv1', 'inner/conv1': 'inner_conv1~1c62da'}
+    """
+    keys: dict[str, str] = {}
+    plain = {name.casefold() for name in names if _slug(name) == name}
+    taken: set[str] = set()
+    for name in names:
+        key = _slug(name)
+        folded = key.casefold()
+        # A plain name keeps its key whatever stands before it, so that adding a point renames no other.
+        if key != name or folded in taken or (folded in plain and key != name):
+            key = f"{key}~{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+        keys[name] = key
+        taken.add(key.casefold())
+    if len(taken) != len(keys):
+        raise ValueError(f"two of these {len(keys)} names give the same key: {sorted(names)!r}")
+    return keys
+
+
+def _slug(name: str) -> str:
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    # "." and "__" at the start are reserved in Zarr v3 and by us.
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", plain).lstrip("._-").rstrip(".")[:_LONGEST]
+    return "point" if not plain or plain.casefold().split(".")[0] in _TAKEN or plain in _TAKEN else plain
+
+
+def chunk_key(key: str, index: int, n_axes: int) -> str:
+    """Return the key of chunk `index` of an array of `n_axes` axes that is only divided along axis 0.
+
+    Examples
+    --------
+    >>> chunk_key("conv1", 7, 4)
+    'conv1/c.7.0.0.0'
+    """
+    return f"{key}/c.{index}" + ".0" * (n_axes - 1)
+
+
+def parse_chunk_key(key: str) -> tuple[str, int] | None:
+    """Return the array's key and the chunk's index, or None for what is no chunk."""
+    array, _, last = key.rpartition("/")
+    parts = last.split(".")
+    if parts[0] != "c" or len(parts) < 2 or not all(p.isdecimal() and p.isascii() for p in parts[1:]):
+        return None
+    return (array, int(parts[1])) if not any(int(p) for p in parts[2:]) else None
+
+
+def record_key(index: int, start: int, stop: int) -> str:
+    """Return the key of a block's commit record: a listing alone tells what is committed."""
+    return f"{COMMITS}/{index:08d}.{start}-{stop}.block"
+
+
+def parse_record_key(key: str) -> tuple[int, int, int] | None:
+    """Return (index, start, stop) of a commit record's key, or None for what is no record."""
+    found = _RECORD.fullmatch(key.rpartition("/")[2])
+    return (int(found[1]), int(found[2]), int(found[3])) if found else None
+
+
+def dimension_names(key: str, n_axes: int, channel_axis: int | None) -> list[str]:
+    """Return one name per axis: ``sample`` is shared, the others are the array's own.
+
+    xarray opens a group in one call only if equal names mean equal lengths.
+    """
+    names = ["sample", *(f"{key}.{axis}" for axis in range(1, n_axes))]
+    if channel_axis is not None:
+        names[channel_axis] = f"{key}.channel"
+    return names
+
+
+def duplicates(names: Iterable[str]) -> list[str]:
+    """Return the names that occur more than once, in order."""
+    seen: set[str] = set()
+    again: dict[str, None] = {}
+    for name in names:
+        if name in seen:
+            again[name] = None
+        seen.add(name)
+    return list(again)

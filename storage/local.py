@@ -1,0 +1,199 @@
+"""Keep keys as files of a local folder: written beside, renamed into place, synced on request.
+
+Knows files. Does not know what they hold.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import itertools
+import logging
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from .errors import ActisketchError, StorageError
+from .keys import TEMPORARY
+from .locks import FileLock
+
+__all__ = ["LocalFolder"]
+
+logger = logging.getLogger(__name__)
+
+_counter = itertools.count()
+
+
+class LocalFolder:
+    """Files under one folder."""
+
+    is_remote = False
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.url = str(folder)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LocalFolder, (self.folder,)
+
+    def read(self, key: str) -> bytes | None:
+        """Return all bytes of a key, or None if there is no such key."""
+        try:
+            return (self.folder / key).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise storage_error(error, self.folder / key, "read") from error
+
+    def read_start(self, key: str, nbytes: int) -> tuple[bytes, int] | None:
+        """Return the first bytes of a key and its whole length, or None if there is no such key."""
+        try:
+            descriptor = os.open(self.folder / key, os.O_RDONLY)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise storage_error(error, self.folder / key, "read") from error
+        try:
+            return os.read(descriptor, nbytes), os.fstat(descriptor).st_size
+        except OSError as error:
+            raise storage_error(error, self.folder / key, "read") from error
+        finally:
+            os.close(descriptor)
+
+    def write(self, key: str, parts: Sequence[Any]) -> None:
+        """Put the parts under a key by writing a file beside it and renaming that."""
+        target = self.folder / key
+        needed = sum(memoryview(part).nbytes for part in parts)
+        beside = self.folder / TEMPORARY / f"{socket.gethostname()}.{os.getpid()}.{next(_counter)}"
+        try:
+            for folder in (beside.parent, target.parent):
+                folder.mkdir(parents=True, exist_ok=True)
+            with open(beside, "xb", buffering=0) as file:
+                _write_all(file.fileno(), parts)
+            os.replace(beside, target)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                beside.unlink()
+            raise storage_error(error, target, "write", needed) from error
+
+    def sync(self, keys: Sequence[str]) -> None:
+        """Flush the files, then the folders that name them."""
+        folders: dict[Path, None] = {}
+        for key in keys:
+            path = self.folder / key
+            _sync(path)
+            folder = path.parent
+            while folder not in folders and folder != self.folder.parent:
+                folders[folder] = None
+                folder = folder.parent
+        for folder in folders:
+            _sync(folder)
+
+    def delete(self, key: str) -> None:
+        """Remove a file and flush its folder; a missing one is fine."""
+        path = self.folder / key
+        try:
+            path.unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise storage_error(error, path, "delete") from error
+        _sync(path.parent)
+
+    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Yield (key, length) of every file under a folder."""
+        pending = [self.folder / prefix]
+        while pending:
+            try:
+                entries = list(os.scandir(pending.pop()))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise storage_error(error, self.folder / prefix, "list") from error
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(Path(entry.path))
+                else:
+                    # A file may go between the listing and the look at it.
+                    with contextlib.suppress(FileNotFoundError):
+                        yield Path(entry.path).relative_to(self.folder).as_posix(), entry.stat().st_size
+
+    def lock(self, key: str) -> FileLock:
+        """Take the lock file of this folder."""
+        path = self.folder / key
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return FileLock.acquire(path)
+        except ActisketchError:
+            raise
+        except OSError as error:
+            raise storage_error(error, path, "lock") from error
+
+    def clean(self) -> int:
+        """Remove the half-written files of processes of this host that are dead."""
+        removed = 0
+        for key, _ in self.list(TEMPORARY):
+            host, _, rest = key.rpartition("/")[2].rpartition(".")[0].rpartition(".")
+            # What another host writes may be alive; it goes when that host cleans up.
+            if host == socket.gethostname() and not (rest.isdecimal() and psutil.pid_exists(int(rest))):
+                self.delete(key)
+                removed += 1
+        if removed:
+            logger.info("removed %d half-written files of dead processes from %s", removed, self.folder)
+        return removed
+
+    def free_nbytes(self) -> int | None:
+        """Return the free bytes of the file system."""
+        return free_nbytes(self.folder)
+
+
+def free_nbytes(path: Path) -> int | None:
+    """Return the free bytes of the file system that `path` is or would be on."""
+    for folder in (path, *path.parents):
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(folder).free
+    return None
+
+
+def storage_error(error: OSError, path: Path, verb: str, needed: int = 0) -> StorageError:
+    """Return the refusal of the disk as an error that names the next step."""
+    facts: dict[str, Any] = {"path": str(path), "errno": error.errno}
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = free_nbytes(path)
+        facts |= {"needed_nbytes": needed, "free_nbytes": free}
+        step = (
+            f"{needed:,} bytes were needed, {free if free is None else format(free, ',')} are free: make room, or run "
+            "with another folder; what is committed is kept and the next run goes on from there"
+        )
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        step = "choose a folder that this user may write to, or only read with Cache.open"
+    else:
+        step = "check the disk and run again: what is committed is kept"
+    return StorageError(f"could not {verb} {str(path)!r}: {error.strerror or error}; {step}", **facts)
+
+
+def _write_all(descriptor: int, parts: Sequence[Any]) -> None:
+    for part in parts:
+        left = memoryview(part).cast("B")
+        while left:
+            left = left[os.write(descriptor, left) :]
+
+
+def _sync(path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise storage_error(error, path, "flush") from error
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems know no fsync of a folder; of a file it must work.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise storage_error(error, path, "flush") from error
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,181 @@
+"""Let one process at a time write: a lock file that dies with its process.
+
+The kernel's lock (flock) decides wherever it works; what the file says is for people, and for file
+systems and hosts between which flock does not reach.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from .errors import BusyError
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows: the file's content alone decides
+    fcntl = None  # type: ignore[assignment]  # the one name that platforms without flock lack
+
+__all__ = ["FileLock", "Holder", "busy"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """Who holds a lock."""
+
+    host: str
+    pid: int
+    started_s: float
+    """When the process started, seconds since 1970: process ids are used again, the pair is not."""
+    since_s: float
+    """When it took the lock, seconds since 1970."""
+
+    @classmethod
+    def me(cls) -> Holder:
+        """Return this process, now."""
+        started = psutil.Process().create_time()
+        return cls(host=socket.gethostname(), pid=os.getpid(), started_s=started, since_s=time.time())
+
+    @classmethod
+    def parse(cls, text: bytes) -> Holder | None:
+        """Return the holder that `encode` wrote, or None for anything else."""
+        try:
+            document: dict[str, Any] = json.loads(text)
+            return cls(
+                host=str(document["host"]),
+                pid=int(document["pid"]),
+                started_s=float(document["started_s"]),
+                since_s=float(document["since_s"]),
+            )
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def encode(self) -> bytes:
+        """Return the holder as JSON."""
+        return json.dumps(asdict(self)).encode()
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the process is known to be gone: False for other hosts, where nobody can tell."""
+        if self.host != socket.gethostname():
+            return False
+        try:
+            process = psutil.Process(self.pid)
+            # Two hundredths: the kernel counts starts in clock ticks.
+            return (
+                abs(process.create_time() - self.started_s) > 0.02 or process.status() == psutil.STATUS_ZOMBIE
+            )
+        except psutil.NoSuchProcess:
+            return True
+        except psutil.AccessDenied:
+            return False
+
+
+def busy(place: str, holder: Holder | None) -> BusyError:
+    """Return the error that says who holds the lock and since when."""
+    if holder is None:
+        return BusyError(
+            f"another process is writing to {place!r}: wait for it, or choose another folder", place=place
+        )
+    since = datetime.fromtimestamp(holder.since_s, UTC).isoformat(timespec="seconds")
+    return BusyError(
+        f"process {holder.pid} on {holder.host} is writing to {place!r} since {since}: wait for it, stop it, or choose "
+        "another folder",
+        place=place,
+        pid=holder.pid,
+        host=holder.host,
+        since=since,
+    )
+
+
+class FileLock:
+    """A lock file in a local folder, held by this process."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path = path
+        self._descriptor: int | None = descriptor
+        self._pid = os.getpid()
+
+    @classmethod
+    def acquire(cls, path: Path) -> FileLock:
+        """Take the lock, also from a process that is dead; BusyError if a live one holds it."""
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                if not cls._lock(descriptor):
+                    holder = Holder.parse(os.pread(descriptor, 4096, 0))
+                    if holder is None or not holder.is_dead:
+                        raise busy(str(path.parent.parent), holder)
+                    # A child that outlived the holder keeps its flock alive: replace the file itself.
+                    _replace_stale(path, descriptor)
+                elif _is_same_file(path, descriptor):
+                    return cls._claim(path, descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+    @staticmethod
+    def _lock(descriptor: int) -> bool:
+        if fcntl is None:  # pragma: no cover - Windows
+            return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # no flock here: the content decides
+        return True
+
+    @classmethod
+    def _claim(cls, path: Path, descriptor: int) -> FileLock:
+        """Write this process into a file whose flock is ours, unless it names a live other."""
+        holder = Holder.parse(os.pread(descriptor, 4096, 0))
+        if holder is not None and not holder.is_dead and holder.host == socket.gethostname():
+            # Only where flock does not work: it would have told.
+            if holder.pid != os.getpid() or fcntl is None:
+                raise busy(str(path.parent.parent), holder)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, Holder.me().encode(), 0)
+        return cls(path, descriptor)
+
+    def check(self) -> None:
+        """Raise BusyError if the lock file is no longer ours."""
+        if self._descriptor is None or not _is_same_file(self._path, self._descriptor):
+            raise busy(str(self._path.parent.parent), None)
+
+    def release(self) -> None:
+        """Empty the file and let go; in a forked child only the descriptor is closed."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            return
+        if os.getpid() == self._pid:
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, 0)
+        os.close(descriptor)
+
+
+def _is_same_file(path: Path, descriptor: int) -> bool:
+    try:
+        here, there = os.stat(path), os.fstat(descriptor)
+    except FileNotFoundError:
+        return False
+    return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
+
+
+def _replace_stale(path: Path, descriptor: int) -> None:
+    """Put an empty file in the place of a stale one; harmless if somebody else was faster."""
+    if not _is_same_file(path, descriptor):
+        return
+    beside = path.with_name(f"{path.name}.{os.getpid()}")
+    beside.touch()
+    os.replace(beside, path)

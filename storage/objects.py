@@ -1,0 +1,170 @@
+"""Keep keys as objects of a bucket, or of memory, through obstore.
+
+Knows obstore. A PUT is atomic and durable there, so there is nothing to sync.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+    UnknownConfigurationKeyError,
+)
+from obstore.store import MemoryStore, from_url
+
+from .errors import InputError, StorageError
+
+__all__ = ["Bucket", "open_bucket"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Attempts after the first, on top of obstore's own (which retries what a server says is passing).
+_WAITS_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+# Never answered differently the next time.
+_FINAL = (
+    AlreadyExistsError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+_RETRY = {
+    "max_retries": 6,
+    "retry_timeout": timedelta(seconds=60),
+    "backoff": {"base": 2, "init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5)},
+}
+
+_memories: dict[str, Any] = {}
+_memories_guard = threading.Lock()
+
+
+def open_bucket(url: str, options: Mapping[str, Any]) -> Bucket:
+    """Return the store at a URL of an object store."""
+    if urlsplit(url).scheme == "memory":
+        if options:
+            raise InputError(f"storage_options {sorted(options)} were given for {url!r}: leave them out")
+        with _memories_guard:
+            return Bucket(url, _memories.setdefault(url.rstrip("/"), MemoryStore()), {})
+    try:
+        store = from_url(url, **{"retry_config": _RETRY, **options})
+    except (UnknownConfigurationKeyError, TypeError, ValueError) as error:
+        raise InputError(f"storage_options {sorted(options)} do not fit {url!r}: {_first_line(error)}") from error
+    except BaseError as error:
+        raise InputError(
+            f"{url!r} is no place this program can open ({_first_line(error)}): give a folder, file://, memory:// or "
+            "the URL of an object store (s3://, gs://, az://)"
+        ) from error
+    return Bucket(url, store, options)
+
+
+class Bucket:
+    """Objects under one URL."""
+
+    is_remote = True
+
+    def __init__(self, url: str, store: Any, options: Mapping[str, Any]) -> None:
+        self.url = url
+        self.obstore = store
+        self._options = dict(options)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_bucket, (self.url, self._options)
+
+    def read(self, key: str) -> bytes | None:
+        """Return all bytes of a key, or None if there is no such key."""
+        try:
+            return self._try("read", key, lambda: bytes(obstore.get(self.obstore, key).bytes()))
+        except NotFoundError:
+            return None
+
+    def read_start(self, key: str, nbytes: int) -> tuple[bytes, int] | None:
+        """Return the first bytes of a key and its whole length, or None if there is no such key."""
+
+        def start() -> tuple[bytes, int]:
+            found = obstore.get(self.obstore, key, options={"range": (0, nbytes)})
+            return bytes(found.bytes()), found.meta["size"]
+
+        try:
+            return self._try("read", key, start)
+        except NotFoundError:
+            return None
+
+    def write(self, key: str, parts: Sequence[Any]) -> None:
+        """Put the parts under a key with one request."""
+        body = b"".join(bytes(part) if isinstance(part, bytes) else memoryview(part).cast("B") for part in parts)
+        self._try("write", key, lambda: obstore.put(self.obstore, key, body, use_multipart=False), len(body))
+
+    def sync(self, keys: Sequence[str]) -> None:
+        """Return at once: an acknowledged PUT is durable."""
+
+    def delete(self, key: str) -> None:
+        """Remove a key; a missing one is fine."""
+        try:
+            self._try("delete", key, lambda: obstore.delete(self.obstore, key))
+        except NotFoundError:
+            return
+
+    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Yield (key, length) of every object under a folder."""
+        listed = self._try(
+            "list", prefix, lambda: [(str(m["path"]), int(m["size"])) for page in obstore.list(self.obstore, prefix or None) for m in page]
+        )
+        yield from listed
+
+    def lock(self, key: str) -> Any:
+        """Take the lock object."""
+        from .leases import Lease
+
+        return Lease.acquire(self, key)
+
+    def clean(self) -> int:
+        """Return 0: an object is whole or absent."""
+        return 0
+
+    def free_nbytes(self) -> int | None:
+        """Return None: a bucket has no such number."""
+        return None
+
+    def _try(self, verb: str, key: str, action: Callable[[], T], needed: int = 0) -> T:
+        """Do it, again if the store fails in a way that may pass."""
+        for wait_s in (*_WAITS_S, None):
+            try:
+                return action()
+            except _FINAL as error:
+                if isinstance(error, (NotFoundError, PreconditionError, AlreadyExistsError)):
+                    raise
+                raise self._refused(error, verb, key, needed) from error
+            except (BaseError, OSError) as error:
+                if wait_s is None:
+                    raise self._refused(error, verb, key, needed) from error
+                logger.warning("could not %s %s/%s, trying again in %g s: %s", verb, self.url, key, wait_s, _first_line(error))
+                time.sleep(wait_s)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _refused(self, error: BaseException, verb: str, key: str, needed: int) -> StorageError:
+        place = f"{self.url.rstrip('/')}/{key}"
+        step = (
+            "check the credentials and rights in storage_options"
+            if isinstance(error, (PermissionDeniedError, UnauthenticatedError))
+            else "check the store and run again: what is committed is kept"
+        )
+        return StorageError(f"could not {verb} {place!r}: {_first_line(error)}; {step}", path=place, needed_nbytes=needed)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

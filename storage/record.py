@@ -1,0 +1,168 @@
+"""Encode the record that commits a block: what was stored, how to check it, and the block's sketches.
+
+Knows bytes. Does not know where records are kept, nor what a sketch means.
+
+A record is one object, written last::
+
+    prefix, 80 bytes   magic, version, block, sizes, the cache's digest, CRC-32C of the prefix
+    header, JSON       per point: length and CRC-32C of each chunk, place and CRC-32C of the sketch; facts
+    CRC-32C of the header, 4 bytes
+    sketches           one after the other
+
+The prefix alone tells whether the record belongs here and has its whole length, so that thousands are
+scanned without reading a sketch.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .codecs import crc32c
+from .errors import FormatError
+from .spec import Block
+
+__all__ = ["PREFIX_NBYTES", "RECORD_VERSION", "ChunkRecord", "CommitRecord", "RecordPrefix"]
+
+RECORD_VERSION = 1
+_MAGIC = b"ASKBLOCK"
+# magic, version, flags, index, start, stop, header bytes, total bytes, first 16 bytes of the cache's digest
+_PREFIX = struct.Struct("<8sHHIQQIQ16s")
+PREFIX_NBYTES = 80
+_CRC = struct.Struct("<I")
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkRecord:
+    """How one stored chunk must look."""
+
+    nbytes: int
+    """Length of the stored bytes, with Zarr's trailing checksum."""
+    crc: int
+    """CRC-32C of the stored bytes without that trailer."""
+
+    def problem(self, stored: bytes) -> str | None:
+        """Say what is wrong with these bytes, or None if they are what was committed."""
+        if len(stored) != self.nbytes:
+            return f"has {len(stored)} bytes, {self.nbytes} were committed"
+        body = memoryview(stored)[:-4]
+        # The trailer is compared too: plain Zarr readers go by it.
+        if crc32c(body) != self.crc or int.from_bytes(stored[-4:], "little") != self.crc:
+            return "has other bytes than were committed (checksum)"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPrefix:
+    """The first bytes of a record: enough to know whether the block is committed."""
+
+    block: Block
+    header_nbytes: int
+    nbytes: int
+    """Length of the whole record."""
+    cache_digest: bytes
+    """First 16 bytes of `CacheSpec.digest`."""
+
+    def encode(self) -> bytes:
+        """Return the 80 bytes."""
+        block = self.block
+        packed = _PREFIX.pack(
+            _MAGIC,
+            RECORD_VERSION,
+            0,
+            block.index,
+            block.start,
+            block.stop,
+            self.header_nbytes,
+            self.nbytes,
+            self.cache_digest,
+        )
+        packed = packed.ljust(PREFIX_NBYTES - _CRC.size, b"\0")
+        return packed + _CRC.pack(crc32c(packed))
+
+    @classmethod
+    def decode(cls, stored: bytes) -> RecordPrefix:
+        """Return the prefix of a record; FormatError says what is wrong."""
+        if len(stored) < PREFIX_NBYTES:
+            raise FormatError(f"the record has {len(stored)} bytes, fewer than its prefix")
+        magic, version, _, index, start, stop, header_nbytes, nbytes, digest = _PREFIX.unpack_from(stored)
+        if magic != _MAGIC:
+            raise FormatError("this is no commit record")
+        if (
+            crc32c(stored[: PREFIX_NBYTES - _CRC.size])
+            != _CRC.unpack_from(stored, PREFIX_NBYTES - _CRC.size)[0]
+        ):
+            raise FormatError("the prefix of the record is damaged (checksum)")
+        if version != RECORD_VERSION:
+            raise FormatError(
+                f"the record has version {version}, this program reads version {RECORD_VERSION}: update actisketch"
+            )
+        return cls(Block(index, start, stop), header_nbytes, nbytes, digest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitRecord:
+    """One committed block."""
+
+    block: Block
+    cache_digest: bytes
+    chunks: Mapping[str, tuple[ChunkRecord, ...]]
+    """The block's chunks of each point, in order along axis 0; empty if activations are not recorded."""
+    sketches: Mapping[str, bytes] | None
+    """The sketch of each point; None if only the header was read."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """JSON-able things the writer wanted to keep beside the block."""
+
+    def encode(self) -> bytes:
+        """Return the whole record; the same values give the same bytes."""
+        if self.sketches is None:
+            raise ValueError("a record without its sketches cannot be written")
+        points: dict[str, Any] = {}
+        offset = 0
+        for name, sketch in self.sketches.items():
+            chunks = [[chunk.nbytes, chunk.crc] for chunk in self.chunks.get(name, ())]
+            points[name] = {"chunks": chunks, "sketch": [offset, len(sketch), crc32c(sketch)]}
+            offset += len(sketch)
+        document = {"points": points, "facts": dict(self.facts)}
+        header = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
+        nbytes = PREFIX_NBYTES + len(header) + _CRC.size + offset
+        prefix = RecordPrefix(self.block, len(header), nbytes, self.cache_digest).encode()
+        return b"".join([prefix, header, _CRC.pack(crc32c(header)), *self.sketches.values()])
+
+    @classmethod
+    def decode(cls, stored: bytes, *, with_sketches: bool = True) -> CommitRecord:
+        """Return the record; FormatError says what is wrong.
+
+        Parameters
+        ----------
+        stored : bytes
+            The whole record, or at least prefix and header if `with_sketches` is False.
+        """
+        prefix = RecordPrefix.decode(stored)
+        end = PREFIX_NBYTES + prefix.header_nbytes
+        header = stored[PREFIX_NBYTES:end]
+        if len(stored) < end + _CRC.size or crc32c(header) != _CRC.unpack_from(stored, end)[0]:
+            raise FormatError("the header of the record is damaged (checksum)")
+        if with_sketches and len(stored) != prefix.nbytes:
+            raise FormatError(f"the record has {len(stored)} bytes, {prefix.nbytes} were committed")
+        document = json.loads(header)
+        points = document["points"]
+        body = memoryview(stored)[end + _CRC.size :]
+        return cls(
+            block=prefix.block,
+            cache_digest=prefix.cache_digest,
+            chunks={n: tuple(ChunkRecord(*chunk) for chunk in p["chunks"]) for n, p in points.items()},
+            sketches={n: _slice(body, n, p["sketch"]) for n, p in points.items()} if with_sketches else None,
+            facts=document["facts"],
+        )
+
+
+def _slice(body: memoryview, name: str, place: list[int]) -> bytes:
+    offset, nbytes, crc = place
+    sketch = bytes(body[offset : offset + nbytes])
+    if crc32c(sketch) != crc:
+        raise FormatError(f"the sketch of point {name!r} is damaged (checksum)", point=name)
+    return sketch

@@ -1,0 +1,344 @@
+"""Say what a cache holds: points, samples, blocks and the identity of what was computed.
+
+Pure values: no files, no Zarr. `CacheSpec` is the whole contract between a run and its cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .errors import FormatError, InputError
+from .keys import array_keys, duplicates
+
+__all__ = ["Block", "CacheSpec", "PointSpec", "differences"]
+
+ITEM_NBYTES = {"float32": 4, "float16": 2}
+"""Bytes of one stored value, by dtype."""
+
+# A chunk is one object or file: large enough that a request or an fsync is cheap beside it, small
+# enough that a reader (dask, exact percentiles) holds several.
+CHUNK_NBYTES = 64 * 2**20
+_SMALL_CHUNK_NBYTES = 4 * 2**20
+# Blosc takes at most 2**31 - 1 bytes at once, less 16 bytes of header.
+LARGEST_CHUNK_NBYTES = 2**31 - 2**16
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A run of whole batches: samples `start` to `stop` (exclusive)."""
+
+    index: int
+    start: int
+    stop: int
+
+    @property
+    def n_samples(self) -> int:
+        """Number of samples; the last block may have fewer than the others."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointSpec:
+    """A place in the graph whose activations are stored.
+
+    Parameters
+    ----------
+    name : str
+        Unique within the cache, any text.
+    shape : tuple of int
+        Shape of one sample's activations (no sample axis). Each axis at least 1.
+    channel_axis : int, default=-1
+        The axis of channels, counted with the sample axis in front: -1 or ``len(shape)`` is the last one.
+    meta : mapping, optional
+        JSON-able facts kept as attributes of the array (layer type, activation); no identity.
+    chunk_samples : int, optional
+        Samples per chunk, a divisor of ``CacheSpec.block_samples``. None lets `CacheSpec` choose.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    channel_axis: int = -1
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    chunk_samples: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        object.__setattr__(self, "meta", _plain(self.meta, f"meta of point {self.name!r}"))
+        if any(n < 1 for n in self.shape):
+            raise InputError(
+                f"point {self.name!r} has shape {self.shape!r}: each axis must have a known length of at least 1, "
+                "give the network inputs of a fixed shape",
+                point=self.name,
+            )
+        n_axes = len(self.shape) + 1
+        if self.shape and not (-n_axes < self.channel_axis < 0 or 0 < self.channel_axis < n_axes):
+            raise InputError(
+                f"channel_axis of point {self.name!r} is {self.channel_axis}, its array has {n_axes} axes and axis 0 "
+                f"is the sample: use 1 to {n_axes - 1} or -1 to {1 - n_axes}",
+                point=self.name,
+            )
+
+    @property
+    def n_values(self) -> int:
+        """Values of one sample."""
+        count = 1
+        for length in self.shape:
+            count *= length
+        return count
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the point as JSON-able values."""
+        return {
+            "name": self.name,
+            "shape": list(self.shape),
+            "channel_axis": self.channel_axis,
+            "meta": dict(self.meta),
+            "chunk_samples": self.chunk_samples,
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> PointSpec:
+        """Return the point that `to_dict` wrote."""
+        return cls(**{**document, "shape": tuple(document["shape"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheSpec:
+    """What a cache holds, for which model, data and settings.
+
+    Parameters
+    ----------
+    points : tuple of PointSpec
+        In the order of the graph.
+    n_samples : int
+        Samples that the finished cache holds. Grows when a cache is extended.
+    batch_size : int
+        Samples that went through the network together.
+    block_samples : int
+        Samples per block, a multiple of `batch_size`.
+    identity : mapping of str to mapping
+        Nested JSON-able dicts, by convention ``model``, ``data`` and ``settings``: everything that changes
+        values. No paths, no dates, not `n_samples`.
+    dtype : {"float32", "float16"}
+        Of the stored activations. float16 halves the disk and rounds to 11 significant bits.
+    codec : str
+        One of `actisketch.storage.codecs.CODECS`.
+    record : bool, default=True
+        Whether activations are stored; False keeps the sketches only.
+
+    Raises
+    ------
+    InputError
+        If a value is out of range, two points share a name, or identity is not JSON-able.
+    """
+
+    points: tuple[PointSpec, ...]
+    n_samples: int
+    batch_size: int
+    block_samples: int
+    identity: Mapping[str, Any]
+    dtype: str = "float32"
+    codec: str = "none"
+    record: bool = True
+
+    def __post_init__(self) -> None:
+        self._check_numbers()
+        points = tuple(self.points)
+        if again := duplicates(point.name for point in points):
+            raise InputError(
+                f"several points are called {again[0]!r}: give each point its own name", point=again[0]
+            )
+        for point in points:
+            self._chunk_samples(point)
+        object.__setattr__(self, "points", points)
+        object.__setattr__(self, "identity", _plain(self.identity, "identity"))
+
+    def _check_numbers(self) -> None:
+        for name in ("n_samples", "batch_size", "block_samples"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if self.block_samples % self.batch_size:
+            raise InputError(
+                f"block_samples={self.block_samples} is no multiple of batch_size={self.batch_size}: a block is a run "
+                f"of whole batches, use {-(-self.block_samples // self.batch_size) * self.batch_size}"
+            )
+        if self.dtype not in ITEM_NBYTES:
+            raise InputError(f"dtype must be one of {sorted(ITEM_NBYTES)}, got {self.dtype!r}")
+
+    def _chunk_samples(self, point: PointSpec) -> int:
+        sample_nbytes = point.n_values * ITEM_NBYTES[self.dtype]
+        chosen = point.chunk_samples
+        if chosen is None:
+            chosen = choose_chunk_samples(
+                sample_nbytes, batch_size=self.batch_size, block_samples=self.block_samples
+            )
+        if chosen < 1 or self.block_samples % chosen:
+            raise InputError(
+                f"chunk_samples={chosen} of point {point.name!r} does not divide block_samples={self.block_samples}: "
+                "a chunk belongs to one block",
+                point=point.name,
+            )
+        if chosen * sample_nbytes > LARGEST_CHUNK_NBYTES:
+            raise InputError(
+                f"a chunk of point {point.name!r} would be {chosen * sample_nbytes} bytes, at most "
+                f"{LARGEST_CHUNK_NBYTES} can be stored as one: leave chunk_samples out or choose fewer",
+                point=point.name,
+            )
+        return chosen
+
+    @property
+    def n_blocks(self) -> int:
+        """Number of blocks; the last may be shorter."""
+        return -(-self.n_samples // self.block_samples)
+
+    def block(self, index: int) -> Block:
+        """Return block `index`, 0 to ``n_blocks - 1``."""
+        start = index * self.block_samples
+        return Block(index, start, min(start + self.block_samples, self.n_samples))
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """All blocks, in order."""
+        return tuple(self.block(index) for index in range(self.n_blocks))
+
+    @property
+    def chunk_samples(self) -> dict[str, int]:
+        """Samples per chunk of each point's array, by name."""
+        return {point.name: self._chunk_samples(point) for point in self.points}
+
+    def resolved(self) -> CacheSpec:
+        """Return the spec with every ``chunk_samples`` filled in: the form that is stored."""
+        return replace(
+            self, points=tuple(replace(p, chunk_samples=self._chunk_samples(p)) for p in self.points)
+        )
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Key of each point's array, by name."""
+        return array_keys([point.name for point in self.points])
+
+    def point(self, name: str) -> PointSpec:
+        """Return the point called `name`; InputError names the ones there are."""
+        for point in self.points:
+            if point.name == name:
+                return point
+        known = ", ".join(repr(p.name) for p in self.points)
+        raise InputError(f"the cache holds no point {name!r}: it holds {known}", point=name)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that may not differ between a cache and a run that uses it (hexadecimal)."""
+        return hashlib.sha256(_canonical(self._fixed()).encode()).hexdigest()
+
+    def _fixed(self) -> dict[str, Any]:
+        points = {
+            p.name: {
+                "position": i,
+                "shape": list(p.shape),
+                "channel_axis": p.channel_axis % (len(p.shape) + 1),
+            }
+            for i, p in enumerate(self.points)
+        }
+        return {"identity": self.identity, "points": points, "dtype": self.dtype}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the spec as JSON-able values."""
+        return {
+            "points": [point.to_dict() for point in self.resolved().points],
+            "n_samples": self.n_samples,
+            "batch_size": self.batch_size,
+            "block_samples": self.block_samples,
+            "identity": dict(self.identity),
+            "dtype": self.dtype,
+            "codec": self.codec,
+            "record": self.record,
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> CacheSpec:
+        """Return the spec that `to_dict` wrote; FormatError if it cannot be one."""
+        try:
+            points = tuple(PointSpec.from_dict(point) for point in document["points"])
+            return cls(**{**document, "points": points})
+        except (TypeError, KeyError, InputError) as error:
+            raise FormatError(f"the description of the cache is damaged: {error}") from error
+
+
+def choose_chunk_samples(sample_nbytes: int, *, batch_size: int, block_samples: int) -> int:
+    """Return how many samples of one point share a chunk.
+
+    Parameters
+    ----------
+    sample_nbytes : int
+        Bytes of one sample of the point.
+    batch_size, block_samples : int
+        A chunk is the whole block, or some of its batches, or a part of one batch.
+
+    Returns
+    -------
+    int
+        A divisor of `block_samples`: the largest with at most `CHUNK_NBYTES`, unless that gives chunks
+        under 4 MiB where the next larger one still fits `LARGEST_CHUNK_NBYTES`.
+
+    Notes
+    -----
+    A point with few values gets one chunk per block, so that it makes one file per block and not one
+    per batch; a point with many gets several, so that no buffer holds a whole block of it.
+    """
+    n_batches = block_samples // batch_size
+    parts = [d for d in range(1, batch_size + 1) if batch_size % d == 0]
+    candidates = parts + [batch_size * d for d in range(2, n_batches + 1) if n_batches % d == 0]
+    fitting = [c for c in candidates if c * sample_nbytes <= CHUNK_NBYTES]
+    best = fitting[-1] if fitting else candidates[0]
+    if best * sample_nbytes < _SMALL_CHUNK_NBYTES:
+        larger = [c for c in candidates if c > best and c * sample_nbytes <= LARGEST_CHUNK_NBYTES]
+        best = larger[0] if larger else best
+    return best
+
+
+def differences(stored: CacheSpec, asked: CacheSpec) -> list[str]:
+    """Return one line per leaf in which two specs may not differ: ``path: cache has x, this run has y``."""
+    left, right = _leaves(stored._fixed()), _leaves(asked._fixed())
+    lines = []
+    for path in sorted(left.keys() | right.keys()):
+        if left.get(path, _Absent) != right.get(path, _Absent):
+            here, there = (_shown(side.get(path, _Absent)) for side in (left, right))
+            lines.append(f"{path}: the cache has {here}, this run has {there}")
+    return lines
+
+
+class _Absent:
+    """Stands for a leaf that one side lacks."""
+
+
+def _shown(value: object) -> str:
+    if value is _Absent:
+        return "nothing"
+    text = repr(value)
+    return text if len(text) <= 72 else f"{text[:69]}..."
+
+
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        return {
+            k: v for key, part in value.items() for k, v in _leaves(part, f"{path}.{key}".lstrip(".")).items()
+        }
+    return {path: value}
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """Return `value` as it will come back from JSON, so that equality survives storage."""
+    try:
+        plain: dict[str, Any] = json.loads(_canonical(dict(value)))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{what} must be JSON-able (text, numbers, lists, dicts, null): {error}") from error
+    return plain

@@ -1,0 +1,93 @@
+"""Open the place that a URL names, and say what every such place can do.
+
+A store maps keys to bytes. A write is whole or not at all; what is missing reads as None.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+from .errors import InputError
+
+__all__ = ["Lock", "Store", "open_store"]
+
+Part = Any  # bytes or a contiguous uint8 array: what the buffer protocol offers
+
+
+class Lock(Protocol):
+    """The right to write, held until `release` or the end of the process."""
+
+    def check(self) -> None:
+        """Raise BusyError if another process has taken the lock over."""
+
+    def release(self) -> None:
+        """Give the lock back; twice is fine."""
+
+
+class Store(Protocol):
+    """A place for keys and their bytes; all methods may be called from several threads."""
+
+    url: str
+    is_remote: bool
+
+    def read(self, key: str) -> bytes | None:
+        """Return all bytes of a key, or None if there is no such key."""
+
+    def read_start(self, key: str, nbytes: int) -> tuple[bytes, int] | None:
+        """Return the first bytes of a key and its whole length, or None if there is no such key."""
+
+    def write(self, key: str, parts: Sequence[Part]) -> None:
+        """Put the parts, one after the other, under a key: whole, or not at all. Durable after `sync`."""
+
+    def sync(self, keys: Sequence[str]) -> None:
+        """Return when these keys would survive a power cut."""
+
+    def delete(self, key: str) -> None:
+        """Remove a key durably; a missing one is fine."""
+
+    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
+        """Yield (key, length in bytes) of everything under a folder, in no order."""
+
+    def lock(self, key: str) -> Lock:
+        """Take the lock; BusyError says who holds it and since when."""
+
+    def clean(self) -> int:
+        """Remove what dead processes left half-written; return how many files."""
+
+    def free_nbytes(self) -> int | None:
+        """Return the free bytes, or None where there is no such number."""
+
+
+def open_store(url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Store:
+    """Return the store at a path or URL; nothing is created yet.
+
+    Parameters
+    ----------
+    url : str or path
+        A local path, ``file:///path``, ``memory://name`` (lives as long as the process), or the URL of an
+        object store that obstore knows: ``s3://bucket/prefix``, ``gs://``, ``az://``.
+    storage_options : mapping, optional
+        Passed to ``obstore.store.from_url`` (``endpoint``, ``access_key_id``, ``region``, ``client_options``...).
+
+    Raises
+    ------
+    InputError
+        If the URL's scheme is unknown or an option does not exist.
+    """
+    text = os.fspath(url)
+    scheme = urlsplit(text).scheme if "://" in text else ""
+    if scheme in ("", "file"):
+        if storage_options:
+            raise InputError(
+                f"storage_options {sorted(storage_options)} were given for the local folder {text!r}: leave them out"
+            )
+        from .local import LocalFolder
+
+        return LocalFolder(Path(unquote(urlsplit(text).path) if scheme else text).absolute())
+    from .objects import open_bucket
+
+    return open_bucket(text, storage_options or {})

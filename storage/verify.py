@@ -1,0 +1,166 @@
+"""Read a whole cache and name everything that is not as it was committed.
+
+Changes nothing: `Cache.repair` takes the report.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from .documents import zarr_documents, zarr_is_current
+from .errors import FormatError, IncompleteError
+from .keys import COMMITS, DOCUMENT, LOCK, TEMPORARY, parse_chunk_key, parse_record_key, record_key
+from .spec import Block
+
+if TYPE_CHECKING:
+    from .cache import Cache
+
+__all__ = ["Problem", "VerifyReport", "verify"]
+
+Kind = Literal["uncommitted", "record", "missing", "damaged", "foreign", "document"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is not as it was committed."""
+
+    kind: Kind
+    """``uncommitted``: the block has no record; ``record``: its record is unusable; ``missing``/``damaged``: a
+    chunk; ``foreign``: a key that does not belong to the cache; ``document``: a ``zarr.json``."""
+    key: str
+    detail: str
+    point: str | None = None
+    block: Block | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyReport:
+    """What `verify` found."""
+
+    problems: tuple[Problem, ...]
+    n_blocks: int
+    """Blocks of the finished cache."""
+    n_committed: int
+    """Blocks whose record is sound."""
+    nbytes: int
+    """Bytes read and checked."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every block is committed."""
+        return not any(problem.kind == "uncommitted" for problem in self.problems)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether all that is committed is as it was; an interrupted run is sound and not complete."""
+        return all(problem.kind == "uncommitted" for problem in self.problems)
+
+    @property
+    def damaged(self) -> tuple[Block, ...]:
+        """The blocks to compute again because of damage, in order."""
+        blocks = {
+            p.block
+            for p in self.problems
+            if p.block is not None and p.kind in ("record", "missing", "damaged")
+        }
+        return tuple(sorted(blocks, key=lambda block: block.index))
+
+
+def verify(cache: Cache) -> VerifyReport:
+    """Return what is wrong with a cache; reads every byte once, one chunk or record at a time."""
+    problems: list[Problem] = []
+    nbytes = n_committed = 0
+    for block in cache.blocks:
+        found, size = _check_block(cache, block)
+        problems += found
+        nbytes += size
+        n_committed += all(problem.kind not in ("uncommitted", "record") for problem in found)
+    problems += _check_documents(cache)
+    problems += _foreign(cache)
+    return VerifyReport(
+        problems=tuple(problems), n_blocks=len(cache.blocks), n_committed=n_committed, nbytes=nbytes
+    )
+
+
+def _check_block(cache: Cache, block: Block) -> tuple[list[Problem], int]:
+    key = record_key(block.index, block.start, block.stop)
+    try:
+        record = cache.read_record(block)
+    except IncompleteError:
+        return [Problem(kind="uncommitted", key=key, block=block, detail="there is no commit record")], 0
+    except FormatError as error:
+        return [Problem(kind="record", key=key, block=block, detail=str(error))], 0
+    problems: list[Problem] = []
+    nbytes = 0
+    for point in cache.spec.points if cache.spec.record else ():
+        chunks, keys = record.chunks.get(point.name, ()), cache.chunk_keys(point.name, block)
+        if len(chunks) != len(keys):
+            detail = f"it lists {len(chunks)} chunks, {len(keys)} were expected"
+            problems.append(Problem(kind="record", key=key, point=point.name, block=block, detail=detail))
+        for chunk, place in zip(chunks, keys, strict=False):
+            stored = cache.store.read(place)
+            nbytes += len(stored or b"")
+            detail = "there is no such chunk" if stored is None else chunk.problem(stored) or ""
+            if detail:
+                kind: Kind = "missing" if stored is None else "damaged"
+                problems.append(Problem(kind=kind, key=place, point=point.name, block=block, detail=detail))
+    return problems, nbytes
+
+
+def _check_documents(cache: Cache) -> Iterator[Problem]:
+    expected = zarr_documents(cache.spec)
+    if not zarr_is_current(cache.store.read("zarr.json"), cache.spec):
+        yield Problem(
+            kind="document", key="zarr.json", detail="it is missing, or does not describe this cache"
+        )
+    for key, document in expected.items():
+        if key != "zarr.json" and _essence(cache.store.read(key)) != _essence(document):
+            yield Problem(
+                kind="document", key=key, detail="it is missing, or does not describe the point's array"
+            )
+
+
+def _essence(document: bytes | None) -> dict[str, Any] | None:
+    """Return what every version of zarr-python writes alike."""
+    try:
+        members: dict[str, Any] = json.loads(document or b"")
+        names = (
+            "shape",
+            "data_type",
+            "chunk_grid",
+            "chunk_key_encoding",
+            "fill_value",
+            "codecs",
+            "dimension_names",
+            "node_type",
+        )
+        return {name: members[name] for name in (*names, "attributes")}
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _foreign(cache: Cache) -> Iterator[Problem]:
+    """Yield what is stored under keys that this cache never writes."""
+    spec, blocks, keys = cache.spec, cache.blocks, cache.spec.keys
+    n_chunks = {
+        keys[name]: -(-spec.n_samples // size) for name, size in spec.chunk_samples.items() if spec.record
+    }
+    axes = {keys[p.name]: len(p.shape) + 1 for p in spec.points}
+    known = {DOCUMENT, LOCK, "zarr.json", *(f"{key}/zarr.json" for key in n_chunks)}
+    for key, _ in cache.store.list(""):
+        if key in known or key.startswith(f"{TEMPORARY}/"):
+            continue
+        record, chunk = parse_record_key(key), parse_chunk_key(key)
+        if (
+            key.startswith(f"{COMMITS}/")
+            and record
+            and record[0] < len(blocks)
+            and Block(*record) == blocks[record[0]]
+        ):
+            continue
+        if chunk and chunk[1] < n_chunks.get(chunk[0], 0) and key.count(".", len(chunk[0])) == axes[chunk[0]]:
+            continue
+        yield Problem(kind="foreign", key=key, detail="the cache never writes this key")

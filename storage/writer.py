@@ -1,0 +1,255 @@
+"""Write one block: chunks as they fill, then, once all are safe, the record that commits it.
+
+Knows the layout of a block. Does not know where the activations come from.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .codecs import encode
+from .errors import InputError, StorageError
+from .keys import chunk_key, record_key
+from .record import ChunkRecord, CommitRecord
+from .spec import Block, CacheSpec, PointSpec
+from .stores import Store
+
+__all__ = ["BlockWriter", "BufferPool"]
+
+
+class BufferPool:
+    """Chunk buffers that are used again: first touch of fresh memory costs more than the copy."""
+
+    def __init__(self) -> None:
+        self._free: dict[tuple[int, str], list[NDArray[Any]]] = {}
+        self._lock = threading.Lock()
+
+    def take(self, n_values: int, dtype: str) -> NDArray[Any]:
+        """Return a flat array whose values are arbitrary."""
+        with self._lock:
+            if free := self._free.get((n_values, dtype)):
+                return free.pop()
+        return np.empty(n_values, dtype)
+
+    def give(self, buffer: NDArray[Any]) -> None:
+        """Take a buffer back."""
+        flat = buffer.reshape(-1)
+        with self._lock:
+            self._free.setdefault((flat.size, flat.dtype.name), []).append(flat)
+
+
+class _Column:
+    """The chunks of one point within the block being written."""
+
+    def __init__(self, point: PointSpec, key: str, chunk_samples: int) -> None:
+        self.point = point
+        self.key = key
+        self.chunk_samples = chunk_samples
+        self.n_done = 0
+        self.buffer: NDArray[Any] | None = None
+        self.chunks: list[ChunkRecord] = []
+        self.chunk_keys: list[str] = []
+
+
+class BlockWriter:
+    """Writes one block batch by batch; made by `Cache.write`.
+
+    Nothing is held but one chunk per point, and that only where batches and chunks do not coincide. Leave the
+    ``with`` without `commit` and the block stays missing.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        spec: CacheSpec,
+        block: Block,
+        *,
+        pool: BufferPool,
+        committed: Callable[[CommitRecord], CommitRecord],
+    ) -> None:
+        self.block = block
+        self._store = store
+        self._spec = spec
+        self._pool = pool
+        self._committed = committed
+        keys, sizes = spec.keys, spec.chunk_samples
+        self._columns = (
+            {p.name: _Column(p, keys[p.name], sizes[p.name]) for p in spec.points} if spec.record else {}
+        )
+
+    def __enter__(self) -> BlockWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for column in self._columns.values():
+            self._release(column)
+
+    def append(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take the next samples of the block, of every point or of some.
+
+        Parameters
+        ----------
+        arrays : mapping of str to ndarray of shape (any number of samples, *point shape)
+            float32 or what converts to the stored dtype without overflow. Written before the call returns, or
+            copied: the caller may use the memory again.
+
+        Raises
+        ------
+        InputError
+            If a shape does not fit, the block gets too many samples, or a value overflows float16.
+        StorageError
+            If the store refuses.
+        """
+        for name, array in arrays.items():
+            if (column := self._columns.get(name)) is None:
+                self._spec.point(name)
+                raise InputError(
+                    "this cache holds sketches only: write activations with record=True", point=name
+                )
+            self._append(column, self._checked(column, array))
+
+    def _checked(self, column: _Column, array: NDArray[Any]) -> NDArray[Any]:
+        point, block = column.point, self.block
+        if array.shape[1:] != point.shape or array.ndim == 0:
+            raise InputError(
+                f"activations of point {point.name!r} have shape {array.shape!r}, (samples, "
+                f"{', '.join(map(str, point.shape))}) was expected",
+                point=point.name,
+                block=block.index,
+            )
+        if column.n_done + len(array) > block.n_samples:
+            raise InputError(
+                f"block {block.index} has {block.n_samples} samples, point {point.name!r} was given "
+                f"{column.n_done + len(array)}",
+                point=point.name,
+                block=block.index,
+            )
+        return _as_dtype(array, self._spec.dtype, point.name, block.index)
+
+    def _append(self, column: _Column, array: NDArray[Any]) -> None:
+        size = column.chunk_samples
+        taken = 0
+        while taken < len(array):
+            filled = column.n_done % size
+            n = min(size - filled, len(array) - taken)
+            part = array[taken : taken + n]
+            if n == size and part.flags.c_contiguous:
+                self._put(column, part)
+            else:
+                self._fill(column, part, filled)
+            column.n_done += n
+            taken += n
+            if column.buffer is not None and (filled + n == size or column.n_done == self.block.n_samples):
+                column.buffer[filled + n :] = np.nan
+                self._put(column, column.buffer)
+                self._release(column)
+
+    def _fill(self, column: _Column, part: NDArray[Any], filled: int) -> None:
+        size, shape = column.chunk_samples, column.point.shape
+        if column.buffer is None:
+            column.buffer = self._pool.take(size * column.point.n_values, self._spec.dtype).reshape(
+                size, *shape
+            )
+        column.buffer[filled : filled + len(part)] = part
+
+    def _put(self, column: _Column, values: NDArray[Any]) -> None:
+        per_block = self._spec.block_samples // column.chunk_samples
+        index = self.block.index * per_block + len(column.chunks)
+        key = chunk_key(column.key, index, values.ndim)
+        encoded = encode(values, self._spec.codec)
+        self._store.write(key, encoded.parts)
+        column.chunks.append(ChunkRecord(encoded.nbytes, encoded.crc))
+        column.chunk_keys.append(key)
+
+    def _release(self, column: _Column) -> None:
+        if column.buffer is not None:
+            self._pool.give(column.buffer)
+            column.buffer = None
+
+    def commit(self, sketches: Mapping[str, bytes], facts: Mapping[str, Any] | None = None) -> CommitRecord:
+        """Make the chunks safe, then write the record: from here on the block is committed.
+
+        Parameters
+        ----------
+        sketches : mapping of str to bytes
+            One for each point.
+        facts : mapping, optional
+            JSON-able, kept in the record. Leave times and machines out: the same block has the same bytes.
+        """
+        self._check_complete(sketches)
+        points = [point.name for point in self._spec.points]
+        record = CommitRecord(
+            block=self.block,
+            cache_digest=bytes.fromhex(self._spec.digest)[:16],
+            chunks={name: tuple(column.chunks) for name, column in self._columns.items()},
+            sketches={name: bytes(sketches[name]) for name in points},
+            facts=dict(facts or {}),
+        )
+        self._store.sync([key for column in self._columns.values() for key in column.chunk_keys])
+        return self._committed(record)
+
+    def _check_complete(self, sketches: Mapping[str, bytes]) -> None:
+        block = self.block
+        for name, column in self._columns.items():
+            if column.n_done != block.n_samples:
+                raise InputError(
+                    f"block {block.index} has {block.n_samples} samples, point {name!r} got {column.n_done}: append all "
+                    "of them before commit",
+                    point=name,
+                    block=block.index,
+                )
+        asked = {point.name for point in self._spec.points}
+        if asked != sketches.keys():
+            odd = sorted(asked ^ sketches.keys())
+            raise InputError(
+                f"commit needs one sketch for each point, these differ: {', '.join(map(repr, odd))}",
+                block=block.index,
+            )
+
+
+def put_record(store: Store, record: CommitRecord) -> CommitRecord:
+    """Write a record durably; an equal one that is there already is kept.
+
+    Raises
+    ------
+    StorageError
+        If another worker has committed the block with other bytes: its record is removed, because nobody can
+        tell whose chunks are in place. Compute the block again.
+    """
+    block = record.block
+    key = record_key(block.index, block.start, block.stop)
+    stored, mine = store.read(key), record.encode()
+    if stored == mine:
+        return record
+    if stored is not None:
+        store.delete(key)
+        raise StorageError(
+            f"block {block.index} was committed by another worker with other values: its record was removed, run again",
+            block=block.index,
+        )
+    store.write(key, [mine])
+    store.sync([key])
+    return record
+
+
+def _as_dtype(array: NDArray[Any], dtype: str, point: str, block: int) -> NDArray[Any]:
+    if array.dtype == dtype:
+        return array
+    try:
+        with np.errstate(over="raise"):
+            return array.astype(dtype)
+    except FloatingPointError as error:
+        peak = float(np.max(np.abs(array[np.isfinite(array)])))
+        raise InputError(
+            f"point {point!r} reaches {peak:g} in block {block}, {dtype} ends at {np.finfo(dtype).max:g}: store it as float32",
+            point=point,
+            block=block,
+        ) from error
