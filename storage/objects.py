@@ -27,7 +27,7 @@ from obstore.store import MemoryStore, from_url
 
 from .errors import InputError, StorageError
 
-__all__ = ["Bucket", "open_bucket"]
+__all__ = ["MISSING", "TAKEN", "Bucket", "open_bucket"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,14 +35,11 @@ T = TypeVar("T")
 
 # Attempts after the first, on top of obstore's own (which retries what a server says is passing).
 _WAITS_S = (0.2, 0.5, 1.0, 2.0, 5.0)
-# Never answered differently the next time.
-_FINAL = (
-    AlreadyExistsError,
-    NotFoundError,
-    PermissionDeniedError,
-    PreconditionError,
-    UnauthenticatedError,
-)
+# obstore raises Python's own FileNotFoundError and PermissionError too, by version.
+MISSING = (NotFoundError, FileNotFoundError)
+TAKEN = (AlreadyExistsError, PreconditionError, FileExistsError)
+"""A conditional PUT found another object than the condition names."""
+_FORBIDDEN = (PermissionDeniedError, UnauthenticatedError, PermissionError)
 _RETRY = {
     "max_retries": 6,
     "retry_timeout": timedelta(seconds=60),
@@ -63,7 +60,9 @@ def open_bucket(url: str, options: Mapping[str, Any]) -> Bucket:
     try:
         store = from_url(url, **{"retry_config": _RETRY, **options})
     except (UnknownConfigurationKeyError, TypeError, ValueError) as error:
-        raise InputError(f"storage_options {sorted(options)} do not fit {url!r}: {_first_line(error)}") from error
+        raise InputError(
+            f"storage_options {sorted(options)} do not fit {url!r}: {_first_line(error)}"
+        ) from error
     except BaseError as error:
         raise InputError(
             f"{url!r} is no place this program can open ({_first_line(error)}): give a folder, file://, memory:// or "
@@ -88,8 +87,8 @@ class Bucket:
     def read(self, key: str) -> bytes | None:
         """Return all bytes of a key, or None if there is no such key."""
         try:
-            return self._try("read", key, lambda: bytes(obstore.get(self.obstore, key).bytes()))
-        except NotFoundError:
+            return self.attempt("read", key, lambda: bytes(obstore.get(self.obstore, key).bytes()))
+        except MISSING:
             return None
 
     def read_start(self, key: str, nbytes: int) -> tuple[bytes, int] | None:
@@ -100,14 +99,18 @@ class Bucket:
             return bytes(found.bytes()), found.meta["size"]
 
         try:
-            return self._try("read", key, start)
-        except NotFoundError:
+            return self.attempt("read", key, start)
+        except MISSING:
             return None
 
     def write(self, key: str, parts: Sequence[Any]) -> None:
         """Put the parts under a key with one request."""
-        body = b"".join(bytes(part) if isinstance(part, bytes) else memoryview(part).cast("B") for part in parts)
-        self._try("write", key, lambda: obstore.put(self.obstore, key, body, use_multipart=False), len(body))
+        body = b"".join(
+            bytes(part) if isinstance(part, bytes) else memoryview(part).cast("B") for part in parts
+        )
+        self.attempt(
+            "write", key, lambda: obstore.put(self.obstore, key, body, use_multipart=False), len(body)
+        )
 
     def sync(self, keys: Sequence[str]) -> None:
         """Return at once: an acknowledged PUT is durable."""
@@ -115,14 +118,20 @@ class Bucket:
     def delete(self, key: str) -> None:
         """Remove a key; a missing one is fine."""
         try:
-            self._try("delete", key, lambda: obstore.delete(self.obstore, key))
-        except NotFoundError:
+            self.attempt("delete", key, lambda: obstore.delete(self.obstore, key))
+        except MISSING:
             return
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Yield (key, length) of every object under a folder."""
-        listed = self._try(
-            "list", prefix, lambda: [(str(m["path"]), int(m["size"])) for page in obstore.list(self.obstore, prefix or None) for m in page]
+        listed = self.attempt(
+            "list",
+            prefix,
+            lambda: [
+                (str(m["path"]), int(m["size"]))
+                for page in obstore.list(self.obstore, prefix or None)
+                for m in page
+            ],
         )
         yield from listed
 
@@ -140,19 +149,26 @@ class Bucket:
         """Return None: a bucket has no such number."""
         return None
 
-    def _try(self, verb: str, key: str, action: Callable[[], T], needed: int = 0) -> T:
+    def attempt(self, verb: str, key: str, action: Callable[[], T], needed: int = 0) -> T:
         """Do it, again if the store fails in a way that may pass."""
         for wait_s in (*_WAITS_S, None):
             try:
                 return action()
-            except _FINAL as error:
-                if isinstance(error, (NotFoundError, PreconditionError, AlreadyExistsError)):
-                    raise
+            except (*MISSING, *TAKEN):
+                raise
+            except _FORBIDDEN as error:
                 raise self._refused(error, verb, key, needed) from error
             except (BaseError, OSError) as error:
                 if wait_s is None:
                     raise self._refused(error, verb, key, needed) from error
-                logger.warning("could not %s %s/%s, trying again in %g s: %s", verb, self.url, key, wait_s, _first_line(error))
+                logger.warning(
+                    "could not %s %s/%s, trying again in %g s: %s",
+                    verb,
+                    self.url,
+                    key,
+                    wait_s,
+                    _first_line(error),
+                )
                 time.sleep(wait_s)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
@@ -160,10 +176,12 @@ class Bucket:
         place = f"{self.url.rstrip('/')}/{key}"
         step = (
             "check the credentials and rights in storage_options"
-            if isinstance(error, (PermissionDeniedError, UnauthenticatedError))
+            if isinstance(error, _FORBIDDEN)
             else "check the store and run again: what is committed is kept"
         )
-        return StorageError(f"could not {verb} {place!r}: {_first_line(error)}; {step}", path=place, needed_nbytes=needed)
+        return StorageError(
+            f"could not {verb} {place!r}: {_first_line(error)}; {step}", path=place, needed_nbytes=needed
+        )
 
 
 def _first_line(error: BaseException) -> str:
