@@ -1,0 +1,152 @@
+"""Figures as compact PNG bytes, through matplotlib's objects alone.
+
+No pyplot, no GUI, no font but the one that matplotlib ships, and no influence of the user's
+matplotlibrc: the same data give the same bytes.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from .numbers import plain
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["COLOURS", "decade_ticks", "draw_png", "figure_style", "legible", "tick_text"]
+
+DPI = 130
+# Apart in lightness as well as in hue (and in dash, where they are lines): readable without colour vision.
+COLOURS = {
+    "before": "#7c8aa0",
+    "after": "#2f7ed8",
+    "zeros": "#2b3440",
+    "percentile": "#d9480f",
+    "max": "#7b2d8b",
+    "factor": "#0b7a4b",
+    "text": "#1f2933",
+    "grid": "#e3e8ee",
+}
+# Flat colours and their anti-aliased edges; more only makes the file larger.
+N_PALETTE = 96
+
+# rcParams are global to the process: one report at a time may hold them.
+_STYLE_LOCK = threading.RLock()
+
+
+@contextmanager
+def figure_style() -> Iterator[None]:
+    """Hold matplotlib's defaults, with ours on top, while figures are made; then put the user's back."""
+    import matplotlib
+    from matplotlib import rcParamsDefault
+
+    # Choosing a backend would touch pyplot; an Agg canvas is asked for by name instead.
+    kept = {key: value for key, value in rcParamsDefault.items() if not key.startswith("backend")}
+    ours = {
+        "font.family": "DejaVu Sans",
+        "font.size": 9,
+        "text.color": COLOURS["text"],
+        "axes.labelcolor": COLOURS["text"],
+        "axes.edgecolor": "#9aa5b1",
+        "axes.linewidth": 0.8,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "axes.titlesize": 9,
+        "axes.titlelocation": "left",
+        "xtick.color": COLOURS["text"],
+        "ytick.color": COLOURS["text"],
+        "xtick.labelsize": 8,
+        "ytick.labelsize": 8,
+        "legend.fontsize": 8,
+        "legend.frameon": False,
+        "legend.handlelength": 1.5,
+        "legend.borderaxespad": 0.0,
+        "legend.columnspacing": 1.0,
+        "legend.handletextpad": 0.5,
+        "legend.labelspacing": 0.3,
+        "text.parse_math": False,
+    }
+    with _STYLE_LOCK, matplotlib.rc_context({**kept, **ours}):
+        yield
+
+
+def draw_png(width_in: float, height_in: float, paint: Callable[[Figure], None]) -> bytes:
+    """Return the PNG file of what `paint` puts on an empty figure; call within `figure_style`.
+
+    Parameters
+    ----------
+    width_in, height_in : float
+        Inches, at 130 dots each.
+    paint : callable
+        Is given the figure.
+
+    Returns
+    -------
+    bytes
+        A PNG with a palette of at most 96 colours on white.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    figure = Figure(figsize=(width_in, height_in), dpi=DPI, facecolor="white")
+    canvas = FigureCanvasAgg(figure)
+    paint(figure)
+    canvas.draw()
+    image = Image.frombuffer("RGBA", canvas.get_width_height(), bytes(canvas.buffer_rgba()), "raw", "RGBA", 0, 1)
+    flat = image.convert("RGB").quantize(N_PALETTE, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    file = io.BytesIO()
+    flat.save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def legible(text: str, *, limit: int = 60) -> str:
+    """Return `text` with the characters that the font lacks as ``?``: matplotlib would draw boxes and warn."""
+    known = _font_characters()
+    return "".join(c if ord(c) in known else "?" for c in plain(text, limit=limit))
+
+
+def decade_ticks(low: float, high: float, *, limit: int = 6) -> list[float]:
+    """Return at most `limit` round places between two positive numbers, for a logarithmic axis.
+
+    Examples
+    --------
+    >>> decade_ticks(0.02, 300.0)
+    [0.1, 1.0, 10.0, 100.0]
+    """
+    exponents = range(math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9) + 1)
+    if len(exponents) >= 3:
+        step = math.ceil(len(exponents) / limit)
+        return [float(f"1e{exponent}") for exponent in exponents[::step]]
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    for digits in ("1", "13", "125", "123468", "123456789"):
+        places = [float(f"{digit}e{exponent}") for exponent in range(first, last + 1) for digit in digits]
+        fitting = [place for place in places if low <= place <= high]
+        if len(fitting) >= 3:
+            break
+    return fitting[:: math.ceil(len(fitting) / limit)] if fitting else [low]
+
+
+def tick_text(value: float, _position: int | None = None) -> str:
+    """Return a tick label: ``"0"``, ``"0.01"``, ``"1e-5"``, ``"2.5e6"``."""
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 1e4:
+        return f"{value:.4g}"
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+
+
+@functools.cache
+def _font_characters() -> frozenset[int]:
+    import matplotlib
+    from matplotlib.ft2font import FT2Font
+
+    return frozenset(FT2Font(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf").get_charmap())

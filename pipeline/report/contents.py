@@ -1,0 +1,116 @@
+"""What a report is made of: plain frozen values, nothing computed, nothing opened.
+
+Knows sketches. Does not know Keras, caches, settings files or where the report goes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...storage.errors import InputError
+from ..sketch import Percentile, PointSketch, Sketch
+
+__all__ = ["PointReport", "ReportData"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointReport:
+    """What was found out about one point of the network.
+
+    Only ``name``, ``shape``, ``before`` and ``percentile`` are needed; what is left out is left out of
+    the report too, and said to be missing where a reader would look for it.
+    """
+
+    name: str
+    """Any text; it is escaped wherever it is shown."""
+    layer_type: str = ""
+    """Class name of the layer, ``"Conv2D"``."""
+    activation: str = ""
+    """Name of the activation function after which the point was recorded."""
+    shape: tuple[int, ...]
+    """Shape of one sample, without the samples axis."""
+    before: PointSketch
+    """The recorded activations of the original network, in its units."""
+    after: PointSketch | None = None
+    """The activations of the normalised network, measured; dimensionless, one is the percentile."""
+    percentile: Percentile
+    """The percentile asked for, with the interval that is certain to contain the exact one."""
+    q: float | None = None
+    """Which percentile it is, in percent; ``None`` when it differs and nobody noted it."""
+    is_exact: bool = False
+    """Whether ``percentile.value`` is the exact order statistic rather than an estimate in [lo, hi]."""
+    factor: float | Sequence[float] = 1.0
+    """What the point's activations are divided by: a number, or one per channel."""
+    is_pinned: bool = False
+    """Whether the factor is one because of what the layer is (softmax), not because of its values."""
+    weights_before: Sketch | None = None
+    weights_after: Sketch | None = None
+    residual: float | None = None
+    """Largest |activation * factor - original| / factor over all samples: the certificate's figure."""
+    rms_residual: float | None = None
+    saturation: float | None = None
+    """Share of the normalised activations above one, 0 to 1."""
+    n_dead: int | None = None
+    """Channels (or one, for the whole point) that were never above zero."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the reader, such as why a factor is shared with another point."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.factor, int | float):
+            object.__setattr__(self, "factor", tuple(float(value) for value in self.factor))
+        wrong = [value for value in self.factors if not (value > 0 and math.isfinite(value))]
+        if wrong or not self.factors:
+            raise InputError(
+                f"the factor of {self.name!r} must be positive and finite, got {wrong[:3] or 'none'}: "
+                "a point without activations keeps factor 1",
+                point=self.name,
+            )
+
+    @property
+    def factors(self) -> tuple[float, ...]:
+        """The factors as a tuple: of length one, or one for each channel."""
+        return self.factor if isinstance(self.factor, tuple) else (float(self.factor),)  # type: ignore[arg-type]  # checked in __post_init__
+
+    @property
+    def n_values(self) -> int:
+        """How many activations were counted, zeros included."""
+        return self.before.layer.n
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportData:
+    """Everything that a report says; see `write_report`."""
+
+    title: str
+    model_name: str
+    points: tuple[PointReport, ...]
+    """In the order of the graph."""
+    n_samples: int
+    """How many samples the activations were recorded over."""
+    nonzero: bool = True
+    """Whether the percentiles are of the non-zero activations only."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Nested and JSON-able; shown as it is."""
+    certificate: Mapping[str, Any] | None = None
+    """`Certificate.to_dict` of the normaliser; ``None`` when nothing was normalised or checked."""
+    accuracy_before: float | None = None
+    """Share of samples that the original network classifies as labelled, 0 to 1."""
+    accuracy_after: float | None = None
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """More to show beside the accuracy: ``{"blocks computed": "0 of 12"}``."""
+    program: str = "actisketch"
+    """Who wrote it, with the version, for the last line of the page."""
+
+    def __post_init__(self) -> None:
+        names = [point.name for point in self.points]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise InputError(f"the points of a report need different names, {twice[:3]} occur more than once")
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether the certificate passed; ``None`` when there is none."""
+        return None if self.certificate is None else bool(self.certificate.get("passed", False))

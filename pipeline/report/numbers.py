@@ -1,0 +1,113 @@
+"""Numbers, shapes and names as short text that can be read in a terminal, a figure and a table.
+
+Pure functions. ASCII only in what they add, so that the dumbest terminal shows it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+__all__ = ["count_text", "factor_text", "interval_text", "number_text", "plain", "share_text", "shape_text"]
+
+
+def plain(text: str, *, limit: int = 200) -> str:
+    r"""Return `text` on one line without control characters, shortened in the middle.
+
+    A layer may be called anything; ``"\x1b[2J"`` would clear the reader's terminal.
+
+    Examples
+    --------
+    >>> plain("block_1/a_long_name/conv", limit=15)
+    'block_...e/conv'
+    """
+    visible = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    if len(visible) <= limit:
+        return visible
+    tail = (limit - 3) // 2
+    return f"{visible[: limit - 3 - tail]}...{visible[len(visible) - tail :]}"
+
+
+def number_text(value: float, *, digits: int = 4) -> str:
+    """Return `value` with `digits` significant digits, exponent form outside 1e-3 to 1e6.
+
+    Examples
+    --------
+    >>> number_text(1234.5678), number_text(0.00001234), number_text(2.0)
+    ('1235', '1.234e-5', '2')
+    """
+    if not math.isfinite(value):
+        return str(value)
+    if value == 0:
+        return "0"
+    if 1e-3 <= abs(value) < 1e6:
+        decimals = max(0, digits - 1 - math.floor(math.log10(abs(value))))
+        text = f"{value:.{decimals}f}"
+        return text.rstrip("0").rstrip(".") if "." in text else text
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+    return f"{mantissa}e{int(exponent)}"
+
+
+def count_text(count: int) -> str:
+    """Return a count in at most five characters: ``"999"``, ``"12.3k"``, ``"4.56M"``."""
+    if count < 1000:
+        return str(count)
+    for unit, size in (("k", 1e3), ("M", 1e6), ("G", 1e9), ("T", 1e12), ("P", 1e15)):
+        scaled = count / size
+        if scaled < 999.5:
+            return f"{scaled:.{2 if scaled < 9.995 else 1 if scaled < 99.95 else 0}f}{unit}"
+    return f"{count:.1e}"
+
+
+def share_text(share: float | None) -> str:
+    """Return a share between 0 and 1 in percent; what is not all or nothing never reads so.
+
+    Examples
+    --------
+    >>> share_text(0.5), share_text(0.99999), share_text(0.0004), share_text(1e-9), share_text(0.0)
+    ('50.0 %', '>99.9 %', '0.04 %', '<1e-4 %', '0 %')
+    """
+    if share is None or math.isnan(share):
+        return "-"
+    if share in (0.0, 1.0):
+        return f"{share * 100:.0f} %"
+    if share < 0.01:
+        return f"{share * 100:.2g} %" if share >= 1e-6 else "<1e-4 %"
+    return ">99.9 %" if share > 0.999 else f"{share * 100:.1f} %"
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """Return ``"8x8x16"``, and ``"scalar"`` for no axes."""
+    return "x".join(str(length) for length in shape) or "scalar"
+
+
+def interval_text(lo: float, hi: float) -> str:
+    """Return ``"[lo, hi]"`` with as many digits as it takes to tell the ends apart, at most nine.
+
+    The text's interval contains the numbers' interval: the ends are rounded outwards.
+    """
+    if lo == hi:
+        return f"[{number_text(lo, digits=6)}]"
+    digits = 4
+    while digits < 9 and number_text(lo, digits=digits) == number_text(hi, digits=digits):
+        digits += 1
+    return f"[{_outwards(lo, digits, up=False)}, {_outwards(hi, digits, up=True)}]"
+
+
+def factor_text(factors: Sequence[float]) -> str:
+    """Return one factor as a number, one per channel as their range."""
+    if len(factors) == 1:
+        return number_text(factors[0])
+    return f"{number_text(min(factors), digits=3)}..{number_text(max(factors), digits=3)}"
+
+
+def _outwards(value: float, digits: int, *, up: bool) -> str:
+    text = number_text(value, digits=digits)
+    if not math.isfinite(value) or value == 0:
+        return text
+    off = float(text) - value
+    if (off < 0) if up else (off > 0):
+        step = 10.0 ** (math.floor(math.log10(abs(value))) - digits + 1)
+        text = number_text(value + step / 2 if up else value - step / 2, digits=digits)
+    return text

@@ -1,0 +1,186 @@
+"""One figure of all points side by side: factors, percentiles and maxima; zeros; residuals.
+
+Up to 40 points are named under the axis; more are numbered, as in the page's table, so that no two
+labels touch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .canvas import COLOURS, decade_ticks, draw_png, legible, tick_text
+from .contents import PointReport, ReportData
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["overview_png"]
+
+MOST_NAMED = 40
+WIDTH_IN = 10.0
+NAME_LIMIT = 26
+# Inches: what surrounds the panels, and their heights.
+HEAD_IN, FOOT_IN, GAP_IN = 0.72, 0.5, 0.3
+PANELS_IN = (2.6, 1.0, 1.0)
+
+
+def overview_png(report: ReportData) -> bytes:
+    """Return the overview as a PNG file; call within `figure_style`.
+
+    Parameters
+    ----------
+    report : ReportData
+        With at least one point.
+    """
+    points = report.points
+    names = [legible(point.name, limit=NAME_LIMIT) for point in points] if len(points) <= MOST_NAMED else []
+    foot_in = FOOT_IN + max(map(_length_in, names), default=0.0)
+    has_residuals = any(point.residual is not None for point in points)
+    panels_in = PANELS_IN if has_residuals else PANELS_IN[:2]
+    height_in = HEAD_IN + foot_in + sum(panels_in) + GAP_IN * (len(panels_in) - 1)
+
+    def paint(figure: Figure) -> None:
+        figure.text(0.012, 1 - 0.12 / height_in, legible(report.title, limit=90), va="top", fontsize=11, fontweight="bold")
+        top_in, all_axes = height_in - HEAD_IN, []
+        for panel_in in panels_in:
+            bottom_in = top_in - panel_in
+            all_axes.append(figure.add_axes((0.085, bottom_in / height_in, 0.9, panel_in / height_in)))
+            top_in = bottom_in - GAP_IN
+        _paint_scales(all_axes[0], points, q_text=_common_q(points))
+        _paint_zeros(all_axes[1], points)
+        if has_residuals:
+            _paint_residuals(all_axes[2], points, tolerance=(report.certificate or {}).get("tolerance"))
+        for axes in all_axes:
+            _number(axes, len(points), last=axes is all_axes[-1], names=names)
+
+    return draw_png(WIDTH_IN, height_in, paint)
+
+
+def _length_in(name: str) -> float:
+    """Return how many inches `name` needs as a tick label."""
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.textpath import TextPath
+
+    path = TextPath((0, 0), name, size=8, prop=FontProperties(family="DejaVu Sans"))
+    return float(path.get_extents().width) / 72 if name.strip() else 0.0
+
+
+def _common_q(points: Sequence[PointReport]) -> str:
+    qs = {point.q for point in points}
+    only = qs.pop() if len(qs) == 1 else None
+    return "percentile" if only is None else f"p{only:g}"
+
+
+def _paint_scales(axes: Axes, points: Sequence[PointReport], *, q_text: str) -> None:
+    places = np.arange(1, len(points) + 1)
+    size = 5.0 if len(points) <= MOST_NAMED else 3.0
+    values = np.array([_positive(point.percentile.value) for point in points])
+    low = np.array([_positive(point.percentile.lo) for point in points])
+    high = np.array([_positive(point.percentile.hi) for point in points])
+    maxima = np.array([_positive(point.before.layer.maximum) for point in points])
+    smallest = np.array([min(point.factors) for point in points])
+    largest = np.array([max(point.factors) for point in points])
+
+    axes.vlines(places, values, maxima, color="#c9d2dc", linewidth=1.0)
+    axes.plot(places, maxima, linestyle="none", marker="^", markersize=size, color=COLOURS["max"], label="max")
+    errors = np.nan_to_num(np.vstack([np.maximum(values - low, 0), np.maximum(high - values, 0)]))
+    axes.errorbar(
+        places,
+        values,
+        yerr=errors,
+        linestyle="none",
+        marker="o",
+        markersize=size,
+        color=COLOURS["percentile"],
+        elinewidth=1.2,
+        label=f"{q_text} with its interval",
+    )
+    # A range where there is a factor for each channel, a dash where there is one for the layer.
+    axes.vlines(places, smallest, largest, color="#8fc7ad", linewidth=size * 0.7)
+    for place_values, label in ((smallest, "factor"), (largest, None)):
+        axes.plot(
+            places,
+            place_values,
+            linestyle="none",
+            marker="_",
+            markersize=size * 2.2,
+            markeredgewidth=1.5,
+            color=COLOURS["factor"],
+            label=label,
+        )
+    _log_height(axes, np.concatenate([values, maxima, smallest, largest]))
+    axes.set_ylabel("activation, log")
+    axes.legend(ncols=3, loc="lower left", bbox_to_anchor=(0.0, 1.02))
+
+
+def _paint_zeros(axes: Axes, points: Sequence[PointReport]) -> None:
+    places = np.arange(1, len(points) + 1)
+    shares = [100 * point.before.layer.n_zeros / max(point.before.layer.n, 1) for point in points]
+    axes.bar(places, shares, width=0.7, color=COLOURS["zeros"])
+    axes.set_ylim(0, 100)
+    axes.set_yticks([0, 50, 100])
+    axes.set_ylabel("zeros, %")
+
+
+def _paint_residuals(axes: Axes, points: Sequence[PointReport], *, tolerance: float | None) -> None:
+    places = np.arange(1, len(points) + 1)
+    residuals = np.array([_positive(point.residual or 0.0) for point in points])
+    none_left = [
+        place
+        for place, point in zip(places, points, strict=True)
+        if point.residual is not None and point.residual == 0
+    ]
+    bound = float(tolerance) if tolerance else None
+    _log_height(axes, np.append(residuals, bound if bound else np.nan))
+    bottom = axes.get_ylim()[0]
+    axes.vlines(places, bottom, residuals, color="#c9d2dc", linewidth=1.0)
+    axes.plot(places, residuals, linestyle="none", marker="o", markersize=3.0, color=COLOURS["after"])
+    axes.plot(none_left, [bottom] * len(none_left), linestyle="none", marker="v", markersize=3.0, color=COLOURS["after"])
+    if bound:
+        axes.axhline(bound, color=COLOURS["percentile"], linestyle=(0, (5, 2)), linewidth=1.2)
+        axes.annotate(
+            f"tolerance {tick_text(bound)}",
+            (1.0, bound),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, -3),
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            fontsize=8,
+            color=COLOURS["percentile"],
+        )
+    axes.set_ylabel("residual, log")
+
+
+def _positive(value: float) -> float:
+    """Return `value`, or NaN, which is not drawn, where a log axis has no place for it."""
+    return value if value > 0 else float("nan")
+
+
+def _log_height(axes: Axes, values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:
+    from matplotlib.ticker import NullLocator
+
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.5, 2.0)
+    axes.set_yscale("log")
+    axes.set_ylim(low / 1.6, high * 1.6)
+    ticks = decade_ticks(low / 1.6, high * 1.6, limit=5)
+    axes.yaxis.set_ticks(ticks, [tick_text(tick) for tick in ticks])
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _number(axes: Axes, n_points: int, *, last: bool, names: Sequence[str]) -> None:
+    axes.set_xlim(0.3, n_points + 0.7)
+    axes.grid(axis="y", color=COLOURS["grid"], linewidth=0.6)
+    if names:
+        axes.set_xticks(range(1, n_points + 1), names if last else [""] * n_points, rotation=90)
+        return
+    step = next(step for step in (10, 20, 50, 100, 200, 500, 1000, 10_000, n_points) if n_points / step <= 25)
+    ticks = [1, *range(step, n_points + 1, step)]
+    axes.set_xticks(ticks, [str(tick) for tick in ticks] if last else [""] * len(ticks))
+    if last:
+        axes.set_xlabel("number of the layer, as in the table")

@@ -1,0 +1,77 @@
+"""The table per layer as text: one row per point, shared by the page and the terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .contents import PointReport, ReportData
+from .numbers import count_text, factor_text, interval_text, number_text, plain, shape_text, share_text
+
+__all__ = ["Row", "percentile_head", "table_rows"]
+
+NAME_LIMIT = 120
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What the table says of one point; all text, safe to print, ``"-"`` where nothing is known."""
+
+    number: int
+    """From 1, in the order of the graph."""
+    name: str
+    kind: str
+    """Layer type and activation function."""
+    shape: str
+    n_values: str
+    n_values_exact: str
+    zeros: str
+    maximum: str
+    percentile: str
+    interval: str
+    factor: str
+    pinned: str
+    """``"pinned"`` or nothing."""
+    residual: str
+    saturation: str
+    dead: str
+
+    @property
+    def anchor(self) -> str:
+        """The id of the point's section on the page."""
+        return f"layer-{self.number}"
+
+
+def table_rows(report: ReportData) -> list[Row]:
+    """Return the rows of all points in order."""
+    return [table_row(number, point) for number, point in enumerate(report.points, start=1)]
+
+
+def table_row(number: int, point: PointReport) -> Row:
+    """Return the row of one point."""
+    layer, percentile = point.before.layer, point.percentile
+    kind = point.layer_type + (f", {point.activation}" if point.activation else "")
+    return Row(
+        number=number,
+        name=plain(point.name, limit=NAME_LIMIT),
+        kind=plain(kind, limit=NAME_LIMIT) or "-",
+        shape=shape_text(point.shape),
+        n_values=count_text(point.n_values),
+        n_values_exact=f"{point.n_values:,}",
+        zeros=share_text(layer.n_zeros / layer.n if layer.n else None),
+        maximum=number_text(layer.maximum) if layer.n else "-",
+        # As many digits as the interval gives reason to, about.
+        percentile=number_text(percentile.value, digits=8 if point.is_exact else 5),
+        interval="exact" if point.is_exact else interval_text(percentile.lo, percentile.hi),
+        factor=factor_text(point.factors),
+        pinned="pinned" if point.is_pinned else "",
+        residual="-" if point.residual is None else number_text(point.residual, digits=2),
+        saturation=share_text(point.saturation),
+        dead="-" if point.n_dead is None else str(point.n_dead),
+    )
+
+
+def percentile_head(report: ReportData) -> str:
+    """Return ``"p99.9"``, or ``"percentile"`` when it differs by point."""
+    qs = {point.q for point in report.points}
+    only = qs.pop() if len(qs) == 1 else None
+    return "percentile" if only is None else f"p{only:g}"

@@ -1,0 +1,56 @@
+"""Sketch the weights of a layer as they stream by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...storage.errors import InputError
+from ..sketch import Sketch, SketchSpec
+
+__all__ = ["weight_sketch"]
+
+# A copy in float32 of this many values at a time: 4 MiB.
+VALUES_AT_A_TIME = 1 << 20
+
+
+def weight_sketch(arrays: Iterable[NDArray[Any]], spec: SketchSpec | None = None) -> Sketch:
+    """Return the sketch of all values of `arrays`, taken one array after the other.
+
+    Parameters
+    ----------
+    arrays : iterable of ndarray
+        Kernels and biases of any shape: real numbers of any dtype (float64 and integers are
+        rounded to float32). An iterator is fine; no array is kept.
+    spec : SketchSpec, optional
+        How finely; the default spec when left out.
+
+    Returns
+    -------
+    Sketch
+        Of all values together; empty for no arrays.
+
+    Raises
+    ------
+    InputError
+        If an array is not of real numbers, or has values that are not finite and the spec says
+        ``on_nonfinite="error"``.
+
+    Examples
+    --------
+    >>> sketch = weight_sketch([np.array([0.5, -0.25], np.float32)])
+    >>> sketch.n, sketch.minimum, sketch.maximum
+    (2, -0.25, 0.5)
+    """
+    sketch = Sketch.empty(spec or SketchSpec())
+    for array in arrays:
+        # bfloat16 has kind "V" to numpy, so the question is whether it casts, not what it is called.
+        if array.dtype.kind in "cOSUMm" or not np.can_cast(array.dtype, np.float64, casting="unsafe"):
+            raise InputError(f"weights must be real numbers, got an array of {array.dtype}", dtype=str(array.dtype))
+        flat = array.reshape(-1)
+        for start in range(0, flat.size, VALUES_AT_A_TIME):
+            sketch.update(flat[start : start + VALUES_AT_A_TIME].astype(np.float32, copy=False))
+    return sketch

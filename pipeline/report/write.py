@@ -1,0 +1,153 @@
+"""Write a report into a folder: all of it beside the old one first, then by renames.
+
+``index.html`` is complete in itself; ``figures/`` holds the same pictures as PNG files. A report that is
+interrupted while it is drawn (which takes its time) leaves the older one as it was. The renames at
+the end take milliseconds: killed between them, every file is whole, ``index.html`` is the old one or
+the new one, and the next report puts the rest right.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ...storage.errors import StorageError
+from .canvas import figure_style
+from .contents import ReportData
+from .overview import overview_png
+from .page import Section, page_chunks, section
+from .point_figures import point_figures
+
+__all__ = ["write_report"]
+
+logger = logging.getLogger(__name__)
+
+PAGE = "index.html"
+FIGURES = "figures"
+OVERVIEW = "overview.png"
+STAGE_PREFIX = ".report-"
+# What we may remove from the figures folder: our own names, never a file that someone put there.
+OUR_FIGURE = re.compile(r"\d{3,}-[A-Za-z0-9._-]+-(activations|weights|maxima)\.png")
+
+
+def write_report(
+    folder: str | os.PathLike[str], report: ReportData, *, progress: Callable[[int, int], None] | None = None
+) -> list[Path]:
+    """Write the HTML page and the figures of `report` into `folder`, in place of an older report.
+
+    Parameters
+    ----------
+    folder : path
+        Made when it does not exist. Other files in it are left alone.
+    report : ReportData
+    progress : callable, optional
+        Is given the number of points drawn and of all points, after each.
+
+    Returns
+    -------
+    list of Path
+        ``index.html`` first, then ``figures/overview.png`` and the figures of the points in order.
+
+    Raises
+    ------
+    StorageError
+        If the folder cannot be written to. The older report is as it was.
+
+    Notes
+    -----
+    Memory does not grow with the number of points beyond their sketches: each point's pictures are
+    drawn, written and forgotten before the next.
+
+    Examples
+    --------
+    >>> paths = write_report("out/report", report)  # doctest: +SKIP
+    >>> paths[0].name  # doctest: +SKIP
+    'index.html'
+    """
+    started, folder = time.monotonic(), Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _stage(folder) as stage:
+            names = _draw(stage, report, progress)
+            paths = _publish(stage, folder, names)
+    except OSError as error:
+        raise StorageError(
+            f"cannot write the report to {str(folder)!r}: {error.strerror or error}; an older report there is as it was. "
+            "Free space or choose another folder",
+            folder=str(folder),
+        ) from error
+    nbytes = sum(path.stat().st_size for path in paths)
+    logger.info(
+        "report of %d points written to %s: %d files, %d bytes, %.1f s",
+        len(report.points),
+        folder,
+        len(paths),
+        nbytes,
+        time.monotonic() - started,
+    )
+    return paths
+
+
+def figure_name(number: int, point_name: str, kind: str) -> str:
+    """Return ``"003-conv1-weights.png"``: sorted as the graph, and safe on every file system."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", point_name)[:60] or "_"
+    return f"{number:03d}-{safe}-{kind}.png"
+
+
+@contextmanager
+def _stage(folder: Path) -> Iterator[Path]:
+    """Give an empty folder inside `folder`, so that renames out of it never cross a file system."""
+    stage = Path(tempfile.mkdtemp(prefix=STAGE_PREFIX, dir=folder))
+    try:
+        yield stage
+    finally:
+        shutil.rmtree(stage, ignore_errors=True)
+
+
+def _draw(stage: Path, report: ReportData, progress: Callable[[int, int], None] | None) -> list[str]:
+    """Draw everything into `stage`; return the names of the figures."""
+    names: list[str] = []
+    (stage / FIGURES).mkdir()
+
+    def sections() -> Iterator[Section]:
+        for number, point in enumerate(report.points, start=1):
+            figures = tuple(point_figures(point, nonzero=report.nonzero))
+            for figure in figures:
+                name = figure_name(number, point.name, figure.kind)
+                (stage / FIGURES / name).write_bytes(figure.png)
+                names.append(name)
+            yield section(number, point, figures)
+            if progress is not None:
+                progress(number, len(report.points))
+
+    with figure_style():
+        overview = overview_png(report) if report.points else None
+        if overview is not None:
+            (stage / FIGURES / OVERVIEW).write_bytes(overview)
+            names.insert(0, OVERVIEW)
+        with open(stage / PAGE, "w", encoding="utf-8", newline="\n") as page:
+            page.writelines(page_chunks(report, overview=overview, sections=sections()))
+            page.flush()
+            os.fsync(page.fileno())
+    return names
+
+
+def _publish(stage: Path, folder: Path, names: list[str]) -> list[Path]:
+    """Move the files into place, the page last, then remove what only the older report had."""
+    figures = folder / FIGURES
+    figures.mkdir(exist_ok=True)
+    for name in names:
+        os.replace(stage / FIGURES / name, figures / name)
+    os.replace(stage / PAGE, folder / PAGE)
+    kept = set(names)
+    for old in figures.iterdir():
+        if old.name not in kept and OUR_FIGURE.fullmatch(old.name):
+            old.unlink(missing_ok=True)
+    return [folder / PAGE, *(figures / name for name in names)]
