@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
@@ -20,12 +19,13 @@ from numpy.typing import NDArray
 
 from .codecs import decode
 from .documents import describe, parse_description, zarr_documents, zarr_is_current
-from .errors import FormatError, IncompleteError, InputError, MismatchError
-from .keys import COMMITS, DOCUMENT, LOCK, PRIVATE, chunk_key, parse_record_key, record_key
-from .record import PREFIX_NBYTES, CommitRecord, RecordPrefix
+from .errors import FormatError, InputError, MismatchError
+from .keys import DOCUMENT, LOCK, PRIVATE, chunk_key
+from .ledger import Ledger
+from .record import CommitRecord
 from .spec import Block, CacheSpec, differences
 from .stores import Lock, Store, open_store
-from .writer import BlockWriter, BufferPool, put_record
+from .writer import BlockWriter, BufferPool
 
 if TYPE_CHECKING:
     from .verify import VerifyReport
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 __all__ = ["Cache"]
 
 logger = logging.getLogger(__name__)
-
-_HEAD_NBYTES = 16 * 2**10
-"""A record's prefix and header, for about a hundred points of a few chunks each."""
 
 Url = str | os.PathLike[str]
 Options = Mapping[str, Any] | None
@@ -56,11 +53,7 @@ class Cache:
         self._pool = BufferPool()
         self._keys = spec.keys
         self._chunk_samples = spec.chunk_samples
-        self._digest = bytes.fromhex(spec.digest)[:16]
-        # What a scan has found sound, by block index, and headers that were read.
-        self._sound: set[int] = set()
-        self._headers: dict[int, CommitRecord] = {}
-        self._guard = threading.Lock()
+        self._ledger = Ledger(store, spec)
 
     # --- open and close
 
@@ -92,17 +85,14 @@ class Cache:
         try:
             store.clean()
             stored = store.read(DOCUMENT)
-            held = (
-                spec.resolved()
-                if stored is None
-                else _agreed(parse_description(stored, store.url), spec, store.url)
-            )
-            if stored is None or held.n_samples != parse_description(stored, store.url).n_samples:
+            there = parse_description(stored, store.url) if stored is not None else None
+            held = spec.resolved() if there is None else _agreed(there, spec, store.url)
+            if held != there:
                 _write_durably(store, DOCUMENT, describe(held))
             cache = cls(store, held, lock=lock, may_write=True)
             if not zarr_is_current(store.read("zarr.json"), held):
                 cache._write_zarr_documents()
-            cache._drop_outdated()
+            cache._ledger.drop_outdated()
         except BaseException:
             lock.release()
             raise
@@ -164,54 +154,20 @@ class Cache:
 
     def missing(self) -> tuple[Block, ...]:
         """Return the blocks without a sound record, in order; looks at the store each time."""
-        sound = self._scan()
+        sound = self._ledger.scan()
         return tuple(block for block in self.blocks if block.index not in sound)
 
     def committed(self) -> tuple[CommitRecord, ...]:
         """Return the records in block order, without their sketches."""
-        sound = self._scan()
-        return tuple(self._header(block) for block in self.blocks if block.index in sound)
+        sound = self._ledger.scan()
+        return tuple(self._ledger.header(block) for block in self.blocks if block.index in sound)
 
-    def _scan(self) -> set[int]:
-        """Return the indices of blocks whose record is there, of this cache, and whole."""
-        found: set[int] = set()
-        with self._guard:
-            for key, nbytes in self.store.list(COMMITS):
-                place = parse_record_key(key)
-                if place is None or not self._is_block(Block(*place)):
-                    continue
-                if place[0] in self._sound or self._is_sound(key, Block(*place), nbytes):
-                    found.add(place[0])
-            self._sound = found
-            self._headers = {index: header for index, header in self._headers.items() if index in found}
-        return found
+    def is_committed(self, block: Block) -> bool:
+        """Whether a sound record of the block is there; looks at that record only."""
+        return self._ledger.is_committed(block)
 
-    def _is_sound(self, key: str, block: Block, nbytes: int) -> bool:
-        # One request per record would make a remote scan slow; there a PUT is whole or absent, and reading
-        # the record checks it.
-        if self.store.is_remote:
-            return nbytes > PREFIX_NBYTES
-        start = self.store.read_start(key, PREFIX_NBYTES)
-        try:
-            prefix = RecordPrefix.decode(start[0] if start else b"")
-        except FormatError as error:
-            logger.warning("block %d counts as missing: %s (%s)", block.index, error, key)
-            return False
-        if (
-            prefix.block != block
-            or prefix.cache_digest != self._digest
-            or (start and start[1] != prefix.nbytes)
-        ):
-            logger.warning(
-                "block %d counts as missing: its record is not of this block and cache, or cut (%s)",
-                block.index,
-                key,
-            )
-            return False
-        return True
-
-    def read_record(self, block: Block, *, with_sketches: bool = True) -> CommitRecord:
-        """Return the record of a block, checked.
+    def read_record(self, block: Block) -> CommitRecord:
+        """Return the record of a block with its sketches, checked.
 
         Raises
         ------
@@ -220,41 +176,7 @@ class Cache:
         FormatError
             If the record is damaged or belongs elsewhere.
         """
-        self._check_block(block)
-        key = record_key(block.index, block.start, block.stop)
-        stored = self.store.read(key) if with_sketches else self._read_head(key)
-        if stored is None:
-            raise IncompleteError(
-                f"block {block.index} of the cache {self.url!r} is not committed: run again to resume",
-                block=block.index,
-            )
-        try:
-            record = CommitRecord.decode(stored, with_sketches=with_sketches)
-            if record.block != block or record.cache_digest != self._digest:
-                raise FormatError("the record belongs to another block or another cache")
-        except FormatError as error:
-            raise FormatError(
-                f"the record of block {block.index} in {self.url!r} is unusable: {error}; verify with repair recomputes it",
-                block=block.index,
-            ) from error
-        return record
-
-    def _read_head(self, key: str) -> bytes | None:
-        """Read a record up to its sketches: in most cases with one request."""
-        start = self.store.read_start(key, _HEAD_NBYTES)
-        if start is None:
-            return None
-        needed = RecordPrefix.decode(start[0]).header_nbytes + PREFIX_NBYTES + 4
-        if needed > len(start[0]) and (start := self.store.read_start(key, needed)) is None:
-            return None
-        return start[0]
-
-    def _header(self, block: Block) -> CommitRecord:
-        header = self._headers.get(block.index)
-        if header is None:
-            header = self.read_record(block, with_sketches=False)
-            self._headers[block.index] = header
-        return header
+        return self._ledger.read(block)
 
     # --- write
 
@@ -292,44 +214,23 @@ class Cache:
         May be called from several threads for different blocks.
         """
         if self.is_committed(block):
-            return self._header(block)
+            return self._ledger.header(block)
         with self.write(block) as writer:
             if self._spec.record:
                 writer.append(arrays or {})
             return writer.commit(sketches, facts)
 
-    def is_committed(self, block: Block) -> bool:
-        """Whether a sound record of the block is there; looks at that record only."""
-        self._check_block(block)
-        key = record_key(block.index, block.start, block.stop)
-        start = self.store.read_start(key, PREFIX_NBYTES)
-        return start is not None and self._is_sound(key, block, start[1])
-
     def _commit(self, record: CommitRecord) -> CommitRecord:
         self._check_may_write()
-        put_record(self.store, record)
-        with self._guard:
-            self._sound.add(record.block.index)
-            self._headers[record.block.index] = replace(record, sketches=None)
-        return record
+        return self._ledger.put(record)
 
     def discard(self, block: Block) -> None:
         """Remove a block's record and then its chunks: it is missing, whatever state it was in."""
         self._check_may_write()
         self._check_block(block)
-        self.store.delete(record_key(block.index, block.start, block.stop))
-        with self._guard:
-            self._sound.discard(block.index)
-            self._headers.pop(block.index, None)
+        self._ledger.drop(block)
         for point in self._spec.points if self._spec.record else ():
             for key in self.chunk_keys(point.name, block):
-                self.store.delete(key)
-
-    def _drop_outdated(self) -> None:
-        """Remove records of blocks that have other bounds since the cache was extended."""
-        for key, _ in list(self.store.list(COMMITS)):
-            place = parse_record_key(key)
-            if place is not None and not self._is_block(Block(*place)):
                 self.store.delete(key)
 
     def _check_may_write(self) -> None:
@@ -340,17 +241,14 @@ class Cache:
         if self._lock is not None:
             self._lock.check()
 
-    def _is_block(self, block: Block) -> bool:
-        return 0 <= block.index < self._spec.n_blocks and self._spec.block(block.index) == block
-
     def _check_block(self, block: Block) -> None:
-        if not self._is_block(block):
+        if not self._ledger.is_block(block):
             raise InputError(f"{block!r} is no block of the cache {self.url!r}: take one of cache.blocks")
 
     # --- read
 
     def sketches(self, point: str) -> list[bytes]:
-        """Return the sketch of one point for every block, in block order; IncompleteError if one is missing."""
+        """Return one point's sketch of every block, in order; IncompleteError if one is missing."""
         return [sketches[point] for sketches in self.all_sketches()]
 
     def all_sketches(self) -> Iterator[Mapping[str, bytes]]:
@@ -402,11 +300,12 @@ class Cache:
                 point=name,
             )
         size = self._chunk_samples[name]
-        committed = self._header(block).chunks.get(name, ())
+        committed = self._ledger.header(block).chunks.get(name, ())
         keys = self.chunk_keys(name, block)
         if len(committed) != len(keys):
             raise FormatError(
-                f"the record of block {block.index} lists {len(committed)} chunks of {name!r}, not {len(keys)}",
+                f"the record of block {block.index} lists {len(committed)} chunks of {name!r}, not "
+                f"{len(keys)}",
                 block=block.index,
             )
         for index, (key, expected) in enumerate(zip(keys, committed, strict=True)):
@@ -414,7 +313,8 @@ class Cache:
             problem = "is missing" if stored is None else expected.problem(stored)
             if stored is None or problem:
                 raise FormatError(
-                    f"chunk {key!r} of point {name!r}, block {block.index}, {problem}: verify with repair recomputes it",
+                    f"chunk {key!r} of point {name!r}, block {block.index}, {problem}: verify with "
+                    "repair recomputes it",
                     point=name,
                     block=block.index,
                     key=key,
@@ -478,12 +378,13 @@ def _agreed(stored: CacheSpec, asked: CacheSpec, place: str) -> CacheSpec:
         lines.append("record: the cache has sketches only, this run wants activations")
     if asked.n_samples < stored.n_samples:
         lines.append(
-            f"n_samples: the cache has {stored.n_samples}, this run has {asked.n_samples} (a cache can grow, not shrink)"
+            f"n_samples: the cache has {stored.n_samples}, this run has {asked.n_samples} (a cache "
+            "can grow, not shrink)"
         )
     if lines:
         raise MismatchError(
-            f"the cache {place!r} was made for something else; choose another folder, or run with what it was made for:\n  "
-            + "\n  ".join(lines),
+            f"the cache {place!r} was made for something else; choose another folder, or run with "
+            "what it was made for:\n  " + "\n  ".join(lines),
             place=place,
             differences=tuple(lines),
         )

@@ -86,7 +86,8 @@ def encode(values: NDArray[Any], codec: str) -> Encoded:
     Parameters
     ----------
     values : ndarray
-        A whole chunk, in the stored dtype, C-contiguous. Not copied by codec ``none``: write it before it changes.
+        A whole chunk, in the stored dtype, C-contiguous. Not copied by codec ``none``: write it before
+        it changes.
     codec : str
         One of `CODECS`.
     """
@@ -95,7 +96,7 @@ def encode(values: NDArray[Any], codec: str) -> Encoded:
     body: NDArray[np.uint8] | bytes = values.reshape(-1).view(np.uint8)
     blosc = CODECS[codec]
     if blosc is not None:
-        from numcodecs.blosc import Blosc  # type: ignore[import-untyped]  # ships no types
+        from numcodecs.blosc import Blosc
 
         body = bytes(
             Blosc(cname=blosc.cname, clevel=blosc.clevel, shuffle=blosc.shuffle).encode(values.reshape(-1))
@@ -118,7 +119,7 @@ def decode(stored: bytes, *, shape: tuple[int, ...], dtype: str, codec: str) -> 
     if crc32c(body) != int.from_bytes(stored[-_TRAILER_NBYTES:], "little"):
         raise FormatError("the checksum of the chunk is wrong")
     if CODECS[codec] is not None:
-        from numcodecs.blosc import Blosc  # type: ignore[import-untyped]  # ships no types
+        from numcodecs.blosc import Blosc
 
         try:
             body = memoryview(Blosc().decode(body))

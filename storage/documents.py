@@ -41,11 +41,13 @@ def parse_description(stored: bytes, place: str) -> CacheSpec:
         raise FormatError(f"{place!r} holds a {kind!r}, not an {_KIND!r}: choose another folder")
     if version != FORMAT_VERSION:
         raise FormatError(
-            f"the cache {place!r} has format {version!r}, this program reads {FORMAT_VERSION}: update actisketch"
+            f"the cache {place!r} has format {version!r}, this program reads {FORMAT_VERSION}: "
+            "update actisketch"
         )
     if crc != crc32c(_canonical({"kind": kind, "format": version, **document})):
         raise FormatError(
-            f"the description of the cache {place!r} is damaged (checksum): restore it or choose another folder"
+            f"the description of the cache {place!r} is damaged (checksum): restore it or choose "
+            "another folder"
         )
     spec = CacheSpec.from_dict(document["spec"])
     if spec.keys != document["keys"]:

@@ -44,14 +44,16 @@ def projection(spec: CacheSpec) -> Projection:
 
     Notes
     -----
-    Exact for codec ``none``; a compressing codec takes less of ``nbytes``. Sketches in the records come on top.
+    Exact for codec ``none``; a compressing codec takes less of ``nbytes``. Sketches in the records come
+    on top.
     """
     item = ITEM_NBYTES[spec.dtype]
     n_blocks = spec.n_blocks
     sizes = spec.chunk_samples if spec.record else {}
     chunk_nbytes = [sizes[p.name] * p.n_values * item for p in spec.points if p.name in sizes]
     n_chunks = [-(-spec.n_samples // size) for size in sizes.values()]
-    # Buffers only where chunks hold several batches or parts of batches do not line up, and for the last block.
+    # Buffers only where chunks hold several batches or parts of batches do not line up, and for the
+    # last block.
     buffers = sum(chunk_nbytes) + (max(chunk_nbytes, default=0) if CODECS.get(spec.codec) is not None else 0)
     return Projection(
         n_blocks=n_blocks,
@@ -107,7 +109,8 @@ def block_samples_for(
             break
         if k == 1:
             raise OverBudgetError(
-                f"the buffers of a block of one batch ({batch_size} samples) need {needed:,} bytes, {memory_bytes:,} are "
+                f"the buffers of a block of one batch ({batch_size} samples) need {needed:,} bytes, "
+                f"{memory_bytes:,} are "
                 "left for them: use a smaller batch size, fewer points, or raise the memory limit",
                 needed_nbytes=needed,
                 allowed_nbytes=memory_bytes,

@@ -167,7 +167,8 @@ def storage_error(error: OSError, path: Path, verb: str, needed: int = 0) -> Sto
         free = free_nbytes(path)
         facts |= {"needed_nbytes": needed, "free_nbytes": free}
         step = (
-            f"{needed:,} bytes were needed, {free if free is None else format(free, ',')} are free: make room, or run "
+            f"{needed:,} bytes were needed, {free if free is None else format(free, ',')} are free: "
+            "make room, or run "
             "with another folder; what is committed is kept and the next run goes on from there"
         )
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -1,12 +1,13 @@
 """Let one process at a time write: a lock file that dies with its process.
 
-The kernel's lock (flock) decides wherever it works; what the file says is for people, and for file
-systems and hosts between which flock does not reach.
+The kernel's lock (flock) decides wherever there is one; what the file says is for people, and decides on
+file systems without flock. Between hosts such a lock is believed until somebody removes it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import socket
@@ -20,12 +21,10 @@ import psutil
 
 from .errors import BusyError
 
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - Windows: the file's content alone decides
-    fcntl = None  # type: ignore[assignment]  # the one name that platforms without flock lack
-
 __all__ = ["FileLock", "Holder", "busy"]
+
+# The kernel counts the start of a process in clock ticks of a hundredth of a second.
+_SAME_START_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,10 +69,8 @@ class Holder:
             return False
         try:
             process = psutil.Process(self.pid)
-            # Two hundredths: the kernel counts starts in clock ticks.
-            return (
-                abs(process.create_time() - self.started_s) > 0.02 or process.status() == psutil.STATUS_ZOMBIE
-            )
+            is_other = abs(float(process.create_time()) - self.started_s) > _SAME_START_S
+            return is_other or bool(process.status() == psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return True
         except psutil.AccessDenied:
@@ -82,14 +79,12 @@ class Holder:
 
 def busy(place: str, holder: Holder | None) -> BusyError:
     """Return the error that says who holds the lock and since when."""
+    step = "wait for it, stop it, or choose another folder"
     if holder is None:
-        return BusyError(
-            f"another process is writing to {place!r}: wait for it, or choose another folder", place=place
-        )
+        return BusyError(f"another process is writing to {place!r}: {step}", place=place)
     since = datetime.fromtimestamp(holder.since_s, UTC).isoformat(timespec="seconds")
     return BusyError(
-        f"process {holder.pid} on {holder.host} is writing to {place!r} since {since}: wait for it, stop it, or choose "
-        "another folder",
+        f"process {holder.pid} on {holder.host} is writing to {place!r} since {since}: {step}",
         place=place,
         pid=holder.pid,
         host=holder.host,
@@ -111,39 +106,27 @@ class FileLock:
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
-                if not cls._lock(descriptor):
-                    holder = Holder.parse(os.pread(descriptor, 4096, 0))
-                    if holder is None or not holder.is_dead:
-                        raise busy(str(path.parent.parent), holder)
-                    # A child that outlived the holder keeps its flock alive: replace the file itself.
-                    _replace_stale(path, descriptor)
-                elif _is_same_file(path, descriptor):
-                    return cls._claim(path, descriptor)
+                lock = cls._try(path, descriptor)
             except BaseException:
                 os.close(descriptor)
                 raise
+            if lock is not None:
+                return lock
             os.close(descriptor)
 
-    @staticmethod
-    def _lock(descriptor: int) -> bool:
-        if fcntl is None:  # pragma: no cover - Windows
-            return True
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True  # no flock here: the content decides
-        return True
-
     @classmethod
-    def _claim(cls, path: Path, descriptor: int) -> FileLock:
-        """Write this process into a file whose flock is ours, unless it names a live other."""
+    def _try(cls, path: Path, descriptor: int) -> FileLock | None:
+        """Return the lock, or None if the file was replaced meanwhile."""
+        is_ours = _flock(descriptor)
         holder = Holder.parse(os.pread(descriptor, 4096, 0))
-        if holder is not None and not holder.is_dead and holder.host == socket.gethostname():
-            # Only where flock does not work: it would have told.
-            if holder.pid != os.getpid() or fcntl is None:
-                raise busy(str(path.parent.parent), holder)
+        is_held = is_ours is False or (is_ours is None and holder is not None)
+        if is_held and (holder is None or not holder.is_dead):
+            raise busy(str(path.parent.parent), holder)
+        if is_ours is False:
+            # The holder is dead, but a child of it has inherited the flock: the file itself must go.
+            _replace_stale(path, descriptor)
+        if not _is_same_file(path, descriptor):
+            return None
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, Holder.me().encode(), 0)
         return cls(path, descriptor)
@@ -162,6 +145,23 @@ class FileLock:
             with contextlib.suppress(OSError):
                 os.ftruncate(descriptor, 0)
         os.close(descriptor)
+
+
+def _flock(descriptor: int) -> bool | None:
+    """Return whether the kernel's lock is ours now, or None where there is no such lock."""
+    try:
+        import fcntl
+    except ImportError:  # pragma: no cover - Windows
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL):
+            return None
+        raise
+    return True
 
 
 def _is_same_file(path: Path, descriptor: int) -> bool:

@@ -65,7 +65,8 @@ def open_bucket(url: str, options: Mapping[str, Any]) -> Bucket:
         ) from error
     except BaseError as error:
         raise InputError(
-            f"{url!r} is no place this program can open ({_first_line(error)}): give a folder, file://, memory:// or "
+            f"{url!r} is no place this program can open ({_first_line(error)}): give a folder, "
+            "file://, memory:// or "
             "the URL of an object store (s3://, gs://, az://)"
         ) from error
     return Bucket(url, store, options)

@@ -98,7 +98,8 @@ class RecordPrefix:
             raise FormatError("the prefix of the record is damaged (checksum)")
         if version != RECORD_VERSION:
             raise FormatError(
-                f"the record has version {version}, this program reads version {RECORD_VERSION}: update actisketch"
+                f"the record has version {version}, this program reads version {RECORD_VERSION}: "
+                "update actisketch"
             )
         return cls(Block(index, start, stop), header_nbytes, nbytes, digest)
 

@@ -70,14 +70,16 @@ class PointSpec:
         object.__setattr__(self, "meta", _plain(self.meta, f"meta of point {self.name!r}"))
         if any(n < 1 for n in self.shape):
             raise InputError(
-                f"point {self.name!r} has shape {self.shape!r}: each axis must have a known length of at least 1, "
+                f"point {self.name!r} has shape {self.shape!r}: each axis must have a known length "
+                "of at least 1, "
                 "give the network inputs of a fixed shape",
                 point=self.name,
             )
         n_axes = len(self.shape) + 1
         if self.shape and not (-n_axes < self.channel_axis < 0 or 0 < self.channel_axis < n_axes):
             raise InputError(
-                f"channel_axis of point {self.name!r} is {self.channel_axis}, its array has {n_axes} axes and axis 0 "
+                f"channel_axis of point {self.name!r} is {self.channel_axis}, its array has "
+                f"{n_axes} axes and axis 0 "
                 f"is the sample: use 1 to {n_axes - 1} or -1 to {1 - n_axes}",
                 point=self.name,
             )
@@ -164,7 +166,8 @@ class CacheSpec:
                 raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
         if self.block_samples % self.batch_size:
             raise InputError(
-                f"block_samples={self.block_samples} is no multiple of batch_size={self.batch_size}: a block is a run "
+                f"block_samples={self.block_samples} is no multiple of "
+                f"batch_size={self.batch_size}: a block is a run "
                 f"of whole batches, use {-(-self.block_samples // self.batch_size) * self.batch_size}"
             )
         if self.dtype not in ITEM_NBYTES:
@@ -179,7 +182,8 @@ class CacheSpec:
             )
         if chosen < 1 or self.block_samples % chosen:
             raise InputError(
-                f"chunk_samples={chosen} of point {point.name!r} does not divide block_samples={self.block_samples}: "
+                f"chunk_samples={chosen} of point {point.name!r} does not divide "
+                f"block_samples={self.block_samples}: "
                 "a chunk belongs to one block",
                 point=point.name,
             )

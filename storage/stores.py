@@ -71,7 +71,8 @@ def open_store(url: str | os.PathLike[str], storage_options: Mapping[str, Any] |
         A local path, ``file:///path``, ``memory://name`` (lives as long as the process), or the URL of an
         object store that obstore knows: ``s3://bucket/prefix``, ``gs://``, ``az://``.
     storage_options : mapping, optional
-        Passed to ``obstore.store.from_url`` (``endpoint``, ``access_key_id``, ``region``, ``client_options``...).
+        Passed to ``obstore.store.from_url`` (``endpoint``, ``access_key_id``, ``region``,
+        ``client_options``...).
 
     Raises
     ------
@@ -83,7 +84,8 @@ def open_store(url: str | os.PathLike[str], storage_options: Mapping[str, Any] |
     if scheme in ("", "file"):
         if storage_options:
             raise InputError(
-                f"storage_options {sorted(storage_options)} were given for the local folder {text!r}: leave them out"
+                f"storage_options {sorted(storage_options)} were given for the local folder "
+                f"{text!r}: leave them out"
             )
         from .local import LocalFolder
 

@@ -28,8 +28,8 @@ class Problem:
     """One thing that is not as it was committed."""
 
     kind: Kind
-    """``uncommitted``: the block has no record; ``record``: its record is unusable; ``missing``/``damaged``: a
-    chunk; ``foreign``: a key that does not belong to the cache; ``document``: a ``zarr.json``."""
+    """``uncommitted``: the block has no record; ``record``: its record is unusable; ``missing`` or
+    ``damaged``: a chunk; ``foreign``: a key that does not belong to the cache; ``document``: a ``zarr.json``."""
     key: str
     detail: str
     point: str | None = None

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .codecs import encode
-from .errors import InputError, StorageError
-from .keys import chunk_key, record_key
+from .errors import InputError
+from .keys import chunk_key
 from .record import ChunkRecord, CommitRecord
 from .spec import Block, CacheSpec, PointSpec
 from .stores import Store
@@ -201,7 +201,8 @@ class BlockWriter:
         for name, column in self._columns.items():
             if column.n_done != block.n_samples:
                 raise InputError(
-                    f"block {block.index} has {block.n_samples} samples, point {name!r} got {column.n_done}: append all "
+                    f"block {block.index} has {block.n_samples} samples, point {name!r} got "
+                    f"{column.n_done}: append all "
                     "of them before commit",
                     point=name,
                     block=block.index,
@@ -215,31 +216,6 @@ class BlockWriter:
             )
 
 
-def put_record(store: Store, record: CommitRecord) -> CommitRecord:
-    """Write a record durably; an equal one that is there already is kept.
-
-    Raises
-    ------
-    StorageError
-        If another worker has committed the block with other bytes: its record is removed, because nobody can
-        tell whose chunks are in place. Compute the block again.
-    """
-    block = record.block
-    key = record_key(block.index, block.start, block.stop)
-    stored, mine = store.read(key), record.encode()
-    if stored == mine:
-        return record
-    if stored is not None:
-        store.delete(key)
-        raise StorageError(
-            f"block {block.index} was committed by another worker with other values: its record was removed, run again",
-            block=block.index,
-        )
-    store.write(key, [mine])
-    store.sync([key])
-    return record
-
-
 def _as_dtype(array: NDArray[Any], dtype: str, point: str, block: int) -> NDArray[Any]:
     if array.dtype == dtype:
         return array
@@ -249,7 +225,8 @@ def _as_dtype(array: NDArray[Any], dtype: str, point: str, block: int) -> NDArra
     except FloatingPointError as error:
         peak = float(np.max(np.abs(array[np.isfinite(array)])))
         raise InputError(
-            f"point {point!r} reaches {peak:g} in block {block}, {dtype} ends at {np.finfo(dtype).max:g}: store it as float32",
+            f"point {point!r} reaches {peak:g} in block {block}, {dtype} ends at "
+            f"{np.finfo(dtype).max:g}: store it as float32",
             point=point,
             block=block,
         ) from error
