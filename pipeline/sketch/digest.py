@@ -1,0 +1,241 @@
+"""The t-digest of a sketch: centroids with certified intervals, small enough to send anywhere.
+
+A deterministic compression of sorted buckets by a scale function of Dunning and Ertl. Knows
+centroids. Does not know how values were counted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...storage.errors import FormatError, InputError
+from .ladder import parse_percent
+
+MIN_COMPRESSION, MAX_COMPRESSION = 10.0, 100_000.0
+FORMAT_VERSION = 1
+Scale = Literal["k1", "k2"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Digest:
+    """A t-digest: centroids in ascending order, each with the interval of the values in it.
+
+    Arrays have the shape (n_centroids,), in the units of the values.
+    """
+
+    means: NDArray[np.float64]
+    weights: NDArray[np.int64]
+    """Values in the centroid."""
+    lo: NDArray[np.float64]
+    hi: NDArray[np.float64]
+    compression: float
+    """About the number of centroids at most."""
+    scale: Scale
+    certified: bool = True
+    """False when it came from a digest that does not track intervals: ``lo`` and ``hi`` are then guesses."""
+
+    @property
+    def n(self) -> int:
+        """Number of values."""
+        return int(self.weights.sum())
+
+    def __len__(self) -> int:
+        return int(self.means.size)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Digest) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]  # arrays inside
+
+    def quantile(self, q: float) -> float:
+        """Return the value below which the share ``q`` of the values lies, ``q`` from 0 to 1; NaN if empty.
+
+        Monotone in ``q``, and always inside the interval of the centroid that holds the rank.
+        """
+        if not 0.0 <= q <= 1.0:
+            raise InputError(
+                f"a quantile is a number from 0 to 1, got {q!r}; percentile() takes 0 to 100", q=q
+            )
+        if not len(self):
+            return math.nan
+        ends = np.cumsum(self.weights)
+        rank = q * (self.n - 1)
+        holder = min(int(np.searchsorted(ends, rank, side="right")), len(self) - 1)
+        middles = ends - self.weights / 2 - 0.5
+        knots = np.concatenate(([0.0], middles, [self.n - 1.0]))
+        values = np.concatenate((self.lo[:1], self.means, self.hi[-1:]))
+        value = float(np.interp(rank, knots, values))
+        return min(max(value, float(self.lo[holder])), float(self.hi[holder]))
+
+    def percentile(self, q: float) -> float:
+        """Return `quantile` of ``q / 100``."""
+        return self.quantile(parse_percent(q) / 100.0)
+
+    def cdf(self, x: float) -> float:
+        """Return the share of values that are at most ``x``, 0 to 1, monotone in ``x``; NaN if empty.
+
+        Exact where ``x`` lies in no centroid's interval or at its end.
+        """
+        if not len(self):
+            return math.nan
+        below = int(np.searchsorted(self.hi, x, side="right"))
+        count = float(self.weights[:below].sum())
+        if below < len(self) and x > self.lo[below]:
+            lo, mean, hi = float(self.lo[below]), float(self.means[below]), float(self.hi[below])
+            share = np.interp(x, [lo, mean, hi], [0.0, 0.5, 1.0]) if lo < mean < hi else 0.5
+            count += float(self.weights[below]) * float(share)
+        return count / self.n
+
+    def trimmed_mean(self, lower: float, upper: float) -> float:
+        """Return the mean of the values between two percentiles (0 to 100); NaN if there are none.
+
+        As `tdigest.TDigest.trimmed_mean`: a centroid that the border cuts counts by the share inside.
+        """
+        low, high = parse_percent(lower), parse_percent(upper)
+        if low >= high:
+            raise InputError(
+                f"a trimmed mean needs lower < upper, got {lower!r} and {upper!r}", q=(lower, upper)
+            )
+        ends = np.cumsum(self.weights).astype(np.float64)
+        begins = ends - self.weights
+        inside = np.minimum(ends, high / 100 * self.n) - np.maximum(begins, low / 100 * self.n)
+        inside = np.maximum(inside, 0.0)
+        total = math.fsum(inside)
+        return math.fsum(inside * self.means) / total if total > 0 else math.nan
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-able dict that `from_dict` reads."""
+        return {
+            "format": "actisketch-digest",
+            "version": FORMAT_VERSION,
+            "compression": self.compression,
+            "scale": self.scale,
+            "certified": self.certified,
+            "means": self.means.tolist(),
+            "weights": self.weights.tolist(),
+            "lo": self.lo.tolist(),
+            "hi": self.hi.tolist(),
+        }
+
+    @classmethod
+    def from_dict(cls, facts: Mapping[str, Any]) -> Digest:
+        """Return the digest that `to_dict` gave; FormatError if something is missing or newer."""
+        if facts.get("format") != "actisketch-digest":
+            raise FormatError(f"not a digest of actisketch: its format is {facts.get('format')!r}")
+        if facts.get("version", 0) > FORMAT_VERSION:
+            raise FormatError(
+                f"a digest of version {facts['version']} is newer than this program, which reads up to "
+                f"{FORMAT_VERSION}: install a newer actisketch"
+            )
+        try:
+            digest = cls(
+                means=np.array(facts["means"], np.float64),
+                weights=np.array(facts["weights"], np.int64),
+                lo=np.array(facts["lo"], np.float64),
+                hi=np.array(facts["hi"], np.float64),
+                compression=float(facts["compression"]),
+                scale=_parse_scale(facts["scale"]),
+                certified=bool(facts["certified"]),
+            )
+        except KeyError as missing:
+            raise FormatError(f"a digest without {missing}: the file is damaged") from None
+        if len({digest.means.shape, digest.weights.shape, digest.lo.shape, digest.hi.shape}) > 1:
+            raise FormatError("a digest whose arrays differ in length: the file is damaged")
+        return digest
+
+    def to_json(self) -> str:
+        """Return `to_dict` as JSON text; every float survives exactly."""
+        return json.dumps(self.to_dict(), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Digest:
+        """Return the digest that `to_json` gave."""
+        try:
+            facts = json.loads(text)
+        except json.JSONDecodeError as problem:
+            raise FormatError(f"not JSON: {problem}") from None
+        if not isinstance(facts, dict):
+            raise FormatError(f"a digest is a JSON object, got {type(facts).__name__}")
+        return cls.from_dict(facts)
+
+
+def digest_of_buckets(
+    means: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    lo: NDArray[np.float64],
+    hi: NDArray[np.float64],
+    *,
+    compression: float,
+    scale: str,
+) -> Digest:
+    """Return the digest of buckets in ascending order.
+
+    Notes
+    -----
+    Buckets are taken from left to right into a centroid as long as the scale function grows by at most 1 over
+    it; a bucket that is wider than that alone is one centroid. Dunning and Ertl, "Computing Extremely Accurate
+    Quantiles Using t-Digests", arXiv:1902.04023, sections 2.2 and 3.
+    """
+    if not MIN_COMPRESSION <= compression <= MAX_COMPRESSION:
+        raise InputError(
+            f"compression must be from {MIN_COMPRESSION:g} to {MAX_COMPRESSION:g}, got {compression!r}",
+            compression=compression,
+        )
+    kind = _parse_scale(scale)
+    begins = _centroid_begins(np.cumsum(counts), compression=compression, kind=kind)
+    ends = np.append(begins[1:], counts.size) if begins.size else begins
+    weights = np.add.reduceat(counts, begins) if begins.size else np.empty(0, np.int64)
+    products = counts * means
+    sums = [math.fsum(products[a:b]) for a, b in zip(begins, ends, strict=True)]
+    centroid_lo, centroid_hi = lo[begins], hi[ends - 1]
+    return Digest(
+        means=np.clip(np.array(sums, np.float64) / weights, centroid_lo, centroid_hi),
+        weights=weights,
+        lo=centroid_lo,
+        hi=centroid_hi,
+        compression=float(compression),
+        scale=kind,
+    )
+
+
+def _centroid_begins(cumulative: NDArray[np.int64], *, compression: float, kind: Scale) -> NDArray[np.intp]:
+    """Return the first bucket of each centroid."""
+    begins: list[int] = []
+    n = int(cumulative[-1]) if cumulative.size else 0
+    at, done = 0, 0
+    while at < cumulative.size:
+        begins.append(at)
+        limit = _next_limit(done / n, compression, kind, n) * n
+        after = int(np.searchsorted(cumulative, limit, side="right"))
+        at = max(after, at + 1)
+        done = int(cumulative[at - 1])
+    return np.array(begins, np.intp)
+
+
+def _next_limit(q: float, compression: float, kind: Scale, n: int) -> float:
+    """Return the quantile at which the scale function is 1 more than at ``q``."""
+    if kind == "k1":
+        # k1(q) = compression / (2 pi) * asin(2 q - 1)
+        angle = math.asin(2.0 * q - 1.0) + 2.0 * math.pi / compression
+        return 1.0 if angle >= math.pi / 2 else (math.sin(angle) + 1.0) / 2.0
+    # k2(q) = compression / Z(n) * log(q / (1 - q)), Z(n) = 4 log(n / compression) + 24; it starts at the
+    # quantile of half a value, where it is finite.
+    normaliser = compression / (4.0 * math.log(max(n / compression, 1.0)) + 24.0)
+    q = max(q, 0.5 / n)
+    if q >= 1.0 - 0.5 / n:
+        return 1.0
+    odds = q / (1.0 - q) * math.exp(1.0 / normaliser)
+    return odds / (1.0 + odds)
+
+
+def _parse_scale(scale: Any) -> Scale:
+    if scale not in ("k1", "k2"):
+        raise InputError(f"scale must be 'k1' or 'k2', got {scale!r}", scale=scale)
+    return scale  # type: ignore[no-any-return]  # narrowed by the test above

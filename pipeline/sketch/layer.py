@@ -1,0 +1,290 @@
+"""The sketch of one stream of values: a layer, a weight, the maxima of samples.
+
+Knows tallies and percentiles. Does not know models, files or channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import bits as fb
+from .arrays import parse_array
+from .digest import Digest, digest_of_buckets
+from .ingest import refuse_nonfinite, tally_layer
+from .ladder import (
+    Ladder,
+    build_ladder,
+    estimate_values,
+    find_ranks,
+    key_values,
+    parse_percent,
+    virtual_ranks,
+)
+from .moments import as_float, bucket_means, exact_sum, square_sum
+from .spec import OnNonFinite, parse_bits
+from .tally import Tally, empty_tally, merge_tallies, same_tally
+from .wire import decode_tally, encode_tally
+
+_PARTS = 16
+"""Updates kept apart before they are added up: adding up 16 costs little more than adding up two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Percentile:
+    """A percentile and the interval that always contains the truth, in the units of the values."""
+
+    value: float
+    """Likeliest value, between ``lo`` and ``hi``; NaN if there are no values."""
+    lo: float
+    """Not above the lower order statistic that ``np.percentile(..., method="linear")`` interpolates from."""
+    hi: float
+    """Not below the upper one."""
+
+    @property
+    def width(self) -> float:
+        """``hi - lo``: 0 where the percentile is known exactly."""
+        return self.hi - self.lo
+
+
+class Sketch:
+    """Mergeable statistics of float32 values: exact counts, extremes, sum; certified percentiles.
+
+    Parameters
+    ----------
+    bits : int, default=20
+        Resolution, see `SketchSpec.bits`.
+    on_nonfinite : {"error", "exclude"}, default="error"
+        Whether `update` refuses NaN and infinities or counts and leaves them out.
+
+    Notes
+    -----
+    Equal values give equal sketches, to the byte, in whatever order and pieces they came. Updates of one
+    sketch are not thread-safe; sketch in each thread and `merge`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sketch = Sketch()
+    >>> sketch.update(np.array([0.0, 1.0, 2.0, 3.0, 4.0], np.float32))
+    >>> sketch.percentile(50)
+    Percentile(value=2.0, lo=2.0, hi=2.0)
+    """
+
+    def __init__(self, bits: int = 20, *, on_nonfinite: OnNonFinite = "error") -> None:
+        self._parts = [empty_tally(parse_bits(bits))]
+        self._on_nonfinite: OnNonFinite = on_nonfinite
+
+    @classmethod
+    def _of(cls, tally: Tally) -> Sketch:
+        sketch = cls(tally.bits)
+        sketch._parts = [tally]
+        return sketch
+
+    @property
+    def bits(self) -> int:
+        """Resolution: bits of the float pattern that choose a bucket."""
+        return self._parts[0].bits
+
+    @property
+    def tally(self) -> Tally:
+        """The counts behind the statistics."""
+        if len(self._parts) > 1:
+            self._parts = [merge_tallies(self._parts)]
+        return self._parts[0]
+
+    def update(self, array: Any, *, point: str | None = None, block: int | None = None) -> None:
+        """Add all values of an array.
+
+        Parameters
+        ----------
+        array : array_like of any shape and layout, float32, float16 or bfloat16
+        point, block : optional
+            Named in error messages.
+
+        Raises
+        ------
+        InputError
+            If the dtype is another, or a value is NaN or infinite and those are not excluded. The sketch is
+            then as before.
+        """
+        array = parse_array(array, point=point, block=block)
+        tally = tally_layer(array, bits=self.bits)
+        if self._on_nonfinite == "error":
+            refuse_nonfinite(array, tally, point=point, block=block)
+        self._add(tally)
+
+    def _add(self, tally: Tally) -> None:
+        self._parts.append(tally)
+        self._forget()
+        if len(self._parts) >= _PARTS:
+            self._parts = [merge_tallies(self._parts)]
+
+    def _forget(self) -> None:
+        for name in ("_ladder", "_nonzero_ladder"):
+            self.__dict__.pop(name, None)
+
+    def merge(self, other: Sketch) -> Sketch:
+        """Return the sketch of both; neither is changed. InputError if resolutions differ."""
+        return Sketch._of(merge_tallies([self.tally, other.tally]))
+
+    def to_bytes(self) -> bytes:
+        """Return the sketch as bytes: equal for equal sketches."""
+        return encode_tally(self.tally)
+
+    @classmethod
+    def from_bytes(cls, data: bytes | memoryview) -> Sketch:
+        """Return the sketch that `to_bytes` gave; FormatError if the bytes are damaged or newer."""
+        return cls._of(decode_tally(data))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sketch) and same_tally(self.tally, other.tally)
+
+    __hash__ = None  # type: ignore[assignment]  # mutable: update() changes it
+
+    def __repr__(self) -> str:
+        return f"Sketch(n={self.n}, n_zeros={self.n_zeros}, minimum={self.minimum}, maximum={self.maximum})"
+
+    @property
+    def n(self) -> int:
+        """Number of finite values."""
+        return self.n_nonzero + self.n_zeros
+
+    @property
+    def n_zeros(self) -> int:
+        """Number of zeros, -0.0 included."""
+        return int(self.tally.n_zeros[0])
+
+    @property
+    def n_nonzero(self) -> int:
+        """Number of finite values that are not zero."""
+        return int(self.tally.buckets.counts.sum())
+
+    @property
+    def n_nan(self) -> int:
+        """Number of NaN that were left out."""
+        return int(self.tally.n_nan[0])
+
+    @property
+    def n_inf(self) -> int:
+        """Number of infinities that were left out."""
+        return int(self.tally.n_inf[0])
+
+    @property
+    def minimum(self) -> float:
+        """Smallest value, exact; NaN if there are none."""
+        return float(key_values(self._ladder.min_keys)[0]) if self.n else float("nan")
+
+    @property
+    def maximum(self) -> float:
+        """Largest value, exact; NaN if there are none."""
+        return float(key_values(self._ladder.max_keys)[0]) if self.n else float("nan")
+
+    @property
+    def sum(self) -> float:
+        """Exact sum, rounded once."""
+        return as_float(exact_sum(self.tally))
+
+    @property
+    def mean(self) -> float:
+        """Exact mean, rounded once; NaN if there are no values."""
+        return as_float(exact_sum(self.tally), divisor=self.n) if self.n else float("nan")
+
+    @property
+    def sum_squares(self) -> float:
+        """Sum of squares; at most `sum_squares_error` off, the same in any order."""
+        return square_sum(self.tally)[0]
+
+    @property
+    def sum_squares_error(self) -> float:
+        """Bound on the error of `sum_squares`: below 2^-24 of it for normal floats at 20 bits."""
+        return square_sum(self.tally)[1]
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros among the finite values, 0 to 1; NaN if there are none."""
+        return self.n_zeros / self.n if self.n else float("nan")
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of state in memory."""
+        return sum(part.buckets.nbytes for part in self._parts)
+
+    @cached_property
+    def _ladder(self) -> Ladder:
+        return build_ladder(self.tally, nonzero=False)
+
+    @cached_property
+    def _nonzero_ladder(self) -> Ladder:
+        return build_ladder(self.tally, nonzero=True)
+
+    def percentile(self, q: float, nonzero: bool = False) -> Percentile:
+        """Return percentile ``q`` and the interval that contains the exact one.
+
+        Parameters
+        ----------
+        q : float
+            From 0 to 100.
+        nonzero : bool, default=False
+            Leave the zeros out.
+
+        Returns
+        -------
+        Percentile
+            ``lo`` and ``hi`` contain both order statistics that ``np.percentile(..., method="linear")``
+            interpolates between, always; they are equal for extremes, zeros and buckets of one value.
+            NaN if there are no values.
+        """
+        percent = parse_percent(q)
+        ladder = self._nonzero_ladder if nonzero else self._ladder
+        size = int(ladder.offsets[-1])
+        if not size:
+            return Percentile(float("nan"), float("nan"), float("nan"))
+        wanted = virtual_ranks(percent, np.array([size]))
+        gamma = float(wanted.gamma[0])
+        last = int(wanted.following[0]) if gamma else int(wanted.previous[0])
+        found = find_ranks(ladder, np.array([int(wanted.previous[0]), last]))
+        values = estimate_values(ladder, found)
+        lo, hi = float(key_values(found.lo[:1])[0]), float(key_values(found.hi[1:])[0])
+        value = float(values[0] + (values[1] - values[0]) * gamma)
+        return Percentile(min(max(value, lo), hi), lo, hi)
+
+    def buckets(
+        self, nonzero: bool = False
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+        """Return (lower edges, upper edges, counts) of the occupied buckets, ascending.
+
+        Edges are the smallest and largest value that the bucket can hold, in the units of the values; zeros are
+        one bucket from 0 to 0.
+        """
+        ladder = self._nonzero_ladder if nonzero else self._ladder
+        bases = ladder.base_keys.astype(np.int64)
+        zeros = ladder.atoms & (ladder.sums == 0) & (bases == fb.ZERO_KEY)
+        tops = np.where(zeros, bases, bases + ladder.largest_low)
+        return key_values(bases), key_values(np.minimum(tops, fb.HIGHEST_FINITE_KEY)), ladder.counts.copy()
+
+    def digest(self, compression: float = 200.0, *, scale: str = "k2", nonzero: bool = False) -> Digest:
+        """Return the t-digest of the values; see `Digest`."""
+        tally = self.tally
+        ladder = self._nonzero_ladder if nonzero else self._ladder
+        means = bucket_means(tally)
+        known = ladder.base_keys.astype(np.int64) + ladder.sums // np.maximum(ladder.counts, 1)
+        bases = ladder.base_keys.astype(np.int64)
+        lo = np.where(ladder.atoms, known, bases)
+        hi = np.where(ladder.atoms, known, bases + ladder.largest_low)
+        lo, hi = np.maximum(lo, ladder.min_keys[0]), np.minimum(hi, ladder.max_keys[0])
+        if ladder.counts.size > means.size:
+            means = np.insert(
+                means, int(np.searchsorted(tally.buckets.ids, fb.ZERO_KEY >> tally.low_bits)), 0.0
+            )
+        return digest_of_buckets(
+            means, ladder.counts, key_values(lo), key_values(hi), compression=compression, scale=scale
+        )
+
+    def trimmed_mean(self, lower: float, upper: float, *, nonzero: bool = False) -> float:
+        """Return the mean of the values between two percentiles; see `Digest.trimmed_mean`."""
+        return self.digest(1000.0, nonzero=nonzero).trimmed_mean(lower, upper)

@@ -1,0 +1,180 @@
+"""The sketch of one point: of the layer, of its channels, of the maxima of its samples.
+
+Knows what a commit record holds for a point, as bytes. Does not know where they are stored.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...storage.errors import FormatError, InputError
+from .arrays import parse_array, place
+from .channels import ChannelSketch, parse_channel_axis
+from .ingest import refuse_nonfinite, tally_channels, tally_layer
+from .layer import Sketch
+from .spec import SketchSpec
+from .tally import merge_tallies
+from .wire import seal, unseal
+
+MAGIC = b"ASKP"
+VERSION = 1
+_LENGTH = struct.Struct("<Q")
+
+
+class PointSketch:
+    """What is known of one point over some blocks.
+
+    Parameters
+    ----------
+    spec : SketchSpec
+    layer : Sketch
+        Of all activations.
+    channels : ChannelSketch or None
+        Of each channel; None unless ``spec.per_channel``.
+    maxima : Sketch
+        Of the largest finite activation of each sample, one value a sample.
+    """
+
+    def __init__(
+        self, *, spec: SketchSpec, layer: Sketch, channels: ChannelSketch | None, maxima: Sketch
+    ) -> None:
+        self.spec = spec
+        self.layer = layer
+        self.channels = channels
+        self.maxima = maxima
+
+    @classmethod
+    def empty(cls, spec: SketchSpec, n_channels: int | None = None) -> PointSketch:
+        """Return the sketch of no samples; ``n_channels`` is needed if ``spec.per_channel``."""
+        if spec.per_channel and n_channels is None:
+            raise InputError("per_channel needs the number of channels: PointSketch.empty(spec, n_channels)")
+        channels = None
+        if spec.per_channel and n_channels is not None:
+            channels = ChannelSketch(n_channels, spec.channel_bits)
+        return cls(spec=spec, layer=Sketch(spec.bits), channels=channels, maxima=Sketch(spec.bits))
+
+    def update(
+        self, array: Any, *, channel_axis: int = -1, point: str | None = None, block: int | None = None
+    ) -> None:
+        """Add the activations of some samples.
+
+        Parameters
+        ----------
+        array : array_like of shape (n_samples, ...), float32, float16 or bfloat16
+            Any layout.
+        channel_axis : int, default=-1
+            Axis of the channels, samples counted as axis 0.
+        point, block : optional
+            Named in error messages.
+
+        Raises
+        ------
+        InputError
+            As `Sketch.update` and `ChannelSketch.update`; the sketch is then as before.
+        """
+        array = parse_array(array, point=point, block=block)
+        if not array.ndim:
+            raise InputError(f"{place(point, block)}activations need an axis of samples, got a single number")
+        axis = 0
+        if self.channels is not None:
+            n_channels = self.channels.n_channels
+            axis = parse_channel_axis(array, channel_axis, n_channels, point=point, block=block)
+        layer = tally_layer(array, bits=self.spec.bits)
+        if self.spec.on_nonfinite == "error":
+            refuse_nonfinite(array, layer, point=point, block=block)
+        maxima = tally_layer(sample_maxima(array), bits=self.spec.bits)
+        if self.channels is not None:
+            self.channels._add(tally_channels(array, bits=self.spec.channel_bits, channel_axis=axis))
+        self.layer._add(layer)
+        self.maxima._add(maxima)
+
+    def merge(self, other: PointSketch) -> PointSketch:
+        """Return the sketch of both; neither is changed. InputError if specs or channels differ."""
+        return merge_sketches([self, other])
+
+    def to_bytes(self) -> bytes:
+        """Return the sketch as bytes: equal for equal sketches."""
+        spec = json.dumps(self.spec.to_dict(), sort_keys=True).encode()
+        channels = self.channels.to_bytes() if self.channels is not None else b""
+        parts = [spec, self.layer.to_bytes(), channels, self.maxima.to_bytes()]
+        body = b"".join(_LENGTH.pack(len(part)) + part for part in parts)
+        return seal(MAGIC + bytes([VERSION]) + body)
+
+    @classmethod
+    def from_bytes(cls, data: bytes | memoryview) -> PointSketch:
+        """Return the sketch that `to_bytes` gave; FormatError if the bytes are damaged or newer."""
+        view = unseal(data, magic=MAGIC, version=VERSION, what="a point sketch")[5:]
+        parts = []
+        for _ in range(4):
+            length = _LENGTH.unpack_from(view)[0] if len(view) >= _LENGTH.size else 0
+            if len(view) < _LENGTH.size + length:
+                raise FormatError("a point sketch ends too early: the bytes are cut off")
+            parts.append(view[_LENGTH.size : _LENGTH.size + length])
+            view = view[_LENGTH.size + length :]
+        spec, layer, channels, maxima = parts
+        return cls(
+            spec=SketchSpec.from_dict(json.loads(bytes(spec))),
+            layer=Sketch.from_bytes(layer),
+            channels=ChannelSketch.from_bytes(channels) if len(channels) else None,
+            maxima=Sketch.from_bytes(maxima),
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, PointSketch)
+            and self.spec == other.spec
+            and self.layer == other.layer
+            and self.channels == other.channels
+            and self.maxima == other.maxima
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # mutable: update() changes it
+
+    def __repr__(self) -> str:
+        return f"PointSketch(layer={self.layer!r}, channels={self.channels!r}, n_samples={self.maxima.n})"
+
+
+def merge_sketches(sketches: Sequence[PointSketch]) -> PointSketch:
+    """Return the sketch of all, the same for any order.
+
+    Raises
+    ------
+    InputError
+        If there are none, or they differ in spec or number of channels.
+    """
+    if not sketches:
+        raise InputError("no sketches to merge: nothing was recorded")
+    first = sketches[0]
+    for other in sketches[1:]:
+        if other.spec != first.spec:
+            raise InputError(f"cannot merge sketches of different settings: {first.spec} and {other.spec}")
+    channels = None
+    if first.channels is not None:
+        parts = [sketch.channels.tally for sketch in sketches if sketch.channels is not None]
+        channels = ChannelSketch._of(merge_tallies(parts))
+    return PointSketch(
+        spec=first.spec,
+        layer=Sketch._of(merge_tallies([sketch.layer.tally for sketch in sketches])),
+        channels=channels,
+        maxima=Sketch._of(merge_tallies([sketch.maxima.tally for sketch in sketches])),
+    )
+
+
+def sample_maxima(array: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the largest finite value of each sample, of shape (at most n_samples,): samples without one are left out."""
+    if not array.size:
+        return np.empty(0, np.float32)
+    axes = tuple(range(1, array.ndim))
+    maxima = array.max(axis=axes).astype(np.float32) if axes else array.astype(np.float32)
+    bad = ~np.isfinite(maxima)
+    if bad.any():
+        rows = array[bad].astype(np.float32).reshape(int(bad.sum()), -1)
+        maxima[bad] = np.where(np.isfinite(rows), rows, -np.inf).max(axis=1)
+        maxima = maxima[np.isfinite(maxima)]
+    return np.asarray(maxima, np.float32)

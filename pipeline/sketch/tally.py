@@ -1,0 +1,212 @@
+"""Counts of values by bucket, for one or many channels, and their merge.
+
+A tally is what every sketch consists of: integers only, in one canonical order, so that equal
+data give equal tallies however they were split. Knows numbers. Does not know arrays of
+activations or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...storage.errors import InputError
+from . import bits as fb
+
+TOTAL_BITS = 62
+"""Sums of lows stay below ``2**TOTAL_BITS``: int64 with room for one addition."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Buckets:
+    """Occupied buckets in ascending order, zeros apart.
+
+    ``ids`` are ``channel << bits | bucket``. All arrays have the shape (n_buckets,).
+    """
+
+    ids: NDArray[np.uint32]
+    counts: NDArray[np.int64]
+    """Values in the bucket, at least 1."""
+    sums: NDArray[np.int64]
+    """Exact sum of the lows (the key's ``32 - bits`` lower bits) of these values."""
+    atoms: NDArray[np.bool_]
+    """True where all values of the bucket are the same number, which is then known exactly."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return self.ids.nbytes + self.counts.nbytes + self.sums.nbytes + self.atoms.nbytes
+
+    def __len__(self) -> int:
+        return int(self.ids.size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Tally:
+    """Everything a sketch knows, as integers. Per-channel arrays have the shape (n_channels,)."""
+
+    bits: int
+    buckets: Buckets
+    n_zeros: NDArray[np.int64]
+    n_nan: NDArray[np.int64]
+    n_inf: NDArray[np.int64]
+    min_keys: NDArray[np.uint32]
+    """Key of the smallest non-zero value; `bits.EMPTY_MIN_KEY` where there is none."""
+    max_keys: NDArray[np.uint32]
+    """Key of the largest non-zero value; `bits.EMPTY_MAX_KEY` where there is none."""
+
+    @property
+    def n_channels(self) -> int:
+        """Number of channels; 1 for a layer."""
+        return int(self.n_zeros.size)
+
+    @property
+    def low_bits(self) -> int:
+        """Number of bits of a key below its bucket."""
+        return 32 - self.bits
+
+    @property
+    def starts(self) -> NDArray[np.intp]:
+        """Where each channel begins in the buckets, of shape (n_channels + 1,)."""
+        edges = np.arange(self.n_channels + 1, dtype=np.uint64) << np.uint64(self.bits)
+        return np.searchsorted(self.buckets.ids, edges)
+
+    def n_nonzero(self) -> NDArray[np.int64]:
+        """Return the number of finite non-zero values of each channel, of shape (n_channels,)."""
+        cumulative = np.concatenate(([0], np.cumsum(self.buckets.counts)))
+        return np.diff(cumulative[self.starts])
+
+
+def empty_buckets() -> Buckets:
+    """Return buckets of no values."""
+    return Buckets(
+        ids=np.empty(0, np.uint32),
+        counts=np.empty(0, np.int64),
+        sums=np.empty(0, np.int64),
+        atoms=np.empty(0, np.bool_),
+    )
+
+
+def empty_tally(bits: int, n_channels: int = 1) -> Tally:
+    """Return the tally of no values, the neutral element of `merge_tallies`."""
+    if n_channels << bits > 1 << 32:
+        raise InputError(
+            f"{n_channels} channels at {bits} bits are more than 2**32 buckets: "
+            f"use channel_bits={max(12, 32 - (n_channels - 1).bit_length())} or sketch the layer as a whole",
+            n_channels=n_channels,
+        )
+    return Tally(
+        bits=bits,
+        buckets=empty_buckets(),
+        n_zeros=np.zeros(n_channels, np.int64),
+        n_nan=np.zeros(n_channels, np.int64),
+        n_inf=np.zeros(n_channels, np.int64),
+        min_keys=np.full(n_channels, fb.EMPTY_MIN_KEY, np.uint32),
+        max_keys=np.full(n_channels, fb.EMPTY_MAX_KEY, np.uint32),
+    )
+
+
+def merge_tallies(tallies: Sequence[Tally]) -> Tally:
+    """Return the tally of all values of several tallies, in any order the same.
+
+    Raises
+    ------
+    InputError
+        If resolutions or channel counts differ, or the counts would no longer fit 64 bits.
+    """
+    first = tallies[0]
+    for other in tallies[1:]:
+        if other.bits != first.bits:
+            raise InputError(
+                f"cannot merge a sketch of {other.bits} bits into one of {first.bits}: sketch with one resolution",
+                bits=(first.bits, other.bits),
+            )
+        if other.n_channels != first.n_channels:
+            raise InputError(
+                f"cannot merge a sketch of {other.n_channels} channels into one of {first.n_channels}: "
+                "are they of the same point?",
+                n_channels=(first.n_channels, other.n_channels),
+            )
+    if len(tallies) == 1:
+        return first
+    _refuse_overflow(tallies)
+    return Tally(
+        bits=first.bits,
+        buckets=merge_buckets([tally.buckets for tally in tallies], low_bits=first.low_bits),
+        n_zeros=np.sum([tally.n_zeros for tally in tallies], axis=0),
+        n_nan=np.sum([tally.n_nan for tally in tallies], axis=0),
+        n_inf=np.sum([tally.n_inf for tally in tallies], axis=0),
+        min_keys=np.min([tally.min_keys for tally in tallies], axis=0),
+        max_keys=np.max([tally.max_keys for tally in tallies], axis=0),
+    )
+
+
+def _refuse_overflow(tallies: Sequence[Tally]) -> None:
+    total = sum(
+        int(tally.buckets.counts.sum()) + int((tally.n_zeros + tally.n_nan + tally.n_inf).sum())
+        for tally in tallies
+    )
+    allowed = 1 << (TOTAL_BITS - tallies[0].low_bits)
+    if total > allowed:
+        raise InputError(
+            f"a sketch of {tallies[0].bits} bits counts at most {allowed} values, these would be {total}: "
+            "use more bits or keep the parts apart",
+            n=total,
+            allowed=allowed,
+        )
+
+
+def merge_buckets(parts: Sequence[Buckets], *, low_bits: int) -> Buckets:
+    """Return the buckets of all parts, equal ids added up."""
+    parts = [part for part in parts if len(part)]
+    if not parts:
+        return empty_buckets()
+    if len(parts) == 1:
+        return parts[0]
+    ids = np.concatenate([part.ids for part in parts])
+    order = np.argsort(ids, kind="stable")
+    ids = ids[order]
+    counts = np.concatenate([part.counts for part in parts])[order]
+    sums = np.concatenate([part.sums for part in parts])[order]
+    atoms = np.concatenate([part.atoms for part in parts])[order]
+    starts = np.flatnonzero(np.concatenate(([True], ids[1:] != ids[:-1])))
+    # The low of an atom is its mean; parts that are no atoms get one that no atom has.
+    lows = np.where(atoms, sums // counts, -1)
+    lowest, highest = np.minimum.reduceat(lows, starts), np.maximum.reduceat(lows, starts)
+    return Buckets(
+        ids=ids[starts],
+        counts=np.add.reduceat(counts, starts, dtype=np.int64),
+        sums=np.add.reduceat(sums, starts, dtype=np.int64),
+        atoms=(lowest == highest) & (lowest >= 0),
+    )
+
+
+def buckets_of_sorted(keys: NDArray[np.uint32] | NDArray[np.uint64], *, low_bits: int) -> Buckets:
+    """Return the buckets of sorted non-zero keys (``channel << 32 | key`` for several channels)."""
+    if not keys.size:
+        return empty_buckets()
+    ids = (keys >> keys.dtype.type(low_bits)).astype(np.uint32)
+    starts = np.flatnonzero(np.concatenate(([True], ids[1:] != ids[:-1])))
+    ends = np.concatenate((starts[1:], [keys.size]))
+    lows = (keys & keys.dtype.type((1 << low_bits) - 1)).astype(np.int64)
+    return Buckets(
+        ids=ids[starts],
+        counts=(ends - starts).astype(np.int64),
+        sums=np.add.reduceat(lows, starts, dtype=np.int64),
+        atoms=keys[starts] == keys[ends - 1],
+    )
+
+
+def same_tally(one: Tally, other: Tally) -> bool:
+    """Return whether two tallies are equal in every number."""
+    if one.bits != other.bits or one.n_channels != other.n_channels or len(one.buckets) != len(other.buckets):
+        return False
+    names = ("n_zeros", "n_nan", "n_inf", "min_keys", "max_keys")
+    same = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
+    names = ("ids", "counts", "sums", "atoms")
+    return same and all(
+        np.array_equal(getattr(one.buckets, name), getattr(other.buckets, name)) for name in names
+    )
