@@ -29,7 +29,7 @@ class Problem:
 
     kind: Kind
     """``uncommitted``: the block has no record; ``record``: its record is unusable; ``missing`` or
-    ``damaged``: a chunk; ``foreign``: a key that does not belong to the cache; ``document``: a ``zarr.json``."""
+    ``damaged``: a chunk; ``foreign``: a key not of the cache; ``document``: a ``zarr.json``."""
     key: str
     detail: str
     point: str | None = None
