@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from .nodes import Slot
+from .nodes import Node, Slot
 from .reading import read_graph
 
 __all__ = ["model_fingerprint"]
@@ -62,7 +63,7 @@ def model_fingerprint(model: Any) -> dict[str, str]:
     }
 
 
-def _first_call(nodes: Any, operation: Any) -> int | None:
+def _first_call(nodes: Sequence[Node], operation: Any) -> int | None:
     if operation is None:
         return None
     return next(node.index for node in nodes if node.operation is operation)
@@ -76,7 +77,7 @@ def _config(operation: Any) -> Any:
         return {}
 
 
-def _weights_hash(nodes: Any) -> str:
+def _weights_hash(nodes: Sequence[Node]) -> str:
     digest = hashlib.sha256()
     seen: set[int] = set()
     for node in nodes:

@@ -13,7 +13,7 @@ from typing import Any
 from .folding import folded_norms
 from .forward import forward_function
 from .nodes import Node, Value
-from .points import Point, select_points
+from .points import Point, every_point, select_points
 
 __all__ = ["Graph"]
 
@@ -55,6 +55,11 @@ class Graph:
     def folded(self) -> dict[int, int]:
         """Node of a BatchNormalization -> node of the linear layer that it can be folded into."""
         return folded_norms(self)
+
+    @cached_property
+    def every_point(self) -> dict[str, Point]:
+        """Every node as a point, by name; several may stand for the same tensor."""
+        return {point.name: point for point in every_point(self)}
 
     @property
     def input_specs(self) -> tuple[tuple[str, tuple[int | None, ...], str], ...]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .graph import Graph
     from .nodes import Node
 
-__all__ = ["Point", "select_points"]
+__all__ = ["Point", "every_point", "select_points"]
 
 MERGE_TYPES = frozenset(
     {"Add", "Subtract", "Average", "Maximum", "Minimum", "Multiply", "Dot", "Concatenate"}
@@ -62,7 +62,7 @@ class Point:
 def select_points(graph: Graph, which: str | Iterable[str]) -> tuple[Point, ...]:
     """Return the points that `Graph.points` documents."""
     wanted = [which] if isinstance(which, str) else list(which)
-    candidates = [_point_of(graph, node) for node in graph.nodes if node.outputs]
+    candidates = list(graph.every_point.values())
     chosen: set[str] = set()
     for pattern in wanted:
         found = [point.name for point in candidates if _matches(graph, point, pattern)]
@@ -70,6 +70,11 @@ def select_points(graph: Graph, which: str | Iterable[str]) -> tuple[Point, ...]
             raise _nothing_found(pattern, candidates)
         chosen.update(found)
     return _without_twins(graph, [point for point in candidates if point.name in chosen])
+
+
+def every_point(graph: Graph) -> list[Point]:
+    """Return each node as a point, in topological order."""
+    return [_point_of(graph, node) for node in graph.nodes if node.outputs]
 
 
 def _matches(graph: Graph, point: Point, pattern: str) -> bool:
@@ -86,7 +91,7 @@ def _matches(graph: Graph, point: Point, pattern: str) -> bool:
 
 
 def _belongs_upstream(graph: Graph, node: Node) -> bool:
-    """A PReLU has parameters, but it is the activation function of the layer before it."""
+    """Tell whether it is the activation function of a layer before it, as a PReLU with parameters can be."""
     if not is_activation(node.operation):
         return False
     value = node.inputs[0]
@@ -168,8 +173,8 @@ def _nothing_found(pattern: str, candidates: list[Point]) -> InputError:
         return InputError(f"points={pattern!r} matches nothing in this model: it has {names[:N_NEAR_NAMES]}")
     near = difflib.get_close_matches(pattern, names, n=N_NEAR_NAMES, cutoff=0.4) or names[:N_NEAR_NAMES]
     return InputError(
-        f"no layer of the model matches {pattern!r}: near names are {', '.join(near)}; patterns such as 'conv*' "
-        "and the words parameters, merges, inputs, all are allowed",
+        f"no layer of the model matches {pattern!r}: near names are {', '.join(near)}; patterns such as "
+        "'conv*' and the words parameters, merges, inputs, all are allowed",
         pattern=pattern,
         near=near,
     )

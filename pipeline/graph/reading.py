@@ -140,7 +140,7 @@ class _Reader:
         )
 
     def _cast(self, value: int, tensor: Any, prefix: str) -> int:
-        """A nested model converts its inputs to the dtype it was built with, as Keras does."""
+        """Convert an input of a nested model to the dtype that it was built with, as Keras does."""
         if self.values[value].dtype == tensor.dtype:
             return value
         (cast,) = self._add(

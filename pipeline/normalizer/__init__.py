@@ -1,1 +1,19 @@
-"""Rewrite a network's parameters with scale factors, and prove that its function is preserved."""
+"""Rewrite a network so that its activations are divided by factors, and prove that it computes the same."""
+
+from .normalizing import NormalizedModel, normalize_in_place, normalize_model
+from .propagation import Exceptions, Mode, Pinned
+from .solving import Factor, Solution, propagate, solve, tied_groups
+
+__all__ = [
+    "Exceptions",
+    "Factor",
+    "Mode",
+    "NormalizedModel",
+    "Pinned",
+    "Solution",
+    "normalize_in_place",
+    "normalize_model",
+    "propagate",
+    "solve",
+    "tied_groups",
+]

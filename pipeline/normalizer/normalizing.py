@@ -1,0 +1,226 @@
+"""Normalise a network: the two calls, one that makes a new network and one that changes weights in place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ...storage.errors import InputError
+from ..graph import Graph, Point, read_graph
+from .propagation import Exceptions, Mode, Pinned
+from .rebuilding import rebuild
+from .solving import Factor, Solution, propagate, solve
+from .updating import layer_update
+
+__all__ = ["NormalizedModel", "normalize_in_place", "normalize_model"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class NormalizedModel:
+    """A normalised network and what is needed to compare it with the original."""
+
+    model: Any
+    """The normalised keras.Model: plain layers, saves and loads without this package."""
+    graph: Graph
+    """Of the original network: points and values refer to it."""
+    normalized_graph: Graph
+    places: Mapping[int, int]
+    """Value of ``graph`` -> value of ``normalized_graph``."""
+    value_scales: Mapping[int, NDArray[np.float64]]
+    """Value of ``graph`` -> its scales, an array that broadcasts to the value."""
+    points: tuple[Point, ...]
+    """The points whose factors were given, in topological order."""
+    scales: Mapping[str, Factor]
+    """Scale in use for each point: a number, or one for each channel."""
+    given: Mapping[str, Factor]
+    """The factors as given."""
+    input_scales: Mapping[str, Factor]
+    """What the inputs must be divided by before they are fed to ``model``."""
+    pinned: tuple[Pinned, ...]
+    """Layers whose inputs keep scale 1, and why."""
+    groups: tuple[tuple[str, ...], ...]
+    """Points that share a scale."""
+    mode: Mode
+    notes: tuple[str, ...]
+
+
+def normalize_model(
+    model: Any,
+    factors: Mapping[str, ArrayLike],
+    *,
+    input_factors: Factor | Mapping[str, Factor] = 1.0,
+    mode: Mode = "layer",
+    pin: Iterable[str] = (),
+    treat_as_identity: Iterable[str] = (),
+    dead: Mapping[str, ArrayLike] | None = None,
+) -> NormalizedModel:
+    """Return a network of the same function in which every point is divided by its factor.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Functional or built Sequential; it is not changed.
+    factors : mapping of point name to number, or array of shape (n_channels,)
+        In the units of the activation. One for each of ``read_graph(model).points()`` that is not pinned.
+    input_factors : number, array of shape (n_channels,) or mapping of input name to one, default=1
+        What the inputs will be divided by when they are fed to the normalised network.
+    mode : {"layer", "channel"}, default="layer"
+        One scale for each layer, or one for each channel where the graph allows it.
+    pin : iterable of str
+        Patterns of layers (names or classes) at which all scales are 1.
+    treat_as_identity : iterable of str
+        Patterns of layers without a rule for which f(a x) = a f(x) holds for every a > 0.
+    dead : mapping of point name to bool or to array of shape (n_channels,), optional
+        Channels that never activate: they claim no scale.
+
+    Raises
+    ------
+    InputError
+        For unusable factors, or a layer without a rule (its name, its place and the choices are told).
+    MismatchError
+        For factors of another network.
+
+    Notes
+    -----
+    Points whose tensors are added, subtracted, averaged or compared share the largest factor of
+    their group. The output of the network has one scale for all its channels, so the largest
+    stays the largest.
+
+    References
+    ----------
+    .. [1] Diehl et al., "Fast-Classifying, High-Accuracy Spiking Deep Networks Through Weight and
+       Threshold Balancing", IJCNN 2015.
+    .. [2] Rueckauer et al., Front. Neurosci. 11:682 (2017).
+    .. [3] Kim et al., "Spiking-YOLO", AAAI 2020 (one factor for each channel).
+    """
+    graph = read_graph(model)
+    exceptions = Exceptions(tuple(pin), tuple(treat_as_identity))
+    walk = propagate(graph, mode=mode, input_factors=input_factors, exceptions=exceptions)
+    solution = solve(walk, factors, dead=dead)
+    normalized, tensors = rebuild(solution, like=model)
+    return _described(solution, factors, normalized, tensors)
+
+
+def normalize_in_place(
+    model: Any,
+    factors: Mapping[str, ArrayLike],
+    *,
+    input_factors: Factor | Mapping[str, Factor] = 1.0,
+    mode: Mode = "layer",
+    pin: Iterable[str] = (),
+    treat_as_identity: Iterable[str] = (),
+    dead: Mapping[str, ArrayLike] | None = None,
+) -> Mapping[str, Factor]:
+    """Change the weights of ``model`` so that every point is divided by its factor: all of them or none.
+
+    Nothing but weights changes, so nothing is folded: a BatchNormalization keeps its place with a new mean and shift,
+    and a bounded activation (ReLU6) is pinned to scale 1. Arguments and errors as in
+    `normalize_model`.
+
+    Returns
+    -------
+    mapping of point name to number or array
+        The scales in use.
+
+    Notes
+    -----
+    All new weights are computed before the first is written; if writing one fails, those already
+    written are put back. Certify with `normalize_model` first: afterwards there is no original to compare with.
+    """
+    graph = read_graph(model)
+    exceptions = Exceptions(tuple(pin), tuple(treat_as_identity))
+    walk = propagate(
+        graph, mode=mode, input_factors=input_factors, exceptions=exceptions, keep_structure=True
+    )
+    solution = solve(walk, factors, dead=dead)
+    changes: list[tuple[Any, NDArray[np.generic]]] = []
+    for node in graph.nodes:
+        if node.operation is not None and node.call == 0:
+            update = layer_update(solution, node)
+            changes.extend((getattr(node.operation, name), array) for name, array in update.arrays.items())
+    broken = [variable.path for variable, array in changes if not np.all(np.isfinite(array))]
+    if broken:
+        raise InputError(
+            f"the new weights of {broken[0]!r} are not finite: a factor is too small or too large for its weights; "
+            "nothing was changed",
+            variable=broken[0],
+        )
+    _assign_all(changes)
+    logger.info("changed %d arrays of weights of %s in place", len(changes), model.name)
+    return {point.name: solution.of_point(point) for point in _given_points(solution, factors)}
+
+
+def _assign_all(changes: list[tuple[Any, NDArray[np.generic]]]) -> None:
+    """Write all arrays into their variables, or put back what was there."""
+    import keras
+
+    written: list[tuple[Any, Any]] = []
+    try:
+        for variable, array in changes:
+            # A tensor is immutable: this holds the old weights without a copy.
+            written.append((variable, keras.ops.convert_to_tensor(variable)))
+            variable.assign(array)
+    except BaseException:
+        for variable, old in written:
+            variable.assign(old)
+        raise
+
+
+def _given_points(solution: Solution, factors: Mapping[str, ArrayLike]) -> list[Point]:
+    graph = solution.walk.graph
+    pinned = [point for point in graph.points("parameters") if point.name not in factors]
+    points = [*(graph.every_point[name] for name in factors), *pinned]
+    return sorted(points, key=lambda point: point.node)
+
+
+def _described(
+    solution: Solution, factors: Mapping[str, ArrayLike], model: Any, tensors: Mapping[int, Any]
+) -> NormalizedModel:
+    walk, graph = solution.walk, solution.walk.graph
+    normalized_graph = read_graph(model)
+    places = {
+        value: normalized_graph.tensors[id(tensor)]
+        for value, tensor in tensors.items()
+        if id(tensor) in normalized_graph.tensors
+    }
+    points = tuple(_given_points(solution, factors))
+    inputs = zip(graph.input_specs, graph.inputs, strict=True)
+    described = NormalizedModel(
+        model=model,
+        graph=graph,
+        normalized_graph=normalized_graph,
+        places=places,
+        value_scales={value: solution.of_value(value) for value in places},
+        points=points,
+        scales={point.name: solution.of_point(point) for point in points},
+        given={name: _plain(factor) for name, factor in factors.items()},
+        input_scales={spec[0]: _compact(solution.of_value(value)) for spec, value in inputs},
+        pinned=tuple(walk.pinned),
+        groups=solution.groups(points),
+        mode=walk.mode,
+        notes=(),
+    )
+    logger.info(
+        "normalised %s: %d points, %d pinned layers, %d groups of tied points",
+        model.name,
+        len(points),
+        len(described.pinned),
+        len(described.groups),
+    )
+    return described
+
+
+def _plain(factor: ArrayLike) -> Factor:
+    numbers = np.asarray(factor, dtype=np.float64)
+    return float(numbers.reshape(-1)[0]) if numbers.size == 1 else numbers
+
+
+def _compact(scales: NDArray[np.float64]) -> Factor:
+    return float(scales.flat[0]) if np.all(scales == scales.flat[0]) else scales.reshape(-1)

@@ -1,0 +1,222 @@
+"""From factors of points to a scale for every value of the graph.
+
+Checks the factors, runs the rules over the graph, lets the points claim their variables.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ...storage.errors import InputError, MismatchError
+from ..graph import Graph, Point
+from .propagation import Exceptions, Mode, Propagation
+from .rules import outputs_of
+from .variables import Ids
+
+__all__ = ["Factor", "Solution", "propagate", "solve"]
+
+Factor = float | NDArray[np.float64]
+N_NAMES = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """A scale for every value of a graph."""
+
+    walk: Propagation
+    numbers: NDArray[np.float64]
+    """Scale of each variable."""
+    claimed: tuple[str, ...]
+    """Points whose factors were given."""
+
+    def of_value(self, value: int) -> NDArray[np.float64]:
+        """Return the scales of a value, an array that broadcasts to its shape."""
+        return self.numbers[self.walk.ids[value]]
+
+    def of_ids(self, ids: Ids) -> NDArray[np.float64]:
+        """Return the scales of any variables."""
+        return self.numbers[ids]
+
+    def of_parameters(self, operation: object) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the scales of the input and of the output channels of a layer with weights."""
+        inputs, outputs = self.walk.parameters[id(operation)]
+        return self.numbers[inputs], self.numbers[outputs]
+
+    def of_point(self, point: Point) -> Factor:
+        """Return one number, or a vector over channels where they differ (else the whole array)."""
+        scales = self.of_value(point.value)
+        if np.all(scales == scales.flat[0]):
+            return float(scales.flat[0])
+        others = [n for axis, n in enumerate(scales.shape) if axis != point.channel_axis % scales.ndim]
+        return scales.reshape(-1) if all(n == 1 for n in others) else scales
+
+    def groups(self, points: Sequence[Point]) -> tuple[tuple[str, ...], ...]:
+        """Return the names of points that share a scale, groups of two and more, in topological order."""
+        return tied_groups(self.walk, points)
+
+
+def tied_groups(walk: Propagation, points: Sequence[Point]) -> tuple[tuple[str, ...], ...]:
+    """Return the names of points that share a scale (in channel mode: that of the first channel)."""
+    members: dict[int, list[str]] = {}
+    for point in points:
+        if not walk.variables.is_pinned(walk.ids[point.value]):
+            root = walk.variables.root(int(walk.ids[point.value].flat[0]))
+            members.setdefault(root, []).append(point.name)
+    return tuple(tuple(names) for names in members.values() if len(names) > 1)
+
+
+def propagate(
+    graph: Graph,
+    *,
+    mode: Mode = "layer",
+    input_factors: Factor | Mapping[str, Factor] = 1.0,
+    exceptions: Exceptions | None = None,
+    keep_structure: bool = False,
+) -> Propagation:
+    """Give every value of ``graph`` its scale variables: which scales are equal, which are pinned.
+
+    Raises
+    ------
+    InputError
+        For a layer without a rule, an unusable input factor, an exception that matches no layer.
+    """
+    if mode not in ("layer", "channel"):
+        raise InputError(f"mode={mode!r} is not known: 'layer' or 'channel'", mode=mode)
+    walk = Propagation(graph, mode, exceptions or Exceptions(), keep_structure)
+    walk.exceptions.check(graph)
+    walk.start(_input_factors(graph, input_factors))
+    for node in graph.nodes:
+        if node.type != "InputLayer":
+            walk.ids.update(zip(node.outputs, outputs_of(walk, node), strict=True))
+    for value in graph.outputs:
+        # One factor for an output, so that the largest stays the largest: class decisions are kept.
+        walk.variables.tie_all(walk.ids[value], where="the output of the network")
+    return walk
+
+
+def solve(
+    walk: Propagation,
+    factors: Mapping[str, ArrayLike],
+    *,
+    dead: Mapping[str, ArrayLike] | None = None,
+) -> Solution:
+    """Return the scales that follow from the factors of points.
+
+    Parameters
+    ----------
+    walk : Propagation
+        From `propagate`.
+    factors : mapping of point name to number or to array of shape (n_channels,)
+        Positive and finite. Needed for every point with parameters that is not pinned; others
+        (``merges``, ``inputs``) may be given and take part in their group.
+    dead : mapping of point name to bool or to array of shape (n_channels,), optional
+        What is dead claims nothing; a group of dead points has scale 1.
+
+    Raises
+    ------
+    InputError
+        For a factor that is missing, not positive, not finite, or has the wrong number of channels.
+    MismatchError
+        For factors of points that this network does not have.
+    """
+    graph = walk.graph
+    _check_names(graph, factors)
+    _check_complete(walk, factors)
+    claims = []
+    for name, factor in factors.items():
+        point = graph.every_point[name]
+        numbers = _checked(walk, point, factor)
+        gone = np.asarray((dead or {}).get(name, False), dtype=bool)
+        numbers = np.where(gone, np.nan, numbers)
+        claims.append((walk.ids[point.value], _laid_out(point, numbers)))
+    return Solution(walk, walk.variables.solve(claims), tuple(factors))
+
+
+def _laid_out(point: Point, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    if numbers.size == 1:
+        return numbers.reshape((1,) * len(point.shape))
+    shape = [1] * len(point.shape)
+    shape[point.channel_axis] = numbers.size
+    return numbers.reshape(shape)
+
+
+def _check_names(graph: Graph, factors: Mapping[str, ArrayLike]) -> None:
+    known = graph.every_point
+    foreign = [name for name in factors if name not in known]
+    if foreign:
+        near = difflib.get_close_matches(foreign[0], known, n=N_NAMES, cutoff=0.4) or list(known)[:N_NAMES]
+        raise MismatchError(
+            f"the factors are of another network: it has no point {', '.join(map(repr, foreign[:N_NAMES]))} "
+            f"({len(foreign)} of {len(factors)}); its own are like {', '.join(near)}. Record this network first",
+            foreign=foreign,
+        )
+
+
+def _check_complete(walk: Propagation, factors: Mapping[str, ArrayLike]) -> None:
+    missing = [
+        point.name
+        for point in walk.graph.points("parameters")
+        if point.name not in factors and not walk.variables.is_pinned(walk.ids[point.value])
+    ]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of the points with parameters have no factor: "
+            f"{', '.join(map(repr, missing[:N_NAMES]))}; record them, or give 1 for what must not be scaled",
+            missing=missing,
+        )
+
+
+def _checked(walk: Propagation, point: Point, factor: ArrayLike) -> NDArray[np.float64]:
+    numbers = np.asarray(factor, dtype=np.float64)
+    if numbers.ndim > 1 or (numbers.ndim == 1 and numbers.size not in {1, point.n_channels}):
+        raise InputError(
+            f"the factor of {point.name!r} has shape {numbers.shape}: one number, or one for each of its "
+            f"{point.n_channels} channels",
+            point=point.name,
+        )
+    if numbers.size > 1 and walk.mode == "layer":
+        raise InputError(
+            f"the factor of {point.name!r} has {numbers.size} channels, but mode='layer' takes one number: "
+            "say mode='channel'",
+            point=point.name,
+        )
+    bad = numbers[~(np.isfinite(numbers) & (numbers > 0))]
+    if bad.size:
+        raise InputError(
+            f"the factor of {point.name!r} is {bad.flat[0]!r}: factors are positive and finite; "
+            "what never activates is named in dead= and keeps 1",
+            point=point.name,
+        )
+    return numbers
+
+
+def _input_factors(graph: Graph, given: Factor | Mapping[str, Factor]) -> dict[int, NDArray[np.float64]]:
+    names = {spec[0]: value for spec, value in zip(graph.input_specs, graph.inputs, strict=True)}
+    if isinstance(given, Mapping):
+        foreign = [name for name in given if name not in names]
+        if foreign:
+            raise InputError(
+                f"input_factors names {foreign[0]!r}, the inputs are {', '.join(names)}", inputs=list(names)
+            )
+        by_name = {name: given.get(name, 1.0) for name in names}
+    else:
+        by_name = dict.fromkeys(names, given)
+    return {value: _checked_input(graph, name, value, by_name[name]) for name, value in names.items()}
+
+
+def _checked_input(graph: Graph, name: str, value: int, factor: Factor) -> NDArray[np.float64]:
+    numbers = np.asarray(factor, dtype=np.float64).reshape(-1)
+    recorded = graph.values[value]
+    n_channels = recorded.shape[recorded.channel_axis] if recorded.shape else 1
+    if numbers.size not in {1, n_channels} or not np.all(np.isfinite(numbers) & (numbers > 0)):
+        raise InputError(
+            f"the factor of the input {name!r} is {factor!r}: a positive number, or one for each of its "
+            f"{n_channels} channels",
+            input=name,
+        )
+    return numbers

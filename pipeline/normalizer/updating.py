@@ -1,0 +1,158 @@
+"""New weights and settings of one layer, from the scales around it.
+
+Reads the layer's variables and gives arrays by the name of the attribute that holds them; changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..graph import Node
+from ..graph.kinds import BOUNDED, activation_of, is_batch_norm, is_linear
+from .rescaling import Affine, conv_input_scales, rescale_kernel, rescaled_bias
+from .solving import Solution
+
+__all__ = ["LayerUpdate", "as_array", "layer_update", "new_bound"]
+
+Array = NDArray[np.float64]
+RELU6_BOUND = 6.0
+
+
+@dataclass(frozen=True, slots=True)
+class LayerUpdate:
+    """What changes in a layer."""
+
+    arrays: dict[str, NDArray[np.generic]]
+    """Attribute (``"kernel"``, ``"gamma"``) -> its new value; empty when the weights stay."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """Settings that differ from the original layer's."""
+
+
+def as_array(variable: Any) -> NDArray[np.generic]:
+    """Return the value of a Keras variable without a copy where the backend allows it."""
+    import keras
+
+    return np.asarray(keras.ops.convert_to_tensor(variable))
+
+
+def layer_update(solution: Solution, node: Node, *, norm: Node | None = None) -> LayerUpdate:
+    """Return the new weights of the layer of ``node``; ``norm`` is the BatchNormalization folded into it."""
+    layer = node.operation
+    if is_linear(layer):
+        return _linear_update(solution, node, norm)
+    if is_batch_norm(layer) and id(layer) in solution.walk.parameters:
+        return _norm_update(solution, node)
+    if node.type == "Embedding" and id(layer) in solution.walk.parameters:
+        _, outputs = solution.of_parameters(layer)
+        kernel = as_array(layer.embeddings)
+        return LayerUpdate(
+            {"embeddings": rescale_kernel(kernel, np.ones((1, 1)), 1.0 / outputs.reshape(1, -1))}
+        )
+    return LayerUpdate({})
+
+
+def new_bound(solution: Solution, node: Node) -> float | None:
+    """Return the upper bound of the activation function of ``node`` after scaling, None for none."""
+    if activation_of(node.operation) not in BOUNDED:
+        return None
+    bound = RELU6_BOUND
+    if node.type == "ReLU":
+        bound = float(node.operation.max_value)
+    return bound / _scale_behind(solution, node)
+
+
+def _scale_behind(solution: Solution, node: Node) -> float:
+    return float(solution.of_value(node.outputs[0]).flat[0])
+
+
+def relu_config(solution: Solution, node: Node) -> dict[str, Any]:
+    """Return the settings of a ReLU layer whose bounds follow its scale."""
+    scale = _scale_behind(solution, node)
+    layer = node.operation
+    upper = None if layer.max_value is None else float(layer.max_value) / scale
+    return {"max_value": upper, "threshold": float(layer.threshold) / scale}
+
+
+def _affine_of(layer: Any) -> Affine:
+    def read(variable: Any) -> Array | None:
+        return None if variable is None else as_array(variable).astype(np.float64)
+
+    mean, variance = read(layer.moving_mean), read(layer.moving_variance)
+    assert mean is not None  # a built BatchNormalization has both
+    assert variance is not None
+    return Affine.of_batch_norm(
+        gamma=read(layer.gamma), beta=read(layer.beta), mean=mean, variance=variance, epsilon=layer.epsilon
+    )
+
+
+def _linear_update(solution: Solution, node: Node, norm: Node | None) -> LayerUpdate:
+    layer = node.operation
+    inputs, outputs = solution.of_parameters(layer)
+    fold = None if norm is None else _affine_of(norm.operation)
+    gain = 1.0 / outputs if fold is None else fold.gain / outputs
+    arrays = dict(_kernels(node, inputs, gain))
+    n_outputs = solution.walk.graph.values[node.outputs[0]].shape
+    axis = solution.walk.graph.values[node.outputs[0]].channel_axis
+    bias = None if layer.bias is None else as_array(layer.bias).astype(np.float64)
+    bias = rescaled_bias(bias, outputs=outputs, fold=fold, n=int(n_outputs[axis] or 0))
+    if bias is not None:
+        dtype = next(iter(arrays.values())).dtype
+        arrays["bias"] = bias.astype(dtype)
+    return LayerUpdate(arrays, {"use_bias": True} if bias is not None and layer.bias is None else {})
+
+
+def _kernels(node: Node, inputs: Array, gain: Array) -> Iterator[tuple[str, NDArray[np.generic]]]:
+    """Yield the kernels with ``inputs`` multiplied in and ``gain`` multiplied out."""
+    layer, kind = node.operation, node.type
+    if kind.startswith("SeparableConv"):
+        depthwise, pointwise = as_array(layer.depthwise_kernel), as_array(layer.pointwise_kernel)
+        one = np.ones((1,) * depthwise.ndim)
+        yield "depthwise_kernel", rescale_kernel(depthwise, _last_two(inputs, depthwise, row=True), one)
+        yield "pointwise_kernel", rescale_kernel(pointwise, one, _last_two(gain, pointwise, row=False))
+        return
+    kernel = as_array(layer.kernel)
+    if kind.startswith("DepthwiseConv"):
+        by_multiplier = gain if gain.size == 1 else gain.reshape(kernel.shape[-2:])
+        ins = _last_two(inputs, kernel, row=True)
+        outs = by_multiplier.reshape((1,) * (kernel.ndim - by_multiplier.ndim) + by_multiplier.shape)
+    elif kind.endswith("Transpose"):
+        ins, outs = _last_two(inputs, kernel, row=False), _last_two(gain, kernel, row=True)
+    elif kind.startswith("Conv"):
+        per_group, n_outputs = kernel.shape[-2:]
+        matrix = conv_input_scales(
+            inputs, n_inputs=per_group * layer.groups, per_group=per_group, n_outputs=n_outputs
+        )
+        ins = matrix.reshape((1,) * (kernel.ndim - 2) + matrix.shape)
+        outs = _last_two(gain, kernel, row=False)
+    else:
+        ins, outs = _last_two(inputs, kernel, row=True), _last_two(gain, kernel, row=False)
+    yield "kernel", rescale_kernel(kernel, ins, outs)
+
+
+def _last_two(vector: Array, kernel: NDArray[np.generic], *, row: bool) -> Array:
+    """Return ``vector`` along the last axis but one (``row``) or the last one of ``kernel``."""
+    tail = (vector.size, 1) if row else (1, vector.size)
+    return vector.reshape((1,) * (kernel.ndim - 2) + tail)
+
+
+def _norm_update(solution: Solution, node: Node) -> LayerUpdate:
+    layer = node.operation
+    inputs, outputs = solution.of_parameters(layer)
+    mean = as_array(layer.moving_mean)
+    arrays = {"moving_mean": (mean / inputs).astype(mean.dtype)}
+    if not solution.walk.keep_structure:
+        gamma = 1.0 if layer.gamma is None else as_array(layer.gamma).astype(np.float64)
+        beta = 0.0 if layer.beta is None else as_array(layer.beta).astype(np.float64)
+        shape = mean.shape
+        arrays["gamma"] = np.broadcast_to(gamma * inputs / outputs, shape).astype(mean.dtype)
+        arrays["beta"] = np.broadcast_to(beta / outputs, shape).astype(mean.dtype)
+        arrays["moving_variance"] = as_array(layer.moving_variance)
+        return LayerUpdate(arrays, {"scale": True, "center": True})
+    if layer.beta is not None:
+        arrays["beta"] = (as_array(layer.beta) / outputs).astype(mean.dtype)
+    return LayerUpdate(arrays)
