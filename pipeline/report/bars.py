@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .canvas import COLOURS, decade_ticks, tick_text
 from .histogram import Histogram
@@ -18,8 +19,10 @@ from .numbers import share_text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Mark", "paint_bars", "paint_legend", "paint_marks", "paint_nothing"]
+__all__ = ["LABEL_PLACE", "Mark", "paint_bars", "paint_legend", "paint_marks", "paint_nothing"]
 
+# Where the label of the height stands, in widths of the axes.
+LABEL_PLACE = -0.15
 # Bars that differ more than this are told apart on a logarithmic axis only.
 RATIO_FOR_LOG = 50.0
 # Room left of a log axis, as a share of its length, where the bar of the zeros stands.
@@ -43,7 +46,7 @@ def paint_bars(axes: Axes, bars: Histogram, *, colour: str, unit: str, share_of:
     """Draw `bars` as a filled outline with the zeros as a bar of their own, and label both axes."""
     shares = bars.shares
     zero_share = bars.n_zeros / max(bars.n, 1)
-    is_log = _fit_height(axes, shares, zero_share, n=bars.n)
+    is_log = _fit_height(axes, shares, zero_share=zero_share, n=bars.n)
     axes.stairs(shares, bars.edges, fill=True, color=colour, baseline=axes.get_ylim()[0], linewidth=0)
     zero_place = _fit_width(axes, bars)
     if bars.n_zeros:
@@ -57,7 +60,7 @@ def paint_bars(axes: Axes, bars: Histogram, *, colour: str, unit: str, share_of:
         )
     axes.set_ylabel(f"share of {share_of}\nper bar" + (" (log)" if is_log else ""), fontsize=8)
     # In one place, however long the tick labels are.
-    axes.yaxis.set_label_coords(-0.15, 0.5)
+    axes.yaxis.set_label_coords(LABEL_PLACE, 0.5)
     axes.set_xlabel(unit + ("" if bars.scale == "linear" else f" ({bars.scale} axis)"))
     axes.grid(axis="y", color=COLOURS["grid"], linewidth=0.6)
 
@@ -81,7 +84,9 @@ def paint_legend(axes: Axes, title: str) -> None:
     n_rows = 0 if not handles else 1 if len(handles) <= 3 else 2
     axes.set_title(title, pad=(6, 19, 31)[n_rows], fontweight="bold")
     if handles:
-        axes.legend(handles, labels, ncols=3 if n_rows == 1 else 2, loc="lower left", bbox_to_anchor=(0.0, 1.02))
+        axes.legend(
+            handles, labels, ncols=3 if n_rows == 1 else 2, loc="lower left", bbox_to_anchor=(0.0, 1.02)
+        )
 
 
 def paint_nothing(axes: Axes, title: str, reason: str) -> None:
@@ -92,7 +97,8 @@ def paint_nothing(axes: Axes, title: str, reason: str) -> None:
     axes.text(0.5, 0.5, reason, ha="center", va="center", transform=axes.transAxes, color="#52606d")
 
 
-def _fit_height(axes: Axes, shares: np.ndarray[tuple[int], np.dtype[np.float64]], zero_share: float, *, n: int) -> bool:
+def _fit_height(axes: Axes, shares: NDArray[np.float64], *, zero_share: float, n: int) -> bool:
+    """Choose a linear or a logarithmic height; return whether it is logarithmic."""
     heights = np.append(shares[shares > 0], zero_share if zero_share > 0 else [])
     top = float(heights.max()) if len(heights) else 1.0
     # A bar that got a sliver of one bucket is less than one value high: no axis has to reach it.
@@ -108,6 +114,7 @@ def _fit_height(axes: Axes, shares: np.ndarray[tuple[int], np.dtype[np.float64]]
 
 
 def _fit_width(axes: Axes, bars: Histogram) -> float:
+    """Choose the axis of the values; return the place where the bar of the zeros stands."""
     low, high = float(bars.edges[0]), float(bars.edges[-1])
     if bars.scale == "linear":
         room = (high - low) * 0.015
@@ -117,7 +124,7 @@ def _fit_width(axes: Axes, bars: Histogram) -> float:
     if bars.scale == "log":
         axes.set_xscale("log")
         reach = high / low
-        place = low / reach**ROOM_FOR_ZEROS
+        place: float = low / reach**ROOM_FOR_ZEROS
         axes.set_xlim(place / reach**0.015, high * reach**0.015)
         ticks = decade_ticks(low, high)
         _set_ticks(axes, "x", [place, *ticks] if bars.n_zeros else ticks, first="0" if bars.n_zeros else None)
@@ -125,8 +132,8 @@ def _fit_width(axes: Axes, bars: Histogram) -> float:
     axes.set_xscale("symlog", linthresh=bars.linear_width)
     axes.set_xlim(low * (1.3 if low < 0 else 0.7), high * 1.3)
     above = decade_ticks(bars.linear_width, high, limit=4)
-    below = [-place for place in decade_ticks(bars.linear_width, -low, limit=4)] if -low > bars.linear_width else []
-    _set_ticks(axes, "x", [*below[::-1], 0.0, *above])
+    below = decade_ticks(bars.linear_width, -low, limit=4) if -low > bars.linear_width else []
+    _set_ticks(axes, "x", [*(-place for place in reversed(below)), 0.0, *above])
     return 0.0
 
 

@@ -12,7 +12,9 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from .numbers import plain
 
@@ -31,6 +33,7 @@ COLOURS = {
     "max": "#7b2d8b",
     "factor": "#0b7a4b",
     "text": "#1f2933",
+    "soft": "#52606d",
     "grid": "#e3e8ee",
 }
 # Flat colours and their anti-aliased edges; more only makes the file larger.
@@ -47,7 +50,9 @@ def figure_style() -> Iterator[None]:
     from matplotlib import rcParamsDefault
 
     # Choosing a backend would touch pyplot; an Agg canvas is asked for by name instead.
-    kept = {key: value for key, value in rcParamsDefault.items() if not key.startswith("backend")}
+    kept: dict[Any, Any] = {
+        key: value for key, value in rcParamsDefault.items() if not key.startswith("backend")
+    }
     ours = {
         "font.family": "DejaVu Sans",
         "font.size": 9,
@@ -99,16 +104,17 @@ def draw_png(width_in: float, height_in: float, paint: Callable[[Figure], None])
     figure = Figure(figsize=(width_in, height_in), dpi=DPI, facecolor="white")
     canvas = FigureCanvasAgg(figure)
     paint(figure)
-    canvas.draw()
-    image = Image.frombuffer("RGBA", canvas.get_width_height(), bytes(canvas.buffer_rgba()), "raw", "RGBA", 0, 1)
-    flat = image.convert("RGB").quantize(N_PALETTE, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib gives it no types
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]  # as above
+    image = Image.fromarray(pixels).convert("RGB")
+    flat = image.quantize(N_PALETTE, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     file = io.BytesIO()
     flat.save(file, "PNG", optimize=True)
     return file.getvalue()
 
 
 def legible(text: str, *, limit: int = 60) -> str:
-    """Return `text` with the characters that the font lacks as ``?``: matplotlib would draw boxes and warn."""
+    """Return `text` with ``?`` for what the font lacks: matplotlib would draw boxes and warn."""
     known = _font_characters()
     return "".join(c if ord(c) in known else "?" for c in plain(text, limit=limit))
 
@@ -134,7 +140,7 @@ def decade_ticks(low: float, high: float, *, limit: int = 6) -> list[float]:
     return fitting[:: math.ceil(len(fitting) / limit)] if fitting else [low]
 
 
-def tick_text(value: float, _position: int | None = None) -> str:
+def tick_text(value: float, _position: float = 0) -> str:
     """Return a tick label: ``"0"``, ``"0.01"``, ``"1e-5"``, ``"2.5e6"``."""
     if value == 0:
         return "0"

@@ -100,8 +100,8 @@ def histogram(sketch: Sketch, *, divisor: float = 1.0) -> Histogram:
     Returns
     -------
     Histogram
-        Of 12 to 96 bars, fewer for few values. On a linear axis unless the largest magnitude is over 50 times the median one; then on a
-        logarithmic axis, symmetric when there are values of both signs.
+        Of 12 to 96 bars, fewer for few values. On a linear axis unless the largest magnitude is over 50
+        times the median one; then on a logarithmic axis, symmetric when there are values of both signs.
     """
     lower, upper, counts = sketch.buckets(nonzero=True)
     if not len(counts):
@@ -183,8 +183,10 @@ def _log_edges(low: float, high: float, n_bars: int) -> NDArray[np.float64]:
 
 def _symlog_edges(low: float, high: float, linear_width: float, n_bars: int) -> NDArray[np.float64]:
     places = np.linspace(_symlog(low, linear_width), _symlog(high, linear_width), n_bars + 1)
-    edges = np.sign(places) * linear_width * np.where(
-        np.abs(places) <= 1, np.abs(places), 10.0 ** (np.abs(places) - 1)
+    edges = (
+        np.sign(places)
+        * linear_width
+        * np.where(np.abs(places) <= 1, np.abs(places), 10.0 ** (np.abs(places) - 1))
     )
     edges[0], edges[-1] = low, high
     return edges

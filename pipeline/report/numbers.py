@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["count_text", "factor_text", "interval_text", "number_text", "plain", "share_text", "shape_text"]
+__all__ = ["count_text", "factor_text", "interval_text", "number_text", "plain", "shape_text", "share_text"]
 
 
 def plain(text: str, *, limit: int = 200) -> str:
@@ -29,7 +29,7 @@ def plain(text: str, *, limit: int = 200) -> str:
 
 
 def number_text(value: float, *, digits: int = 4) -> str:
-    """Return `value` with `digits` significant digits, exponent form outside 1e-3 to 1e6.
+    """Return `value` with `digits` significant digits, exponent form outside 1e-3 to 1e6, ``"-"`` for NaN.
 
     Examples
     --------
@@ -37,7 +37,7 @@ def number_text(value: float, *, digits: int = 4) -> str:
     ('1235', '1.234e-5', '2')
     """
     if not math.isfinite(value):
-        return str(value)
+        return "-" if math.isnan(value) else str(value)
     if value == 0:
         return "0"
     if 1e-3 <= abs(value) < 1e6:
@@ -87,6 +87,8 @@ def interval_text(lo: float, hi: float) -> str:
 
     The text's interval contains the numbers' interval: the ends are rounded outwards.
     """
+    if math.isnan(lo) or math.isnan(hi):
+        return "-"
     if lo == hi:
         return f"[{number_text(lo, digits=6)}]"
     digits = 4

@@ -7,9 +7,10 @@ labels touch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .canvas import COLOURS, decade_ticks, draw_png, legible, tick_text
 from .contents import PointReport, ReportData
@@ -44,7 +45,8 @@ def overview_png(report: ReportData) -> bytes:
     height_in = HEAD_IN + foot_in + sum(panels_in) + GAP_IN * (len(panels_in) - 1)
 
     def paint(figure: Figure) -> None:
-        figure.text(0.012, 1 - 0.12 / height_in, legible(report.title, limit=90), va="top", fontsize=11, fontweight="bold")
+        head = legible(report.title, limit=90)
+        figure.text(0.012, 1 - 0.12 / height_in, head, va="top", fontsize=11, fontweight="bold")
         top_in, all_axes = height_in - HEAD_IN, []
         for panel_in in panels_in:
             bottom_in = top_in - panel_in
@@ -86,15 +88,15 @@ def _paint_scales(axes: Axes, points: Sequence[PointReport], *, q_text: str) -> 
     largest = np.array([max(point.factors) for point in points])
 
     axes.vlines(places, values, maxima, color="#c9d2dc", linewidth=1.0)
-    axes.plot(places, maxima, linestyle="none", marker="^", markersize=size, color=COLOURS["max"], label="max")
+    dots: dict[str, Any] = {"linestyle": "none", "markersize": size}
+    axes.plot(places, maxima, **dots, marker="^", color=COLOURS["max"], label="max")
     errors = np.nan_to_num(np.vstack([np.maximum(values - low, 0), np.maximum(high - values, 0)]))
     axes.errorbar(
         places,
         values,
         yerr=errors,
-        linestyle="none",
+        **dots,
         marker="o",
-        markersize=size,
         color=COLOURS["percentile"],
         elinewidth=1.2,
         label=f"{q_text} with its interval",
@@ -138,8 +140,9 @@ def _paint_residuals(axes: Axes, points: Sequence[PointReport], *, tolerance: fl
     _log_height(axes, np.append(residuals, bound if bound else np.nan))
     bottom = axes.get_ylim()[0]
     axes.vlines(places, bottom, residuals, color="#c9d2dc", linewidth=1.0)
-    axes.plot(places, residuals, linestyle="none", marker="o", markersize=3.0, color=COLOURS["after"])
-    axes.plot(none_left, [bottom] * len(none_left), linestyle="none", marker="v", markersize=3.0, color=COLOURS["after"])
+    dots: dict[str, Any] = {"linestyle": "none", "markersize": 3.0, "color": COLOURS["after"]}
+    axes.plot(places, residuals, marker="o", **dots)
+    axes.plot(none_left, [bottom] * len(none_left), marker="v", **dots)
     if bound:
         axes.axhline(bound, color=COLOURS["percentile"], linestyle=(0, (5, 2)), linewidth=1.2)
         axes.annotate(
@@ -161,7 +164,7 @@ def _positive(value: float) -> float:
     return value if value > 0 else float("nan")
 
 
-def _log_height(axes: Axes, values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> None:
+def _log_height(axes: Axes, values: NDArray[np.float64]) -> None:
     from matplotlib.ticker import NullLocator
 
     finite = values[np.isfinite(values)]

@@ -22,6 +22,7 @@ from .verdict import key_figures, summary, verdict
 
 __all__ = ["Section", "page_chunks", "section", "settings_rows"]
 
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
     """What the page says of one point, below the table."""

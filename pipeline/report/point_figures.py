@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..sketch import Sketch
-from .bars import Mark, paint_bars, paint_legend, paint_marks, paint_nothing
+from .bars import LABEL_PLACE, Mark, paint_bars, paint_legend, paint_marks, paint_nothing
 from .canvas import COLOURS, draw_png, legible, tick_text
 from .contents import PointReport
 from .histogram import histogram, share_above
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["PointFigure", "point_figures"]
 
 WIDTH_IN, HEIGHT_IN = 4.4, 4.4
+UPPER, LOWER = (0.185, 0.575, 0.79, 0.245), (0.185, 0.1, 0.79, 0.245)
+
+Paint = Callable[["Axes", "Axes", PointReport], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,77 +52,74 @@ def point_figures(point: PointReport, *, nonzero: bool) -> Iterator[PointFigure]
     nonzero : bool
         Whether the percentile is of the non-zero activations only.
     """
-    yield _figure("activations", _paint_activations, point, nonzero, _activations_alt(point, nonzero))
+    yield PointFigure(
+        kind="activations",
+        png=_png(point, "activations", _paint_activations),
+        caption="Activations, original and normalised",
+        alt=_activations_alt(point, nonzero),
+    )
     if point.weights_before is not None:
-        yield _figure("weights", _paint_weights, point, nonzero, _weights_alt(point))
+        yield PointFigure(
+            kind="weights",
+            png=_png(point, "weights", _paint_weights),
+            caption="Weights, original and normalised",
+            alt=_weights_alt(point),
+        )
     if point.before.maxima.n:
-        yield _figure("maxima", _paint_maxima, point, nonzero, _maxima_alt(point))
+        yield PointFigure(
+            kind="maxima",
+            png=_png(point, "largest activation of each sample", _paint_maxima),
+            caption="Largest activation of each sample",
+            alt=_maxima_alt(point),
+        )
 
 
-_CAPTIONS = {
-    "activations": "Activations, original and normalised",
-    "weights": "Weights, original and normalised",
-    "maxima": "Largest activation of each sample",
-}
-
-
-def _figure(
-    kind: str, paint: Callable[[Axes, Axes, PointReport, bool], None], point: PointReport, nonzero: bool, alt: str
-) -> PointFigure:
+def _png(point: PointReport, what: str, paint: Paint) -> bytes:
     def both(figure: Figure) -> None:
-        name = legible(point.name, limit=36)
-        figure.text(0.015, 0.985, f"{name}: {kind}", va="top", fontsize=10, fontweight="bold")
-        upper = figure.add_axes((0.185, 0.575, 0.79, 0.245))
-        lower = figure.add_axes((0.185, 0.1, 0.79, 0.245))
-        paint(upper, lower, point, nonzero)
+        figure.text(0.015, 0.985, legible(point.name, limit=48), va="top", fontsize=10, fontweight="bold")
+        figure.text(0.015, 0.94, what, va="top", fontsize=9, color=COLOURS["soft"])
+        paint(figure.add_axes(UPPER), figure.add_axes(LOWER), point)
 
-    return PointFigure(kind=kind, png=draw_png(WIDTH_IN, HEIGHT_IN, both), caption=_CAPTIONS[kind], alt=alt)
+    return draw_png(WIDTH_IN, HEIGHT_IN, both)
 
 
-def percentile_name(q: float | None, *, nonzero: bool) -> str:
-    """Return ``"p99.9 of non-zero values"``, for legends and column heads."""
-    which = "percentile" if q is None else f"p{q:g}"
-    return f"{which} of {'non-zero' if nonzero else 'all'} values"
-
-
-def _paint_activations(upper: Axes, lower: Axes, point: PointReport, nonzero: bool) -> None:
-    _paint_sketch(upper, point.before.layer, "original", colour="before", unit="activation")
-    short = "percentile" if point.q is None else f"p{point.q:g}"
-    is_factor = len(point.factors) == 1 and _close(point.factors[0], point.percentile.value)
+def _paint_activations(upper: Axes, lower: Axes, point: PointReport) -> None:
+    layer, percentile = point.before.layer, point.percentile
+    which = "percentile" if point.q is None else f"p{point.q:g}"
+    factor = point.factors[0] if len(point.factors) == 1 else None
+    is_factor = factor is not None and abs(factor - percentile.value) <= 1e-3 * factor
     marks = [
         Mark(
-            value=point.percentile.value,
-            label=f"{short}{' = factor' if is_factor else ''} {number_text(point.percentile.value)}",
+            value=percentile.value,
+            label=f"{which}{' = factor' if is_factor else ''} {number_text(percentile.value)}",
             kind="percentile",
-            band=(point.percentile.lo, point.percentile.hi),
-        ),
-        Mark(value=point.before.layer.maximum, label=f"max {number_text(point.before.layer.maximum)}", kind="max"),
+            band=(percentile.lo, percentile.hi),
+        )
     ]
-    if len(point.factors) == 1 and not is_factor:
-        marks.append(Mark(value=point.factors[0], label=f"factor {number_text(point.factors[0])}", kind="factor"))
-    _finish(upper, point.before.layer, marks if point.before.layer.n > point.before.layer.n_zeros else [])
+    if layer.n:
+        marks.append(Mark(value=layer.maximum, label=f"max {number_text(layer.maximum)}", kind="max"))
+    if factor is not None and not is_factor:
+        marks.append(Mark(value=factor, label=f"factor {number_text(factor)}", kind="factor"))
+    _paint(upper, layer, "original", marks=marks, colour="before", unit="activation")
     _paint_activations_after(lower, point)
 
 
 def _paint_activations_after(axes: Axes, point: PointReport) -> None:
-    unit = "activation / factor"
     if point.after is not None:
         sketch, divisor, title = point.after.layer, 1.0, "normalised, measured"
     elif len(point.factors) == 1:
-        sketch, divisor, title = point.before.layer, point.factors[0], "normalised, computed: original / factor"
+        sketch, divisor, title = point.before.layer, point.factors[0], "normalised, computed"
     else:
         paint_nothing(axes, "normalised", "not measured (one factor per channel)")
         return
-    _paint_sketch(axes, sketch, title, colour="after", unit=unit, divisor=divisor)
-    largest = sketch.maximum / divisor
-    marks = [
-        Mark(value=1.0, label="one (threshold)", kind="factor"),
-        Mark(value=largest, label=f"max {number_text(largest)}", kind="max"),
-    ]
-    _finish(axes, sketch, marks if sketch.n > sketch.n_zeros else [], title=title)
+    marks = [Mark(value=1.0, label="one (threshold)", kind="factor")]
+    if sketch.n:
+        largest = sketch.maximum / divisor
+        marks.append(Mark(value=largest, label=f"max {number_text(largest)}", kind="max"))
+    _paint(axes, sketch, title, marks=marks, colour="after", unit="activation / factor", divisor=divisor)
 
 
-def _paint_weights(upper: Axes, lower: Axes, point: PointReport, nonzero: bool) -> None:
+def _paint_weights(upper: Axes, lower: Axes, point: PointReport) -> None:
     for axes, sketch, title, colour in (
         (upper, point.weights_before, "original", "before"),
         (lower, point.weights_after, "normalised", "after"),
@@ -127,22 +127,21 @@ def _paint_weights(upper: Axes, lower: Axes, point: PointReport, nonzero: bool) 
         if sketch is None or not sketch.n:
             paint_nothing(axes, title, "no weights given")
             continue
-        _paint_sketch(axes, sketch, title, colour=colour, unit="weight", noun="weights")
         marks = [
             Mark(value=sketch.minimum, label=f"min {number_text(sketch.minimum)}", kind="max"),
             Mark(value=sketch.maximum, label=f"max {number_text(sketch.maximum)}", kind="max"),
         ]
-        _finish(axes, sketch, marks, title=title, noun="weights")
+        _paint(axes, sketch, title, marks=marks, colour=colour, unit="weight", noun="weights")
 
 
-def _paint_maxima(upper: Axes, lower: Axes, point: PointReport, nonzero: bool) -> None:
+def _paint_maxima(upper: Axes, lower: Axes, point: PointReport) -> None:
     maxima = point.before.maxima
-    _paint_sketch(upper, maxima, "original", colour="before", unit="largest activation", noun="samples")
     marks = [Mark(value=maxima.maximum, label=f"max {number_text(maxima.maximum)}", kind="max")]
     if len(point.factors) == 1:
-        factor = Mark(value=point.factors[0], label=f"factor {number_text(point.factors[0])}", kind="factor")
-        marks.insert(0, factor)
-    _finish(upper, maxima, marks, noun="samples")
+        marks.insert(
+            0, Mark(value=point.factors[0], label=f"factor {number_text(point.factors[0])}", kind="factor")
+        )
+    _paint(upper, maxima, "original", marks=marks, colour="before", unit="largest activation", noun="samples")
     if len(point.factors) > 1:
         paint_nothing(lower, "samples that exceed the factor", "not drawn (one factor per channel)")
         return
@@ -151,54 +150,55 @@ def _paint_maxima(upper: Axes, lower: Axes, point: PointReport, nonzero: bool) -
 
 def _paint_exceedance(axes: Axes, maxima: Sketch, *, factor: float) -> None:
     places, shares = share_above(maxima)
-    above = float(np.interp(factor, places, shares)) if len(places) else 0.0
-    above = above if factor <= maxima.maximum else 0.0
+    above = float(np.interp(factor, places, shares)) if factor <= maxima.maximum else 0.0
     # All samples are at or above the least, and none above the largest.
-    stairs_x = np.concatenate([[min(0.0, maxima.minimum)], places, [maxima.maximum, maxima.maximum]]) / factor
+    stairs_x = np.concatenate([[min(0.0, maxima.minimum)], places, [maxima.maximum] * 2]) / factor
     stairs_y = np.concatenate([[1.0], shares, [shares[-1], 0.0]])
     axes.plot(stairs_x, stairs_y, color=COLOURS["after"], linewidth=1.8, drawstyle="steps-pre")
     axes.set_ylim(0.0, 1.04)
     axes.xaxis.set_major_formatter(tick_text)
     axes.set_xlabel("x = largest activation / factor")
     axes.set_ylabel("share of samples\nat or above x", fontsize=8)
-    axes.yaxis.set_label_coords(-0.15, 0.5)
+    axes.yaxis.set_label_coords(LABEL_PLACE, 0.5)
     axes.grid(color=COLOURS["grid"], linewidth=0.6)
     left, right = min(0.0, maxima.minimum / factor), max(1.0, maxima.maximum / factor)
     axes.set_xlim(left - (right - left) * 0.015, right + (right - left) * 0.03)
-    paint_marks(axes, [Mark(value=1.0, label=f"one: {share_text(above)} of samples exceed it", kind="factor")])
+    label = f"one (threshold): {share_text(above)} of samples reach it"
+    paint_marks(axes, [Mark(value=1.0, label=label, kind="factor")])
     paint_legend(axes, "samples that exceed the factor")
 
 
-def _paint_sketch(
-    axes: Axes, sketch: Sketch, title: str, *, colour: str, unit: str, divisor: float = 1.0, noun: str = "values"
+def _paint(
+    axes: Axes,
+    sketch: Sketch,
+    title: str,
+    *,
+    marks: list[Mark],
+    colour: str,
+    unit: str,
+    divisor: float = 1.0,
+    noun: str = "values",
 ) -> None:
     if not sketch.n:
         paint_nothing(axes, title, f"no {noun} recorded")
         return
     paint_bars(axes, histogram(sketch, divisor=divisor), colour=COLOURS[colour], unit=unit, share_of=noun)
-
-
-def _finish(
-    axes: Axes, sketch: Sketch, marks: list[Mark], *, title: str = "original", noun: str = "values"
-) -> None:
-    if not sketch.n:
-        return
-    paint_marks(axes, marks)
+    paint_marks(axes, marks if sketch.n > sketch.n_zeros else [])
     paint_legend(axes, f"{title}: {count_text(sketch.n)} {noun}")
 
 
-def _close(a: float, b: float) -> bool:
-    return abs(a - b) <= 1e-3 * max(abs(a), abs(b))
-
-
 def _activations_alt(point: PointReport, nonzero: bool) -> str:
-    sketch, percentile = point.before.layer, point.percentile
+    sketch = point.before.layer
+    if not sketch.n:
+        return f"No activations of {point.name} were recorded."
+    which = "percentile" if point.q is None else f"p{point.q:g}"
     text = (
-        f"Histogram of the {sketch.n} activations of {point.name}: {share_text(sketch.sparsity)} zeros, "
-        f"{percentile_name(point.q, nonzero=nonzero)} {number_text(percentile.value)}, "
+        f"Histogram of the {sketch.n} activations of {point.name}: "
+        f"{share_text(sketch.n_zeros / sketch.n)} zeros, "
+        f"{which} of {'non-zero' if nonzero else 'all'} values {number_text(point.percentile.value)}, "
         f"maximum {number_text(sketch.maximum)}, factor {factor_text(point.factors)}."
     )
-    if point.after is None:
+    if point.after is None or not point.after.layer.n:
         return text
     return f"{text} Below, of the normalised network: maximum {number_text(point.after.layer.maximum)}."
 
@@ -215,6 +215,7 @@ def _weights_alt(point: PointReport) -> str:
 def _maxima_alt(point: PointReport) -> str:
     maxima = point.before.maxima
     return (
-        f"Histogram of the largest activation of each of {maxima.n} samples at {point.name}, from "
-        f"{number_text(maxima.minimum)} to {number_text(maxima.maximum)}, and the share of samples above the factor."
+        f"Histogram of the largest activation of each of {maxima.n} samples at {point.name}, "
+        f"from {number_text(maxima.minimum)} to {number_text(maxima.maximum)}; "
+        "below, the share of samples above the factor."
     )

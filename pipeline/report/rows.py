@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from .contents import PointReport, ReportData
@@ -60,7 +61,9 @@ def table_row(number: int, point: PointReport) -> Row:
         zeros=share_text(layer.n_zeros / layer.n if layer.n else None),
         maximum=number_text(layer.maximum) if layer.n else "-",
         # As many digits as the interval gives reason to, about.
-        percentile=number_text(percentile.value, digits=8 if point.is_exact else 5),
+        percentile=""
+        if math.isnan(percentile.value)
+        else number_text(percentile.value, digits=8 if point.is_exact else 5),
         interval="exact" if point.is_exact else interval_text(percentile.lo, percentile.hi),
         factor=factor_text(point.factors),
         pinned="pinned" if point.is_pinned else "",

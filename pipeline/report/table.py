@@ -53,7 +53,9 @@ def layer_table(report: ReportData, *, width: int | None = None) -> Table:
         if head == "layer":
             table.add_column(Text(head), overflow="fold", max_width=WIDEST_NAME)
         else:
-            table.add_column(Text(head), justify="left" if head.endswith("[lo,hi]") else "right", no_wrap=True)
+            table.add_column(
+                Text(head), justify="left" if head.endswith("[lo,hi]") else "right", no_wrap=True
+            )
     for cells in zip(*columns.values(), strict=True):
         # Text, not str: a name like "[red]" is no markup.
         table.add_row(*map(Text, cells))
@@ -83,7 +85,7 @@ def _all_columns(report: ReportData, rows: list[Row], *, between: str) -> dict[s
         "zeros": [row.zeros for row in rows],
         "max": [row.maximum for row in rows],
         f"{percentile_head(report)}{between}[lo,hi]": [
-            f"{row.percentile}{between}{row.interval.replace(', ', ',')}" for row in rows
+            f"{row.percentile}{between}{row.interval.replace(', ', ',')}".strip() for row in rows
         ],
         "factor": [row.factor.replace("..", ".." if between == " " else "..\n") for row in rows],
     }

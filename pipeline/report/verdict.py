@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .contents import PointReport, ReportData
-from .numbers import count_text, number_text, plain, share_text
+from .numbers import count_text, number_text, plain
 
 __all__ = ["Verdict", "key_figures", "percentile_name", "summary", "verdict"]
 
@@ -40,13 +40,14 @@ def summary(report: ReportData) -> str:
     """Return the paragraph that says what was done."""
     n_values = sum(point.n_values for point in report.points)
     text = (
-        f"The activations of {_number_of(len(report.points), 'layer')} of {plain(report.model_name)} were recorded over "
-        f"{_number_of(report.n_samples, 'sample')} ({count_text(n_values)} values) and counted as they streamed by. "
+        f"The activations of {_number_of(len(report.points), 'layer')} of {plain(report.model_name)} "
+        f"were recorded over {_number_of(report.n_samples, 'sample')} ({count_text(n_values)} values) and "
+        "counted as they streamed by. "
     )
     if report.certificate is None:
         return text + (
-            f"From the counts came, for each layer, the {percentile_name(report)} with an interval that is certain "
-            "to contain the exact one, and the factor that the layer would be divided by."
+            f"From the counts came, for each layer, the {percentile_name(report)} with an interval that is "
+            "certain to contain the exact one, and the factor that the layer would be divided by."
         )
     return text + (
         f"The weights and biases were rescaled so that each layer's activations are divided by a factor, the "
@@ -62,14 +63,19 @@ def verdict(report: ReportData) -> Verdict:
         return Verdict(
             kind="unchecked",
             headline="No certificate",
-            sentence="This report shows statistics and factors only: no normalised network was compared with the original.",
+            sentence="This report shows statistics and factors only: no normalised network was compared with "
+            "the original.",
         )
     worst = _worst(report)
     tolerance = certificate.get("tolerance")
     bound = "" if tolerance is None else f" (tolerance {number_text(float(tolerance))})"
-    deviation = "" if worst is None else (
-        f"The largest deviation of any activation, relative to its layer's factor, was "
-        f"{number_text(worst.residual or 0.0, digits=2)} at {plain(worst.name)}{bound}. "
+    deviation = (
+        ""
+        if worst is None
+        else (
+            f"The largest deviation of any activation, relative to its layer's factor, was "
+            f"{number_text(worst.residual or 0.0, digits=2)} at {plain(worst.name)}{bound}. "
+        )
     )
     if report.passed:
         return Verdict(
@@ -80,7 +86,8 @@ def verdict(report: ReportData) -> Verdict:
     return Verdict(
         kind="failed",
         headline="Certificate FAILED",
-        sentence=f"{deviation}{_reasons(certificate)}Do not use the normalised network before this is understood.",
+        sentence=f"{deviation}{_reasons(certificate)}"
+        "Do not use the normalised network before this is understood.",
     )
 
 

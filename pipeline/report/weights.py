@@ -45,12 +45,18 @@ def weight_sketch(arrays: Iterable[NDArray[Any]], spec: SketchSpec | None = None
     >>> sketch.n, sketch.minimum, sketch.maximum
     (2, -0.25, 0.5)
     """
-    sketch = Sketch.empty(spec or SketchSpec())
+    spec = spec or SketchSpec()
+    sketch = Sketch(spec.bits, on_nonfinite=spec.on_nonfinite)
     for array in arrays:
         # bfloat16 has kind "V" to numpy, so the question is whether it casts, not what it is called.
         if array.dtype.kind in "cOSUMm" or not np.can_cast(array.dtype, np.float64, casting="unsafe"):
-            raise InputError(f"weights must be real numbers, got an array of {array.dtype}", dtype=str(array.dtype))
+            raise InputError(
+                f"weights must be real numbers, got an array of {array.dtype}", dtype=str(array.dtype)
+            )
         flat = array.reshape(-1)
         for start in range(0, flat.size, VALUES_AT_A_TIME):
-            sketch.update(flat[start : start + VALUES_AT_A_TIME].astype(np.float32, copy=False))
+            # What float32 cannot hold becomes infinite, which the sketch refuses with its own words.
+            with np.errstate(over="ignore"):
+                values = flat[start : start + VALUES_AT_A_TIME].astype(np.float32, copy=False)
+            sketch.update(values)
     return sketch

@@ -33,6 +33,8 @@ PAGE = "index.html"
 FIGURES = "figures"
 OVERVIEW = "overview.png"
 STAGE_PREFIX = ".report-"
+# What a killed process left; no report takes an hour, so that this is nobody's who still works.
+STAGE_LEFT_S = 3600
 # What we may remove from the figures folder: our own names, never a file that someone put there.
 OUR_FIGURE = re.compile(r"\d{3,}-[A-Za-z0-9._-]+-(activations|weights|maxima)\.png")
 
@@ -79,8 +81,8 @@ def write_report(
             paths = _publish(stage, folder, names)
     except OSError as error:
         raise StorageError(
-            f"cannot write the report to {str(folder)!r}: {error.strerror or error}; an older report there is as it was. "
-            "Free space or choose another folder",
+            f"cannot write the report to {str(folder)!r}: {error.strerror or error}; an older report "
+            "there is as it was. Free space or choose another folder",
             folder=str(folder),
         ) from error
     nbytes = sum(path.stat().st_size for path in paths)
@@ -104,6 +106,9 @@ def figure_name(number: int, point_name: str, kind: str) -> str:
 @contextmanager
 def _stage(folder: Path) -> Iterator[Path]:
     """Give an empty folder inside `folder`, so that renames out of it never cross a file system."""
+    for left in folder.glob(f"{STAGE_PREFIX}*"):
+        if time.time() - left.stat().st_mtime > STAGE_LEFT_S:
+            shutil.rmtree(left, ignore_errors=True)
     stage = Path(tempfile.mkdtemp(prefix=STAGE_PREFIX, dir=folder))
     try:
         yield stage
