@@ -1,4 +1,62 @@
-"""Compute, sketch and normalise the activations of Keras networks, out of core."""
+"""Compute, sketch and normalise the activations of Keras networks, out of core.
+
+The calls are :func:`run`, :func:`plan` and :func:`open_run`; each name is loaded when it is used, so that
+asking an existing run never imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "pipeline":
-    raise ImportError("import actisketch.pipeline, not pipeline: `pip install -e .`, then use the installed name")
+    raise ImportError(
+        "import actisketch.pipeline, not pipeline: `pip install -e .`, then use the installed name"
+    )
+
+if TYPE_CHECKING:
+    from .api import plan as plan
+    from .api import run as run
+    from .factors import Factors as Factors
+    from .graph import read_graph as read_graph
+    from .normalizer import certify as certify
+    from .normalizer import normalize_model as normalize_model
+    from .planning import Plan as Plan
+    from .results import Run as Run
+    from .results import open_run as open_run
+    from .sketch import PointSketch as PointSketch
+    from .sketch import Sketch as Sketch
+    from .sketch import SketchSpec as SketchSpec
+    from .sources import DataSpec as DataSpec
+    from .sources import as_source as as_source
+    from .sources import open_source as open_source
+
+_HOMES = {
+    "DataSpec": "sources",
+    "Factors": "factors",
+    "Plan": "planning",
+    "PointSketch": "sketch",
+    "Run": "results",
+    "Sketch": "sketch",
+    "SketchSpec": "sketch",
+    "as_source": "sources",
+    "certify": "normalizer",
+    "normalize_model": "normalizer",
+    "open_run": "results",
+    "open_source": "sources",
+    "plan": "api",
+    "read_graph": "graph",
+    "run": "api",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,1 +1,73 @@
 """The command line: argv to frozen settings to one call to text or JSON."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+
+import click
+
+from .session import Session, run_command
+
+__all__ = ["main"]
+
+# Verbs by the module that defines them; a module is loaded when its verb is called, so that
+# `percentiles` never pays for what `run` needs.
+_VERBS = {
+    "demo": "work",
+    "init": "work",
+    "plan": "work",
+    "run": "work",
+    "status": "ask",
+    "percentiles": "ask",
+    "factors": "ask",
+    "normalize": "work",
+    "report": "work",
+    "verify": "ask",
+    "export": "ask",
+}
+
+
+class _Verbs(click.Group):
+    """Verbs in the order of the work, loaded when called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _VERBS:
+            return None
+        if _VERBS[cmd_name] == "work":
+            from . import work as module
+        else:
+            from . import ask as module  # type: ignore[no-redef]  # the same role, another module
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+
+@click.group(
+    cls=_Verbs,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 done, 2 wrong input, 3 another model, data or settings than the cache's, 4 damaged files, "
+    "5 over a memory or disk limit, 6 in use by another process, 7 disk or object store refused, 8 certificate failed, "
+    "9 blocks are missing, 130 interrupted (run again to resume).",
+)
+@click.option("--quiet", is_flag=True, help="No progress, only results and errors.")
+@click.version_option(importlib.metadata.version("actisketch"), prog_name="actisketch")
+@click.pass_context
+def _group(context: click.Context, quiet: bool) -> None:
+    """Activation statistics of Keras networks, out of core; scale factors; certified normalisation.
+
+    \b
+    Start here:
+      actisketch demo              the whole flow on shipped data
+      actisketch init job.toml     a commented job file for your own network
+      actisketch plan job.toml     what it would take
+      actisketch run job.toml      run it; run it again to resume
+    """
+    context.obj = Session(quiet=quiet)
+
+
+def main() -> None:
+    """Run the command line of this process and exit."""
+    sys.exit(run_command(_group))

@@ -1,1 +1,35 @@
-"""The handwritten digits and the small trained network that the demo runs on."""
+"""The handwritten digits and the small trained network that the demo runs on.
+
+The files and their licence: ``train_digits.py``, which made them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..settings import JobSettings, validate_job
+
+__all__ = ["GREY_LEVELS", "demo_settings"]
+
+GREY_LEVELS = 16.0
+"""Pixel values of the digits run from 0 to 16."""
+
+
+def demo_settings(output: str | Path) -> JobSettings:
+    """Return the job of the demo, with its results in ``output``."""
+    folder = Path(__file__).parent
+    return validate_job(
+        {
+            "output": str(Path(output).absolute()),
+            "model": {"path": str(folder / "digits.keras")},
+            "data": {
+                "path": str(folder / "digits.npz"),
+                "divide_by": GREY_LEVELS,
+                "inputs": "x",
+                "labels": "y",
+            },
+            # Small blocks, so that there is something to see of blocks and resume.
+            "record": {"batch_size": 64, "block_samples": 256},
+        },
+        origin="the demo",
+    )

@@ -60,7 +60,9 @@ def build() -> Any:
 def main() -> None:
     """Train, measure on the held-out digits, write ``digits.npz`` and ``digits.keras``."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path(__file__).parent, help="where to write the two files")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(__file__).parent, help="where to write the two files"
+    )
     parser.add_argument("--epochs", type=int, default=60)
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -81,7 +83,7 @@ def main() -> None:
     model.compile(loss="sparse_categorical_crossentropy", metrics=["accuracy"])
     model.save(arguments.folder / "digits.keras")
     np.savez_compressed(arguments.folder / "digits.npz", x=images, y=labels, test_indices=np.sort(test))
-    print(f"test accuracy {accuracy:.4f} on {N_TEST} held-out digits")  # noqa: T201
+    print(f"test accuracy {accuracy:.4f} on {N_TEST} held-out digits")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,62 @@
+"""From the settings of a run to its cache, and from the cache to its factors: what running and asking share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..storage import Cache
+from ..storage.errors import InputError
+from .factors import Factors, compute_factors
+from .folder import RunFolder
+from .reduce import ExactSource
+from .settings import JobSettings
+from .sketch import PointSketch
+
+__all__ = ["cache_url", "existing_cache", "factors_of", "open_cache"]
+
+
+def cache_url(settings: JobSettings, folder: RunFolder) -> str:
+    """Return where the cache of a job lies."""
+    return settings.cache.url or str(folder.cache_path)
+
+
+def open_cache(settings: JobSettings, folder: RunFolder) -> Cache:
+    """Return the cache of a job, open for reading.
+
+    Raises
+    ------
+    InputError
+        If there is none.
+    """
+    return Cache.open(cache_url(settings, folder), storage_options=settings.cache.storage_options)
+
+
+def existing_cache(settings: JobSettings, folder: RunFolder) -> Cache | None:
+    """Return the cache of a job if there is one, open for reading."""
+    try:
+        return open_cache(settings, folder)
+    except InputError as error:
+        if "place" not in error.facts:  # anything but "there is no cache at"
+            raise
+        return None
+
+
+def factors_of(
+    cache: Cache, sketches: Mapping[str, PointSketch], settings: JobSettings, *, accept_rounding: bool = False
+) -> Factors:
+    """Return the factors that the settings ask for; from sketches, or refined from the cache."""
+    exact = None
+    if settings.factors.exact:
+        source = ExactSource(cache, sketches, accept_rounding)
+
+        def exact(point: str, q: float, nonzero: bool) -> float:
+            return source.percentiles(point, [q], nonzero=nonzero)[0]
+
+    return compute_factors(
+        cache.spec.points,
+        sketches,
+        settings.factors,
+        input_factor=settings.normalize.input_factor,
+        model=cache.spec.identity.get("model", {}),
+        exact=exact,
+    )

@@ -1,0 +1,204 @@
+"""Verbs that ask an existing run: status, percentiles, factors, export, verify. No model, no data, no TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...storage.errors import FormatError, InputError
+from ..folder import replacing, write_json
+from ..results import open_run
+from .options import json_option, run_argument
+from .session import Session
+from .show import factor_table, percentile_table, status_lines, verify_lines
+
+__all__ = ["export", "factors", "percentiles", "status", "verify"]
+
+_ACCEPT_ROUNDING = click.option(
+    "--accept-rounding", is_flag=True, help="With --exact: answer from float16 storage too."
+)
+_NONZERO = click.option(
+    "--nonzero/--all-values", default=None, help="Over activations that are not zero (default), or over all."
+)
+
+
+@click.command()
+@run_argument
+@json_option
+@click.pass_obj
+def status(session: Session, run: Path, as_json: bool) -> None:
+    """Say how far RUN is and what is in it."""
+    found = open_run(run).status()
+    if as_json:
+        session.print_json({**dataclasses.asdict(found), "is_complete": found.is_complete})
+        return
+    for line in status_lines(found):
+        session.print(line)
+
+
+@click.command()
+@run_argument
+@click.option("-q", "qs", type=float, multiple=True, default=(50.0, 99.0, 99.9, 100.0), show_default=True)
+@click.option("--point", "points", multiple=True, help="Only this point; may be given several times.")
+@click.option(
+    "--exact", is_flag=True, help="From the cached activations, in one pass, instead of the sketches."
+)
+@click.option("--per-channel", is_flag=True, help="A row for each channel.")
+@_NONZERO
+@_ACCEPT_ROUNDING
+@json_option
+@click.pass_obj
+def percentiles(
+    session: Session,
+    run: Path,
+    qs: tuple[float, ...],
+    points: tuple[str, ...],
+    exact: bool,
+    per_channel: bool,
+    nonzero: bool | None,
+    accept_rounding: bool,
+    as_json: bool,
+) -> None:
+    """Answer any percentile of any layer of RUN, with the interval that is certain to contain it.
+
+    \b
+    Example:
+      actisketch percentiles runs/vgg -q 99.9 -q 99.99
+      actisketch percentiles runs/vgg -q 99.9 --point conv1 --exact
+    """
+    chosen = open_run(run)
+    rows = chosen.percentiles(
+        qs,
+        points=points or None,
+        nonzero=chosen.settings.factors.nonzero if nonzero is None else nonzero,
+        exact=exact,
+        per_channel=per_channel,
+        accept_rounding=accept_rounding,
+    )
+    if as_json:
+        session.print_json([dataclasses.asdict(row) for row in rows])
+    else:
+        percentile_table(session, rows)
+
+
+@click.command()
+@run_argument
+@click.option("--percentile", type=float, metavar="X", help="In percent; 100 is the maximum.")
+@click.option("--schedule", type=float, metavar="X", help="Percent points taken off per layer.")
+@click.option("--exact", is_flag=True, default=None, help="Refine to the exact percentiles from the cache.")
+@click.option("--per-channel", is_flag=True, default=None, help="A factor for each channel.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="Also write them to this file, for `normalize`."
+)
+@_NONZERO
+@_ACCEPT_ROUNDING
+@json_option
+@click.pass_obj
+def factors(
+    session: Session, run: Path, output: Path | None, accept_rounding: bool, as_json: bool, **flags: Any
+) -> None:
+    """Scale factors for another percentile or schedule, in milliseconds: no model, no data.
+
+    \b
+    Example:
+      actisketch factors runs/vgg --percentile 99
+      actisketch factors runs/vgg --percentile 100 --output max.json
+    """
+    chosen = open_run(run)
+    started = time.perf_counter()
+    changes = {key: value for key, value in flags.items() if value is not None}
+    found = chosen.factors(accept_rounding=accept_rounding, **changes)
+    elapsed_s = time.perf_counter() - started
+    if output is not None:
+        write_json(output, found.to_dict())
+    if as_json:
+        session.print_json(found.to_dict())
+    else:
+        factor_table(session, found)
+        session.print(f"{len(found.points)} factors in {elapsed_s * 1e3:.0f} ms")
+        if output is not None:
+            session.print(f"wrote {output}")
+
+
+@click.command()
+@run_argument
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["json", "csv", "toolbox"]),
+    default="json",
+    show_default=True,
+    help="toolbox: SNN toolbox's {percentile}.json.",
+)
+@click.option(
+    "--output", type=click.Path(path_type=Path), help="File; a folder for toolbox; default: standard output."
+)
+@click.pass_obj
+def export(session: Session, run: Path, kind: str, output: Path | None) -> None:
+    """Give statistics and factors of RUN to other programs.
+
+    \b
+    Example:
+      actisketch export runs/vgg --format csv --output vgg.csv
+      actisketch export runs/vgg --format toolbox --output log/   (writes log/99.9.json)
+    """
+    chosen = open_run(run)
+    text = chosen.export(kind)
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    if output.is_dir():
+        name = f"{chosen.settings.factors.percentile:g}.json" if kind == "toolbox" else f"statistics.{kind}"
+        output = output / name
+    elif not output.parent.is_dir():
+        raise InputError(f"there is no folder {str(output.parent)!r} to write to: make it first")
+    with replacing(output) as partial:
+        partial.write_text(text, encoding="utf-8")
+    session.print(f"wrote {output}")
+
+
+@click.command()
+@run_argument
+@click.option(
+    "--repair", is_flag=True, help="Compute the damaged blocks again (needs the model and the data)."
+)
+@json_option
+@click.pass_obj
+def verify(session: Session, run: Path, repair: bool, as_json: bool) -> None:
+    """Read the whole cache of RUN and name every damaged, missing or foreign chunk.
+
+    Exit code 0: sound. 4: damaged. 9: sound, but not all blocks are recorded.
+    """
+    chosen = open_run(run)
+    if repair:
+        from ..job import repair_run
+
+        with session.job(run, resume=f"actisketch verify {run} --repair") as on_event:
+            n_repaired = repair_run(chosen, on_event=on_event)
+        session.print(f"computed {n_repaired} blocks again")
+        chosen = open_run(run)
+    report = chosen.cache.verify()
+    if as_json:
+        session.print_json(
+            {**dataclasses.asdict(report), "is_sound": report.is_sound, "is_complete": report.is_complete}
+        )
+    else:
+        for line in verify_lines(report):
+            session.print(line)
+    if not report.is_sound:
+        raise FormatError(
+            f"{len(report.damaged)} blocks of {str(run)!r} are damaged: "
+            f"`actisketch verify {run} --repair` computes them again"
+        )
+    if not report.is_complete:
+        session.err.print(
+            f"{report.n_blocks - report.n_committed} of {report.n_blocks} blocks are not recorded yet: "
+            "run the job again",
+            markup=False,
+            highlight=False,
+        )
+        click.get_current_context().exit(9)

@@ -1,0 +1,156 @@
+"""What every verb shares: two consoles, the log file, errors to exit codes, interrupts."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.handlers
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from ...storage.errors import ActisketchError, StorageError
+from ..events import Event, StageStarted
+from .progress import JobProgress
+
+__all__ = ["EXIT_INTERRUPTED", "Session", "run_command"]
+
+EXIT_INTERRUPTED = 130
+# A pipe that nobody reads any more, as after `| head`.
+EXIT_BROKEN_PIPE = 141
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@dataclass
+class Session:
+    """One call of the command line."""
+
+    quiet: bool = False
+    out: Console = field(default_factory=lambda: _console(stderr=False))
+    err: Console = field(default_factory=lambda: _console(stderr=True))
+
+    def print(self, text: str) -> None:
+        """Print a line of results, as it is."""
+        self.out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def print_json(self, tree: Any) -> None:
+        """Print JSON, whole and valid: NaN and infinities become null."""
+        click.echo(json.dumps(_finite(tree), indent=1))
+
+    @contextmanager
+    def job(self, folder: Path, *, resume: str) -> Iterator[Callable[[Event], None]]:
+        """Show progress and keep ``run.log`` while a job works; on an interrupt say how to resume.
+
+        Parameters
+        ----------
+        folder : path
+            Of the run. The log is begun with the first block, so that a refused job leaves nothing.
+        resume : str
+            The command that goes on.
+        """
+        memory = logging.handlers.MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
+        log = logging.getLogger("actisketch")
+        previous = log.level
+        log.addHandler(memory)
+        log.setLevel(logging.INFO)
+        with JobProgress(self.err, quiet=self.quiet) as progress:
+
+            def on_event(event: Event) -> None:
+                if isinstance(event, StageStarted):
+                    if memory.target is None and folder.is_dir():
+                        memory.setTarget(_log_file(folder / "run.log"))
+                    memory.flush()
+                progress(event)
+
+            try:
+                yield on_event
+            except KeyboardInterrupt:
+                log.warning("interrupted")
+                self.err.print(
+                    f"interrupted; finished blocks are kept. Resume with: {resume}",
+                    markup=False,
+                    highlight=False,
+                )
+                raise
+            except Exception as error:
+                known = isinstance(error, ActisketchError)
+                log.log(logging.ERROR, "%s: %s", type(error).__name__, error, exc_info=not known)
+                raise
+            finally:
+                log.removeHandler(memory)
+                log.setLevel(previous)
+                if memory.target is not None:
+                    memory.flush()
+                    memory.target.close()
+
+
+def _console(*, stderr: bool) -> Console:
+    # Results that go to a file or a pipe are not folded at 80 columns: a program may read them.
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else int(os.environ.get("COLUMNS", "120"))
+    return Console(stderr=stderr, width=width)
+
+
+def _log_file(path: Path) -> logging.Handler:
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(
+            f"the log {str(path)!r} cannot be written: {error.strerror}", path=str(path)
+        ) from None
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    return handler
+
+
+def _finite(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _finite(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_finite(value) for value in tree]
+    if isinstance(tree, float) and not (float("-inf") < tree < float("inf")):
+        return None
+    return tree
+
+
+def run_command(group: click.Group, arguments: list[str] | None = None) -> int:
+    """Run a command line; return its exit code. Only bugs leave a traceback.
+
+    Exit codes: 0 done; 2 input; 3 mismatch; 4 damaged files; 5 over a limit; 6 busy; 7 storage;
+    8 certificate; 9 incomplete; 130 interrupted.
+    """
+
+    def stop(signum: int, frame: object) -> None:
+        # Batch systems send SIGTERM some seconds before they kill: the same as Ctrl-C.
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        group.main(args=arguments, prog_name="actisketch", standalone_mode=False)
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.Abort:
+        return EXIT_INTERRUPTED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except ActisketchError as error:
+        click.echo(f"actisketch: {error}", err=True)
+        return error.exit_code
+    except BrokenPipeError:
+        # Python would complain once more while it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+    return 0

@@ -1,0 +1,186 @@
+"""Results as tables and lines for a person. Arithmetic is elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from ...storage import VerifyReport
+from ..factors import Factors
+from ..planning import Plan
+from ..report import layer_table
+from ..reporting import report_data
+from ..results import PercentileRow, Run, RunStatus
+from ..settings import format_bytes
+from .session import Session
+
+if TYPE_CHECKING:
+    from ..job import JobResult
+
+__all__ = ["factor_table", "percentile_table", "plan_table", "print_result", "status_lines", "verify_lines"]
+
+
+def _table(*columns: tuple[str, Any]) -> Table:
+    """Return a table without lines: it reads the same in a log file and in a terminal."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name, justify in columns:
+        table.add_column(name, justify=justify, overflow="fold")
+    return table
+
+
+def _row(table: Table, *cells: object) -> None:
+    table.add_row(*(Text(str(cell)) for cell in cells))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.6g}"
+
+
+def plan_table(session: Session, plan: Plan) -> None:
+    """Print what a job would take."""
+    table = _table(
+        ("point", "left"),
+        ("layer", "left"),
+        ("shape", "right"),
+        ("parameters", "right"),
+        ("on disk", "right"),
+    )
+    for point in plan.points:
+        shape = "x".join(map(str, point.shape)) or "1"
+        _row(table, point.name, point.layer_type, shape, f"{point.n_params:,}", format_bytes(point.nbytes))
+    session.out.print(table)
+    m = plan.memory
+    session.print("")
+    session.print(
+        f"{plan.n_samples:,} samples in {plan.n_blocks:,} blocks of {plan.block_samples:,} "
+        f"(batches of {plan.batch_size:,})"
+    )
+    disk = (
+        f"up to {format_bytes(plan.disk_nbytes)} before compression" if plan.disk_nbytes else "sketches only"
+    )
+    session.print(f"disk: {disk}, about {plan.n_files:,} files")
+    session.print(
+        f"memory: {format_bytes(m.total)} of {format_bytes(plan.memory_limit)} allowed, beyond Python and TensorFlow "
+        f"(network {format_bytes(m.model)}, batch {format_bytes(m.batch)}, blocks in flight {format_bytes(m.blocks)}, "
+        f"encoding {format_bytes(m.codec)}, sketches {format_bytes(m.sketches)})"
+    )
+
+
+def print_result(session: Session, run: Run, result: JobResult, *, as_json: bool) -> None:
+    """Print what a job found: the table per layer, accuracy, and where everything is."""
+    certificate = run.certificate()
+    if as_json:
+        tree = {
+            "output": str(run.folder.path),
+            "n_blocks": result.n_blocks,
+            "n_blocks_computed": result.n_blocks_computed,
+            "statistics": run.statistics(),
+            "factors": result.factors.to_dict(),
+            "certificate": certificate,
+        }
+        session.print_json(tree)
+        return
+    data = report_data(run)
+    session.out.print(layer_table(data))
+    session.print("")
+    if data.accuracy_before is not None and data.accuracy_after is not None:
+        session.print(
+            f"accuracy: {data.accuracy_before:.2%} before, {data.accuracy_after:.2%} after normalisation"
+        )
+    if result.certificate is not None:
+        session.print(f"certificate: {result.certificate.summary()}")
+    if result.n_blocks_computed == 0:
+        session.print(f"nothing was recomputed: all {result.n_blocks} blocks were reloaded from the cache")
+    for line in _places(run):
+        session.print(line)
+
+
+def _places(run: Run) -> Iterator[str]:
+    folder = run.folder
+    places = [
+        ("activations and sketches", run.cache.url),
+        ("statistics", folder.statistics_path),
+        ("factors", folder.factors_path),
+        ("normalised network", folder.network_path),
+        ("certificate", folder.certificate_path),
+        ("report", folder.report_path / "index.html"),
+        ("log", folder.log_path),
+    ]
+    width = max(len(what) for what, _ in places)
+    for what, place in places:
+        if isinstance(place, str) or place.exists():
+            yield f"{what:<{width}}  {place}"
+
+
+def status_lines(status: RunStatus) -> Iterator[str]:
+    """Yield the lines of ``status``."""
+    state = "complete" if status.is_complete else "not complete: run the job again to resume"
+    yield f"{status.output}: {state}"
+    yield (
+        f"blocks       {status.n_blocks_done} of {status.n_blocks} "
+        f"({status.n_samples:,} samples, {status.n_points} points)"
+    )
+    yield f"cache        {status.cache}, {format_bytes(status.cache_nbytes)}"
+    yield f"factors      {'yes' if status.has_factors else 'not yet'}"
+    passed = {None: "not yet", True: "passed", False: "FAILED"}[status.certificate_passed]
+    yield f"certificate  {passed}"
+    yield f"network      {'yes' if status.has_network else 'not yet'}"
+    yield f"report       {'yes' if status.has_report else 'not yet'}"
+
+
+def percentile_table(session: Session, rows: Sequence[PercentileRow]) -> None:
+    """Print percentiles with their intervals."""
+    per_channel = any(row.channel is not None for row in rows)
+    columns: list[tuple[str, Any]] = [
+        ("point", "left"),
+        ("q", "right"),
+        ("value", "right"),
+        ("lo", "right"),
+        ("hi", "right"),
+    ]
+    if per_channel:
+        columns.insert(1, ("channel", "right"))
+    table = _table(*columns)
+    for row in rows:
+        # Exact values are shown to the last bit: repr gives the shortest text that reads back the same.
+        show = repr if row.exact else _number
+        cells = [row.point, f"{row.q:g}", show(row.value), show(row.lo), show(row.hi)]
+        if per_channel:
+            cells.insert(1, str(row.channel))
+        _row(table, *cells)
+    session.out.print(table)
+
+
+def factor_table(session: Session, factors: Factors) -> None:
+    """Print scale factors and where they come from."""
+    table = _table(
+        ("point", "left"),
+        ("factor", "right"),
+        ("rule", "left"),
+        ("percentile", "right"),
+        ("lo", "right"),
+        ("hi", "right"),
+    )
+    for p in factors.points:
+        if isinstance(p.factor, tuple):
+            factor = f"{min(p.factor):.6g} to {max(p.factor):.6g} ({len(p.factor)} channels)"
+        else:
+            factor = f"{p.factor:.6g}"
+        q = "-" if p.percentile is None else f"{p.percentile:g}"
+        _row(table, p.name, factor, p.rule, q, _number(p.lo), _number(p.hi))
+    session.out.print(table)
+
+
+def verify_lines(report: VerifyReport) -> Iterator[str]:
+    """Yield a line for each problem, then the sum."""
+    for problem in report.problems:
+        point = f", point {problem.point!r}" if problem.point is not None else ""
+        block = f" block {problem.block.index}" if problem.block is not None else ""
+        yield f"{problem.kind}{block}{point}: {problem.key}: {problem.detail}"
+    verdict = "sound" if report.is_sound else "DAMAGED"
+    yield (
+        f"{report.n_committed} of {report.n_blocks} blocks, {format_bytes(report.nbytes)} read and checked: {verdict}"
+    )

@@ -1,0 +1,178 @@
+"""Verbs that compute: init, plan, run, demo, normalize, report."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...storage.errors import InputError
+from ..demo import demo_settings
+from ..folder import replacing
+from ..settings import JobSettings
+from .options import job_options, json_option, run_argument, settings_from
+from .session import Session
+from .show import plan_table, print_result
+from .template import JOB_TEMPLATE
+
+__all__ = ["demo", "init", "normalize", "plan", "report", "run"]
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path), default=Path("job.toml"))
+@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@click.pass_obj
+def init(session: Session, path: Path, force: bool) -> None:
+    """Write a commented job file to start from (default: job.toml).
+
+    \b
+    Example:
+      actisketch init job.toml     then edit it, then
+      actisketch plan job.toml     to see what it would take
+    """
+    if path.exists() and not force:
+        raise InputError(f"{str(path)!r} is there already: choose another name, or replace it with --force")
+    with replacing(path) as partial:
+        partial.write_text(JOB_TEMPLATE, encoding="utf-8")
+    session.print(f"wrote {path}: set model.path and data.path in it, then `actisketch plan {path}`")
+
+
+@click.command()
+@job_options
+@json_option
+@click.pass_obj
+def plan(session: Session, job: Path | None, as_json: bool, **flags: Any) -> None:
+    """Show what a job would take: layers, blocks, bytes on disk, memory. Nothing is run or written.
+
+    \b
+    Example:
+      actisketch plan job.toml
+      actisketch plan --model net.keras --data x.npz --batch-size 64
+    """
+    settings = settings_from(job, flags)
+    from ..job import plan_job
+
+    prepared = plan_job(settings)
+    if as_json:
+        session.print_json(prepared.plan.to_dict())
+    else:
+        plan_table(session, prepared.plan)
+    prepared.check_budget()
+
+
+@click.command()
+@job_options
+@json_option
+@click.pass_obj
+def run(session: Session, job: Path | None, as_json: bool, **flags: Any) -> None:
+    """Run a job, or resume one: record, sketch, factors, normalise, certify, report.
+
+    What an earlier run finished is reloaded; a killed run goes on at its last block. Flags override the
+    job file.
+
+    \b
+    Example:
+      actisketch run job.toml
+      actisketch run job.toml --percentile 100 --output runs/max
+      actisketch run --model net.keras --data x.npz --divide-by 255
+    """
+    settings = settings_from(job, flags)
+    _run(session, settings, as_json=as_json, resume=shlex.join(["actisketch", *sys.argv[1:]]))
+
+
+@click.command()
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("actisketch-demo"),
+    show_default=True,
+    help="Folder of the run.",
+)
+@json_option
+@click.pass_obj
+def demo(session: Session, output: Path, as_json: bool) -> None:
+    """Run the whole flow on 1,797 handwritten digits and a small trained network, both shipped.
+
+    Takes under a minute. A second run reloads everything and computes nothing.
+    """
+    _run(
+        session,
+        demo_settings(output),
+        as_json=as_json,
+        resume=f"actisketch demo --output {shlex.quote(str(output))}",
+    )
+
+
+def _run(session: Session, settings: JobSettings, *, as_json: bool, resume: str) -> None:
+    from ..job import run_job
+    from ..results import open_run
+
+    with session.job(Path(settings.output), resume=resume) as on_event:
+        result = run_job(settings, on_event=on_event)
+    print_result(session, open_run(settings.output), result, as_json=as_json)
+
+
+@click.command()
+@run_argument
+@click.option(
+    "--factors", type=click.Path(path_type=Path), help="Factors file to use instead of the run's own."
+)
+@click.option("--model", "model_path", help="The network, if it is no longer where it was.")
+@click.option(
+    "--data", "data_path", help="The samples for the certificate, if they are no longer where they were."
+)
+@json_option
+@click.pass_obj
+def normalize(
+    session: Session,
+    run: Path,
+    factors: Path | None,
+    model_path: str | None,
+    data_path: str | None,
+    as_json: bool,
+) -> None:
+    """Rewrite the network of RUN with its factors, and certify that its function is preserved.
+
+    Writes normalized.keras (plain Keras layers) and certificate.json into RUN.
+
+    \b
+    Example:
+      actisketch factors runs/vgg --percentile 99 --output f99.json
+      actisketch normalize runs/vgg --factors f99.json
+    """
+    from ..job import normalize_run
+    from ..results import open_run
+
+    chosen = open_run(run)
+    with session.job(run, resume=f"actisketch normalize {shlex.quote(str(run))}") as on_event:
+        certificate = normalize_run(
+            chosen, factors_path=factors, model_path=model_path, data_path=data_path, on_event=on_event
+        )
+    if as_json:
+        session.print_json(certificate.to_dict())
+    else:
+        session.print(certificate.summary())
+        session.print(f"wrote {chosen.folder.network_path} and {chosen.folder.certificate_path}")
+
+
+@click.command()
+@run_argument
+@click.option("--output", type=click.Path(path_type=Path), help="Folder of the report; default: RUN/report.")
+@click.pass_obj
+def report(session: Session, run: Path, output: Path | None) -> None:
+    """Draw the plots of RUN and the page that explains it; no model, no data.
+
+    \b
+    Example:
+      actisketch report runs/vgg     then open runs/vgg/report/index.html
+    """
+    from ..reporting import draw_report
+    from ..results import open_run
+
+    chosen = open_run(run)
+    with session.job(run, resume=f"actisketch report {shlex.quote(str(run))}") as on_event:
+        page = draw_report(chosen, output or chosen.folder.report_path, on_event=on_event)
+    session.print(f"wrote {page}")

@@ -1,0 +1,57 @@
+"""What a long job tells while it works: plain values for a progress bar, a log or a web page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["BlockDone", "Event", "OnEvent", "SamplesDone", "StageDone", "StageStarted", "ignore_event"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageStarted:
+    """A stage begins."""
+
+    stage: str
+    """``record``, ``reduce``, ``factors``, ``normalize``, ``certify`` or ``report``."""
+    n_total: int = 0
+    """Units of work in it: blocks for ``record``, samples for ``certify``; 0 when not counted."""
+    n_done: int = 0
+    """Units that an earlier run did already."""
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockDone:
+    """A block was committed to the cache."""
+
+    block: int
+    n_samples: int
+    nbytes: int
+    """Bytes of activations before compression."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplesDone:
+    """So many samples went through, since the stage began."""
+
+    n_done: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageDone:
+    """A stage is finished."""
+
+    stage: str
+    message: str
+    """One sentence for a person."""
+    reloaded: bool = False
+    """True when nothing had to be computed."""
+
+
+Event = StageStarted | BlockDone | SamplesDone | StageDone
+OnEvent = Callable[[Event], None]
+
+
+def ignore_event(event: Event) -> None:
+    """Do nothing: for callers who do not listen."""

@@ -1,0 +1,294 @@
+"""From statistics to scale factors: pure numbers, no model, no files but the JSON of the factors.
+
+The factor of a point is what its activations are divided by. It is a percentile of the recorded
+activations [1]_, over those that are not zero by default, as SNN toolbox takes it.
+
+References
+----------
+.. [1] Rueckauer et al., "Conversion of Continuous-Valued Deep Networks to Efficient Event-Driven
+   Networks for Image Classification", Front. Neurosci. 11:682 (2017).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..storage import PointSpec
+from ..storage.errors import FormatError, InputError
+from .settings import FactorSettings, OverrideSettings
+from .sketch import PointSketch
+
+__all__ = ["Factors", "PointFactor", "compute_factors", "scheduled_percentile"]
+
+FORMAT_VERSION = 1
+
+Rule = Literal["percentile", "magnitude", "pinned", "dead", "override"]
+
+ExactPercentile = Callable[[str, float, bool], float]
+"""(point, percentile, nonzero) -> the exact percentile, from the cache."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointFactor:
+    """The factor of one point and where it comes from."""
+
+    name: str
+    factor: float | tuple[float, ...]
+    """One number, or one for each channel; positive and finite, in units of the activation."""
+    rule: Rule
+    """``percentile``; ``magnitude`` (the percentile was not positive: the larger of both tails in size);
+    ``pinned`` (softmax and the like: 1); ``dead`` (nothing to scale: 1); ``override`` (fixed by the user)."""
+    percentile: float | None = None
+    """The percentile that was taken, in percent, after schedule and overrides."""
+    value: float | None = None
+    """That percentile of the point (all channels together)."""
+    lo: float | None = None
+    hi: float | None = None
+    """The certified interval: the exact order statistics lie within [lo, hi]."""
+    exact: bool = False
+    """True when the value was refined to the exact percentile."""
+    sketch: str | None = None
+    """Identity (BLAKE2b) of the sketch that was asked."""
+    n_dead_channels: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Factors:
+    """The factors of a network, in model order, with the settings that made them."""
+
+    points: tuple[PointFactor, ...]
+    nonzero: bool
+    input_factor: float = 1.0
+    model: Mapping[str, Any] = field(default_factory=dict)
+    """Fingerprint of the network that was recorded; the normaliser refuses another one."""
+
+    def by_point(self) -> dict[str, float | NDArray[np.float64]]:
+        """Return ``{point: factor}``; a factor for each channel is an array of shape (n_channels,)."""
+        return {
+            p.name: np.asarray(p.factor) if isinstance(p.factor, tuple) else p.factor for p in self.points
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {"actisketch_factors": FORMAT_VERSION, **asdict(self), "model": dict(self.model)}
+
+    def to_toolbox(self) -> dict[str, float | list[float]]:
+        """Return what SNN toolbox reads as ``{percentile}.json``: the input and each layer by name."""
+        named = {p.name: list(p.factor) if isinstance(p.factor, tuple) else p.factor for p in self.points}
+        return {"input": self.input_factor, **named}
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any]) -> Factors:
+        """Return the factors that :meth:`to_dict` wrote.
+
+        Raises
+        ------
+        FormatError
+            If it is something else, or of a newer format.
+        InputError
+            If a factor is not a positive finite number.
+        """
+        version = tree.get("actisketch_factors")
+        if not isinstance(version, int):
+            raise FormatError(
+                "this is not a factors file of actisketch: the key 'actisketch_factors' is missing"
+            )
+        if version > FORMAT_VERSION:
+            raise FormatError(
+                f"factors of format {version}, this program reads up to {FORMAT_VERSION}: update actisketch"
+            )
+        try:
+            points = tuple(_point_from_dict(point) for point in tree["points"])
+            return cls(
+                points=points,
+                nonzero=bool(tree["nonzero"]),
+                input_factor=float(tree["input_factor"]),
+                model=dict(tree["model"]),
+            )
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"a damaged factors file: {error}") from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Factors:
+        """Read a factors file.
+
+        Raises
+        ------
+        InputError
+            If there is no such file, or a factor in it is not a positive finite number.
+        FormatError
+            If it is not JSON, not a factors file, or of a newer format.
+        """
+        try:
+            tree = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"the factors {str(path)!r} cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise FormatError(f"{str(path)!r} is not JSON: {error}") from None
+        if not isinstance(tree, dict):
+            raise FormatError(f"{str(path)!r} is not a factors file of actisketch")
+        return cls.from_dict(tree)
+
+
+def _point_from_dict(tree: Mapping[str, Any]) -> PointFactor:
+    raw = tree["factor"]
+    factor = tuple(float(x) for x in raw) if isinstance(raw, list) else float(raw)
+    bad = [x for x in np.atleast_1d(factor).tolist() if not 0 < x < float("inf")]
+    if bad:
+        raise InputError(
+            f"the factor of {tree['name']!r} is {bad[0]!r}: factors are positive finite numbers",
+            point=tree["name"],
+        )
+    return PointFactor(**{**tree, "factor": factor})
+
+
+def scheduled_percentile(percentile: float, index: int, *, schedule: float) -> float:
+    """Return the percentile of the point at ``index``: ``percentile - index * schedule``.
+
+    Parameters
+    ----------
+    percentile : float
+        In percent, of the first point.
+    index : int
+        Place of the point in model order, from 0.
+    schedule : float
+        Percent points per point.
+
+    Raises
+    ------
+    InputError
+        If nothing is left of the percentile.
+
+    Notes
+    -----
+    SNN toolbox truncates the result to a whole number, which makes 99.9 to 99 at the first layer already;
+    this does not. The function to the letter is ``conversion.apply_normalization_schedule``.
+    """
+    # Rounded so that 99.9 - 3 * 0.02 is 99.84 and not 99.83999999999999 in files and messages.
+    scheduled = round(percentile - index * schedule, 9)
+    if scheduled <= 0:
+        raise InputError(
+            f"schedule {schedule} takes percentile {percentile} to {scheduled} at point {index}: "
+            "choose a smaller schedule"
+        )
+    return scheduled
+
+
+def compute_factors(
+    points: Sequence[PointSpec],
+    sketches: Mapping[str, PointSketch],
+    settings: FactorSettings,
+    *,
+    input_factor: float = 1.0,
+    model: Mapping[str, Any] | None = None,
+    exact: ExactPercentile | None = None,
+) -> Factors:
+    """Return the factor of every point.
+
+    Parameters
+    ----------
+    points : sequence of PointSpec
+        In model order. ``meta["pinned"]`` marks points whose scale must stay 1 (softmax and the like).
+    sketches : mapping of str to PointSketch
+        The merged sketch of each point.
+    settings : FactorSettings
+        Percentile, non-zero or all values, schedule, overrides, floor.
+    input_factor : float
+        Scale of the network's input.
+    model : mapping, optional
+        Fingerprint of the recorded network, kept with the factors.
+    exact : callable, optional
+        Where exact percentiles come from when ``settings.exact`` is set.
+
+    Raises
+    ------
+    InputError
+        If an override names no point, or the schedule leaves nothing of the percentile.
+    """
+    overrides = _overrides_by_point([point.name for point in points], settings.overrides)
+    chosen = []
+    for index, point in enumerate(points):
+        override = overrides.get(point.name)
+        q = override.percentile if override is not None and override.percentile is not None else None
+        if q is None:
+            q = scheduled_percentile(settings.percentile, index, schedule=settings.schedule)
+        if override is not None and override.factor is not None:
+            chosen.append(PointFactor(name=point.name, factor=override.factor, rule="override"))
+        else:
+            chosen.append(_point_factor(point, sketches[point.name], q, settings, exact))
+    return Factors(
+        points=tuple(chosen), nonzero=settings.nonzero, input_factor=input_factor, model=dict(model or {})
+    )
+
+
+def _overrides_by_point(
+    names: Sequence[str], overrides: Mapping[str, OverrideSettings]
+) -> dict[str, OverrideSettings]:
+    chosen: dict[str, OverrideSettings] = {}
+    for pattern, override in overrides.items():
+        matches = [name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)]
+        if not matches:
+            raise InputError(
+                f"factors.overrides names {pattern!r}, which is no recorded point: {_listed(names)}",
+                point=pattern,
+            )
+        for name in matches:
+            chosen.setdefault(name, override)
+    return chosen
+
+
+def _listed(names: Sequence[str], most: int = 12) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return "there are " + ", ".join(repr(name) for name in names[:most]) + more
+
+
+def _point_factor(
+    point: PointSpec, sketch: PointSketch, q: float, settings: FactorSettings, exact: ExactPercentile | None
+) -> PointFactor:
+    layer, nonzero = sketch.layer, settings.nonzero
+    answer: dict[str, Any] = {"name": point.name, "percentile": q, "sketch": _identity(sketch)}
+    if layer.n - (layer.n_zeros if nonzero else 0) == 0:
+        return PointFactor(**answer, factor=1.0, rule="pinned" if point.meta.get("pinned") else "dead")
+    certified = layer.percentile(q, nonzero=nonzero)
+    value, lo, hi = certified.value, certified.lo, certified.hi
+    if settings.exact and exact is not None:
+        value = lo = hi = exact(point.name, q, nonzero)
+        answer["exact"] = True
+    answer |= {"value": value, "lo": lo, "hi": hi}
+    if point.meta.get("pinned"):
+        return PointFactor(**answer, factor=1.0, rule="pinned")
+    rule: Rule = "percentile"
+    if value <= 0:
+        # A linear layer may be negative there; a negative factor would flip signs, so its size counts.
+        value, rule = max(-value, -layer.percentile(100 - q, nonzero=nonzero).value), "magnitude"
+    if value < settings.floor:
+        return PointFactor(**answer, factor=1.0, rule="dead")
+    if settings.per_channel and sketch.channels is not None:
+        factors, n_dead = _channel_factors(sketch, q, settings, fallback=value)
+        return PointFactor(**answer, factor=factors, rule=rule, n_dead_channels=n_dead)
+    return PointFactor(**answer, factor=value, rule=rule)
+
+
+def _identity(sketch: PointSketch) -> str:
+    return hashlib.blake2b(sketch.to_bytes(), digest_size=16).hexdigest()
+
+
+def _channel_factors(
+    sketch: PointSketch, q: float, settings: FactorSettings, *, fallback: float
+) -> tuple[tuple[float, ...], int]:
+    """Return a factor for each channel; a dead channel gets the layer's, so that it never blows up weights."""
+    assert sketch.channels is not None  # the caller looked
+    values = np.asarray(sketch.channels.percentile(q, nonzero=settings.nonzero)[0], dtype=np.float64)
+    low = np.asarray(sketch.channels.percentile(100 - q, nonzero=settings.nonzero)[0], dtype=np.float64)
+    values = np.where(values > 0, values, np.maximum(-values, -low))
+    dead = ~(values >= settings.floor)  # NaN, the answer of a channel without values, counts as dead
+    return tuple(np.where(dead, fallback, values).tolist()), int(dead.sum())

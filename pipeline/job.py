@@ -1,0 +1,240 @@
+"""A whole job, stage by stage: record, reduce, factors, normalize, report.
+
+Each stage looks whether its results exist and were made from the same things; then it reloads them.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..storage import Cache
+from .answers import existing_cache, factors_of, open_cache
+from .events import OnEvent, StageDone, StageStarted, ignore_event
+from .factors import Factors
+from .folder import RunFolder, content_key, write_json
+from .normalizer import Certificate
+from .normalizing import normalize_network
+from .preparation import Prepared, check_data, prepare, sketch_spec
+from .recorder import record_missing
+from .reduce import merged_sketches, statistics
+from .reporting import draw_report
+from .results import Run, open_run
+from .settings import JobSettings, format_bytes, validate_job
+from .sources import Source
+
+__all__ = ["JobResult", "normalize_run", "plan_job", "repair_run", "run_job"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobResult:
+    """What a job did."""
+
+    folder: RunFolder
+    n_blocks_computed: int
+    n_blocks: int
+    factors: Factors
+    certificate: Certificate | None
+
+
+def plan_job(settings: JobSettings, *, model: Any = None, source: Source | None = None) -> Prepared:
+    """Return a job, planned; nothing is run or written.
+
+    Raises
+    ------
+    InputError
+        As :func:`~.preparation.prepare`.
+    """
+    folder = RunFolder(Path(settings.output))
+    existing = existing_cache(settings, folder)
+    return prepare(settings, model=model, source=source, existing=existing.spec if existing else None)
+
+
+def run_job(
+    settings: JobSettings,
+    *,
+    model: Any = None,
+    source: Source | None = None,
+    on_event: OnEvent = ignore_event,
+) -> JobResult:
+    """Run a job, or the part of it that an earlier run did not finish.
+
+    Parameters
+    ----------
+    settings : JobSettings
+        The job.
+    model : keras.Model, optional
+        The network, where it is not a file. Never modified.
+    source : Source, optional
+        The samples, where they are not a file.
+    on_event : callable
+        Told about progress.
+
+    Raises
+    ------
+    InputError, MismatchError, OverBudgetError
+        Before anything is written.
+    BusyError, StorageError, CertificateError
+        What is finished by then is kept; run again to resume.
+    """
+    job = plan_job(settings, model=model, source=source)
+    folder = job.folder
+    folder.check_claim()
+    folder.manifest()  # a damaged or newer one is refused before work starts
+    existing = existing_cache(settings, folder)
+    if existing is not None:
+        check_data(existing, job.source, full=settings.data.fingerprint == "full")
+    job.check_budget(done_nbytes=existing.nbytes() if existing is not None else 0)
+    n_computed, n_blocks = _record(job, on_event)
+    cache = open_cache(settings, folder)
+    _write_manifest(job)
+    factors = make_factors(folder, cache, settings, on_event=on_event)
+    certificate = None
+    if settings.normalize.enabled:
+        certificate = normalize_network(
+            folder,
+            factors,
+            settings,
+            model=job.model,
+            fingerprint=job.fingerprint,
+            source=job.source,
+            on_event=on_event,
+        )
+    draw_report(open_run(folder.path), folder.report_path, on_event=on_event)
+    return JobResult(
+        folder=folder,
+        n_blocks_computed=n_computed,
+        n_blocks=n_blocks,
+        factors=factors,
+        certificate=certificate,
+    )
+
+
+def _record(job: Prepared, on_event: OnEvent) -> tuple[int, int]:
+    """Record what is missing; return the numbers of blocks computed and in all."""
+    settings = job.settings
+    with Cache.create_or_resume(
+        job.cache_url, job.spec, storage_options=settings.cache.storage_options
+    ) as cache:
+        n_missing, n_blocks = len(cache.missing()), len(cache.blocks)
+        on_event(StageStarted(stage="record", n_total=n_blocks, n_done=n_blocks - n_missing, unit="blocks"))
+        if n_missing:
+            # Before the first block, so that a run that is interrupted is known for one.
+            _write_manifest(job)
+        n_computed = record_missing(cache, job.producer, sketch=sketch_spec(settings), on_event=on_event)
+        nbytes = cache.nbytes()
+    reloaded = n_computed == 0
+    what = "nothing to compute: reloaded" if reloaded else f"computed {n_computed} blocks, reloaded"
+    message = f"{what} {n_blocks - n_computed} of {n_blocks} blocks; the cache holds {format_bytes(nbytes)}"
+    logger.info("record: %s", message)
+    on_event(StageDone(stage="record", message=message, reloaded=reloaded))
+    return n_computed, n_blocks
+
+
+def _write_manifest(job: Prepared) -> None:
+    packages = ("actisketch", "keras", "tensorflow", "zarr", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    job.folder.update_manifest(
+        {
+            "settings": job.settings.model_dump(mode="json"),
+            "model": {"name": job.model.name, "fingerprint": dict(job.fingerprint)},
+            "n_samples": job.plan.n_samples,
+            "versions": {"python": platform.python_version(), **versions},
+        }
+    )
+
+
+def make_factors(
+    folder: RunFolder, cache: Cache, settings: JobSettings, *, on_event: OnEvent = ignore_event
+) -> Factors:
+    """Reduce the sketches, write ``statistics.json`` and ``factors.json``; reload them where nothing changed."""
+    key = content_key(
+        cache.spec.digest,
+        cache.spec.n_samples,
+        settings.factors.model_dump(),
+        settings.normalize.input_factor,
+    )
+    if folder.is_made_from("factors", key, folder.factors_path, folder.statistics_path):
+        on_event(StageDone(stage="factors", message="reloaded statistics and factors", reloaded=True))
+        return Factors.load(folder.factors_path)
+    on_event(StageStarted(stage="factors"))
+    sketches = merged_sketches(cache)
+    shapes = {point.name: point.shape for point in cache.spec.points}
+    factors = factors_of(cache, sketches, settings)
+    write_json(folder.statistics_path, {"points": statistics(sketches, shapes)})
+    write_json(folder.factors_path, factors.to_dict())
+    folder.mark_made("factors", key)
+    on_event(StageDone(stage="factors", message=f"factors of {len(factors.points)} points"))
+    return factors
+
+
+def normalize_run(
+    run: Run,
+    *,
+    factors_path: Path | None = None,
+    model_path: str | None = None,
+    data_path: str | None = None,
+    on_event: OnEvent = ignore_event,
+) -> Certificate:
+    """Rewrite and certify the network of a run that is recorded, with its own or with other factors.
+
+    Parameters
+    ----------
+    run : Run
+        All of its blocks recorded.
+    factors_path : path, optional
+        A factors file; default: the run's own factors.
+    model_path, data_path : str, optional
+        Where the network and the samples are now; default: where they were.
+
+    Raises
+    ------
+    InputError, MismatchError, CertificateError
+        The run's results are untouched by the first two.
+    """
+    factors = run.saved_factors() if factors_path is None else Factors.load(factors_path)
+    job = _prepare_again(run, model_path=model_path, data_path=data_path)
+    check_data(run.cache, job.source, full=run.settings.data.fingerprint == "full")
+    return normalize_network(
+        run.folder,
+        factors,
+        job.settings,
+        model=job.model,
+        fingerprint=job.fingerprint,
+        source=job.source,
+        on_event=on_event,
+    )
+
+
+def repair_run(run: Run, *, on_event: OnEvent = ignore_event) -> int:
+    """Compute the damaged blocks of a run again, and those that are missing; return how many.
+
+    Raises
+    ------
+    InputError, MismatchError
+        If the model or the data is not there any more, or is another one: nothing is changed then.
+    """
+    report = run.cache.verify()
+    job = _prepare_again(run, model_path=None, data_path=None)
+    options = run.settings.cache.storage_options
+    with Cache.create_or_resume(job.cache_url, job.spec, storage_options=options) as cache:
+        cache.repair(report)
+        n_missing, n_blocks = len(cache.missing()), len(cache.blocks)
+        on_event(StageStarted(stage="record", n_total=n_blocks, n_done=n_blocks - n_missing, unit="blocks"))
+        return record_missing(cache, job.producer, sketch=sketch_spec(run.settings), on_event=on_event)
+
+
+def _prepare_again(run: Run, *, model_path: str | None, data_path: str | None) -> Prepared:
+    """Open the network and the samples of a run again."""
+    tree = run.settings.model_dump(mode="json")
+    if model_path is not None:
+        tree["model"]["path"] = str(Path(model_path).absolute())
+    if data_path is not None:
+        tree["data"]["path"] = data_path if "://" in data_path else str(Path(data_path).absolute())
+    return prepare(validate_job(tree), existing=run.cache.spec)

@@ -1,0 +1,120 @@
+"""Load a Keras network from a file, trusting the file no further than was asked.
+
+The only place that reads model files. TensorFlow is imported here and not before.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import zipfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ..storage.errors import InputError
+from .folder import replacing
+
+__all__ = ["import_keras", "load_network", "save_network"]
+
+logger = logging.getLogger(__name__)
+
+
+def import_keras() -> ModuleType:
+    """Return the module ``keras`` with the TensorFlow backend, quietly.
+
+    Raises
+    ------
+    InputError
+        If Keras is set to another backend, or is older than 3.
+    """
+    # TensorFlow's start-up banner is no message of ours; a user's own setting wins.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise InputError(
+            f"Keras runs on the backend {keras.backend.backend()!r}, actisketch needs tensorflow: "
+            "set the environment variable KERAS_BACKEND=tensorflow"
+        )
+    module: ModuleType = keras
+    return module
+
+
+def load_network(
+    path: str | Path, *, custom_objects: str | Path | None = None, safe_mode: bool = True
+) -> Any:
+    """Return the Keras model that a file holds.
+
+    Parameters
+    ----------
+    path : path
+        A ``.keras`` file, or ``.h5``/``.hdf5`` in the older form.
+    custom_objects : path, optional
+        A Python file that defines the model's own layers. It is run: name only files that you trust.
+    safe_mode : bool
+        Keras' safe mode: refuse to load code (Lambda layers) from the model file.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is no Keras model, or needs what it was not trusted with.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"no model file {str(path)!r}: give a .keras or .h5 file", path=str(path))
+    if path.suffix not in {".keras", ".h5", ".hdf5"}:
+        raise InputError(
+            f"{str(path)!r} is not a .keras or .h5 file: save the model with `model.save('name.keras')`",
+            path=str(path),
+        )
+    if path.suffix == ".keras" and not zipfile.is_zipfile(path):
+        raise InputError(f"{str(path)!r} is not a Keras model file, or is damaged: save the model again")
+    keras = import_keras()
+    objects = _run_custom_objects(Path(custom_objects), keras) if custom_objects is not None else {}
+    try:
+        return keras.saving.load_model(path, custom_objects=objects, compile=False, safe_mode=safe_mode)
+    except Exception as error:  # Keras raises many kinds, down to those of json and h5py
+        raise InputError(
+            f"the model {str(path)!r} cannot be loaded: {_advice(error)}", path=str(path)
+        ) from error
+
+
+def _advice(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "safe_mode" in text or "unsafe" in text.lower():
+        return "it carries code (a Lambda layer); if you trust the file, set model.safe_mode = false (--unsafe-model)"
+    if "Could not locate class" in text or "Unknown layer" in text or "could not be located" in text.lower():
+        return (
+            f"{text[:200]}... If it has layers of your own, name the Python file that defines them: "
+            "model.custom_objects (--custom-objects layers.py)"
+        )
+    return text[:400]
+
+
+def _run_custom_objects(path: Path, keras: ModuleType) -> dict[str, Any]:
+    """Run the user's file; return what in it Keras may need by name."""
+    if not path.is_file():
+        raise InputError(
+            f"no file {str(path)!r} for model.custom_objects: give a Python file", path=str(path)
+        )
+    spec = importlib.util.spec_from_file_location("actisketch_custom_objects", path)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{str(path)!r} for model.custom_objects is not a Python file", path=str(path))
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's own code raises
+        raise InputError(
+            f"{str(path)!r} failed to run: {type(error).__name__}: {error}", path=str(path)
+        ) from error
+    logger.info("custom objects from %s", path)
+    own = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    return {name: value for name, value in own.items() if isinstance(value, type) or callable(value)}
+
+
+def save_network(model: Any, path: Path) -> None:
+    """Write a model as ``.keras``, whole or not at all."""
+    with replacing(path) as partial:
+        model.save(partial)

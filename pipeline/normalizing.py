@@ -1,0 +1,113 @@
+"""The stage that rewrites the network of a run and certifies it, in the run's folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ..storage.errors import CertificateError, MismatchError
+from .events import OnEvent, SamplesDone, StageDone, StageStarted, ignore_event
+from .factors import Factors
+from .folder import RunFolder, content_key, write_json
+from .model import save_network
+from .normalizer import Certificate, certify, normalize_model
+from .preparation import sketch_spec
+from .reporting import AfterSketches, sketch_weights
+from .settings import JobSettings
+from .sources import Source
+
+__all__ = ["normalize_network"]
+
+
+def normalize_network(
+    folder: RunFolder,
+    factors: Factors,
+    settings: JobSettings,
+    *,
+    model: Any,
+    fingerprint: Mapping[str, Any],
+    source: Source,
+    on_event: OnEvent = ignore_event,
+) -> Certificate:
+    """Write ``normalized.keras`` and ``certificate.json``; reload them where nothing changed.
+
+    Raises
+    ------
+    MismatchError
+        If the factors are of another network.
+    CertificateError
+        If the rewritten network does not compute what the original does: the certificate is written
+        then, the network is not.
+    """
+    if dict(factors.model) != dict(fingerprint):
+        differs = sorted(
+            k for k in {*factors.model, *fingerprint} if factors.model.get(k) != fingerprint.get(k)
+        )
+        raise MismatchError(
+            f"the factors are of another network than the model ({', '.join(differs)} differ): "
+            "record this model's activations, or give the model that was recorded"
+        )
+    key = content_key(
+        factors.to_dict(),
+        settings.normalize.model_dump(),
+        source.fingerprint(),
+        source.n_samples,
+        dict(fingerprint),
+    )
+    if folder.is_made_from("normalize", key, folder.network_path, folder.certificate_path):
+        on_event(StageDone(stage="normalize", message="reloaded the normalised network", reloaded=True))
+        return Certificate.from_dict(json.loads(folder.certificate_path.read_text(encoding="utf-8")))
+    certificate = _rewrite_and_certify(
+        folder, factors, settings, model=model, source=source, on_event=on_event
+    )
+    folder.mark_made("normalize", key)
+    return certificate
+
+
+def _rewrite_and_certify(
+    folder: RunFolder,
+    factors: Factors,
+    settings: JobSettings,
+    *,
+    model: Any,
+    source: Source,
+    on_event: OnEvent,
+) -> Certificate:
+    chosen = settings.normalize
+    n_samples = min(chosen.samples or source.n_samples, source.n_samples)
+    on_event(StageStarted(stage="normalize"))
+    normalized = normalize_model(
+        model,
+        factors.by_point(),
+        input_factors=chosen.input_factor,
+        mode="channel" if settings.factors.per_channel else "layer",
+        pin=tuple(chosen.pin),
+        treat_as_identity=tuple(chosen.treat_as_identity),
+    )
+    on_event(StageStarted(stage="certify", n_total=n_samples, unit="samples"))
+    certificate = certify(
+        model,
+        normalized,
+        source,
+        batch_size=settings.record.batch_size,
+        n_samples=n_samples,
+        sketch_spec=sketch_spec(settings),
+        tolerance=chosen.tolerance,
+        progress=lambda n_done: on_event(SamplesDone(n_done=n_done)),
+    )
+    write_json(folder.certificate_path, certificate.to_dict())
+    if not certificate.passed:
+        folder.network_path.unlink(missing_ok=True)
+        raise CertificateError(
+            f"the normalised network does not compute what the original does: {certificate.summary()}; it was not "
+            f"written, see {folder.certificate_path}",
+            path=str(folder.certificate_path),
+        )
+    weights_before, weights_after = sketch_weights(normalized)
+    AfterSketches(
+        activations=certificate.sketches, weights_before=weights_before, weights_after=weights_after
+    ).save(folder.sketches_path)
+    save_network(normalized.model, folder.network_path)
+    on_event(StageDone(stage="certify", message=certificate.summary()))
+    return certificate

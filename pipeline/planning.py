@@ -1,0 +1,243 @@
+"""What a run will take, before it runs: blocks, bytes on disk, files, memory; refused when over a limit."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..storage import PointSpec
+from ..storage.errors import InputError, OverBudgetError
+from .recorder import BLOCKS_IN_FLIGHT
+from .settings import format_bytes
+
+__all__ = ["MemoryProjection", "Plan", "PointPlan", "make_plan"]
+
+# A block that is lost costs minutes, not hours, and a chunk stays well below what object stores take in one PUT.
+LARGEST_BLOCK_NBYTES = 512 * 2**20
+
+# Encoding a chunk holds the chunk once more, and its compressed form, at the same time.
+CODEC_COPIES = 2.0
+
+# Dense counters and low-bit sums of the sketch kernel, 8 bytes each, for one point at a time per thread.
+SKETCH_BYTES_PER_BUCKET = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointPlan:
+    """What one point takes."""
+
+    name: str
+    layer_type: str
+    shape: tuple[int, ...]
+    n_params: int
+    nbytes: int
+    """On disk before compression, all samples, in bytes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryProjection:
+    """Peak memory beyond that of Python and TensorFlow themselves, in bytes, by cause."""
+
+    model: int
+    """Weights, as loaded."""
+    batch: int
+    """The samples and all recorded activations of one batch, and the network's largest tensors."""
+    blocks: int
+    """Activations of the blocks in flight."""
+    codec: int
+    """Encoding the largest chunk."""
+    sketches: int
+
+    @property
+    def total(self) -> int:
+        """Sum of all causes, in bytes."""
+        return self.model + self.batch + self.blocks + self.codec + self.sketches
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A run before it runs."""
+
+    points: tuple[PointPlan, ...]
+    n_samples: int
+    batch_size: int
+    block_samples: int
+    memory: MemoryProjection
+    memory_limit: int
+    disk_nbytes: int
+    """Activations before compression, in bytes; 0 when only sketches are kept."""
+    n_files: int
+
+    @property
+    def n_blocks(self) -> int:
+        """How many blocks the samples make."""
+        return -(-self.n_samples // self.block_samples)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        memory = {**asdict(self.memory), "total": self.memory.total}
+        return {**asdict(self), "memory": memory, "n_blocks": self.n_blocks}
+
+    def check(
+        self, *, cache_path: Path | None, disk_limit: int | None = None, n_done_nbytes: int = 0
+    ) -> None:
+        """Refuse the run if it would not fit.
+
+        Parameters
+        ----------
+        cache_path : path or None
+            Local folder of the cache, whose disk is asked for its free space; None for object stores.
+        disk_limit : int, optional
+            Bytes the cache may take; default: what is free.
+        n_done_nbytes : int
+            Bytes that an earlier run has written already.
+
+        Raises
+        ------
+        OverBudgetError
+            With the numbers, and the setting to change.
+        """
+        self._check_memory()
+        needed = self.disk_nbytes - n_done_nbytes
+        free = disk_limit - n_done_nbytes if disk_limit is not None else _free_nbytes(cache_path)
+        if free is not None and needed > free:
+            allowed = (
+                "record.disk_limit allows" if disk_limit is not None else f"the disk of {cache_path} has"
+            )
+            raise OverBudgetError(
+                f"the cache needs up to {format_bytes(needed)}, {allowed} {format_bytes(free)}: use fewer samples "
+                "(data.num_samples), fewer points (record.points), cache.dtype = 'float16', or sketches only "
+                "(record.activations = false)",
+                needed=needed,
+                allowed=free,
+            )
+
+    def _check_memory(self) -> None:
+        if self.memory.total <= self.memory_limit:
+            return
+        m = self.memory
+        fixed = m.model + m.sketches
+        advice = (
+            f"raise record.memory_limit to {format_bytes(m.total * 1.05)}"
+            if fixed > self.memory_limit or self.batch_size == 1
+            else f"use a smaller record.batch_size than {self.batch_size}, or raise record.memory_limit "
+            f"to {format_bytes(m.total * 1.05)}"
+        )
+        raise OverBudgetError(
+            f"the run needs {format_bytes(m.total)} of memory (network {format_bytes(m.model)}, one batch "
+            f"{format_bytes(m.batch)}, {BLOCKS_IN_FLIGHT} blocks {format_bytes(m.blocks)}, encoding "
+            f"{format_bytes(m.codec)}, sketches {format_bytes(m.sketches)}), record.memory_limit allows "
+            f"{format_bytes(self.memory_limit)}: {advice}",
+            needed=m.total,
+            allowed=self.memory_limit,
+        )
+
+
+def make_plan(
+    points: Sequence[PointSpec],
+    *,
+    n_samples: int,
+    batch_size: int,
+    memory_limit: int,
+    sketch_bits: int = 20,
+    n_channel_sketches: int = 0,
+    model_nbytes: int = 0,
+    sample_nbytes: int = 0,
+    largest_tensor_nbytes: int = 0,
+    record: bool = True,
+    stored_itemsize: int = 4,
+    max_block_samples: int | None = None,
+    block_samples: int | None = None,
+) -> Plan:
+    """Return the plan of a run.
+
+    Parameters
+    ----------
+    points : sequence of PointSpec
+        Where is recorded.
+    n_samples, batch_size : int
+        Samples in all, and per batch.
+    memory_limit : int
+        Bytes allowed beyond Python and TensorFlow themselves.
+    sketch_bits : int
+        Resolution of the sketches.
+    n_channel_sketches : int
+        Channels that are sketched apart, over all points.
+    model_nbytes, sample_nbytes, largest_tensor_nbytes : int
+        Bytes of the weights, of one sample, and of the network's largest tensor per sample.
+    record : bool
+        Whether activations are kept.
+    stored_itemsize : int
+        Bytes per stored value: 4 or 2.
+    max_block_samples : int, optional
+        At most so many samples per block (rounded up to a whole batch).
+    block_samples : int, optional
+        Samples per block where an existing cache has fixed it; default: the largest that fits.
+
+    Raises
+    ------
+    InputError
+        If there are no points or no samples.
+    """
+    if not points:
+        raise InputError(
+            "no points to record: the network has no layer with parameters; try record.points = 'all'"
+        )
+    if n_samples < 1:
+        raise InputError("the data has no samples: check data.path and data.num_samples")
+    per_sample = [4 * int(np.prod(point.shape, dtype=np.int64)) for point in points]
+    # The recorded tensors of a batch live until the batch ends; beside them the network holds a few
+    # tensors that are not recorded: input, output and workspace of the layer at work.
+    batch = min(batch_size, n_samples) * (2 * sample_nbytes + sum(per_sample) + 3 * largest_tensor_nbytes)
+    sketches = (SKETCH_BYTES_PER_BUCKET << sketch_bits) * 2 + n_channel_sketches * 2**15
+    fixed = model_nbytes + batch + sketches
+    block_sample_nbytes = BLOCKS_IN_FLIGHT * sum(per_sample) + CODEC_COPIES * max(per_sample)
+    if block_samples is None:
+        room = (memory_limit - fixed) / block_sample_nbytes
+        small_enough = LARGEST_BLOCK_NBYTES / sum(per_sample)
+        n_batches = max(1, int(min(room, small_enough)) // batch_size)
+        if max_block_samples is not None:
+            n_batches = min(n_batches, -(-max_block_samples // batch_size))
+        block_samples = min(n_batches, -(-n_samples // batch_size)) * batch_size
+    n_filled = min(block_samples, n_samples)
+    memory = MemoryProjection(
+        model=model_nbytes,
+        batch=batch,
+        blocks=min(BLOCKS_IN_FLIGHT, -(-n_samples // block_samples)) * n_filled * sum(per_sample),
+        codec=int(CODEC_COPIES * block_samples * max(per_sample)),
+        sketches=sketches,
+    )
+    n_blocks = -(-n_samples // block_samples)
+    return Plan(
+        points=tuple(
+            PointPlan(
+                name=point.name,
+                layer_type=str(point.meta.get("layer_type", "")),
+                shape=point.shape,
+                n_params=int(point.meta.get("n_params", 0)),
+                nbytes=nbytes // 4 * stored_itemsize * n_samples,
+            )
+            for point, nbytes in zip(points, per_sample, strict=True)
+        ),
+        n_samples=n_samples,
+        batch_size=batch_size,
+        block_samples=block_samples,
+        memory=memory,
+        memory_limit=memory_limit,
+        disk_nbytes=sum(per_sample) // 4 * stored_itemsize * n_samples if record else 0,
+        n_files=n_blocks * (1 + (len(points) if record else 0)) + 2 * len(points) + 3,
+    )
+
+
+def _free_nbytes(path: Path | None) -> int | None:
+    """Return the free bytes of the disk on which a folder lies or will lie."""
+    if path is None:
+        return None
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free

@@ -1,0 +1,247 @@
+"""From settings to everything a run needs: network, samples, points, plan, identity of the cache.
+
+Opens the model and the data; writes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..storage import Block, Cache, CacheSpec, PointSpec
+from ..storage.errors import InputError, MismatchError
+from .answers import cache_url
+from .folder import RunFolder
+from .graph import Graph, Point, model_fingerprint, read_graph
+from .model import load_network
+from .planning import Plan, make_plan
+from .producer import KerasProducer
+from .settings import DataSettings, JobSettings
+from .sketch import SketchSpec
+from .sources import DataSpec, Source, open_source
+
+__all__ = ["Prepared", "cache_spec", "check_data", "data_spec", "prepare", "sketch_spec"]
+
+logger = logging.getLogger(__name__)
+
+# So many blocks of a large cache have their samples compared with the data, evenly spaced, when data
+# is identified by samples; with data.fingerprint = "full" every block is.
+N_SAMPLED_BLOCKS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What a run needs, opened and checked against each other."""
+
+    settings: JobSettings
+    folder: RunFolder
+    model: Any
+    graph: Graph
+    points: tuple[Point, ...]
+    source: Source
+    producer: KerasProducer
+    fingerprint: Mapping[str, Any]
+    """Of the model."""
+    plan: Plan
+
+    @property
+    def cache_url(self) -> str:
+        """Where the cache is."""
+        return cache_url(self.settings, self.folder)
+
+    def check_budget(self, *, done_nbytes: int = 0) -> None:
+        """Refuse the job if its memory or its cache would be over a limit; see :meth:`~.planning.Plan.check`."""
+        local = None if "://" in self.cache_url else Path(self.cache_url)
+        self.plan.check(
+            cache_path=local, disk_limit=self.settings.record.disk_limit, n_done_nbytes=done_nbytes
+        )
+
+    @property
+    def spec(self) -> CacheSpec:
+        """What the cache holds."""
+        return cache_spec(
+            self.settings,
+            self.producer.points,
+            self.plan,
+            model=self.fingerprint,
+            data=self.source.fingerprint(),
+        )
+
+
+def prepare(
+    settings: JobSettings,
+    *,
+    model: Any = None,
+    source: Source | None = None,
+    existing: CacheSpec | None = None,
+) -> Prepared:
+    """Open the network and the samples of a job, and plan it.
+
+    Parameters
+    ----------
+    settings : JobSettings
+        The job.
+    model : keras.Model, optional
+        The network, where it is not a file.
+    source : Source, optional
+        The samples, where they are not a file.
+    existing : CacheSpec, optional
+        What a cache that is there already holds: its block size stays.
+
+    Raises
+    ------
+    InputError
+        If the model or the data is not there, does not fit, or has nothing to record.
+    """
+    if model is None:
+        if settings.model.path is None:
+            raise InputError(
+                "no model: set model.path in the job file (or --model), or hand over a Keras model"
+            )
+        model = load_network(
+            settings.model.path,
+            custom_objects=settings.model.custom_objects,
+            safe_mode=settings.model.safe_mode,
+        )
+    graph = read_graph(model)
+    if source is None:
+        source = open_source(data_spec(settings.data, graph))
+    points = graph.points(settings.record.points)
+    producer = KerasProducer(graph, points, source, batch_size=settings.record.batch_size)
+    plan = _plan(settings, model, source, producer, existing)
+    return Prepared(
+        settings=settings,
+        folder=RunFolder(Path(settings.output)),
+        model=model,
+        graph=graph,
+        points=points,
+        source=source,
+        producer=producer,
+        fingerprint=model_fingerprint(model),
+        plan=plan,
+    )
+
+
+def data_spec(data: DataSettings, graph: Graph) -> DataSpec:
+    """Return what the source needs to know; an image folder takes size and colours from the network's input."""
+    if data.path is None:
+        raise InputError("no data: set data.path in the job file (or --data), or hand over arrays")
+    inputs: Any = tuple(data.inputs) if isinstance(data.inputs, list) else data.inputs
+    size, color = data.image_size, data.color_mode
+    shape = graph.input_specs[0][1]
+    if len(graph.input_specs) == 1 and len(shape) == 3:
+        height, width, n_channels = shape
+        if size is None and height is not None and width is not None:
+            size = (height, width)
+        color = color or {1: "grayscale", 3: "rgb", 4: "rgba"}.get(n_channels or 0)
+    return DataSpec(
+        path=data.path,
+        inputs_key=inputs,
+        labels_key=data.labels,
+        num_samples=data.num_samples,
+        scale=data.scale,
+        offset=data.offset,
+        divide_by=data.divide_by,
+        preprocessing=data.preprocessing,
+        image_size=size,
+        color_mode=color,
+        features=data.features,
+        fingerprint=data.fingerprint,
+    )
+
+
+def sketch_spec(settings: JobSettings) -> SketchSpec:
+    """Return how finely points are sketched."""
+    chosen = settings.sketch
+    return SketchSpec(bits=chosen.bits, per_channel=chosen.per_channel, on_nonfinite=chosen.nonfinite)
+
+
+def cache_spec(
+    settings: JobSettings,
+    points: tuple[PointSpec, ...],
+    plan: Plan,
+    *,
+    model: Mapping[str, Any],
+    data: Mapping[str, Any],
+) -> CacheSpec:
+    """Return what the cache of a job holds, with the identity of all that changes its values."""
+    identity = {
+        "model": dict(model),
+        "data": dict(data),
+        "settings": {"batch_size": settings.record.batch_size, "sketch": sketch_spec(settings).to_dict()},
+    }
+    codec = {} if settings.cache.codec is None else {"codec": settings.cache.codec}
+    return CacheSpec(
+        points=points,
+        n_samples=plan.n_samples,
+        batch_size=plan.batch_size,
+        block_samples=plan.block_samples,
+        identity=identity,
+        dtype=settings.cache.dtype,
+        record=settings.record.activations,
+        **codec,
+    )
+
+
+def _plan(
+    settings: JobSettings, model: Any, source: Source, producer: KerasProducer, existing: CacheSpec | None
+) -> Plan:
+    record = settings.record
+    points = producer.points
+    n_channels = sum((1, *p.shape)[p.channel_axis] for p in points) if settings.sketch.per_channel else 0
+    return make_plan(
+        points,
+        n_samples=source.n_samples,
+        batch_size=record.batch_size,
+        memory_limit=record.memory_limit,
+        sketch_bits=settings.sketch.bits,
+        n_channel_sketches=n_channels,
+        model_nbytes=sum(int(np.prod(w.shape)) * np.dtype("float32").itemsize for w in model.weights),
+        sample_nbytes=sum(
+            int(np.prod(i.shape, dtype=np.int64)) * np.dtype(i.dtype).itemsize for i in source.inputs
+        ),
+        largest_tensor_nbytes=producer.largest_tensor_nbytes(),
+        record=record.activations,
+        stored_itemsize=np.dtype(settings.cache.dtype).itemsize,
+        max_block_samples=record.block_samples,
+        block_samples=existing.block_samples if existing is not None else None,
+    )
+
+
+def check_data(cache: Cache, source: Source, *, full: bool = False) -> None:
+    """Refuse a cache whose blocks were recorded from other samples than the source has.
+
+    Parameters
+    ----------
+    cache : Cache
+        An existing cache.
+    source : Source
+        The samples of this run.
+    full : bool
+        Compare every block, not at most ``N_SAMPLED_BLOCKS`` of them.
+
+    Raises
+    ------
+    MismatchError
+        With the first block that differs.
+    """
+    records = [record for record in cache.committed() if record.block.stop <= source.n_samples]
+    if not full and len(records) > N_SAMPLED_BLOCKS:
+        chosen = np.linspace(0, len(records) - 1, N_SAMPLED_BLOCKS).astype(int)
+        records = [records[i] for i in chosen]
+    for record in records:
+        block: Block = record.block
+        recorded = record.facts.get("data")
+        if recorded is not None and recorded != source.digest(block.start, block.stop):
+            raise MismatchError(
+                f"the samples {block.start} to {block.stop - 1} are not those that the cache was recorded from: "
+                "the data has changed or is in another order; choose another output folder",
+                block=block.index,
+                start=block.start,
+                stop=block.stop,
+            )

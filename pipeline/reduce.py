@@ -1,0 +1,138 @@
+"""Merge the sketches of all blocks into the statistics of each point; exact percentiles from the cache."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..storage import Cache
+from ..storage.errors import IncompleteError, InputError
+from .sketch import PointSketch, Sketch, exact_percentiles, merge_sketches
+
+__all__ = ["ExactSource", "merged_sketches", "statistics", "unknown_point"]
+
+# Sketches of so many blocks are in memory at once: merging many together is faster, holding
+# all of 10,000 blocks would grow with the data.
+MERGED_TOGETHER = 64
+
+
+def merged_sketches(cache: Cache, points: Iterable[str] | None = None) -> dict[str, PointSketch]:
+    """Return the merged sketch of each point, in model order.
+
+    Parameters
+    ----------
+    cache : Cache
+        A cache whose blocks are all committed.
+    points : iterable of str, optional
+        Only these.
+
+    Raises
+    ------
+    IncompleteError
+        If blocks are missing: their statistics would be those of a part of the data.
+    InputError
+        If a point is not in the cache.
+    """
+    names = [point.name for point in cache.spec.points]
+    chosen = names if points is None else list(points)
+    for name in chosen:
+        if name not in names:
+            raise InputError(unknown_point(name, names), point=name)
+    missing = cache.missing()
+    if missing:
+        raise IncompleteError(
+            f"{len(missing)} of {len(cache.blocks)} blocks are not recorded yet: run the job again to resume",
+            missing=[block.index for block in missing],
+        )
+    merged: dict[str, PointSketch] = {}
+    waiting: dict[str, list[PointSketch]] = {name: [] for name in chosen}
+    for i, sketches in enumerate(cache.all_sketches(), start=1):
+        for name in chosen:
+            waiting[name].append(PointSketch.from_bytes(sketches[name]))
+        if i % MERGED_TOGETHER == 0 or i == len(cache.blocks):
+            for name, group in waiting.items():
+                merged[name] = merge_sketches([merged[name], *group] if name in merged else group)
+                group.clear()
+    return merged
+
+
+def unknown_point(name: str, names: Sequence[str]) -> str:
+    """Return the sentence for a point that is not there, with near names."""
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or list(names[:8])
+    more = f", ... ({len(names)} in all)" if len(names) > len(near) else ""
+    return f"no point {name!r} was recorded: there are {', '.join(repr(n) for n in near)}{more}"
+
+
+def statistics(
+    sketches: Mapping[str, PointSketch], shapes: Mapping[str, Sequence[int]]
+) -> dict[str, dict[str, Any]]:
+    """Return what is known of each point as plain JSON values, in the units of the activation."""
+    table = {}
+    for name, sketch in sketches.items():
+        layer = sketch.layer
+        variance = max(layer.sum_squares / layer.n - layer.mean**2, 0.0) if layer.n else math.nan
+        table[name] = {
+            "shape": list(shapes[name]),
+            "n_values": layer.n,
+            "n_zeros": layer.n_zeros,
+            "n_nan": layer.n_nan,
+            "n_inf": layer.n_inf,
+            "minimum": _number(layer.minimum, layer.n),
+            "maximum": _number(layer.maximum, layer.n),
+            "mean": _number(layer.mean, layer.n),
+            "std": _number(math.sqrt(variance), layer.n),
+        }
+    return table
+
+
+def _number(value: float, n: int) -> float | None:
+    return float(value) if n else None
+
+
+@dataclass(frozen=True, slots=True)
+class ExactSource:
+    """Exact percentiles from the recorded activations.
+
+    Parameters
+    ----------
+    cache : Cache
+        With activations.
+    sketches : mapping of str to PointSketch
+        Its merged sketches.
+    accept_rounding : bool
+        Answer from float16 storage too, where "exact" means of the rounded values.
+
+    Raises
+    ------
+    InputError
+        If the cache has no activations, or rounded ones that were not accepted.
+    """
+
+    cache: Cache
+    sketches: Mapping[str, PointSketch]
+    accept_rounding: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.cache.spec.record:
+            raise InputError(
+                "this cache holds sketches only, so there is nothing to be exact about: "
+                "record again with record.activations = true, or leave --exact out"
+            )
+        if self.cache.spec.dtype != "float32" and not self.accept_rounding:
+            raise InputError(
+                f"this cache stores {self.cache.spec.dtype}, which rounds: a percentile of the rounded values "
+                "is not the exact one. Accept that with --accept-rounding, or record with cache.dtype = 'float32'"
+            )
+
+    def percentiles(self, point: str, qs: Sequence[float], *, nonzero: bool) -> list[float]:
+        """Return the percentiles of one point, equal to ``np.percentile(..., method="linear")`` of what is stored."""
+        sketch = self.sketches[point].layer
+        if self.cache.spec.dtype != "float32":
+            # The sketch saw the values before they were rounded: their ranks may differ.
+            sketch = Sketch.empty(self.sketches[point].spec)
+            for chunk in self.cache.chunks(point):
+                sketch.update(chunk)
+        return exact_percentiles(lambda: self.cache.chunks(point), list(qs), sketch, nonzero=nonzero)

@@ -1,0 +1,343 @@
+"""A run that exists, asked without its model and its data: percentiles, factors, activations, exports."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ..storage import Cache
+from ..storage.errors import InputError
+from .answers import factors_of, open_cache
+from .factors import Factors
+from .folder import RunFolder, open_folder
+from .reduce import ExactSource, merged_sketches, statistics, unknown_point
+from .settings import JobSettings, validate_job
+from .sketch import Percentile, PointSketch
+
+__all__ = ["PercentileRow", "Run", "RunStatus", "open_run"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PercentileRow:
+    """One percentile of one point, or of one channel of it."""
+
+    point: str
+    q: float
+    """In percent, 0 to 100."""
+    value: float
+    lo: float
+    hi: float
+    """The exact order statistics lie within [lo, hi]; lo = hi = value when exact."""
+    exact: bool
+    channel: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStatus:
+    """How far a run is."""
+
+    output: str
+    n_blocks: int
+    n_blocks_done: int
+    n_samples: int
+    n_points: int
+    cache: str
+    cache_nbytes: int
+    has_factors: bool
+    has_network: bool
+    certificate_passed: bool | None
+    has_report: bool
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every block is recorded."""
+        return self.n_blocks_done == self.n_blocks
+
+
+class Run:
+    """The results of a run.
+
+    Made by :func:`open_run`, or returned by :func:`~.api.run`. Nothing here needs TensorFlow, except
+    what says so.
+    """
+
+    def __init__(self, folder: RunFolder, settings: JobSettings) -> None:
+        self.folder = folder
+        self.settings = settings
+
+    def __repr__(self) -> str:
+        return (
+            f"<Run {str(self.folder.path)!r}: {len(self.points)} points, {self.cache.spec.n_samples} samples>"
+        )
+
+    @cached_property
+    def cache(self) -> Cache:
+        """The Zarr cache, open for reading."""
+        return open_cache(self.settings, self.folder)
+
+    @cached_property
+    def sketches(self) -> dict[str, PointSketch]:
+        """The merged sketch of each point."""
+        return merged_sketches(self.cache)
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        """Names of the recorded points, in model order."""
+        return tuple(point.name for point in self.cache.spec.points)
+
+    def statistics(self) -> dict[str, dict[str, Any]]:
+        """Return shape, counts, extremes, mean and standard deviation of each point."""
+        return statistics(self.sketches, {p.name: p.shape for p in self.cache.spec.points})
+
+    def percentile(self, point: str, q: float, *, nonzero: bool = True, exact: bool = False) -> PercentileRow:
+        """Return one percentile of one point.
+
+        Parameters
+        ----------
+        point : str
+            Name of a recorded point.
+        q : float
+            In percent, 0 to 100.
+        nonzero : bool
+            Over the activations that are not zero, as SNN toolbox; ``False``: over all.
+        exact : bool
+            Refine to the exact percentile by one pass over the cached activations; then equal to
+            ``np.percentile(activations, q, method="linear")`` bit for bit.
+
+        Raises
+        ------
+        InputError
+            For an unknown point, a q outside [0, 100], or ``exact`` without recorded activations.
+
+        Examples
+        --------
+        >>> open_run("digits").percentile("conv1", 99.9).value  # doctest: +SKIP
+        1.9742
+        """
+        return self.percentiles([q], points=[point], nonzero=nonzero, exact=exact)[0]
+
+    def percentiles(
+        self,
+        qs: Sequence[float],
+        *,
+        points: Iterable[str] | None = None,
+        nonzero: bool = True,
+        exact: bool = False,
+        per_channel: bool = False,
+        accept_rounding: bool = False,
+    ) -> list[PercentileRow]:
+        """Return percentiles, point by point; see :meth:`percentile`. ``per_channel`` gives one for each channel."""
+        for q in qs:
+            if not 0 <= q <= 100:
+                raise InputError(f"percentile {q!r} is refused: a number from 0 to 100")
+        chosen = self._chosen(points)
+        if per_channel:
+            if exact:
+                raise InputError("exact percentiles per channel are not offered: leave out one of the two")
+            return [row for name in chosen for row in self._channel_rows(name, qs, nonzero)]
+        source = ExactSource(self.cache, self.sketches, accept_rounding) if exact else None
+        rows = []
+        for name in chosen:
+            layer = self.sketches[name].layer
+            if layer.n == (layer.n_zeros if nonzero else 0):
+                continue
+            if source is not None:
+                values = source.percentiles(name, qs, nonzero=nonzero)
+                rows += [
+                    _row(name, q, Percentile(v, v, v), exact=True) for q, v in zip(qs, values, strict=True)
+                ]
+            else:
+                rows += [_row(name, q, layer.percentile(q, nonzero=nonzero)) for q in qs]
+        return rows
+
+    def _channel_rows(self, name: str, qs: Sequence[float], nonzero: bool) -> list[PercentileRow]:
+        channels = self.sketches[name].channels
+        if channels is None:
+            raise InputError(
+                "this run has no sketch per channel: record with sketch.per_channel = true", point=name
+            )
+        rows = []
+        for q in qs:
+            values, lows, highs = channels.percentile(q, nonzero=nonzero)
+            for i, (value, lo, hi) in enumerate(
+                zip(values.tolist(), lows.tolist(), highs.tolist(), strict=True)
+            ):
+                rows.append(PercentileRow(point=name, channel=i, q=q, value=value, lo=lo, hi=hi, exact=False))
+        return rows
+
+    def _chosen(self, points: Iterable[str] | None) -> list[str]:
+        names = self.points
+        chosen = list(names) if points is None else list(points)
+        for name in chosen:
+            if name not in names:
+                raise InputError(unknown_point(name, names), point=name)
+        return chosen
+
+    def factors(self, *, accept_rounding: bool = False, **changes: Any) -> Factors:
+        """Return the scale factors, for the run's settings or others: no model, no data.
+
+        Parameters
+        ----------
+        accept_rounding : bool
+            With ``exact=True``: answer from float16 storage too.
+        **changes
+            Keys of the table ``[factors]``: ``percentile``, ``nonzero``, ``schedule``, ``exact``,
+            ``per_channel``, ``floor``, ``overrides``.
+
+        Raises
+        ------
+        InputError
+            For an unknown key or an impossible value.
+        """
+        return factors_of(
+            self.cache, self.sketches, self.with_factors(changes), accept_rounding=accept_rounding
+        )
+
+    def saved_factors(self) -> Factors:
+        """Return the factors that the run wrote.
+
+        Raises
+        ------
+        InputError
+            If it has not come that far.
+        """
+        if not self.folder.factors_path.exists():
+            raise InputError(f"{str(self.folder.path)!r} has no factors yet: run the job again to resume")
+        return Factors.load(self.folder.factors_path)
+
+    def with_factors(self, changes: Mapping[str, Any]) -> JobSettings:
+        """Return the run's settings with other keys in ``[factors]``."""
+        tree = self.settings.model_dump(mode="json")
+        tree["factors"] |= changes
+        return validate_job(tree, origin="the flags")
+
+    def activations(self, point: str) -> Any:
+        """Return the recorded activations of a point as a ``zarr.Array`` of shape (n_samples, *point shape).
+
+        Slicing reads only the chunks it needs. For reads that are checked against the commit records use
+        ``run.cache.read_block``.
+        """
+        import zarr
+
+        if not self.cache.spec.record:
+            raise InputError(
+                "this run holds sketches only: record with record.activations = true", point=point
+            )
+        (name,) = self._chosen([point])
+        return zarr.open_group(self.cache.url, mode="r", storage_options=self._storage_options())[
+            self.cache.spec.keys[name]
+        ]
+
+    def _storage_options(self) -> dict[str, Any] | None:
+        return dict(self.settings.cache.storage_options) or None
+
+    def certificate(self) -> dict[str, Any] | None:
+        """Return the certificate of the normalised network as plain values, or None if there is none."""
+        try:
+            tree: dict[str, Any] = json.loads(self.folder.certificate_path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return tree
+
+    def status(self) -> RunStatus:
+        """Return how far the run is."""
+        certificate = self.certificate()
+        cache = self.cache
+        return RunStatus(
+            output=str(self.folder.path),
+            n_blocks=len(cache.blocks),
+            n_blocks_done=len(cache.blocks) - len(cache.missing()),
+            n_samples=cache.spec.n_samples,
+            n_points=len(cache.spec.points),
+            cache=cache.url,
+            cache_nbytes=cache.nbytes(),
+            has_factors=self.folder.factors_path.exists(),
+            has_network=self.folder.network_path.exists(),
+            certificate_passed=None if certificate is None else bool(certificate["passed"]),
+            has_report=(self.folder.report_path / "index.html").exists(),
+        )
+
+    def export(self, kind: str, *, factors: Factors | None = None) -> str:
+        """Return the results as text.
+
+        Parameters
+        ----------
+        kind : {"json", "csv", "toolbox"}
+            ``json``: statistics and factors with intervals. ``csv``: a line for each point.
+            ``toolbox``: SNN toolbox's ``{percentile}.json``.
+        factors : Factors, optional
+            Default: those of the run's settings.
+        """
+        factors = factors or self.factors()
+        if kind == "toolbox":
+            return json.dumps(factors.to_toolbox(), indent=1) + "\n"
+        if kind == "json":
+            return (
+                json.dumps({"statistics": self.statistics(), "factors": factors.to_dict()}, indent=1) + "\n"
+            )
+        if kind == "csv":
+            return self._csv(factors)
+        raise InputError(f"export as {kind!r} is refused: json, csv or toolbox")
+
+    def _csv(self, factors: Factors) -> str:
+        table = io.StringIO()
+        names = ["point", "shape", "n_values", "n_zeros", "minimum", "maximum", "mean", "std"]
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow([*names, "percentile", "value", "lo", "hi", "factor", "rule"])
+        known = self.statistics()
+        for p in factors.points:
+            row = known[p.name]
+            shape = "x".join(str(n) for n in row["shape"])
+            factor = " ".join(repr(f) for f in p.factor) if isinstance(p.factor, tuple) else p.factor
+            writer.writerow(
+                [
+                    p.name,
+                    shape,
+                    *(row[name] for name in names[2:]),
+                    p.percentile,
+                    p.value,
+                    p.lo,
+                    p.hi,
+                    factor,
+                    p.rule,
+                ]
+            )
+        return table.getvalue()
+
+
+def _row(name: str, q: float, found: Percentile, *, exact: bool = False) -> PercentileRow:
+    return PercentileRow(point=name, q=q, value=found.value, lo=found.lo, hi=found.hi, exact=exact)
+
+
+def open_run(path: str | Path) -> Run:
+    """Return the run in a folder.
+
+    Parameters
+    ----------
+    path : path
+        The output folder of ``actisketch run`` or :func:`~.api.run`.
+
+    Raises
+    ------
+    InputError
+        If there is no run.
+    FormatError
+        If its manifest is damaged or of a newer program.
+
+    Examples
+    --------
+    >>> run = open_run("digits")  # doctest: +SKIP
+    >>> run.factors(percentile=99.0).by_point()  # doctest: +SKIP
+    {'conv1': 1.61, 'conv2': 1.88, ...}
+    """
+    folder = open_folder(path)
+    tree = dict(folder.manifest()["settings"])
+    # The folder may have been moved or mounted elsewhere: where it lies now is where the run is.
+    tree["output"] = str(folder.path)
+    return Run(folder, validate_job(tree, origin=str(folder.manifest_path)))
