@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 
 from .errors import FormatError, InputError
 
-__all__ = ["CODECS", "Encoded", "codec_documents", "crc32c", "decode", "encode"]
+__all__ = [
+    "CODECS",
+    "DEFAULT_CODEC",
+    "Encoded",
+    "check_codec",
+    "codec_documents",
+    "crc32c",
+    "decode",
+    "encode",
+]
 
 _TRAILER_NBYTES = 4
 
@@ -29,17 +38,23 @@ class _Blosc:
     cname: str
     clevel: int
     shuffle: int
-    """0 none, 1 bytes, 2 bits."""
+    """Of the bytes of a value: 0 no, 1 yes."""
 
 
 CODECS: Mapping[str, _Blosc | None] = {
     "none": None,
     "lz4": _Blosc("lz4", 1, 1),
-    "lz4-bitshuffle": _Blosc("lz4", 1, 2),
     "zstd": _Blosc("zstd", 1, 1),
-    "zstd-bitshuffle": _Blosc("zstd", 1, 2),
 }
-"""The codecs by name; every one is followed by Zarr's ``crc32c``."""
+"""The codecs by name; every one is followed by Zarr's ``crc32c``.
+
+One core, post-ReLU activations of a trained digit network and of VGG16, 37-78 % zeros, MB/s to encode /
+to decode / bytes in over bytes stored: none 12,000 / 11,000 / 1; lz4 480-930 / 1,150-2,300 / 1.1-1.6;
+zstd 240-330 / 530-720 / 1.5-2.8. A bit shuffle stored more bytes than a byte shuffle wherever zeros are
+many. Below about 0.15 GB/s of the store zstd is faster than none, above it never.
+"""
+
+DEFAULT_CODEC = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +87,7 @@ def codec_documents(name: str, item_nbytes: int) -> list[dict[str, Any]]:
     documents: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}]
     blosc = CODECS[name]
     if blosc is not None:
-        shuffle = ("noshuffle", "shuffle", "bitshuffle")[blosc.shuffle]
+        shuffle = ("noshuffle", "shuffle")[blosc.shuffle]
         configuration = {"typesize": item_nbytes, "cname": blosc.cname, "clevel": blosc.clevel}
         documents.append(
             {"name": "blosc", "configuration": {**configuration, "shuffle": shuffle, "blocksize": 0}}
@@ -91,8 +106,7 @@ def encode(values: NDArray[Any], codec: str) -> Encoded:
     codec : str
         One of `CODECS`.
     """
-    if values.dtype.byteorder == ">" or (np.little_endian is False and values.dtype.byteorder == "="):
-        values = values.astype(values.dtype.newbyteorder("<"))
+    values = values.astype(values.dtype.newbyteorder("<"), copy=False)
     body: NDArray[np.uint8] | bytes = values.reshape(-1).view(np.uint8)
     blosc = CODECS[codec]
     if blosc is not None:

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from .errors import ActisketchError, StorageError
+from .files import sync, write_new
 from .keys import TEMPORARY
 from .locks import FileLock
 
@@ -73,8 +74,7 @@ class LocalFolder:
         try:
             for folder in (beside.parent, target.parent):
                 folder.mkdir(parents=True, exist_ok=True)
-            with open(beside, "xb", buffering=0) as file:
-                _write_all(file.fileno(), parts)
+            write_new(beside, parts)
             os.replace(beside, target)
         except OSError as error:
             with contextlib.suppress(OSError):
@@ -84,26 +84,26 @@ class LocalFolder:
     def sync(self, keys: Sequence[str]) -> None:
         """Flush the files, then the folders that name them."""
         folders: dict[Path, None] = {}
-        for key in keys:
-            path = self.folder / key
-            _sync(path)
-            folder = path.parent
-            while folder not in folders and folder != self.folder.parent:
-                folders[folder] = None
-                folder = folder.parent
-        for folder in folders:
-            _sync(folder)
+        paths = [self.folder / key for key in keys]
+        for path in paths:
+            folders.update(dict.fromkeys(path.parents[: len(path.parts) - len(self.folder.parts)]))
+        # The cache's own folder must be found again too.
+        for path in (*paths, *folders, self.folder.parent):
+            try:
+                sync(path)
+            except OSError as error:
+                raise storage_error(error, path, "flush") from error
 
     def delete(self, key: str) -> None:
         """Remove a file and flush its folder; a missing one is fine."""
         path = self.folder / key
         try:
             path.unlink()
+            sync(path.parent)
         except (FileNotFoundError, NotADirectoryError):
             return
         except OSError as error:
             raise storage_error(error, path, "delete") from error
-        _sync(path.parent)
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Yield (key, length) of every file under a folder."""
@@ -176,25 +176,3 @@ def storage_error(error: OSError, path: Path, verb: str, needed: int = 0) -> Sto
     else:
         step = "check the disk and run again: what is committed is kept"
     return StorageError(f"could not {verb} {str(path)!r}: {error.strerror or error}; {step}", **facts)
-
-
-def _write_all(descriptor: int, parts: Sequence[Any]) -> None:
-    for part in parts:
-        left = memoryview(part).cast("B")
-        while left:
-            left = left[os.write(descriptor, left) :]
-
-
-def _sync(path: Path) -> None:
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError as error:
-        raise storage_error(error, path, "flush") from error
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some file systems know no fsync of a folder; of a file it must work.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
-            raise storage_error(error, path, "flush") from error
-    finally:
-        os.close(descriptor)

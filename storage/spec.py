@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .codecs import DEFAULT_CODEC, check_codec
 from .errors import FormatError, InputError
 from .keys import array_keys, duplicates
 
@@ -144,7 +145,7 @@ class CacheSpec:
     block_samples: int
     identity: Mapping[str, Any]
     dtype: str = "float32"
-    codec: str = "none"
+    codec: str = DEFAULT_CODEC
     record: bool = True
 
     def __post_init__(self) -> None:
@@ -170,6 +171,7 @@ class CacheSpec:
                 f"batch_size={self.batch_size}: a block is a run "
                 f"of whole batches, use {-(-self.block_samples // self.batch_size) * self.batch_size}"
             )
+        check_codec(self.codec)
         if self.dtype not in ITEM_NBYTES:
             raise InputError(f"dtype must be one of {sorted(ITEM_NBYTES)}, got {self.dtype!r}")
 

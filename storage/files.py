@@ -1,0 +1,108 @@
+"""Write one file fast: past the page cache where the system lets us.
+
+Activations are written once and read much later if at all. Through the page cache every byte first takes
+fresh memory from the kernel (0.35-0.45 GB/s seen, against 1.4-2.5 GB/s past it), pushes out what is of use
+there, and is waited for by fsync all the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import mmap
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["STAGING_NBYTES", "sync", "write_new"]
+
+STAGING_NBYTES = 4 * 2**20
+"""Aligned memory per writing thread, through which direct writes go."""
+
+# Below this the page cache is as fast, and a file that small is read again soon (records, documents).
+_DIRECT_NBYTES = 2**20
+# Direct writes need offsets, lengths and addresses in whole pages.
+_PAGE_NBYTES = 4096
+
+_thread = threading.local()
+
+
+def write_new(path: Path, parts: Sequence[Any]) -> None:
+    """Write buffers one after the other into a new file; OSError if it exists or the system refuses."""
+    nbytes = sum(memoryview(part).nbytes for part in parts)
+    if nbytes >= _DIRECT_NBYTES and _write_direct(path, parts, nbytes):
+        return
+    with open(path, "xb", buffering=0) as file:
+        for part in parts:
+            _write_all(file.fileno(), memoryview(part).cast("B"))
+
+
+def _write_direct(path: Path, parts: Sequence[Any], nbytes: int) -> bool:
+    """Write past the page cache; False, with no file left, where that is not possible."""
+    flag = getattr(os, "O_DIRECT", None)
+    if flag is None:  # pragma: no cover - macOS, Windows
+        return False
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flag, 0o666)
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # some file systems know no direct writes
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+            return False
+        raise
+    try:
+        for page_aligned in _staged(parts):
+            _write_all(descriptor, page_aligned)
+        os.ftruncate(descriptor, nbytes)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        path.unlink()
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _staged(parts: Sequence[Any]) -> Iterator[memoryview]:
+    """Yield the bytes of all parts in whole pages; the last piece is padded with what was there before."""
+    staging = _staging()
+    filled = 0
+    for part in parts:
+        left = memoryview(part).cast("B")
+        while left:
+            n = min(len(left), len(staging) - filled)
+            staging[filled : filled + n] = left[:n]
+            left, filled = left[n:], filled + n
+            if filled == len(staging):
+                yield staging
+                filled = 0
+    if filled:
+        yield staging[: -(-filled // _PAGE_NBYTES) * _PAGE_NBYTES]
+
+
+def _staging() -> memoryview:
+    if not hasattr(_thread, "staging"):
+        _thread.staging = memoryview(mmap.mmap(-1, STAGING_NBYTES))
+    staging: memoryview = _thread.staging
+    return staging
+
+
+def _write_all(descriptor: int, left: memoryview) -> None:
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or a folder's list of names, to the disk; OSError if the system refuses."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems know no fsync of a folder; of a file it must work.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
