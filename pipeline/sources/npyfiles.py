@@ -8,6 +8,7 @@ is inflated going forward, and from its start again when a read goes back.
 from __future__ import annotations
 
 import threading
+import weakref
 import zipfile
 from pathlib import Path
 from typing import IO, Any
@@ -75,6 +76,8 @@ class StreamedMember:
             if self._kept is None:
                 self._kept = self._inflate(0, self.shape[0])
                 self._kept.flags.writeable = False
+                self._close_file()
+                self._file = None
             return self._kept[start:stop]
 
     def _inflate(self, start: int, stop: int) -> NDArray[Any]:
@@ -82,6 +85,8 @@ class StreamedMember:
             if self._file is None:
                 archive = zipfile.ZipFile(self._path)
                 self._file = archive.open(self._member)
+                # By finalizer: a source that is dropped closes its files, without a warning.
+                self._close_file = weakref.finalize(self, _close, self._file, archive)
             # Going back starts the member again; going forward inflates what lies between.
             self._file.seek(self._offset + start * self._row_nbytes)
             data = self._file.read((stop - start) * self._row_nbytes)
@@ -95,6 +100,11 @@ class StreamedMember:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restream, (self._args,)
+
+
+def _close(*files: IO[bytes] | zipfile.ZipFile) -> None:
+    for file in files:
+        file.close()
 
 
 def _restream(args: dict[str, Any]) -> StreamedMember:

@@ -66,7 +66,9 @@ class Preprocessing:
     def apply(self, raw: NDArray[Any]) -> NDArray[Any]:
         """Return raw values of shape (n, ...) as the network gets them, float32 or whole numbers."""
         if not self.changes_values:
-            return raw.astype(np.float32, copy=False) if is_float(raw.dtype) else raw
+            # The byte order of the machine: TensorFlow takes no other.
+            dtype = np.dtype(np.float32) if is_float(raw.dtype) else raw.dtype.newbyteorder("=")
+            return raw.astype(dtype, copy=False)
         values = raw.astype(np.float32)  # a copy, always: the formulas work in place
         if self.divide_by is not None:
             values /= np.float32(self.divide_by)

@@ -63,9 +63,9 @@ def unpack(element: Any, *, batched: bool, origin: str) -> Unpacked:
     if not arrays:
         raise InputError(f"{origin} gave an element without inputs: {type(element).__name__}")
     for (name, _), array in zip(named, arrays, strict=True):
-        check_column(
-            ArrayColumn(array), f"an element of {origin}" if name is None else f"{name!r} of {origin}"
-        )
+        if not (array.ndim and len(array) == 0):  # an empty batch is passed over
+            called = f"an element of {origin}" if name is None else f"{name!r} of {origin}"
+            check_column(ArrayColumn(array), called)
     labels = None if y is None or isinstance(y, Mapping | list) else _array(y, batched=batched)
     if labels is not None and labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]

@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import os
 import threading
+import weakref
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -64,12 +65,20 @@ class RecordFile:
             try:
                 if self._file is None:
                     self._file = open(self.path, "rb") if self._is_plain else gzip.open(self.path)  # noqa: SIM115
+                    self._closing = weakref.finalize(self, self._file.close)
                 self._file.seek(offset)
                 return bytes(self._file.read(nbytes))
             except (OSError, EOFError, zlib.error) as error:
                 raise InputError(
                     f"{self.path!r} cannot be read at byte {offset}: {error}", path=self.path
                 ) from None
+
+    def close(self) -> None:
+        """Give the open file back; the next read opens it again."""
+        with self._lock:
+            if self._file is not None:
+                self._closing()
+                self._file = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RecordFile, (self.path,)
@@ -111,6 +120,7 @@ def index_records(files: Sequence[RecordFile], *, limit: int | None = None) -> R
             entries.append((number, offset, nbytes, crc))
             if limit is not None and len(entries) == limit:
                 break
+        file.close()
         if limit is not None and len(entries) == limit:
             break
     columns = list(zip(*entries, strict=True)) or [(), (), (), ()]
@@ -170,6 +180,7 @@ class RecordReader:
         self.n_rows = len(self._index)
         if self.n_rows == 0:
             raise InputError(f"{origin} holds no records: at least one is needed")
+        self._open = 0
         self._full = spec.fingerprint == "full"
         inputs, label = _chosen(spec, sorted(parse_example(self._record(0), name=self._name(0))), origin)
         pixels = PixelSettings.from_spec(spec)
@@ -202,7 +213,12 @@ class RecordReader:
 
     def _record(self, row: int) -> bytes:
         index = self._index
-        data: bytes = self._files[index.file_of[row]].read(int(index.offset[row]), int(index.nbytes[row]))
+        number = int(index.file_of[row])
+        if number != self._open:
+            # One open file at a time: a data set may have more files than a process may open.
+            self._files[self._open].close()
+            self._open = number
+        data: bytes = self._files[number].read(int(index.offset[row]), int(index.nbytes[row]))
         if masked_crc32c(data) != int(index.crc[row]):
             raise InputError(f"{self._name(row)} is damaged: its data has a wrong checksum", sample=row)
         return data

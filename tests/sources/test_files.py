@@ -1,0 +1,301 @@
+"""Files of arrays: where they are found, how they are chosen, and what is wrong with broken ones."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from numpy.typing import NDArray
+
+from actisketch.pipeline.sources import DataSpec, PreparedSource, npyfiles, open_source
+from actisketch.storage.errors import InputError
+
+X = np.arange(7 * 3, dtype=np.float32).reshape(7, 3)
+
+
+def opened(path: Path | str, **settings: Any) -> PreparedSource:
+    return open_source(DataSpec(path=str(path), **settings))
+
+
+def values(source: PreparedSource) -> NDArray[Any]:
+    return source.read(0, source.n_samples).inputs[0]
+
+
+def test_paths_start_at_the_folder_of_the_job(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X)
+
+    source = open_source(DataSpec(path="x.npy"), base_dir=tmp_path)
+
+    np.testing.assert_array_equal(values(source), X)
+
+
+def test_an_npy_file_is_mapped_and_travels_as_its_path(tmp_path: Path) -> None:
+    import pickle
+
+    big = np.zeros((1000, 1000), np.float32)
+    np.save(tmp_path / "x.npy", big)
+
+    assert len(pickle.dumps(opened(tmp_path / "x.npy"))) < 5000
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_npz_members_are_read_as_numpy_reads_them(tmp_path: Path, save: Any, order: str) -> None:
+    x = np.asarray(np.arange(60).reshape(5, 4, 3), order=order)  # type: ignore[call-overload] # "C" or "F"
+    save(tmp_path / "d.npz", before=np.zeros(999), x=x, after=np.ones(3))
+    if save is np.savez_compressed and order == "F":
+        with pytest.raises(InputError, match="ascontiguousarray"):
+            opened(tmp_path / "d.npz")
+        return
+
+    source = opened(tmp_path / "d.npz")
+
+    np.testing.assert_array_equal(source.read(1, 4).inputs[0], x[1:4])
+
+
+def test_a_large_compressed_member_is_streamed_forward_and_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(npyfiles, "KEEP_NBYTES", 10)
+    np.savez_compressed(tmp_path / "d.npz", x=X)
+    source = opened(tmp_path / "d.npz")
+
+    for start, stop in [(0, 3), (3, 7), (1, 2), (6, 7)]:
+        np.testing.assert_array_equal(source.read(start, stop).inputs[0], X[start:stop])
+
+
+def test_the_only_array_is_the_input(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", X)  # arr_0, as SNN toolbox writes
+
+    source = opened(tmp_path / "d.npz")
+
+    np.testing.assert_array_equal(values(source), X)
+    assert not source.has_labels
+
+
+def test_keys_choose_inputs_and_labels(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", a=X, b=X * 2, c=np.arange(7))
+
+    source = opened(tmp_path / "d.npz", inputs_key=["b", "a"], labels_key="c")
+    renamed = opened(tmp_path / "d.npz", inputs_key={"left": "a"}, labels_key="c")
+
+    assert [spec.name for spec in source.inputs] == ["b", "a"]
+    assert [spec.name for spec in renamed.inputs] == ["left"]
+    np.testing.assert_array_equal(source.read(0, 7).inputs[0], X * 2)
+    assert source.read(5, 7).labels == pytest.approx([5, 6])
+
+
+def test_labels_may_lie_in_a_file_apart(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x_test.npz", X)
+    np.savez(tmp_path / "y_test.npz", np.arange(7))
+
+    source = opened(tmp_path / "x_test.npz", labels_path=str(tmp_path / "y_test.npz"))
+
+    assert source.read(2, 4).labels == pytest.approx([2, 3])
+
+
+@pytest.mark.parametrize("store", ["folder", "zip", "file url"])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_zarr_groups_of_both_formats_are_read(tmp_path: Path, store: str, zarr_format: Any) -> None:
+    path = tmp_path / ("d.zarr.zip" if store == "zip" else "d.zarr")
+    target: Any = zarr.storage.ZipStore(path, mode="w") if store == "zip" else path
+    group = zarr.open_group(target, mode="w", zarr_format=zarr_format)
+    group.create_array("x", data=X, chunks=(2, 3))
+    group.create_array("sub/deep", data=X * 3)
+    if store == "zip":
+        target.close()
+
+    url = path.as_uri() if store == "file url" else str(path)
+
+    np.testing.assert_array_equal(values(opened(url)), X)
+    np.testing.assert_array_equal(values(opened(url, inputs_key="sub/deep")), X * 3)
+
+
+def test_a_sharded_zarr_array_is_read(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "x.zarr", data=X, chunks=(1, 3), shards=(4, 3))
+
+    np.testing.assert_array_equal(values(opened(tmp_path / "x.zarr")), X)
+
+
+def test_array_files_are_read_without_tensorflow(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=X)
+    np.save(tmp_path / "x.npy", X)
+    zarr.create_array(tmp_path / "x.zarr", data=X)
+    code = """
+import sys
+from actisketch.pipeline.sources import DataSpec, as_source, open_source
+for path in sys.argv[1:]:
+    source = open_source(DataSpec(path=path, preprocessing="vgg16"))
+    source.read(0, 7), source.fingerprint(), source.digest(0, 7)
+print([name for name in ("tensorflow", "keras", "dask", "distributed") if name in sys.modules])
+"""
+    paths = [str(tmp_path / name) for name in ("d.npz", "x.npy", "x.zarr")]
+
+    done = subprocess.run([sys.executable, "-c", code, *paths], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == "[]"
+
+
+def write_text(path: Path) -> None:
+    path.write_text("not an array")
+
+
+def write_cut_off(path: Path) -> None:
+    np.save(path, X)
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def write_objects(path: Path) -> None:
+    np.save(path, np.array([1, "a"], object), allow_pickle=True)
+
+
+def write_empty_array(path: Path) -> None:
+    np.save(path, X[:0])
+
+
+def write_scalar(path: Path) -> None:
+    np.save(path, np.float32(3))
+
+
+def write_table(path: Path) -> None:
+    np.save(path, np.zeros(3, [("a", "f4"), ("b", "i4")]))
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (Path.touch, "empty file"),
+        (write_text, "not a NumPy array"),
+        (write_cut_off, "cut off"),
+        (write_objects, "Python objects"),
+        (write_empty_array, "is empty"),
+        (write_scalar, "single number"),
+        (write_table, "dtype"),
+        (Path.mkdir, "is a folder"),
+    ],
+)
+def test_a_broken_npy_file_is_named_with_what_is_wrong(tmp_path: Path, write: Any, words: str) -> None:
+    write(tmp_path / "x.npy")
+
+    with pytest.raises(InputError, match=words) as caught:
+        opened(tmp_path / "x.npy")
+    assert "x.npy" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04 and nothing more", b"text"])
+def test_a_broken_npz_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "d.npz").write_bytes(content)
+
+    with pytest.raises(InputError, match=r"d\.npz.* is not an \.npz file"):
+        opened(tmp_path / "d.npz")
+
+
+def test_a_damaged_compressed_member_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "d.npz"
+    np.savez_compressed(path, x=np.random.default_rng(3).random((50, 50)))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+
+    with pytest.raises(InputError, match="cannot be inflated"):
+        values(opened(path))
+
+
+def test_an_object_array_beside_the_input_does_no_harm_until_it_is_asked_for(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=X, names=np.array(["a", None], object))
+
+    np.testing.assert_array_equal(values(opened(tmp_path / "d.npz")), X)
+    with pytest.raises(InputError, match=r"'names' .*Python objects"):
+        opened(tmp_path / "d.npz", inputs_key="names")
+
+
+def test_an_archive_without_arrays_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "d.npz", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+
+    with pytest.raises(InputError, match="no arrays"):
+        opened(tmp_path / "d.npz")
+
+
+def test_a_wrong_key_lists_the_keys_and_the_nearest(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", images=X, classes=np.arange(7))
+
+    with pytest.raises(InputError, match=r"'image'.*\['classes', 'images'\], did you mean 'images'"):
+        opened(tmp_path / "d.npz", inputs_key="image")
+    with pytest.raises(InputError, match="labels_key = 'label'"):
+        opened(tmp_path / "d.npz", inputs_key="images", labels_key="label")
+    with pytest.raises(InputError, match=r"holds the arrays \['classes', 'images'\]: say which"):
+        opened(tmp_path / "d.npz")
+
+
+def test_a_missing_file_is_named_with_what_lies_nearby(tmp_path: Path) -> None:
+    np.save(tmp_path / "digits.npy", X)
+
+    with pytest.raises(InputError, match=r"no data at .*did you mean 'digits\.npy'"):
+        opened(tmp_path / "digit.npy")
+    with pytest.raises(InputError, match="there is no folder"):
+        opened(tmp_path / "nowhere" / "digits.npy")
+    with pytest.raises(InputError, match="no data at"):
+        opened(tmp_path / "missing.zarr")
+    with pytest.raises(InputError, match="no file matches"):
+        opened(tmp_path / "*.tfrecord")
+
+
+def test_a_folder_that_is_no_zarr_is_named(tmp_path: Path) -> None:
+    (tmp_path / "d.zarr").mkdir()
+
+    with pytest.raises(InputError, match="no zarr array or group"):
+        opened(tmp_path / "d.zarr")
+
+
+def test_a_zarr_group_without_arrays_is_refused(tmp_path: Path) -> None:
+    zarr.open_group(tmp_path / "d.zarr", mode="w").create_group("inner")
+
+    with pytest.raises(InputError, match=r"no arrays \(groups: \['inner'\]\)"):
+        opened(tmp_path / "d.zarr")
+
+
+def test_a_file_of_unknown_kind_is_refused_with_the_known_ones(tmp_path: Path) -> None:
+    write_text(tmp_path / "data.csv")
+
+    with pytest.raises(InputError, match=r"\.npz, \.npy, \.zarr or \.tfrecord"):
+        opened(tmp_path / "data.csv")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"format": "csv"}, "allowed are npz, npy"),
+        ({"color_mode": "rbg"}, "did you mean 'rgb'"),
+        ({"interpolation": "cubic"}, "did you mean 'bicubic'"),
+        ({"fingerprint": "none"}, "sampled, full"),
+        ({"image_size": (224,)}, "height, width"),
+        ({"image_size": (0, 5)}, "height, width"),
+        ({"num_samples": 0}, "at least 1"),
+        ({"path": ""}, "name a file"),
+        ({"preprocessing": "vgg17"}, "did you mean 'vgg1[69]'"),
+        ({"features": {"a": {"shap": [1]}}}, "unknown key 'shap'"),
+        ({"features": {"a": {"dtype": "picture"}}}, "NumPy number type"),
+        ({"features": {"a": {"encoding": "jpeg"}}}, "image, raw or values"),
+        ({"features": {"a": {"shape": [0]}}}, "at least 1"),
+        ({"features": {"a": 7}}, "write a table"),
+    ],
+)
+def test_an_impossible_setting_is_refused_with_what_is_allowed(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        DataSpec(**{"path": "x.npy", **settings})
+
+
+def test_keys_for_a_file_of_one_array_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X)
+    zarr.create_array(tmp_path / "x.zarr", data=X)
+
+    for path in ("x.npy", "x.zarr"):
+        with pytest.raises(InputError, match="leave"):
+            opened(tmp_path / path, inputs_key="x")
