@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
+from .npyfiles import file_column
 from .preprocessing import is_float
 
 __all__ = ["ArrayColumn", "Column", "LazyColumn", "as_column", "check_column"]
@@ -123,7 +124,8 @@ def as_column(array: Any, origin: str) -> Column:
         chunks = getattr(array, "shards", None) or array.chunks
         column = LazyColumn(array, chunk_rows=chunks[0] if chunks else 1)
     elif hasattr(array, "__array__"):
-        column = ArrayColumn(array if isinstance(array, np.ndarray) else np.asarray(array))
+        values = array if isinstance(array, np.ndarray) else np.asarray(array)
+        column = file_column(values) or ArrayColumn(values)
     else:
         raise InputError(
             f"{origin} is a {type(array).__name__}, not an array: convert it with numpy.asarray first"

@@ -1,12 +1,14 @@
-"""Arrays in ``.npy`` and ``.npz`` files, mapped where that is possible, streamed where not; never unpickled.
+"""Arrays in ``.npy`` and ``.npz`` files, read at random where possible, streamed where not; never unpickled.
 
-Knows the two formats. ``numpy.load`` maps ``.npy`` only: the members of an uncompressed ``.npz`` are plain
-``.npy`` files at some offset, so they are mapped as well. A compressed member cannot be read at random: it
+Knows the two formats. The members of an uncompressed ``.npz`` are plain ``.npy`` files at some offset, so
+that they are read in place as well, which ``numpy.load`` does not do. A compressed member cannot be read at random: it
 is inflated going forward, and from its start again when a read goes back.
 """
 
 from __future__ import annotations
 
+import mmap
+import os
 import threading
 import weakref
 import zipfile
@@ -18,39 +20,78 @@ from numpy.typing import NDArray
 
 from ...storage.errors import InputError
 
-__all__ = ["MappedFile", "StreamedMember", "npy_column", "npz_columns"]
+__all__ = ["FileColumn", "StreamedMember", "file_column", "npy_column", "npz_columns"]
 
 # Below this a compressed member is inflated once and kept: random access for workers and plots.
 KEEP_NBYTES = 128 * 2**20
 
 
-class MappedFile:
-    """Rows of an array that starts at some byte of a file. Pickles as the path, not as the data."""
+class FileColumn:
+    """Rows of an array that starts at some byte of a file. Pickles as the path, not as the data.
+
+    In C order the rows of a read are one run of bytes, and are read as such: a mapped file counts as memory of
+    the process once it is touched (a pass over 2 GB: 2,000 MiB more, against 32 MiB), at which Dask's
+    workers and memory limits take offence, and a file that is cut off while it is mapped kills the process.
+    In Fortran order rows are scattered over the file; it is mapped, and the pages given back after each read.
+    """
 
     def __init__(
         self, path: str, *, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], fortran: bool
     ) -> None:
         self._args = {"path": path, "offset": offset, "shape": shape, "dtype": dtype, "fortran": fortran}
+        self._path, self._offset = path, offset
         self.shape = shape
         self.dtype = dtype
-        order: Any = "F" if fortran else "C"
-        try:
-            self._map = np.memmap(path, dtype, mode="r", offset=offset, shape=shape, order=order)
-        except (ValueError, OSError) as error:
-            raise InputError(
-                f"{path!r} cannot be mapped, it seems to be cut off: {error}", path=path
-            ) from None
+        self._row_nbytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
+        self._map: Any = None
+        needed, found = offset + shape[0] * self._row_nbytes if shape else 0, os.stat(path).st_size
+        if found < needed:
+            raise InputError(f"{path!r} is cut off: it has {found} bytes of {needed}", path=path)
+        if fortran and len(shape) > 1:
+            self._map = np.memmap(path, dtype, mode="r", offset=offset, shape=shape, order="F")
+        else:
+            self._file = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._file)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Return rows as a read-only view of the file."""
-        return np.asarray(self._map[start:stop])
+        """Return rows in fresh memory."""
+        rows = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        if self._map is not None:
+            rows[...] = self._map[start:stop]
+            self._map._mmap.madvise(mmap.MADV_DONTNEED)
+            return rows
+        view = rows.reshape(-1).view(np.uint8).data
+        at = self._offset + start * self._row_nbytes
+        while len(view):  # one call reads 2 GiB at most
+            n_read = os.preadv(self._file, [view], at)
+            if n_read == 0:
+                raise InputError(f"{self._path!r} has become shorter while it was read", path=self._path)
+            view, at = view[n_read:], at + n_read
+        return rows
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _remap, (self._args,)
+        return _reopen, (self._args,)
 
 
-def _remap(args: dict[str, Any]) -> MappedFile:
-    return MappedFile(**args)
+def _reopen(args: dict[str, Any]) -> FileColumn:
+    return FileColumn(**args)
+
+
+def file_column(array: NDArray[Any]) -> FileColumn | None:
+    """Return the place in its file of a memory-mapped array, whole or a run of its rows.
+
+    None if it has no file, is copy-on-write (its memory may differ from the file), or is not contiguous.
+    """
+    if not isinstance(array, np.memmap) or not array.flags.c_contiguous or array.size == 0:
+        return None
+    filename, mode, mapped = array.filename, array.mode, array._mmap  # type: ignore[attr-defined] # numpy's own
+    if filename is None or mode not in ("r", "r+") or mapped is None:
+        return None
+    # A slice keeps the offset attribute of the whole: where it starts follows from the addresses.
+    begin = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
+    address = np.frombuffer(mapped, np.uint8).ctypes.data
+    offset = begin + array.ctypes.data - address
+    return FileColumn(str(filename), offset=offset, shape=array.shape, dtype=array.dtype, fortran=False)
 
 
 class StreamedMember:
@@ -111,7 +152,7 @@ def _restream(args: dict[str, Any]) -> StreamedMember:
     return StreamedMember(**args)
 
 
-def npy_column(path: Path) -> MappedFile:
+def npy_column(path: Path) -> FileColumn:
     """Return the array of a ``.npy`` file.
 
     Raises
@@ -121,10 +162,10 @@ def npy_column(path: Path) -> MappedFile:
     """
     with path.open("rb") as file:
         shape, fortran, dtype = _header(file, str(path))
-        return MappedFile(str(path), offset=file.tell(), shape=shape, dtype=dtype, fortran=fortran)
+        return FileColumn(str(path), offset=file.tell(), shape=shape, dtype=dtype, fortran=fortran)
 
 
-def npz_columns(path: Path) -> dict[str, MappedFile | StreamedMember]:
+def npz_columns(path: Path) -> dict[str, FileColumn | StreamedMember]:
     """Return the arrays of a ``.npz`` file by name, in the order of the file.
 
     Arrays of objects are left out of nothing: they are refused when they are asked for, see
@@ -140,7 +181,7 @@ def npz_columns(path: Path) -> dict[str, MappedFile | StreamedMember]:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
         raise InputError(f"{str(path)!r} is not an .npz file: {error}", path=str(path)) from None
-    columns: dict[str, MappedFile | StreamedMember] = {}
+    columns: dict[str, FileColumn | StreamedMember] = {}
     with archive:
         for info in archive.infolist():
             if info.filename.endswith(".npy"):
@@ -150,7 +191,7 @@ def npz_columns(path: Path) -> dict[str, MappedFile | StreamedMember]:
     return columns
 
 
-def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> MappedFile | StreamedMember:
+def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> FileColumn | StreamedMember:
     origin = f"{info.filename!r} in {str(path)!r}"
     with archive.open(info) as file:
         shape, fortran, dtype = _header(file, origin)
@@ -159,7 +200,7 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Mapp
         return StreamedMember(str(path), info.filename, offset=header_nbytes, shape=shape, dtype=dtype)
     if info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1:
         offset = _data_offset(path, info) + header_nbytes
-        return MappedFile(str(path), offset=offset, shape=shape, dtype=dtype, fortran=fortran)
+        return FileColumn(str(path), offset=offset, shape=shape, dtype=dtype, fortran=fortran)
     if fortran and len(shape) > 1:
         raise InputError(
             f"{origin} is compressed and in Fortran order, in which samples are scattered over the whole "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
+import urllib.request
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,8 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 
-from actisketch.pipeline.sources import DataSpec, PreparedSource, npyfiles, open_source
-from actisketch.storage.errors import InputError
+from actisketch.pipeline.sources import DataSpec, PreparedSource, Source, as_source, npyfiles, open_source
+from actisketch.storage.errors import InputError, StorageError
 
 X = np.arange(7 * 3, dtype=np.float32).reshape(7, 3)
 
@@ -23,7 +25,7 @@ def opened(path: Path | str, **settings: Any) -> PreparedSource:
     return open_source(DataSpec(path=str(path), **settings))
 
 
-def values(source: PreparedSource) -> NDArray[Any]:
+def values(source: Source) -> NDArray[Any]:
     return source.read(0, source.n_samples).inputs[0]
 
 
@@ -35,13 +37,71 @@ def test_paths_start_at_the_folder_of_the_job(tmp_path: Path) -> None:
     np.testing.assert_array_equal(values(source), X)
 
 
-def test_an_npy_file_is_mapped_and_travels_as_its_path(tmp_path: Path) -> None:
-    import pickle
-
-    big = np.zeros((1000, 1000), np.float32)
-    np.save(tmp_path / "x.npy", big)
+def test_an_npy_file_travels_as_its_path(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((1000, 1000), np.float32))
 
     assert len(pickle.dumps(opened(tmp_path / "x.npy"))) < 5000
+
+
+def test_memory_maps_and_runs_of_their_rows_are_read_from_their_file(tmp_path: Path) -> None:
+    big = np.arange(100_000, dtype=np.float32).reshape(1000, 100)
+    np.save(tmp_path / "x.npy", big)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+
+    for array, expected in [
+        (mapped, big),
+        (mapped[300:], big[300:]),
+        (mapped[300:][200:700], big[500:1000]),
+        (mapped[:, :7], big[:, :7]),
+        (mapped[::-1], big[::-1]),
+    ]:
+        source = as_source(array)
+        np.testing.assert_array_equal(values(source), expected)
+        np.testing.assert_array_equal(values(pickle.loads(pickle.dumps(source))), expected)
+    assert len(pickle.dumps(as_source(mapped[300:]))) < 5000
+
+
+def test_a_map_that_was_changed_in_memory_is_taken_from_memory(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", X)
+    changed = np.load(tmp_path / "x.npy", mmap_mode="c")
+    changed[2] = 99
+
+    assert as_source(changed).read(2, 3).inputs[0] == pytest.approx(99)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_reading_through_a_file_does_not_count_as_memory(tmp_path: Path, order: Any) -> None:
+    shape = (400, 256, 512)  # 200 MiB
+    array = np.lib.format.open_memmap(
+        tmp_path / "x.npy", mode="w+", dtype=np.float32, shape=shape, fortran_order=order == "F"
+    )
+    array[-1] = 1  # the rest of the file stays a hole, which reads as zeros
+    del array
+    code = """
+import sys, psutil
+from actisketch.pipeline.sources import DataSpec, open_source
+source = open_source(DataSpec(path=sys.argv[1]))
+source.read(0, 40)
+before = psutil.Process().memory_info().rss
+for start in range(0, 400, 40):
+    source.read(start, start + 40)
+print((psutil.Process().memory_info().rss - before) >> 20)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "x.npy")], capture_output=True, text=True, check=True
+    )
+
+    assert int(done.stdout) < 60
+
+
+def test_a_file_that_becomes_shorter_is_an_error_and_not_a_crash(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((1000, 1000), np.float32))
+    source = opened(tmp_path / "x.npy")
+    with (tmp_path / "x.npy").open("r+b") as file:
+        file.truncate(5000)
+
+    with pytest.raises(InputError, match="has become shorter"):
+        source.read(500, 600)
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
@@ -129,6 +189,7 @@ def test_array_files_are_read_without_tensorflow(tmp_path: Path) -> None:
     zarr.create_array(tmp_path / "x.zarr", data=X)
     code = """
 import sys
+import urllib.request
 from actisketch.pipeline.sources import DataSpec, as_source, open_source
 for path in sys.argv[1:]:
     source = open_source(DataSpec(path=path, preprocessing="vgg16"))
@@ -299,3 +360,39 @@ def test_keys_for_a_file_of_one_array_are_refused(tmp_path: Path) -> None:
     for path in ("x.npy", "x.zarr"):
         with pytest.raises(InputError, match="leave"):
             opened(tmp_path / path, inputs_key="x")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore.*")
+def test_zarr_groups_in_an_object_store_are_read_by_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    import obstore.store
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        endpoint = f"http://{host}:{port}"
+        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/bucket", method="PUT")).close()
+        options: dict[str, Any] = {
+            "endpoint": endpoint,
+            "access_key_id": "a",
+            "secret_access_key": "b",
+            "region": "us-east-1",
+            "client_options": {"allow_http": True},
+        }
+        store = zarr.storage.ObjectStore(obstore.store.from_url("s3://bucket/data.zarr", **options))
+        group = zarr.open_group(store, mode="w")
+        group.create_array("x", data=X, chunks=(2, 3))
+        group.create_array("y", data=np.arange(7))
+
+        source = opened("s3://bucket/data.zarr", storage_options=options)
+
+        np.testing.assert_array_equal(values(source), X)
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(source)).read(2, 5).inputs[0], X[2:5])
+        with pytest.raises(InputError, match="no zarr array or group"):
+            opened("s3://bucket/nothing.zarr", storage_options=options)
+        closed = {**options, "endpoint": "http://127.0.0.1:9", "retry_config": {"max_retries": 0}}
+        with pytest.raises(StorageError, match="cannot be opened"):
+            opened("s3://bucket/data.zarr", storage_options=closed)
+    finally:
+        server.stop()
