@@ -58,6 +58,15 @@ def layer_slabs(array: NDArray[Any], *, slab_values: int = SLAB_VALUES) -> Itera
         yield np.ascontiguousarray(slab, dtype=np.float32).reshape(-1)
 
 
+def sample_slabs(array: NDArray[Any], *, slab_values: int = SLAB_VALUES) -> Iterator[NDArray[np.float32]]:
+    """Yield whole samples in order, as flat contiguous float32, without a large copy."""
+    if array.dtype == np.float32 and array.dtype.isnative and array.flags.c_contiguous:
+        yield array.reshape(-1)
+        return
+    for slab in _sample_slabs(array, slab_values):
+        yield np.ascontiguousarray(slab, dtype=np.float32).reshape(-1)
+
+
 def channel_slabs(
     array: NDArray[Any], channel_axis: int, *, slab_values: int = SLAB_VALUES
 ) -> Iterator[NDArray[np.float32]]:

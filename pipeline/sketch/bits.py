@@ -40,8 +40,8 @@ def keys_of(values: NDArray[np.float32]) -> NDArray[np.uint32]:
     ndarray, uint32
         Same shape; ``a < b`` if and only if ``keys_of(a) < keys_of(b)``, and -0.0 has the key of 0.0.
     """
-    # Adding 0.0 turns -0.0 into 0.0 and changes nothing else (IEEE 754, rounding to nearest).
-    patterns = (np.atleast_1d(values) + np.float32(0.0)).view(np.uint32)
+    patterns = np.ascontiguousarray(np.atleast_1d(values)).view(np.uint32)
+    patterns = np.where(patterns == np.uint32(ZERO_KEY), np.uint32(0), patterns)  # -0.0 is zero
     flips = (patterns.view(np.int32) >> np.int32(31)).view(np.uint32) | np.uint32(ZERO_KEY)
     return (patterns ^ flips).reshape(np.shape(values))
 

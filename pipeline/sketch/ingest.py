@@ -1,11 +1,13 @@
-"""Arrays into tallies.
+"""Arrays into tallies: layouts, threads, the engine, and what NaN and infinities mean.
 
-Chooses the engine (Numba kernels or numpy, identical results) and decides what NaN and
-infinities mean. Does not know how tallies are kept or stored.
+Results do not depend on the engine, the layout or the number of threads. Does not know how
+tallies are kept or stored.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,97 +15,87 @@ from numpy.typing import NDArray
 
 from ...storage.errors import InputError
 from . import bits as fb
-from .arrays import channel_slabs, first_nonfinite, layer_slabs, place
-from .tally import Buckets, Tally, buckets_of_sorted, empty_tally, merge_buckets
+from .arrays import channel_slabs, first_nonfinite, layer_slabs, place, sample_slabs
+from .counting import count_layer
+from .engine import kernels
+from .sorting import largest_of_rows, sort_channels, sort_layer
+from .tally import Tally, empty_tally, merge_tallies
 
-SORT_VALUES = 1 << 20
-"""Values sorted at once: 4 MiB stay near the core."""
+SORTED_VALUES = 1 << 15
+"""Arrays up to this size are sorted: emptying the counters would take longer."""
+THREAD_VALUES = 1 << 18
+"""A thread is worth its start from this many values on."""
+
+NO_ROWS = np.empty(0, np.uint32)
 
 
-def tally_layer(array: NDArray[Any], *, bits: int) -> Tally:
+def tally_layer(array: NDArray[Any], *, bits: int, threads: int = 1) -> Tally:
     """Return the tally of all values of an array of any shape; NaN and infinities are counted, not bucketed."""
-    low_bits = 32 - bits
-    tally = empty_tally(bits)
-    parts: list[Buckets] = []
-    minimum, maximum = fb.EMPTY_MIN_KEY, fb.EMPTY_MAX_KEY
-    for slab in layer_slabs(array):
-        for start in range(0, slab.size, SORT_VALUES):
-            keys = _sift_layer(slab[start : start + SORT_VALUES], tally)
-            if keys.size:
-                keys.sort()
-                minimum, maximum = min(minimum, int(keys[0])), max(maximum, int(keys[-1]))
-                parts.append(buckets_of_sorted(keys, low_bits=low_bits))
-    return Tally(
-        bits=bits,
-        buckets=merge_buckets(parts, low_bits=low_bits),
-        n_zeros=tally.n_zeros,
-        n_nan=tally.n_nan,
-        n_inf=tally.n_inf,
-        min_keys=np.array([minimum], np.uint32),
-        max_keys=np.array([maximum], np.uint32),
-    )
+    tasks = [
+        (lambda piece=piece: _tally_rows(piece, bits, piece.size, NO_ROWS))
+        for slab in layer_slabs(array)
+        for piece in _pieces(slab, threads)
+    ]
+    return merge_tallies([empty_tally(bits), *_run(tasks, threads)])
 
 
-def _sift_layer(values: NDArray[np.float32], tally: Tally) -> NDArray[np.uint32]:
-    """Count what has no bucket into ``tally``; return the keys of the rest."""
-    keys = fb.keys_of(values)
-    finite = (keys >= fb.LOWEST_FINITE_KEY) & (keys <= fb.HIGHEST_FINITE_KEY)
-    if not finite.all():
-        n_nan = int(np.isnan(values).sum())
-        tally.n_nan[0] += n_nan
-        tally.n_inf[0] += int((~finite).sum()) - n_nan
-        keys = keys[finite]
-    nonzero = keys[keys != fb.ZERO_KEY]
-    tally.n_zeros[0] += keys.size - nonzero.size
-    return nonzero
+def tally_samples(array: NDArray[Any], *, bits: int, threads: int = 1) -> tuple[Tally, Tally]:
+    """Return the tally of all values and that of the largest finite value of each sample (along axis 0)."""
+    row_size = array.size // max(1, array.shape[0])
+    if not row_size:
+        return empty_tally(bits), empty_tally(bits)
+    tallies: list[Tally] = []
+    maxima = np.zeros(array.shape[0], np.uint32)
+    done = 0
+    for slab in sample_slabs(array):
+        rows = maxima[done : done + slab.size // row_size]
+        done += rows.size
+        per_piece = -(-rows.size // _worthwhile(slab.size, threads))
+        tasks = [
+            (
+                lambda start=start: _tally_rows(
+                    slab[start * row_size : (start + per_piece) * row_size],
+                    bits,
+                    row_size,
+                    rows[start : start + per_piece],
+                )
+            )
+            for start in range(0, rows.size, per_piece)
+        ]
+        tallies += _run(tasks, threads)
+    peaks = fb.floats_of(maxima[maxima > 0])
+    return merge_tallies([empty_tally(bits), *tallies]), sort_layer(peaks, bits=bits)
+
+
+def _tally_rows(values: NDArray[np.float32], bits: int, row_size: int, maxima: NDArray[np.uint32]) -> Tally:
+    compiled = kernels()
+    if compiled is None or values.size <= SORTED_VALUES:
+        if maxima.size:
+            maxima[:] = largest_of_rows(values, row_size)
+        return sort_layer(values, bits=bits)
+    return count_layer(compiled, values, bits=bits, row_size=row_size, maxima=maxima)
 
 
 def tally_channels(array: NDArray[Any], *, bits: int, channel_axis: int) -> Tally:
     """Return the tally of each channel of an array; NaN and infinities are counted, not bucketed."""
-    low_bits, n_channels = 32 - bits, array.shape[channel_axis]
-    tally = empty_tally(bits, n_channels)
-    parts: list[Buckets] = []
-    for slab in channel_slabs(array, channel_axis):
-        step = max(1, SORT_VALUES // max(1, n_channels * slab.shape[2]))
-        for start in range(0, slab.shape[0], step):
-            composite = _sift_channels(slab[start : start + step], tally)
-            composite.sort()
-            parts.append(buckets_of_sorted(composite, low_bits=low_bits))
-            _widen_extremes(composite, tally)
-    return Tally(
-        bits=bits,
-        buckets=merge_buckets(parts, low_bits=low_bits),
-        n_zeros=tally.n_zeros,
-        n_nan=tally.n_nan,
-        n_inf=tally.n_inf,
-        min_keys=tally.min_keys,
-        max_keys=tally.max_keys,
-    )
+    n_channels = array.shape[channel_axis]
+    tallies = [sort_channels(slab, bits=bits) for slab in channel_slabs(array, channel_axis)]
+    return merge_tallies([empty_tally(bits, n_channels), *tallies])
 
 
-def _sift_channels(values: NDArray[np.float32], tally: Tally) -> NDArray[np.uint64]:
-    keys = fb.keys_of(values)
-    n_channels = tally.n_channels
-    channels = np.broadcast_to(np.arange(n_channels, dtype=np.uint64)[None, :, None], keys.shape)
-    finite = (keys >= fb.LOWEST_FINITE_KEY) & (keys <= fb.HIGHEST_FINITE_KEY)
-    if not finite.all():
-        nan = np.isnan(values)
-        n_nan = nan.sum(axis=(0, 2))
-        tally.n_nan[:] += n_nan
-        tally.n_inf[:] += (~finite).sum(axis=(0, 2)) - n_nan
-    zero = keys == fb.ZERO_KEY
-    tally.n_zeros[:] += zero.sum(axis=(0, 2))
-    keep = finite & ~zero
-    return (channels[keep] << np.uint64(32)) | keys[keep].astype(np.uint64)
+def _worthwhile(n_values: int, threads: int) -> int:
+    return max(1, min(threads, n_values // THREAD_VALUES))
 
 
-def _widen_extremes(composite: NDArray[np.uint64], tally: Tally) -> None:
-    edges = np.searchsorted(composite, np.arange(tally.n_channels + 1, dtype=np.uint64) << np.uint64(32))
-    filled = np.flatnonzero(edges[1:] > edges[:-1])
-    first, last = composite[edges[filled]], composite[edges[filled + 1] - 1]
-    keep = np.uint64(0xFFFF_FFFF)
-    tally.min_keys[filled] = np.minimum(tally.min_keys[filled], (first & keep).astype(np.uint32))
-    tally.max_keys[filled] = np.maximum(tally.max_keys[filled], (last & keep).astype(np.uint32))
+def _pieces(flat: NDArray[np.float32], threads: int) -> list[NDArray[np.float32]]:
+    return np.array_split(flat, _worthwhile(flat.size, threads))
+
+
+def _run(tasks: Sequence[Callable[[], Tally]], threads: int) -> list[Tally]:
+    if threads <= 1 or len(tasks) <= 1:
+        return [task() for task in tasks]
+    with ThreadPoolExecutor(threads, thread_name_prefix="actisketch-sketch") as pool:
+        return list(pool.map(lambda task: task(), tasks))
 
 
 def refuse_nonfinite(array: NDArray[Any], tally: Tally, *, point: str | None, block: int | None) -> None:

@@ -10,13 +10,10 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ...storage.errors import FormatError, InputError
 from .arrays import parse_array, place
 from .channels import ChannelSketch, parse_channel_axis
-from .ingest import refuse_nonfinite, tally_channels, tally_layer
+from .ingest import refuse_nonfinite, tally_channels, tally_samples
 from .layer import Sketch
 from .spec import SketchSpec
 from .tally import merge_tallies
@@ -60,7 +57,13 @@ class PointSketch:
         return cls(spec=spec, layer=Sketch(spec.bits), channels=channels, maxima=Sketch(spec.bits))
 
     def update(
-        self, array: Any, *, channel_axis: int = -1, point: str | None = None, block: int | None = None
+        self,
+        array: Any,
+        *,
+        channel_axis: int = -1,
+        point: str | None = None,
+        block: int | None = None,
+        threads: int = 1,
     ) -> None:
         """Add the activations of some samples.
 
@@ -72,6 +75,8 @@ class PointSketch:
             Axis of the channels, samples counted as axis 0.
         point, block : optional
             Named in error messages.
+        threads : int, default=1
+            Threads that count together; the result does not depend on it.
 
         Raises
         ------
@@ -85,10 +90,9 @@ class PointSketch:
         if self.channels is not None:
             n_channels = self.channels.n_channels
             axis = parse_channel_axis(array, channel_axis, n_channels, point=point, block=block)
-        layer = tally_layer(array, bits=self.spec.bits)
+        layer, maxima = tally_samples(array, bits=self.spec.bits, threads=threads)
         if self.spec.on_nonfinite == "error":
             refuse_nonfinite(array, layer, point=point, block=block)
-        maxima = tally_layer(sample_maxima(array), bits=self.spec.bits)
         if self.channels is not None:
             self.channels._add(tally_channels(array, bits=self.spec.channel_bits, channel_axis=axis))
         self.layer._add(layer)
@@ -164,17 +168,3 @@ def merge_sketches(sketches: Sequence[PointSketch]) -> PointSketch:
         channels=channels,
         maxima=Sketch._of(merge_tallies([sketch.maxima.tally for sketch in sketches])),
     )
-
-
-def sample_maxima(array: NDArray[Any]) -> NDArray[np.float32]:
-    """Return the largest finite value of each sample, of shape (at most n_samples,): samples without one are left out."""
-    if not array.size:
-        return np.empty(0, np.float32)
-    axes = tuple(range(1, array.ndim))
-    maxima = array.max(axis=axes).astype(np.float32) if axes else array.astype(np.float32)
-    bad = ~np.isfinite(maxima)
-    if bad.any():
-        rows = array[bad].astype(np.float32).reshape(int(bad.sum()), -1)
-        maxima[bad] = np.where(np.isfinite(rows), rows, -np.inf).max(axis=1)
-        maxima = maxima[np.isfinite(maxima)]
-    return np.asarray(maxima, np.float32)

@@ -1,0 +1,101 @@
+"""Which engine counts: Numba kernels where they can be had, numpy otherwise. Results are identical.
+
+Holds the scratch memory that the kernels count in. Does not know sketches.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+logger = logging.getLogger(__name__)
+
+NO_NUMBA = "ACTISKETCH_NO_NUMBA"
+"""Environment variable: set to 1, everything is counted by numpy."""
+SCRATCH_BITS = 20
+"""At least 2**20 counters: 16 channels of 16 bits or a layer of 20."""
+
+
+def kernels() -> Any:
+    """Return the module of compiled kernels, or None if numpy is to be used."""
+    return None if os.environ.get(NO_NUMBA, "0") not in ("", "0") else _load_kernels()
+
+
+@cache
+def _load_kernels() -> Any:
+    try:
+        return importlib.import_module(".kernels", __package__)
+    except ImportError as problem:
+        logger.warning("Numba cannot be used (%s): sketching by numpy, 10 times slower", problem)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Scratch:
+    """Counters of one thread, all zero between uses. Only the pages that are touched cost memory."""
+
+    words: NDArray[np.uint64]
+    """``count << shift | sum of lows`` of each bucket."""
+    last: NDArray[Any]
+    """Low of the value that each bucket got last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a counter word is divided for a resolution."""
+
+    low_bits: int
+    shift: int
+    """Bits of a word that hold the sum of lows; the count is above."""
+    max_values: int
+    """Values that a word can count before it must be emptied."""
+    spares: int
+    """How many free buckets (a power of two) above the finite ones count zeros, less one."""
+
+    @classmethod
+    def of(cls, bits: int) -> Layout:
+        """Return the layout for sketches of ``bits`` bits."""
+        low_bits = 32 - bits
+        # n values have sums below 2**(log2 n + low_bits) and counts up to n: together 63 or 64 bits.
+        value_bits = (63 - low_bits) // 2
+        return cls(
+            low_bits=low_bits,
+            shift=value_bits + low_bits,
+            max_values=1 << value_bits,
+            spares=min(16, 1 << (23 - low_bits)) - 1,
+        )
+
+
+_idle: dict[tuple[int, str], list[Scratch]] = {}
+_idle_lock = threading.Lock()
+
+
+@contextmanager
+def scratch(size_bits: int, low_bits: int) -> Iterator[Scratch]:
+    """Lend counters for at least ``2**size_bits`` buckets; the borrower leaves them zero."""
+    size = 1 << max(size_bits, SCRATCH_BITS)
+    dtype = np.dtype(np.uint16 if low_bits <= 16 else np.uint32)
+    with _idle_lock:
+        shelf = _idle.setdefault((size, dtype.name), [])
+        lent = shelf.pop() if shelf else None
+    if lent is None:
+        lent = Scratch(words=np.zeros(size, np.uint64), last=np.zeros(size, dtype))
+    yield lent
+    # Only after success: counters of an interrupted use are not zero and are thrown away.
+    with _idle_lock:
+        shelf.append(lent)
+
+
+def scratch_nbytes(size_bits: int, low_bits: int) -> int:
+    """Return the bytes of the counters that `scratch` lends: what each sketching thread uses at most."""
+    return (1 << max(size_bits, SCRATCH_BITS)) * (8 + (2 if low_bits <= 16 else 4))

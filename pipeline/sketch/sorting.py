@@ -1,0 +1,93 @@
+"""Float32 slabs into tallies by sorting keys, in numpy: the plain meaning of the kernels.
+
+Used where Numba cannot be had and for small arrays, where sorting is faster than emptying counters. Does not
+know layouts or what NaN means to the user.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import bits as fb
+from .tally import Buckets, Tally, buckets_of_sorted, empty_tally, merge_buckets
+
+SORT_VALUES = 1 << 20
+"""Values sorted at once: 4 MiB stay near the core."""
+
+
+def sort_layer(values: NDArray[np.float32], *, bits: int) -> Tally:
+    """Return the tally of flat values; NaN and infinities are counted, not bucketed."""
+    low_bits = 32 - bits
+    tally = empty_tally(bits)
+    parts: list[Buckets] = []
+    for start in range(0, values.size, SORT_VALUES):
+        keys = _sift_layer(values[start : start + SORT_VALUES], tally)
+        if keys.size:
+            keys.sort()
+            tally.min_keys[0] = min(int(tally.min_keys[0]), int(keys[0]))
+            tally.max_keys[0] = max(int(tally.max_keys[0]), int(keys[-1]))
+            parts.append(buckets_of_sorted(keys, low_bits=low_bits))
+    return replace(tally, buckets=merge_buckets(parts, low_bits=low_bits))
+
+
+def _sift_layer(values: NDArray[np.float32], tally: Tally) -> NDArray[np.uint32]:
+    """Count what has no bucket into ``tally``; return the keys of the rest."""
+    keys = fb.keys_of(values)
+    finite = (keys >= fb.LOWEST_FINITE_KEY) & (keys <= fb.HIGHEST_FINITE_KEY)
+    if not finite.all():
+        n_nan = int(np.isnan(values).sum())
+        tally.n_nan[0] += n_nan
+        tally.n_inf[0] += int((~finite).sum()) - n_nan
+        keys = keys[finite]
+    nonzero = keys[keys != fb.ZERO_KEY]
+    tally.n_zeros[0] += keys.size - nonzero.size
+    return nonzero
+
+
+def largest_of_rows(values: NDArray[np.float32], row_size: int) -> NDArray[np.uint32]:
+    """Return the key of the largest finite value of each row, 0 where there are none."""
+    keys = fb.keys_of(values.reshape(-1, row_size))
+    finite = (keys >= fb.LOWEST_FINITE_KEY) & (keys <= fb.HIGHEST_FINITE_KEY)
+    return np.asarray(np.where(finite, keys, np.uint32(0)).max(axis=1, initial=0))
+
+
+def sort_channels(values: NDArray[np.float32], *, bits: int) -> Tally:
+    """Return the tally of each channel of values of shape (outer, n_channels, inner)."""
+    low_bits, n_channels = 32 - bits, values.shape[1]
+    tally = empty_tally(bits, n_channels)
+    parts: list[Buckets] = []
+    step = max(1, SORT_VALUES // max(1, n_channels * values.shape[2]))
+    for start in range(0, values.shape[0], step):
+        composite = _sift_channels(values[start : start + step], tally)
+        composite.sort()
+        parts.append(buckets_of_sorted(composite, low_bits=low_bits))
+        _widen_extremes(composite, tally)
+    return replace(tally, buckets=merge_buckets(parts, low_bits=low_bits))
+
+
+def _sift_channels(values: NDArray[np.float32], tally: Tally) -> NDArray[np.uint64]:
+    keys = fb.keys_of(values)
+    n_channels = tally.n_channels
+    channels = np.broadcast_to(np.arange(n_channels, dtype=np.uint64)[None, :, None], keys.shape)
+    finite = (keys >= fb.LOWEST_FINITE_KEY) & (keys <= fb.HIGHEST_FINITE_KEY)
+    if not finite.all():
+        nan = np.isnan(values)
+        n_nan = nan.sum(axis=(0, 2))
+        tally.n_nan[:] += n_nan
+        tally.n_inf[:] += (~finite).sum(axis=(0, 2)) - n_nan
+    zero = keys == fb.ZERO_KEY
+    tally.n_zeros[:] += zero.sum(axis=(0, 2))
+    keep = finite & ~zero
+    return (channels[keep] << np.uint64(32)) | keys[keep].astype(np.uint64)
+
+
+def _widen_extremes(composite: NDArray[np.uint64], tally: Tally) -> None:
+    edges = np.searchsorted(composite, np.arange(tally.n_channels + 1, dtype=np.uint64) << np.uint64(32))
+    filled = np.flatnonzero(edges[1:] > edges[:-1])
+    first, last = composite[edges[filled]], composite[edges[filled + 1] - 1]
+    keep = np.uint64(0xFFFF_FFFF)
+    tally.min_keys[filled] = np.minimum(tally.min_keys[filled], (first & keep).astype(np.uint32))
+    tally.max_keys[filled] = np.maximum(tally.max_keys[filled], (last & keep).astype(np.uint32))
