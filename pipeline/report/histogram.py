@@ -141,7 +141,7 @@ def share_above(sketch: Sketch) -> tuple[NDArray[np.float64], NDArray[np.float64
     places : ndarray of shape (n_buckets,), float64
         The lower edges of the buckets, ascending, zero included.
     shares : ndarray of shape (n_buckets,), float64
-        Falls from 1; exact at these places.
+        Falls from 1; exact at these places, subnormal numbers apart, which share zero's edge.
     """
     lower, _, counts = sketch.buckets()
     total = max(int(counts.sum()), 1)

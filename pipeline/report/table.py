@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["layer_table"]
 
 GAP = 2
+LONGEST_INTERVAL = 16
 NARROWEST_NAME, COMFORTABLE_NAME, WIDEST_NAME = 10, 20, 40
 # What a narrow terminal does without, first to last.
 DISPENSABLE = ("shape", "values", "zeros", "residual", "max")
@@ -78,6 +79,10 @@ def _columns(report: ReportData, rows: list[Row], width: int) -> dict[str, list[
 
 
 def _all_columns(report: ReportData, rows: list[Row], *, between: str) -> dict[str, list[str]]:
+    # One word, so that an interval goes to the next line whole; two where the words get long (1e-5).
+    intervals = [row.interval.replace(", ", ",") for row in rows]
+    if between == "\n" and max(map(len, intervals), default=0) > LONGEST_INTERVAL:
+        intervals = [interval.replace(",", ",\n ") for interval in intervals]
     columns = {
         "layer": [row.name for row in rows],
         "shape": [row.shape for row in rows],
@@ -85,7 +90,8 @@ def _all_columns(report: ReportData, rows: list[Row], *, between: str) -> dict[s
         "zeros": [row.zeros for row in rows],
         "max": [row.maximum for row in rows],
         f"{percentile_head(report)}{between}[lo,hi]": [
-            f"{row.percentile}{between}{row.interval.replace(', ', ',')}".strip() for row in rows
+            f"{row.percentile}{between}{interval}".strip()
+            for row, interval in zip(rows, intervals, strict=True)
         ],
         "factor": [row.factor.replace("..", ".." if between == " " else "..\n") for row in rows],
     }
