@@ -1,0 +1,156 @@
+"""Scale factors: percentiles of what was recorded, with the exceptions that keep them usable."""
+
+import json
+
+import numpy as np
+import pytest
+from actisketch.pipeline.factors import Factors, PointFactor, compute_factors, scheduled_percentile
+from actisketch.pipeline.settings import FactorSettings, OverrideSettings
+from actisketch.pipeline.sketch import PointSketch, SketchSpec
+from actisketch.storage import PointSpec
+from actisketch.storage.errors import FormatError, InputError
+
+
+def sketched(values, *, per_channel=False):
+    values = np.asarray(values, np.float32)
+    sketch = PointSketch.empty(
+        SketchSpec(per_channel=per_channel), n_channels=values.shape[-1] if per_channel else None
+    )
+    sketch.update(values)
+    return sketch
+
+
+def factors_of(arrays, settings=None, *, pinned=(), per_channel=False):
+    points = [PointSpec(name=n, shape=a.shape[1:], meta={"pinned": n in pinned}) for n, a in arrays.items()]
+    sketches = {name: sketched(array, per_channel=per_channel) for name, array in arrays.items()}
+    return compute_factors(points, sketches, settings or FactorSettings())
+
+
+RNG = np.random.default_rng(11)
+RELU = np.maximum(RNG.normal(size=(400, 5)), 0).astype(np.float32)
+
+
+def test_the_factor_is_the_percentile_of_the_values_that_are_not_zero():
+    (point,) = factors_of({"a": RELU}, FactorSettings(percentile=95.0)).points
+    exact = np.percentile(RELU[RELU > 0], 95.0)
+
+    assert point.lo <= exact <= point.hi
+    assert point.factor == pytest.approx(exact, rel=2**-10)
+    assert point.rule == "percentile"
+
+
+def test_percentile_100_is_the_maximum_exactly():
+    (point,) = factors_of({"a": RELU}, FactorSettings(percentile=100.0)).points
+
+    assert point.factor == float(RELU.max())
+
+
+def test_all_values_counts_the_zeros_in():
+    (nonzero,) = factors_of({"a": RELU}, FactorSettings(percentile=60.0)).points
+    (both,) = factors_of({"a": RELU}, FactorSettings(percentile=60.0, nonzero=False)).points
+
+    assert both.factor == pytest.approx(np.percentile(RELU, 60.0), rel=2**-10)
+    assert both.factor < nonzero.factor
+
+
+def test_a_pinned_point_keeps_factor_one_and_still_tells_its_percentile():
+    (point,) = factors_of({"classes": RELU}, pinned=["classes"]).points
+
+    assert (point.factor, point.rule) == (1.0, "pinned")
+    assert point.value > 1
+
+
+@pytest.mark.parametrize("array", [np.zeros((3, 2), np.float32), np.full((3, 2), 1e-9, np.float32)])
+def test_a_dead_point_keeps_factor_one(array):
+    (point,) = factors_of({"a": array}).points
+
+    assert (point.factor, point.rule) == (1.0, "dead")
+
+
+def test_a_linear_point_whose_percentile_is_negative_gets_the_size_of_its_values():
+    array = -np.abs(RNG.normal(10, 1, size=(100, 3))).astype(np.float32)
+    (point,) = factors_of({"a": array}, FactorSettings(percentile=99.0)).points
+
+    assert point.rule == "magnitude"
+    assert point.factor == pytest.approx(-np.percentile(array, 1.0), rel=2**-10)
+
+
+def test_each_channel_has_its_own_factor_and_a_dead_one_gets_the_layers():
+    array = RELU * np.array([1, 2, 0, 8, 16], np.float32)
+    settings = FactorSettings(percentile=100.0, per_channel=True)
+    (point,) = factors_of({"a": array}, settings, per_channel=True).points
+    expected = array.max(axis=0)
+    expected[2] = array.max()
+
+    assert point.factor == pytest.approx(expected.tolist(), rel=2**-6)
+    assert point.n_dead_channels == 1
+
+
+def test_the_schedule_takes_percent_points_off_with_depth_and_does_not_truncate():
+    settings = FactorSettings(percentile=99.9, schedule=0.02)
+    factors = factors_of({"a": RELU, "b": RELU, "c": RELU}, settings)
+
+    assert [point.percentile for point in factors.points] == [99.9, 99.88, 99.86]
+
+
+def test_a_schedule_that_leaves_nothing_is_refused():
+    with pytest.raises(InputError, match="smaller schedule"):
+        scheduled_percentile(50.0, 3, schedule=20.0)
+
+
+def test_overrides_go_by_name_or_pattern_and_the_first_that_matches_wins():
+    overrides = {"fc1": OverrideSettings(factor=3.5), "fc*": OverrideSettings(percentile=50.0)}
+    factors = factors_of({"conv": RELU, "fc1": RELU, "fc2": RELU}, FactorSettings(overrides=overrides))
+    conv, fc1, fc2 = factors.points
+
+    assert (conv.percentile, fc1.factor, fc1.rule, fc2.percentile) == (99.9, 3.5, "override", 50.0)
+
+
+def test_an_override_of_no_point_is_refused_with_the_names_there_are():
+    settings = FactorSettings(overrides={"cnv": OverrideSettings(factor=1.0)})
+
+    with pytest.raises(InputError, match="'cnv'.*'conv'"):
+        factors_of({"conv": RELU}, settings)
+
+
+def test_factors_come_back_from_their_file_as_they_were(tmp_path):
+    factors = factors_of({"a": RELU, "b": RELU * 2}, FactorSettings(per_channel=True), per_channel=True)
+    path = tmp_path / "factors.json"
+    path.write_text(json.dumps(factors.to_dict()))
+
+    assert Factors.load(path) == factors
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf"), [1.0, -2.0]])
+def test_a_file_with_an_impossible_factor_is_refused_and_the_point_named(tmp_path, bad):
+    tree = Factors(points=(PointFactor(name="conv9", factor=1.0, rule="override"),), nonzero=True).to_dict()
+    tree["points"][0]["factor"] = bad
+    path = tmp_path / "f.json"
+    path.write_text(json.dumps(tree))
+
+    with pytest.raises(InputError, match="'conv9'"):
+        Factors.load(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[1]", "not a factors file"),
+        ("{}", "not a factors file"),
+        ('{"actisketch_factors": 99}', "update actisketch"),
+        ('{"actisketch_factors": 1}', "damaged"),
+    ],
+)
+def test_something_else_is_refused_as_a_factors_file(tmp_path, text, message):
+    path = tmp_path / "f.json"
+    path.write_text(text)
+
+    with pytest.raises(FormatError, match=message):
+        Factors.load(path)
+
+
+def test_the_toolbox_form_has_the_input_and_each_layer_by_name():
+    factors = factors_of({"a": RELU, "classes": RELU}, FactorSettings(percentile=100.0), pinned=["classes"])
+
+    assert factors.to_toolbox() == {"input": 1.0, "a": float(RELU.max()), "classes": 1.0}

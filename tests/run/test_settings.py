@@ -1,0 +1,122 @@
+"""A job file is validated once: what is refused is named with its key, its value and what is allowed."""
+
+import tomllib
+
+import pytest
+from actisketch.pipeline.cli.template import JOB_TEMPLATE
+from actisketch.pipeline.settings import JobSettings, format_bytes, load_job, parse_bytes, validate_job
+from actisketch.storage.errors import InputError
+from pydantic import BaseModel
+
+REFUSED = [
+    ({"colour": 1}, "'colour'", "allowed here: cache, data"),
+    ({"record": {"batchsize": 3}}, "'record.batchsize'", "did you mean 'batch_size'"),
+    ({"record": {"batch_size": "3"}}, "record.batch_size = '3'", "whole number"),
+    ({"record": {"batch_size": 0}}, "record.batch_size = 0", "greater than 0"),
+    ({"record": {"batch_size": 2.5}}, "record.batch_size = 2.5", "whole number"),
+    ({"record": {"points": 7}}, "record.points = 7", "'parameters' or 'all'"),
+    ({"record": {"memory_limit": "2 Gx"}}, "record.memory_limit = '2 Gx'", "'512 MiB'"),
+    ({"record": {"memory_limit": 0}}, "record.memory_limit = 0", "greater than 0"),
+    ({"factors": {"percentile": 0}}, "factors.percentile = 0", "greater than 0"),
+    ({"factors": {"percentile": 101}}, "factors.percentile = 101", "less than or equal to 100"),
+    ({"factors": {"percentile": float("nan")}}, "factors.percentile = nan", "100"),
+    ({"factors": {"floor": float("inf")}}, "factors.floor = inf", "finite"),
+    ({"factors": {"overrides": {"c*": {"percentil": 3}}}}, "'factors.overrides.c*.percentil'", "'percentile'"),
+    ({"factors": {"overrides": {"c*": {}}}}, "factors.overrides.c*", "either percentile or factor"),
+    ({"factors": {"overrides": {"c*": {"factor": -1.0}}}}, "factor = -1.0", "greater than 0"),
+    ({"factors": {"per_channel": True}}, "factors.per_channel = true", "sketch.per_channel = true"),
+    ({"factors": {"exact": True}, "record": {"activations": False}}, "factors.exact", "record.activations"),
+    ({"data": {"color_mode": "cmyk"}}, "data.color_mode = 'cmyk'", "'grayscale'"),
+    ({"data": {"divide_by": 255.0, "scale": 0.5}}, "data", "scale or divide_by, not both"),
+    ({"data": 3}, "data = 3", "a table"),
+    ({"model": {"safe_mode": 1}}, "model.safe_mode = 1", "true or false"),
+    ({"sketch": {"bits": 40}}, "sketch.bits = 40", "less than or equal to 22"),
+]
+
+
+@pytest.mark.parametrize(("tree", "found", "allowed"), REFUSED, ids=[str(case[0]) for case in REFUSED])
+def test_what_is_refused_is_named_with_its_value_and_what_is_allowed(tree, found, allowed):
+    with pytest.raises(InputError) as caught:
+        validate_job(tree)
+
+    assert found in str(caught.value)
+    assert allowed in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def uncommented(text):
+    """The template with every setting switched on."""
+    lines = []
+    for line in text.splitlines():
+        bare = line.removeprefix("#")
+        is_setting = line.startswith("#") and not line.startswith("# ")
+        lines.append(bare if is_setting else line)
+    return tomllib.loads("\n".join(lines))
+
+
+def test_the_template_is_a_valid_job_as_it_is():
+    job = validate_job(tomllib.loads(JOB_TEMPLATE))
+
+    assert job.model.path == "network.keras"
+
+
+def test_the_template_names_every_setting_and_shows_its_default():
+    tree = uncommented(JOB_TEMPLATE)
+    examples = {
+        "model.path", "model.custom_objects", "data.path", "data.inputs", "data.labels", "data.num_samples",
+        "data.divide_by", "data.preprocessing", "data.image_size", "data.color_mode", "data.features",
+        "record.disk_limit", "record.block_samples", "record.scheduler", "cache.url", "cache.codec",
+        "cache.storage_options", "factors.overrides", "normalize.samples",
+    }  # fmt: skip
+    for name, field in JobSettings.model_fields.items():
+        if name == "output":
+            continue
+        table = field.annotation
+        assert issubclass(table, BaseModel)
+        assert set(tree[name]) == set(table.model_fields), name
+        for key, setting in table.model_fields.items():
+            if f"{name}.{key}" in examples:
+                continue
+            shown = parse_bytes(tree[name][key]) if key == "memory_limit" else tree[name][key]
+            default = setting.get_default(call_default_factory=True)
+            assert shown == default, f"{name}.{key}"
+
+
+def test_paths_of_a_job_file_start_at_its_folder_and_those_of_flags_where_you_are(tmp_path):
+    path = tmp_path / "deep" / "job.toml"
+    path.parent.mkdir()
+    path.write_text('[model]\npath = "net.keras"\n[data]\npath = "s3://bucket/x.zarr"\n')
+    job = load_job(path, overrides={"model.custom_objects": "/elsewhere/layers.py"})
+
+    assert job.model.path == str(tmp_path / "deep" / "net.keras")
+    assert job.data.path == "s3://bucket/x.zarr"
+    assert job.model.custom_objects == "/elsewhere/layers.py"
+    assert job.output == str(tmp_path / "deep" / "actisketch-run")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("[model\n", "not a TOML file"), (b"\xff\xfe\x00", "not a TOML file")]
+)
+def test_a_job_file_that_is_not_toml_is_refused(tmp_path, content, message):
+    path = tmp_path / "job.toml"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+    with pytest.raises(InputError, match=message):
+        load_job(path)
+
+
+def test_a_missing_job_file_is_answered_with_the_command_that_makes_one(tmp_path):
+    with pytest.raises(InputError, match="actisketch init"):
+        load_job(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "nbytes"),
+    [("1", 1), ("2 KiB", 2048), ("1.5 MiB", 1_572_864), ("3GB", 3_000_000_000), (" 1 tib ", 2**40), (7, 7)],
+)
+def test_bytes_are_read_with_their_units(text, nbytes):
+    assert parse_bytes(text) == nbytes
+
+
+def test_bytes_are_shown_with_one_unit():
+    assert [format_bytes(n) for n in (0, 1023, 1024, 3 * 2**30)] == ["0 B", "1023 B", "1.0 KiB", "3.0 GiB"]

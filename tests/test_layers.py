@@ -1,0 +1,99 @@
+"""Imports go one way: a module imports only what stands before it in this list."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# From the bottom up. A folder stands for all its modules; inside a folder, order is its own affair.
+ORDER = [
+    "storage",
+    "pipeline.sketch",
+    "pipeline.sources",
+    "pipeline.settings",
+    "pipeline.events",
+    "pipeline.graph",
+    "pipeline.normalizer",
+    "pipeline.report",
+    "pipeline.folder",
+    "pipeline.model",
+    "pipeline.producer",
+    "pipeline.recorder",
+    "pipeline.planning",
+    "pipeline.factors",
+    "pipeline.reduce",
+    "pipeline.answers",
+    "pipeline.preparation",
+    "pipeline.cluster",
+    "pipeline.results",
+    "pipeline.reporting",
+    "pipeline.normalizing",
+    "pipeline.job",
+    "pipeline.api",
+    "pipeline.conversion",
+    "pipeline",
+    "pipeline.demo",
+    "pipeline.cli",
+    "pipeline.__main__",
+]
+
+
+def place(module: str) -> int:
+    """Index in ORDER of the entry that a module belongs to."""
+    fits = [entry for entry in ORDER if module == entry or module.startswith(entry + ".")]
+    exact = [entry for entry in fits if entry != "pipeline" or module == "pipeline"]
+    if not exact:
+        pytest.fail(f"{module} is not in ORDER: give it a place")
+    return ORDER.index(max(exact, key=len))
+
+
+def module_of(path: Path) -> str:
+    """Dotted name within the checkout."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported(path: Path) -> set[str]:
+    """Modules of the project that a file imports, wherever in it."""
+    module, found = module_of(path), set()
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            # `..storage` from pipeline/x.py is ./storage: the folders are siblings.
+            start = package[: len(package) - node.level + 1]
+            base = [*start, *(node.module.split(".") if node.module else [])]
+            names = [".".join(base)] if node.module else [".".join([*base, alias.name]) for alias in node.names]
+            found.update(names)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("actisketch."):
+            found.add((node.module or "").removeprefix("actisketch."))
+    return found
+
+
+FILES = sorted([*ROOT.glob("storage/**/*.py"), *ROOT.glob("pipeline/**/*.py")])
+
+
+def test_the_files_are_found():
+    assert len(FILES) > 40
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_imports_only_what_stands_before_it(path):
+    module = module_of(path)
+    # The package's own __init__ hands out the public names lazily: it may name everything.
+    if module == "pipeline" or path.name == "train_digits.py":
+        return
+    wrong = [
+        name
+        for name in imported(path)
+        if name.split(".")[0] in {"pipeline", "storage"} and place(name) > place(module)
+    ]
+
+    assert wrong == []
+
+
+def test_storage_imports_nothing_of_pipeline():
+    names = {name for path in ROOT.glob("storage/**/*.py") for name in imported(path)}
+
+    assert not [name for name in names if name.startswith("pipeline")]

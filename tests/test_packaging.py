@@ -1,0 +1,50 @@
+"""Every folder is in the wheel, and asking never loads what only computing needs."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_every_folder_with_code_is_packaged_and_a_package():
+    folders = {path.parent for half in ("pipeline", "storage") for path in (ROOT / half).rglob("*.py")}
+    names = {"actisketch." + ".".join(folder.relative_to(ROOT).parts) for folder in folders}
+
+    assert names == set(PROJECT["tool"]["setuptools"]["packages"])
+    assert all((folder / "__init__.py").exists() for folder in folders)
+
+
+def test_the_top_level_holds_only_what_was_agreed():
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    tops = {line.split("/")[0] for line in listed.stdout.splitlines()}
+    agreed = {"pyproject.toml", "README.md", "pipeline", "storage", "tests", "deploy", "LICENSE", "CHANGELOG.md"}
+
+    assert {top for top in tops if not top.startswith(".")} <= agreed
+
+
+HEAVY = ("tensorflow", "keras", "distributed", "numba", "matplotlib")
+
+
+@pytest.mark.parametrize(
+    ("module", "forbidden"),
+    [
+        ("actisketch.storage", HEAVY),
+        ("actisketch.pipeline", HEAVY),
+        ("actisketch.pipeline.results", HEAVY),
+        ("actisketch.pipeline.sketch", ("tensorflow", "keras", "distributed", "matplotlib")),
+        ("actisketch.pipeline.sources", ("tensorflow", "keras", "distributed", "matplotlib")),
+        ("actisketch.pipeline.cli.ask", ("tensorflow", "keras", "distributed", "numba")),
+    ],
+)
+def test_importing_a_module_does_not_load_what_only_computing_needs(module, forbidden):
+    code = f"import {module}, sys; print([m for m in {forbidden!r} if m in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert answer.stdout.strip() == "[]"
