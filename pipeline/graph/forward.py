@@ -29,7 +29,7 @@ def needed_nodes(graph: Graph, wanted: Sequence[int]) -> tuple[Node, ...]:
 
 
 def forward_function(
-    graph: Graph, wanted: Sequence[int]
+    graph: Graph, wanted: Sequence[int], *, dtype: str = "float32"
 ) -> Callable[[Sequence[Any]], tuple[list[Any], list[Any]]]:
     """Return the function that `Graph.forward` documents."""
     import keras
@@ -47,7 +47,7 @@ def forward_function(
         for node, extra in steps:
             outputs = _run(node, values, extra)
             values.update(zip(node.outputs, outputs, strict=True))
-        points = [keras.ops.cast(values[index], "float32") for index in wanted]
+        points = [keras.ops.cast(values[index], dtype) for index in wanted]
         return points, [values[index] for index in graph.outputs]
 
     return call

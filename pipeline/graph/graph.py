@@ -98,7 +98,7 @@ class Graph:
         return select_points(self, which)
 
     def forward(
-        self, points: Sequence[Point] | Sequence[int]
+        self, points: Sequence[Point] | Sequence[int], *, dtype: str = "float32"
     ) -> Callable[[Sequence[Any]], tuple[list[Any], list[Any]]]:
         """Return a function from the model's inputs to the tensors of ``points`` and the outputs.
 
@@ -106,12 +106,14 @@ class Graph:
         ----------
         points : sequence of Point or of int
             Points, or indices of values.
+        dtype : str, default="float32"
+            Of the tensors of the points.
 
         Returns
         -------
         callable
             ``call(inputs) -> (point_tensors, output_tensors)``; inputs in the order of `input_specs`, points
-            as float32 in the order given, outputs in the dtype of the model. Inference mode, the
+            as ``dtype`` in the order given, outputs in the dtype of the model. Inference mode, the
             weights are read from the model's variables at each call. Wrap it in ``tf.function``.
         """
-        return forward_function(self, [p if isinstance(p, int) else p.value for p in points])
+        return forward_function(self, [p if isinstance(p, int) else p.value for p in points], dtype=dtype)

@@ -17,6 +17,7 @@ __all__ = [
     "is_from_keras",
     "is_identity",
     "is_linear",
+    "relu_layer",
     "type_of",
 ]
 
@@ -154,6 +155,14 @@ def _standalone_activation(operation: Any) -> str:
     if name == "ReLU" and operation.max_value is not None:
         return "relu6"
     return ACTIVATION_LAYERS[name]
+
+
+def relu_layer(operation: Any) -> Any:
+    """Return the ReLU layer that ``operation`` is or has as its activation function; None if there is none."""
+    for each in (operation, getattr(operation, "activation", None)):
+        if _is(each, {"ReLU"}) and not is_operation(each):
+            return each
+    return None
 
 
 def function_name(function: Any) -> str:

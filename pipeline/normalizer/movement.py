@@ -1,7 +1,7 @@
 """Carry the scales of a value through operations that move elements: flatten, permute, join.
 
-Arrays of scales broadcast to the value's shape. Where a size is open (None) the scales must not vary along it; the
-functions then answer None and the caller makes the scales equal.
+Arrays of scales broadcast to the value's shape. Where a size is open (None) the scales must not vary
+along it; the functions then answer None and the caller makes the scales equal.
 """
 
 from __future__ import annotations

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ...storage.errors import InputError
-from ..graph import Graph, Point, read_graph
+from ...storage.errors import InputError, MismatchError
+from ..graph import Graph, Node, Point, read_graph
 from .propagation import Exceptions, Mode, Pinned
-from .rebuilding import rebuild
+from .rebuilding import RebuiltNetwork, rebuild
 from .solving import Factor, Solution, propagate, solve
 from .updating import layer_update
 
@@ -35,6 +35,8 @@ class NormalizedModel:
     """Value of ``graph`` -> value of ``normalized_graph``."""
     value_scales: Mapping[int, NDArray[np.float64]]
     """Value of ``graph`` -> its scales, an array that broadcasts to the value."""
+    nodes: Mapping[int, int]
+    """Node of ``graph`` -> the node of ``normalized_graph`` that has its weights."""
     points: tuple[Point, ...]
     """The points whose factors were given, in topological order."""
     scales: Mapping[str, Factor]
@@ -45,10 +47,29 @@ class NormalizedModel:
     """What the inputs must be divided by before they are fed to ``model``."""
     pinned: tuple[Pinned, ...]
     """Layers whose inputs keep scale 1, and why."""
+    pinned_points: frozenset[str]
+    """Points whose scale is 1 whatever factor was given."""
     groups: tuple[tuple[str, ...], ...]
     """Points that share a scale."""
     mode: Mode
     notes: tuple[str, ...]
+
+    def node_of(self, point: Point) -> Node:
+        """Return the node of the normalised network that has the weights of ``point``."""
+        return self.normalized_graph.nodes[self.nodes[point.node]]
+
+    def with_model(self, model: Any) -> NormalizedModel:
+        """Return the same description for a copy of ``model``, such as one that was saved and loaded.
+
+        Raises
+        ------
+        MismatchError
+            If it is not the same network.
+        """
+        graph = read_graph(model)
+        if [node.name for node in graph.nodes] != [node.name for node in self.normalized_graph.nodes]:
+            raise MismatchError("this is not the normalised network: its layers differ", model=model.name)
+        return replace(self, model=model, normalized_graph=graph)
 
 
 def normalize_model(
@@ -104,8 +125,7 @@ def normalize_model(
     exceptions = Exceptions(tuple(pin), tuple(treat_as_identity))
     walk = propagate(graph, mode=mode, input_factors=input_factors, exceptions=exceptions)
     solution = solve(walk, factors, dead=dead)
-    normalized, tensors = rebuild(solution, like=model)
-    return _described(solution, factors, normalized, tensors)
+    return _described(solution, factors, rebuild(solution, like=model))
 
 
 def normalize_in_place(
@@ -120,8 +140,8 @@ def normalize_in_place(
 ) -> Mapping[str, Factor]:
     """Change the weights of ``model`` so that every point is divided by its factor: all of them or none.
 
-    Nothing but weights changes, so nothing is folded: a BatchNormalization keeps its place with a new mean and shift,
-    and a bounded activation (ReLU6) is pinned to scale 1. Arguments and errors as in
+    Nothing but weights changes, so nothing is folded: a BatchNormalization keeps its place with a new
+    mean and shift, and a bounded activation (ReLU6) is pinned to scale 1. Arguments and errors as in
     `normalize_model`.
 
     Returns
@@ -132,7 +152,8 @@ def normalize_in_place(
     Notes
     -----
     All new weights are computed before the first is written; if writing one fails, those already
-    written are put back. Certify with `normalize_model` first: afterwards there is no original to compare with.
+    written are put back. Certify with `normalize_model` first: afterwards there is no original left to
+    compare with.
     """
     graph = read_graph(model)
     exceptions = Exceptions(tuple(pin), tuple(treat_as_identity))
@@ -148,8 +169,8 @@ def normalize_in_place(
     broken = [variable.path for variable, array in changes if not np.all(np.isfinite(array))]
     if broken:
         raise InputError(
-            f"the new weights of {broken[0]!r} are not finite: a factor is too small or too large for its weights; "
-            "nothing was changed",
+            f"the new weights of {broken[0]!r} are not finite: a factor is too small or too large "
+            "for its weights; nothing was changed",
             variable=broken[0],
         )
     _assign_all(changes)
@@ -181,15 +202,16 @@ def _given_points(solution: Solution, factors: Mapping[str, ArrayLike]) -> list[
 
 
 def _described(
-    solution: Solution, factors: Mapping[str, ArrayLike], model: Any, tensors: Mapping[int, Any]
+    solution: Solution, factors: Mapping[str, ArrayLike], network: RebuiltNetwork
 ) -> NormalizedModel:
-    walk, graph = solution.walk, solution.walk.graph
+    walk, graph, model = solution.walk, solution.walk.graph, network.model
     normalized_graph = read_graph(model)
-    places = {
-        value: normalized_graph.tensors[id(tensor)]
-        for value, tensor in tensors.items()
-        if id(tensor) in normalized_graph.tensors
-    }
+
+    def found(tensors: Mapping[int, Any]) -> dict[int, int]:
+        there = normalized_graph.tensors
+        return {key: there[id(tensor)] for key, tensor in tensors.items() if id(tensor) in there}
+
+    places = found(network.tensors)
     points = tuple(_given_points(solution, factors))
     inputs = zip(graph.input_specs, graph.inputs, strict=True)
     described = NormalizedModel(
@@ -197,12 +219,14 @@ def _described(
         graph=graph,
         normalized_graph=normalized_graph,
         places=places,
+        nodes={node: normalized_graph.values[v].node for node, v in found(network.first_tensors).items()},
         value_scales={value: solution.of_value(value) for value in places},
         points=points,
         scales={point.name: solution.of_point(point) for point in points},
         given={name: _plain(factor) for name, factor in factors.items()},
         input_scales={spec[0]: _compact(solution.of_value(value)) for spec, value in inputs},
         pinned=tuple(walk.pinned),
+        pinned_points=frozenset(p.name for p in points if walk.variables.is_pinned(walk.ids[p.value])),
         groups=solution.groups(points),
         mode=walk.mode,
         notes=(),

@@ -8,38 +8,42 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
-from ..graph import Graph, Node, Slot
+from ..graph import Graph, Node, Slot, read_graph
 from ..graph.kinds import is_activation
 from .solving import Solution
-from .updating import LayerUpdate, layer_update, new_bound, relu_config
+from .updating import LayerUpdate, layer_update, relu_config
 
-__all__ = ["Rebuilt", "rebuild"]
+__all__ = ["Rebuilt", "float64_twin", "rebuild"]
 
 
 class Rebuilt:
     """The new network while it is built, and where the values of the original are in it."""
 
-    def __init__(self, solution: Solution) -> None:
+    def __init__(self, graph: Graph, solution: Solution | None, *, dtype: str | None = None) -> None:
         self.solution = solution
-        self.graph: Graph = solution.walk.graph
+        self.graph = graph
+        self.dtype = dtype
+        self._folded = graph.folded if solution is not None else {}
         self.tensors: dict[int, Any] = {}
         """Value of the original graph -> symbolic tensor of the new network."""
-        self._layers: dict[int, Any] = {}
+        self.first_tensors: dict[int, Any] = {}
+        self._layers: dict[tuple[int, Any], Any] = {}
         self._names = _short_names(self.graph)
-        self._producer_norm = {producer: norm for norm, producer in self.graph.folded.items()}
+        self._producer_norm = {producer: norm for norm, producer in self._folded.items()}
 
     def run(self) -> None:
         """Build every layer in topological order."""
         for node in self.graph.nodes:
             if node.type == "InputLayer":
-                self.tensors[node.outputs[0]] = _new_input(self.graph, node)
-            elif node.index in self.graph.folded:
+                self.tensors[node.outputs[0]] = _new_input(self.graph, node, self.dtype)
+            elif node.index in self._folded:
                 self.tensors[node.outputs[0]] = self.tensors[node.inputs[0]]
             else:
                 self._build(node)
@@ -49,7 +53,8 @@ class Rebuilt:
         if node.operation is None:
             import keras
 
-            outputs = [keras.ops.cast(*args)]
+            tensor, dtype = args
+            outputs = [keras.ops.cast(tensor, self._dtype_instead_of(dtype))]
         elif is_activation(node.operation):
             outputs = [self._activation(node)(*args, **kwargs)]
         elif ".ops." in type(node.operation).__module__:
@@ -67,48 +72,53 @@ class Rebuilt:
         )
         return args, kwargs
 
+    def _dtype_instead_of(self, dtype: str) -> str:
+        return self.dtype if self.dtype is not None and "float" in dtype else dtype
+
     def _activation(self, node: Node) -> Any:
         """Return a layer for an activation function that stands alone."""
         import keras
 
-        known = self._layers.get(id(node.operation))
-        scaled = self.solution.of_value(node.outputs[0]).flat[0] != 1.0
-        bound = new_bound(self.solution, node)
-        if node.type == "ReLU" and scaled:
-            config = {**node.operation.get_config(), **relu_config(self.solution, node)}
-            made = known or self._remember(node, keras.layers.ReLU.from_config(self._named(node, config)))
-        elif bound is not None and scaled:
-            name = self._names[id(node.operation)]
-            made = known or self._remember(node, keras.layers.ReLU(max_value=bound, name=name))
-        elif node.type.startswith("ops."):
-            made = _copied_operation(node.operation)
-        else:
-            made = known or self._remember(node, self._clone(node, LayerUpdate({})))
-            if node.n_params and known is None:
-                return _Building(made, _originals(node.operation))
-        return made
+        config = relu_config(self.solution, node) if self.solution is not None else None
+        # One ReLU may serve several places of different scale: its bound then differs by place.
+        key = (id(node.operation), None if config is None else tuple(sorted(config.items())))
+        known = self._layers.get(key)
+        if known is not None:
+            return known
+        if config is not None:
+            name = self._names[id(node.operation)] + (f"_{node.call}" if node.call else "")
+            return self._layers.setdefault(key, keras.layers.ReLU(**config, name=name))
+        if node.type.startswith("ops."):
+            return _copied_operation(node.operation)
+        clone = self._layers.setdefault(key, self._clone(node, LayerUpdate({})))
+        return _Building(clone, _originals(node.operation)) if node.n_params else clone
 
     def _layer(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        key = id(node.operation)
-        bound = new_bound(self.solution, node)
-        split = bound is not None and self.solution.of_value(node.outputs[0]).flat[0] != 1.0
+        key = (id(node.operation), None)
+        bounds = relu_config(self.solution, node) if self.solution is not None else None
         if key not in self._layers:
-            norm = self._producer_norm.get(node.index)
-            update = layer_update(self.solution, node, norm=None if norm is None else self.graph.nodes[norm])
-            if split:
+            update = self._update(node)
+            if bounds is not None:
                 update.config["activation"] = "linear"
-            clone = self._remember(node, self._clone(node, update))
+            clone = self._layers.setdefault(key, self._clone(node, update))
             outputs = _Building(clone, _originals(node.operation), update.arrays)(*args, **kwargs)
         else:
             outputs = self._layers[key](*args, **kwargs)
-        return self._bounded(node, bound)(outputs) if split else outputs
+        self.first_tensors[node.index] = _flat(outputs)[0]
+        return outputs if bounds is None else self._bounded(node, bounds)(outputs)
 
-    def _bounded(self, node: Node, bound: float | None) -> Any:
+    def _update(self, node: Node) -> LayerUpdate:
+        if self.solution is None:
+            return LayerUpdate({})
+        norm = self._producer_norm.get(node.index)
+        return layer_update(self.solution, node, norm=None if norm is None else self.graph.nodes[norm])
+
+    def _bounded(self, node: Node, bounds: dict[str, Any]) -> Any:
         """Return the ReLU with its own bound that replaces the activation function of a layer."""
         import keras
 
         name = f"{self._names[id(node.operation)]}_bounded" + (f"_{node.call}" if node.call else "")
-        return keras.layers.ReLU(max_value=bound, name=name)
+        return keras.layers.ReLU(**bounds, name=name)
 
     def _clone(self, node: Node, update: LayerUpdate) -> Any:
         layer = node.operation
@@ -117,21 +127,29 @@ class Rebuilt:
             return type(layer).from_config(config)
         except (NotImplementedError, TypeError, ValueError) as error:
             raise InputError(
-                f"the layer {node.name!r} ({node.type}) cannot be rebuilt from its settings ({error}): give its class a "
-                "get_config() that returns the arguments of its constructor",
+                f"the layer {node.name!r} ({node.type}) cannot be rebuilt from its settings ({error}): "
+                "give its class a get_config() that returns the arguments of its constructor",
                 layer=node.name,
             ) from error
 
     def _named(self, node: Node, config: dict[str, Any]) -> dict[str, Any]:
-        return {**config, "name": self._names[id(node.operation)]}
-
-    def _remember(self, node: Node, layer: Any) -> Any:
-        self._layers[id(node.operation)] = layer
-        return layer
+        dtype = {} if self.dtype is None else {"dtype": self.dtype}
+        return {**config, **dtype, "name": self._names[id(node.operation)]}
 
 
-def rebuild(solution: Solution, *, like: Any) -> tuple[Any, dict[int, Any]]:
-    """Return the normalised network and, for each value of the graph, its tensor in there.
+@dataclass(frozen=True, eq=False)
+class RebuiltNetwork:
+    """A new network and where the original is in it."""
+
+    model: Any
+    tensors: dict[int, Any]
+    """Value of the original graph -> symbolic tensor of ``model``."""
+    first_tensors: dict[int, Any]
+    """Node of the original graph -> first output of the layer that stands for it."""
+
+
+def rebuild(solution: Solution, *, like: Any) -> RebuiltNetwork:
+    """Return the normalised network.
 
     Parameters
     ----------
@@ -141,12 +159,30 @@ def rebuild(solution: Solution, *, like: Any) -> tuple[Any, dict[int, Any]]:
     """
     import keras
 
-    building = Rebuilt(solution)
+    building = Rebuilt(solution.walk.graph, solution)
     building.run()
     graph, tensors = building.graph, building.tensors
-    inputs = keras.tree.pack_sequence_as(like.input, [tensors[value] for value in graph.inputs])
-    outputs = keras.tree.pack_sequence_as(like.output, [tensors[value] for value in graph.outputs])
-    return keras.Model(inputs, outputs, name=like.name), tensors
+    # A Sequential model that was never called, as one from a file, has no `input`; it has one input and one output.
+    is_chain = isinstance(like, keras.Sequential)
+    like_inputs, like_outputs = (like.inputs[0], like.outputs[0]) if is_chain else (like.input, like.output)
+    inputs = keras.tree.pack_sequence_as(like_inputs, [tensors[value] for value in graph.inputs])
+    outputs = keras.tree.pack_sequence_as(like_outputs, [tensors[value] for value in graph.outputs])
+    return RebuiltNetwork(keras.Model(inputs, outputs, name=like.name), tensors, building.first_tensors)
+
+
+def float64_twin(graph: Graph) -> tuple[Graph, dict[int, int]]:
+    """Return the same network in float64, and where the values of ``graph`` are in it."""
+    import keras
+
+    building = Rebuilt(graph, None, dtype="float64")
+    building.run()
+    tensors = building.tensors
+    twin = keras.Model(
+        [tensors[value] for value in graph.inputs], [tensors[value] for value in graph.outputs]
+    )
+    read = read_graph(twin)
+    places = {value: read.tensors[id(t)] for value, t in tensors.items() if id(t) in read.tensors}
+    return read, places
 
 
 class _Given:
@@ -218,18 +254,21 @@ def _copied_operation(operation: Any) -> Any:
     return twin
 
 
-def _new_input(graph: Graph, node: Node) -> Any:
+def _new_input(graph: Graph, node: Node, dtype: str | None) -> Any:
     import keras
 
     value = graph.values[node.outputs[0]]
     if node.operation is None:
-        return keras.Input(shape=value.shape, dtype=value.dtype, name=node.layer_name)
-    return keras.layers.InputLayer.from_config(node.operation.get_config()).output
+        return keras.Input(shape=value.shape, dtype=dtype or value.dtype, name=node.layer_name)
+    config = node.operation.get_config()
+    if dtype is not None and "float" in value.dtype:
+        config["dtype"] = dtype
+    return keras.layers.InputLayer.from_config(config).output
 
 
 def _short_names(graph: Graph) -> dict[int, str]:
     """Return a name for every layer of the flat network: its own where that is unique, else its path."""
-    first = {}
+    first: dict[int, Node] = {}
     for node in graph.nodes:
         if node.operation is not None:
             first.setdefault(id(node.operation), node)

@@ -1,7 +1,7 @@
 """The arithmetic of rescaling: arrays in, arrays out.
 
-A linear layer y = W x + b becomes y / s(y) = (W s(x) / s(y)) (x / s(x)) + b / s(y). Computed in float64, a slice at
-a time, and rounded once. Knows where each kind of layer keeps its channels, nothing of Keras.
+A linear layer y = W x + b becomes y / s(y) = (W s(x) / s(y)) (x / s(x)) + b / s(y). Computed in
+float64, a slice at a time, and rounded once. Knows where each kind of layer keeps its channels, nothing of Keras.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def rescale_kernel(
     kernel : ndarray
         Weights in any layout.
     inputs, outputs : ndarray, float64
-        Multipliers that broadcast to ``kernel``, of the same rank; what comes in by a channel is multiplied with its
-        scale, what goes out is divided by its scale.
+        Multipliers that broadcast to ``kernel``, of the same rank; what comes in by a channel is
+        multiplied with its scale, what goes out is divided by its scale.
     out : ndarray, optional
         Where to write; a new array by default.
 

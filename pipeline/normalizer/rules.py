@@ -1,7 +1,7 @@
 """What each layer does to scales: one small rule for each kind, in one table.
 
-A rule takes the propagation and a node whose inputs have scale variables, ties or pins what must be, and returns the
-variables of the node's outputs. The numbers come later (`solving`), the weights after them (`rescaling`).
+A rule takes the propagation and a node whose inputs have scale variables, ties or pins what must be, and
+returns the variables of the node's outputs. The numbers come later (`solving`), the weights after them (`rescaling`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..graph.kinds import (
     is_from_keras,
     is_identity,
     is_linear,
+    relu_layer,
 )
 from .movement import concatenated, flattened, permuted, repeated, reshaped, spread
 from .propagation import Pinned, Propagation
@@ -70,9 +71,9 @@ def _is_augmentation(node: Node) -> bool:
 def _unknown(walk: Propagation, node: Node) -> InputError:
     before = ", ".join(repr(walk.graph.producer(value).name) for value in node.inputs)
     return InputError(
-        f"no rule for the layer {node.name!r} ({node.type}), which takes {before}: if f(a x) = a f(x) for every "
-        f"a > 0 say treat_as_identity=[{node.layer_name!r}], otherwise pin=[{node.layer_name!r}] keeps the scale 1 "
-        "around it",
+        f"no rule for the layer {node.name!r} ({node.type}), which takes {before}: if f(a x) = a f(x) for "
+        f"every a > 0 say treat_as_identity=[{node.layer_name!r}], otherwise pin=[{node.layer_name!r}] keeps "
+        "the scale 1 around it",
         layer=node.name,
         layer_type=node.type,
     )
@@ -112,8 +113,8 @@ def _activated(walk: Propagation, node: Node, ids: Ids) -> Ids:
         return ids
     if name.startswith("custom:"):
         raise InputError(
-            f"the layer {node.name!r} has the activation function {name.removeprefix('custom:')!r}, which has no "
-            f"rule: make it a layer of its own, or say pin=[{node.layer_name!r}]",
+            f"the layer {node.name!r} has the activation function {name.removeprefix('custom:')!r}, which "
+            f"has no rule: make it a layer of its own, or say pin=[{node.layer_name!r}]",
             layer=node.name,
         )
     return _pin_activation(walk, node, ids, name)
@@ -127,7 +128,8 @@ def _pin_activation(walk: Propagation, node: Node, ids: Ids, name: str) -> Ids:
 
 
 def _has_threshold(operation: Any) -> bool:
-    return type(operation).__name__ == "ReLU" and bool(getattr(operation, "threshold", 0.0))
+    layer = relu_layer(operation)
+    return layer is not None and bool(layer.threshold)
 
 
 def _batch_norm(walk: Propagation, node: Node) -> list[Ids]:
@@ -293,10 +295,16 @@ _POOLS = [
 ]
 _ADAPTIVE = [f"Adaptive{kind}Pooling{n}D" for kind in ("Max", "Average") for n in (1, 2, 3)]
 _SHAPED = [f"{kind}{n}D" for kind in ("ZeroPadding", "Cropping", "UpSampling") for n in (1, 2, 3)]
-_HOMOGENEOUS_OPS = (
-    "Abs Absolute AveragePool BroadcastTo Copy Cumsum Expand ExpandDims Flip GetItem Max MaxPool Moveaxis "
-    "Negative Ravel Repeat Roll Sort Split Squeeze Stack StopGradient Swapaxes Take Tile Unstack"
-).split()
+_HOMOGENEOUS_OPS = [
+    *["Abs", "Absolute", "AveragePool", "BroadcastTo", "Copy", "Cumsum", "ExpandDims", "Flip", "GetItem"],
+    *["MaxPool", "Moveaxis", "Negative", "Ravel", "Repeat", "Roll", "Sort", "Split", "Squeeze", "Stack"],
+    *["StopGradient", "Swapaxes", "Take", "Tile", "Unstack"],
+]
+_CURVED_OPS = [
+    *["Clip", "Conv", "Cos", "Dot", "Einsum", "Erf", "Exp", "Expm1", "Log", "Log1p", "Logsumexp", "Matmul"],
+    *["Norm", "Normalize", "Power", "Prod", "Reciprocal", "Rsqrt", "Sin", "Sqrt", "Square", "Std"],
+    *["Tensordot", "Var", "Where"],
+]
 
 RULES: Final[dict[str, Rule]] = {
     "BatchNormalization": _batch_norm,
@@ -323,7 +331,7 @@ RULES: Final[dict[str, Rule]] = {
     "ops.Identity": _same,
     **dict.fromkeys([f"ops.{name}" for name in ("Add", "Subtract", "Maximum", "Minimum")], _tied),
     **dict.fromkeys([f"ops.{name}" for name in ("Mean", "Sum", "Max", "Min", "Amax", "Amin")], _reduction),
-    **dict.fromkeys([f"ops.{name}" for name in _HOMOGENEOUS_OPS if name != "Max"], _one_scale),
+    **dict.fromkeys([f"ops.{name}" for name in _HOMOGENEOUS_OPS], _one_scale),
 }
 
 _NORMALISES = "normalises by its own statistics"
@@ -342,14 +350,5 @@ PINNED: Final[dict[str, str]] = {
     "EinsumDense": "its equation is not analysed",
     "Dot": "a product of two values",
     "Masking": "compares with a value",
-    **dict.fromkeys(
-        [
-            f"ops.{name}"
-            for name in (
-                "Clip Conv Cos Dot Einsum Erf Exp Expm1 Layernorm Log Log1p Logsumexp Matmul Norm Normalize Power "
-                "Prod Reciprocal Rsqrt Sin Sqrt Square Std Tensordot Var Where"
-            ).split()
-        ],
-        "not positively homogeneous",
-    ),
+    **dict.fromkeys([f"ops.{name}" for name in _CURVED_OPS], "not positively homogeneous"),
 }

@@ -152,7 +152,8 @@ def _check_names(graph: Graph, factors: Mapping[str, ArrayLike]) -> None:
         near = difflib.get_close_matches(foreign[0], known, n=N_NAMES, cutoff=0.4) or list(known)[:N_NAMES]
         raise MismatchError(
             f"the factors are of another network: it has no point {', '.join(map(repr, foreign[:N_NAMES]))} "
-            f"({len(foreign)} of {len(factors)}); its own are like {', '.join(near)}. Record this network first",
+            f"({len(foreign)} of {len(factors)}); its own are like {', '.join(near)}. "
+            "Record this network first",
             foreign=foreign,
         )
 

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Node
-from ..graph.kinds import BOUNDED, activation_of, is_batch_norm, is_linear
+from ..graph.kinds import BOUNDED, activation_of, is_batch_norm, is_linear, relu_layer
 from .rescaling import Affine, conv_input_scales, rescale_kernel, rescaled_bias
 from .solving import Solution
 
-__all__ = ["LayerUpdate", "as_array", "layer_update", "new_bound"]
+__all__ = ["LayerUpdate", "as_array", "layer_update", "relu_config"]
 
 Array = NDArray[np.float64]
 RELU6_BOUND = 6.0
@@ -56,26 +56,23 @@ def layer_update(solution: Solution, node: Node, *, norm: Node | None = None) ->
     return LayerUpdate({})
 
 
-def new_bound(solution: Solution, node: Node) -> float | None:
-    """Return the upper bound of the activation function of ``node`` after scaling, None for none."""
-    if activation_of(node.operation) not in BOUNDED:
+def relu_config(solution: Solution, node: Node) -> dict[str, Any] | None:
+    """Return the settings of the ReLU layer that must take the place of the activation function of ``node``.
+
+    None where the function stays: it has no bound, or its scale is 1.
+    """
+    scale = float(solution.of_value(node.outputs[0]).flat[0])
+    layer = relu_layer(node.operation)
+    upper = RELU6_BOUND if layer is None else layer.max_value
+    threshold = 0.0 if layer is None else float(layer.threshold)
+    is_bounded = activation_of(node.operation) in BOUNDED or threshold != 0.0
+    if not is_bounded or scale == 1.0:
         return None
-    bound = RELU6_BOUND
-    if node.type == "ReLU":
-        bound = float(node.operation.max_value)
-    return bound / _scale_behind(solution, node)
-
-
-def _scale_behind(solution: Solution, node: Node) -> float:
-    return float(solution.of_value(node.outputs[0]).flat[0])
-
-
-def relu_config(solution: Solution, node: Node) -> dict[str, Any]:
-    """Return the settings of a ReLU layer whose bounds follow its scale."""
-    scale = _scale_behind(solution, node)
-    layer = node.operation
-    upper = None if layer.max_value is None else float(layer.max_value) / scale
-    return {"max_value": upper, "threshold": float(layer.threshold) / scale}
+    return {
+        "max_value": None if upper is None else float(upper) / scale,
+        "negative_slope": 0.0 if layer is None else float(layer.negative_slope),
+        "threshold": threshold / scale,
+    }
 
 
 def _affine_of(layer: Any) -> Affine:
@@ -144,7 +141,9 @@ def _norm_update(solution: Solution, node: Node) -> LayerUpdate:
     layer = node.operation
     inputs, outputs = solution.of_parameters(layer)
     mean = as_array(layer.moving_mean)
-    arrays = {"moving_mean": (mean / inputs).astype(mean.dtype)}
+    arrays: dict[str, NDArray[np.generic]] = {
+        "moving_mean": (mean.astype(np.float64) / inputs).astype(mean.dtype)
+    }
     if not solution.walk.keep_structure:
         gamma = 1.0 if layer.gamma is None else as_array(layer.gamma).astype(np.float64)
         beta = 0.0 if layer.beta is None else as_array(layer.beta).astype(np.float64)
@@ -154,5 +153,5 @@ def _norm_update(solution: Solution, node: Node) -> LayerUpdate:
         arrays["moving_variance"] = as_array(layer.moving_variance)
         return LayerUpdate(arrays, {"scale": True, "center": True})
     if layer.beta is not None:
-        arrays["beta"] = (as_array(layer.beta) / outputs).astype(mean.dtype)
+        arrays["beta"] = (as_array(layer.beta).astype(np.float64) / outputs).astype(mean.dtype)
     return LayerUpdate(arrays)

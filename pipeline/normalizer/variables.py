@@ -96,8 +96,8 @@ class ScaleVariables:
             if self._fixed[one] != self._fixed[other]:
                 raise InputError(
                     f"at {where!r} two scales must be equal that are fixed to different numbers: "
-                    f"{self._fixed[one]:g} ({self._names[one]}) and {self._fixed[other]:g} ({self._names[other]}); "
-                    "leave the input factors at 1 or give both the same",
+                    f"{self._fixed[one]:g} ({self._names[one]}) and {self._fixed[other]:g} "
+                    f"({self._names[other]}); leave the input factors at 1 or give both the same",
                     layer=where,
                 )
         elif other in self._fixed:

@@ -1,0 +1,193 @@
+"""What was found when a normalised network was compared with its original: plain frozen values, and JSON.
+
+Measures nothing itself (`certifying` does).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from ...storage.errors import FormatError
+from ..sketch import PointSketch
+
+__all__ = ["Certificate", "OutputCertificate", "PointCertificate"]
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointCertificate:
+    """One point: how far the normalised activations times their factor are from the original's."""
+
+    name: str
+    layer_type: str
+    factor: float
+    """The scale in use; the largest one in channel mode. Units of the activation."""
+    max_residual: float
+    """Largest |normalised * factor - original|, divided by ``factor``."""
+    rms_residual: float
+    """Root of the mean square of the same."""
+    peak: float
+    """Largest |original|, divided by ``factor``."""
+    allowed: float
+    """What ``max_residual`` may be: tolerance * max(1, peak), or more where ``rounding`` says so."""
+    rounding: float | None = None
+    """Largest rounding error of the original network itself at this point, divided by ``factor``: measured in float64
+    on the batch with the largest residual, only where the residual is over the tolerance."""
+    saturation: float
+    """Share of normalised activations above 1 (by more than the tolerance), 0 to 1."""
+    n_values: int
+    n_channels: int
+    n_dead_channels: int
+    """Channels whose activations are zero for every sample."""
+    pinned: bool
+    """Factor 1, whatever was asked for."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the residual is within what is allowed; never for NaN."""
+        return self.max_residual <= self.allowed
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether no activation was ever different from zero."""
+        return self.n_dead_channels == self.n_channels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputCertificate:
+    """One output of the network."""
+
+    name: str
+    factor: float
+    max_difference: float
+    """Largest |normalised * factor - original|, in the units of the output."""
+    peak: float
+    """Largest |original|."""
+    allowed: float
+    """What ``max_difference`` may be."""
+    rounding: float | None = None
+    """Largest rounding error of the original, in the units of the output; see `PointCertificate`."""
+    class_agreement: float | None = None
+    """Share of equal class decisions, 0 to 1; None where the output decides nothing."""
+    n_decisions: int = 0
+
+    @property
+    def passed(self) -> bool:
+        """Whether the difference is within what is allowed."""
+        return self.max_difference <= self.allowed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """The comparison of a normalised network with its original on real samples."""
+
+    model_name: str
+    mode: str
+    n_samples: int
+    tolerance: float
+    points: tuple[PointCertificate, ...]
+    outputs: tuple[OutputCertificate, ...]
+    accuracy_before: float | None = None
+    """Share of samples whose label the original network finds; None without labels."""
+    accuracy_after: float | None = None
+    pinned: tuple[tuple[str, str, str], ...] = ()
+    """Layers whose inputs keep scale 1: name, type, reason."""
+    groups: tuple[tuple[str, ...], ...] = ()
+    """Points that share one scale."""
+    notes: tuple[str, ...] = ()
+    sketches: Mapping[str, PointSketch] = field(default_factory=dict, compare=False, repr=False)
+    """Of the normalised activations, by point; not part of the JSON form."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether every point and every output is within what is allowed."""
+        return all(point.passed for point in self.points) and all(out.passed for out in self.outputs)
+
+    @property
+    def worst(self) -> PointCertificate | None:
+        """The point with the largest residual in proportion to what is allowed."""
+        return max(self.points, key=_excess, default=None)
+
+    def summary(self) -> str:
+        """Return one sentence for a log or a terminal."""
+        failed = [point for point in self.points if not point.passed]
+        worst = self.worst
+        residual = "no points" if worst is None else f"{worst.max_residual:.2g} at {worst.name!r}"
+        decided = [out.class_agreement for out in self.outputs if out.class_agreement is not None]
+        agreement = f", class decisions equal for {min(decided):.4%} of them" if decided else ""
+        if self.passed:
+            return f"passed: largest residual {residual} on {self.n_samples} samples{agreement}"
+        if not failed:
+            outputs = ", ".join(repr(out.name) for out in self.outputs if not out.passed)
+            return f"FAILED: the output {outputs} differs by more than rounding{agreement}"
+        return (
+            f"FAILED at {len(failed)} of {len(self.points)} points, first {failed[0].name!r}: residual "
+            f"{failed[0].max_residual:.2g}, allowed {failed[0].allowed:.2g}{agreement}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-able values; what is not a number (NaN, infinite) becomes None."""
+        tree: dict[str, Any] = {"actisketch_certificate": FORMAT_VERSION, "passed": self.passed}
+        for each in fields(self):
+            if each.name == "sketches":
+                continue
+            value = getattr(self, each.name)
+            if each.name in {"points", "outputs"}:
+                value = [{**_finite(asdict(item)), "passed": item.passed} for item in value]
+            tree[each.name] = value
+        tree["pinned"] = [dict(zip(("name", "type", "reason"), item, strict=True)) for item in self.pinned]
+        tree["groups"] = [list(group) for group in self.groups]
+        tree["notes"] = list(self.notes)
+        return tree
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any]) -> Certificate:
+        """Return what `to_dict` was made from, without sketches.
+
+        Raises
+        ------
+        FormatError
+            If it is not a certificate, or of a newer format.
+        """
+        version = tree.get("actisketch_certificate")
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise FormatError(
+                f"not a certificate of format {FORMAT_VERSION} or older (found {version!r}): normalise again, or "
+                "update actisketch"
+            )
+        try:
+            return cls(
+                points=tuple(PointCertificate(**_numbers(PointCertificate, item)) for item in tree["points"]),
+                outputs=tuple(
+                    OutputCertificate(**_numbers(OutputCertificate, item)) for item in tree["outputs"]
+                ),
+                pinned=tuple((item["name"], item["type"], item["reason"]) for item in tree["pinned"]),
+                groups=tuple(tuple(group) for group in tree["groups"]),
+                notes=tuple(tree["notes"]),
+                **{name: tree[name] for name in _PLAIN_FIELDS},
+            )
+        except (KeyError, TypeError) as error:
+            raise FormatError(f"the certificate is damaged ({error}): normalise again") from error
+
+
+_PLAIN_FIELDS = ("model_name", "mode", "n_samples", "tolerance", "accuracy_before", "accuracy_after")
+_OPTIONAL = frozenset({"rounding", "class_agreement"})
+
+
+def _excess(point: PointCertificate) -> float:
+    ratio = point.max_residual / point.allowed if point.allowed else math.inf
+    return math.inf if math.isnan(ratio) else ratio
+
+
+def _finite(facts: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in facts.items()}
+
+
+def _numbers(kind: type, item: Mapping[str, Any]) -> dict[str, Any]:
+    names = {each.name for each in fields(kind)}
+    kept = {name: value for name, value in item.items() if name in names}
+    return {k: math.nan if v is None and k not in _OPTIONAL else v for k, v in kept.items()}

@@ -1,0 +1,143 @@
+"""Compare two networks on one batch, inside one ``tf.function``: small numbers come out, no activations.
+
+Knows nothing of tolerances or verdicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..graph import Graph
+from .normalizing import NormalizedModel
+
+__all__ = ["Compared", "Comparison", "Tally"]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A value of the original and where the normalised network computes it."""
+
+    name: str
+    value: int
+    place: int
+    scales: NDArray[np.float64]
+    channel_axis: int
+
+    @property
+    def factor(self) -> float:
+        """The largest scale."""
+        return float(self.scales.max())
+
+
+class Tally:
+    """Running totals of one compared value over batches."""
+
+    def __init__(self) -> None:
+        self.max_error = 0.0
+        self.square_sum = 0.0
+        self.n_saturated = 0
+        self.n_values = 0
+        self.channel_peaks: NDArray[np.float64] = np.zeros(1)
+        self.worst_start = 0
+        """First sample of the batch with the largest error."""
+
+    def add(self, numbers: Sequence[NDArray[np.float32]], *, n_values: int, start: int) -> None:
+        """Add what `Comparison` found in one batch."""
+        error, squares, saturated, peaks = (np.asarray(each, dtype=np.float64) for each in numbers)
+        if not error <= self.max_error:  # also for NaN, which then stays
+            self.max_error, self.worst_start = float(error), start
+        self.square_sum += float(squares)
+        self.n_saturated += int(saturated)
+        self.n_values += n_values
+        self.channel_peaks = np.maximum(self.channel_peaks, peaks)
+
+
+class Comparison:
+    """Both networks in one traced function.
+
+    Parameters
+    ----------
+    graph : Graph
+        Of the original.
+    normalized : NormalizedModel
+    compared : sequence of Compared
+    n_points : int
+        How many of ``compared`` are points whose normalised activations are handed out too.
+    margin : float
+        An activation above 1 + margin is saturated.
+    hand_out : bool
+        Whether the normalised activations come out as well, for sketches.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        normalized: NormalizedModel,
+        compared: Sequence[Compared],
+        *,
+        margin: float,
+        hand_out: bool,
+        n_points: int,
+    ) -> None:
+        import tensorflow as tf
+
+        before = graph.forward([each.value for each in compared])
+        after = normalized.normalized_graph.forward([each.place for each in compared])
+        divisors = [normalized.value_scales[value] for value in graph.inputs]
+
+        def both(inputs: list[Any]) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+            tensors, outputs = before(inputs)
+            scaled = [_divided(x, scales) for x, scales in zip(inputs, divisors, strict=True)]
+            normalized_tensors, normalized_outputs = after(scaled)
+            numbers = [
+                _numbers(old, new, each, margin)
+                for old, new, each in zip(tensors, normalized_tensors, compared, strict=True)
+            ]
+            handed = normalized_tensors[:n_points] if hand_out else []
+            return numbers, handed, outputs, normalized_outputs
+
+        specs = [tf.TensorSpec([None, *shape], tf.as_dtype(dtype)) for _, shape, dtype in graph.input_specs]
+        self._run = tf.function(both, input_signature=[specs], autograph=False)
+        self._dtypes = [spec.dtype for spec in specs]
+
+    def __call__(self, inputs: Sequence[NDArray[Any]]) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+        """Return (numbers, normalised activations, outputs, normalised outputs) of one batch."""
+        import tensorflow as tf
+
+        tensors = [
+            tf.cast(tf.convert_to_tensor(array), dtype)
+            for array, dtype in zip(inputs, self._dtypes, strict=True)
+        ]
+        numbers, handed, outputs, normalized_outputs = self._run(tensors)
+        return numbers, handed, outputs, normalized_outputs
+
+
+def _divided(tensor: Any, scales: NDArray[np.float64]) -> Any:
+    import tensorflow as tf
+
+    if np.all(scales == 1.0):
+        return tensor
+    return tensor / tf.constant(scales[np.newaxis], tensor.dtype)
+
+
+def _numbers(old: Any, new: Any, each: Compared, margin: float) -> list[Any]:
+    """Return the largest error and the sum of squares (units of the factor), saturated values, channel peaks."""
+    import tensorflow as tf
+
+    factor = each.factor
+    relative = tf.constant((each.scales / factor)[np.newaxis], tf.float32)
+    error = new * relative - old * tf.constant(1.0 / factor, tf.float32)
+    rank = len(each.scales.shape) + 1
+    axis = each.channel_axis % rank if rank > 1 else 0
+    others = [a for a in range(rank) if a != axis or rank == 1]
+    return [
+        tf.reduce_max(tf.abs(error)),
+        tf.reduce_sum(tf.square(error)),
+        tf.math.count_nonzero(new > 1.0 + margin),
+        tf.reduce_max(tf.abs(old), axis=others),
+    ]
