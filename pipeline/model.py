@@ -5,10 +5,15 @@ The only place that reads model files. TensorFlow is imported here and not befor
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import logging
 import os
+import sys
+import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,15 +27,17 @@ logger = logging.getLogger(__name__)
 
 
 def import_keras() -> ModuleType:
-    """Return the module ``keras`` with the TensorFlow backend, quietly.
+    """Return the module ``keras`` with the TensorFlow backend; without TensorFlow's banner unless a log level is set.
 
     Raises
     ------
     InputError
         If Keras is set to another backend, or is older than 3.
     """
-    # TensorFlow's start-up banner is no message of ours; a user's own setting wins.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if "tensorflow" not in sys.modules and "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+        with _silent_stderr():
+            importlib.import_module("tensorflow")
     import keras
 
     if keras.backend.backend() != "tensorflow":
@@ -40,6 +47,27 @@ def import_keras() -> ModuleType:
         )
     module: ModuleType = keras
     return module
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Keep what C code writes to standard error; show it only if the work fails.
+
+    TensorFlow's start-up banner ("oneDNN custom operations are on") is written before any log level applies.
+    """
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as kept:
+        os.dup2(kept.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            kept.seek(0)
+            os.write(saved, kept.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
 
 
 def load_network(

@@ -19,6 +19,7 @@ from .answers import cache_url
 from .folder import RunFolder
 from .graph import Graph, Point, model_fingerprint, read_graph
 from .model import load_network
+from .normalizer import Exceptions, propagate
 from .planning import Plan, make_plan
 from .producer import KerasProducer
 from .settings import DataSettings, JobSettings
@@ -112,6 +113,8 @@ def prepare(
     if source is None:
         source = open_source(data_spec(settings.data, graph))
     points = graph.points(settings.record.points)
+    if settings.normalize.enabled:
+        _check_normalizable(graph, points, settings)
     producer = KerasProducer(graph, points, source, batch_size=settings.record.batch_size)
     plan = _plan(settings, model, source, producer, existing)
     return Prepared(
@@ -127,12 +130,33 @@ def prepare(
     )
 
 
+def _check_normalizable(graph: Graph, points: tuple[Point, ...], settings: JobSettings) -> None:
+    """Refuse now what the normaliser would refuse after hours of recording."""
+    chosen = settings.normalize
+    propagate(
+        graph,
+        mode="channel" if settings.factors.per_channel else "layer",
+        input_factors=chosen.input_factor,
+        exceptions=Exceptions(tuple(chosen.pin), tuple(chosen.treat_as_identity)),
+    )
+    recorded = {point.name for point in points}
+    left_out = [p.name for p in graph.points("parameters") if not p.pinned and p.name not in recorded]
+    if left_out:
+        raise InputError(
+            f"record.points leaves out {', '.join(map(repr, left_out[:5]))}{' ...' if len(left_out) > 5 else ''}, "
+            "whose factors the normaliser needs: record them too, or stop at the factors with "
+            "normalize.enabled = false (--no-normalize)",
+            points=tuple(left_out),
+        )
+
+
 def data_spec(data: DataSettings, graph: Graph) -> DataSpec:
     """Return what the source needs to know; an image folder takes size and colours from the network's input."""
     if data.path is None:
         raise InputError("no data: set data.path in the job file (or --data), or hand over arrays")
     inputs: Any = tuple(data.inputs) if isinstance(data.inputs, list) else data.inputs
-    size, color = data.image_size, data.color_mode
+    size = data.image_size
+    color: str | None = data.color_mode
     shape = graph.input_specs[0][1]
     if len(graph.input_specs) == 1 and len(shape) == 3:
         height, width, n_channels = shape

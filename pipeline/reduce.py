@@ -132,7 +132,7 @@ class ExactSource:
         sketch = self.sketches[point].layer
         if self.cache.spec.dtype != "float32":
             # The sketch saw the values before they were rounded: their ranks may differ.
-            sketch = Sketch.empty(self.sketches[point].spec)
+            sketch = Sketch(self.sketches[point].spec.bits)
             for chunk in self.cache.chunks(point):
                 sketch.update(chunk)
         return exact_percentiles(lambda: self.cache.chunks(point), list(qs), sketch, nonzero=nonzero)

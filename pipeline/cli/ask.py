@@ -99,7 +99,7 @@ def percentiles(
 @json_option
 @click.pass_obj
 def factors(
-    session: Session, run: Path, output: Path | None, accept_rounding: bool, as_json: bool, **flags: Any
+    session: Session, /, run: Path, output: Path | None, accept_rounding: bool, as_json: bool, **flags: Any
 ) -> None:
     """Scale factors for another percentile or schedule, in milliseconds: no model, no data.
 

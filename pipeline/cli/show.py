@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -100,7 +101,7 @@ def print_result(session: Session, run: Run, result: JobResult, *, as_json: bool
 
 def _places(run: Run) -> Iterator[str]:
     folder = run.folder
-    places = [
+    places: list[tuple[str, str | Path]] = [
         ("activations and sketches", run.cache.url),
         ("statistics", folder.statistics_path),
         ("factors", folder.factors_path),

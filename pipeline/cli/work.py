@@ -44,7 +44,7 @@ def init(session: Session, path: Path, force: bool) -> None:
 @job_options
 @json_option
 @click.pass_obj
-def plan(session: Session, job: Path | None, as_json: bool, **flags: Any) -> None:
+def plan(session: Session, /, job: Path | None, as_json: bool, **flags: Any) -> None:
     """Show what a job would take: layers, blocks, bytes on disk, memory. Nothing is run or written.
 
     \b
@@ -67,7 +67,7 @@ def plan(session: Session, job: Path | None, as_json: bool, **flags: Any) -> Non
 @job_options
 @json_option
 @click.pass_obj
-def run(session: Session, job: Path | None, as_json: bool, **flags: Any) -> None:
+def run(session: Session, /, job: Path | None, as_json: bool, **flags: Any) -> None:
     """Run a job, or resume one: record, sketch, factors, normalise, certify, report.
 
     What an earlier run finished is reloaded; a killed run goes on at its last block. Flags override the
