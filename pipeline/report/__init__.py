@@ -1,8 +1,8 @@
 """Plots and the page that explains a run, drawn from sketches in constant memory."""
 
-from .contents import PointReport, ReportData
+from .contents import PointReport, ReportData, certified
 from .table import layer_table
 from .weights import weight_sketch
 from .write import write_report
 
-__all__ = ["PointReport", "ReportData", "layer_table", "weight_sketch", "write_report"]
+__all__ = ["PointReport", "ReportData", "certified", "layer_table", "weight_sketch", "write_report"]

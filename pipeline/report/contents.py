@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ...storage.errors import InputError
 from ..sketch import Percentile, PointSketch, Sketch
 
-__all__ = ["PointReport", "ReportData"]
+__all__ = ["PointReport", "ReportData", "certified"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +50,13 @@ class PointReport:
     weights_after: Sketch | None = None
     residual: float | None = None
     """Largest |activation * factor - original| / factor over all samples: the certificate's figure."""
+    allowed: float | None = None
+    """What ``residual`` may be."""
     rms_residual: float | None = None
     saturation: float | None = None
     """Share of the normalised activations above one, 0 to 1."""
     n_dead: int | None = None
-    """Channels (or one, for the whole point) that were never above zero."""
+    """Channels that were zero for every sample."""
     notes: tuple[str, ...] = ()
     """Sentences for the reader, such as why a factor is shared with another point."""
 
@@ -114,3 +116,35 @@ class ReportData:
     def passed(self) -> bool | None:
         """Whether the certificate passed; ``None`` when there is none."""
         return None if self.certificate is None else bool(self.certificate.get("passed", False))
+
+
+def certified(points: Sequence[PointReport], certificate: Mapping[str, Any]) -> tuple[PointReport, ...]:
+    """Return `points` with what the certificate says of each: residuals, saturation, dead channels, pinned.
+
+    Parameters
+    ----------
+    points : sequence of PointReport
+    certificate : mapping
+        `Certificate.to_dict` of the normaliser, read back from JSON or fresh. Points that it does not
+        name stay as they are; a residual that is not a number (None in JSON) is infinite.
+    """
+    by_name = {item["name"]: item for item in certificate.get("points", ())}
+    return tuple(
+        _certified(point, by_name[point.name]) if point.name in by_name else point for point in points
+    )
+
+
+def _certified(point: PointReport, item: Mapping[str, Any]) -> PointReport:
+    def number(key: str) -> float:
+        value = item[key]
+        return math.inf if value is None else float(value)
+
+    return replace(
+        point,
+        residual=number("max_residual"),
+        allowed=number("allowed"),
+        rms_residual=number("rms_residual"),
+        saturation=None if item["saturation"] is None else float(item["saturation"]),
+        n_dead=int(item["n_dead_channels"]),
+        is_pinned=bool(item["pinned"]),
+    )

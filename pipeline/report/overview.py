@@ -130,20 +130,25 @@ def _paint_zeros(axes: Axes, points: Sequence[PointReport]) -> None:
 
 def _paint_residuals(axes: Axes, points: Sequence[PointReport], *, tolerance: float | None) -> None:
     places = np.arange(1, len(points) + 1)
-    residuals = np.array([_positive(point.residual or 0.0) for point in points])
-    none_left = [
-        place
-        for place, point in zip(places, points, strict=True)
-        if point.residual is not None and point.residual == 0
-    ]
+    given = np.array([np.nan if point.residual is None else point.residual for point in points])
+    residuals = np.where(np.isfinite(given) & (given > 0), given, np.nan)
+    none_left = places[given == 0]
     bound = float(tolerance) if tolerance else None
-    _log_height(axes, np.append(residuals, bound if bound else np.nan))
+    allowed = np.array([point.allowed or np.nan for point in points])
+    _log_height(axes, np.concatenate([residuals, allowed, [bound or np.nan]]))
     bottom = axes.get_ylim()[0]
     axes.vlines(places, bottom, residuals, color="#c9d2dc", linewidth=1.0)
     dots: dict[str, Any] = {"linestyle": "none", "markersize": 3.0, "color": COLOURS["after"]}
     axes.plot(places, residuals, marker="o", **dots)
+    # What is not a number stands on the upper edge, what is nothing on the lower one.
+    not_finite = places[np.isinf(given)]
+    axes.plot(not_finite, [axes.get_ylim()[1]] * len(not_finite), marker="x", clip_on=False, **dots)
     axes.plot(none_left, [bottom] * len(none_left), marker="v", **dots)
-    if bound:
+    if np.isfinite(allowed).any():
+        dash: dict[str, Any] = {"linestyle": "none", "marker": "_", "color": COLOURS["percentile"]}
+        axes.plot(places, allowed, **dash, markersize=5.0, label="allowed")
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0))
+    elif bound:
         axes.axhline(bound, color=COLOURS["percentile"], linestyle=(0, (5, 2)), linewidth=1.2)
         axes.annotate(
             f"tolerance {tick_text(bound)}",

@@ -18,7 +18,7 @@ from .contents import PointReport, ReportData
 from .numbers import number_text, plain
 from .point_figures import PointFigure
 from .rows import Row, percentile_head, table_row, table_rows
-from .verdict import key_figures, summary, verdict
+from .verdict import certificate_notes, key_figures, summary, verdict
 
 __all__ = ["Section", "page_chunks", "section", "settings_rows"]
 
@@ -63,6 +63,7 @@ def page_chunks(report: ReportData, *, overview: bytes | None, sections: Iterabl
         summary=summary(report),
         verdict=verdict(report),
         key_figures=key_figures(report),
+        certificate_notes=certificate_notes(report),
         settings=settings_rows(report.settings),
         rows=table_rows(report),
         q_head=percentile_head(report),

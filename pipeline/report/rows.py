@@ -33,6 +33,7 @@ class Row:
     pinned: str
     """``"pinned"`` or nothing."""
     residual: str
+    """Ends in ``" !"`` where it is over what is allowed."""
     saturation: str
     dead: str
 
@@ -67,10 +68,18 @@ def table_row(number: int, point: PointReport) -> Row:
         interval="exact" if point.is_exact else interval_text(percentile.lo, percentile.hi),
         factor=factor_text(point.factors),
         pinned="pinned" if point.is_pinned else "",
-        residual="-" if point.residual is None else number_text(point.residual, digits=2),
+        residual=_residual_text(point),
         saturation=share_text(point.saturation),
         dead="-" if point.n_dead is None else str(point.n_dead),
     )
+
+
+def _residual_text(point: PointReport) -> str:
+    if point.residual is None:
+        return "-"
+    text = number_text(point.residual, digits=2) if math.isfinite(point.residual) else "not finite"
+    # Seen without colour too.
+    return f"{text} !" if point.allowed is not None and not point.residual <= point.allowed else text
 
 
 def percentile_head(report: ReportData) -> str:

@@ -5,14 +5,15 @@ Plain sentences made of the report's numbers. Nothing is called good that was no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .contents import PointReport, ReportData
+from .contents import ReportData
 from .numbers import count_text, number_text, plain
 
-__all__ = ["Verdict", "key_figures", "percentile_name", "summary", "verdict"]
+__all__ = ["Verdict", "certificate_notes", "key_figures", "percentile_name", "summary", "verdict"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,17 +67,7 @@ def verdict(report: ReportData) -> Verdict:
             sentence="This report shows statistics and factors only: no normalised network was compared with "
             "the original.",
         )
-    worst = _worst(report)
-    tolerance = certificate.get("tolerance")
-    bound = "" if tolerance is None else f" (tolerance {number_text(float(tolerance))})"
-    deviation = (
-        ""
-        if worst is None
-        else (
-            f"The largest deviation of any activation, relative to its layer's factor, was "
-            f"{number_text(worst.residual or 0.0, digits=2)} at {plain(worst.name)}{bound}. "
-        )
-    )
+    deviation = _deviation(report) + _outputs(certificate)
     if report.passed:
         return Verdict(
             kind="passed",
@@ -86,7 +77,7 @@ def verdict(report: ReportData) -> Verdict:
     return Verdict(
         kind="failed",
         headline="Certificate FAILED",
-        sentence=f"{deviation}{_reasons(certificate)}"
+        sentence=f"{_failures(certificate)}{deviation}"
         "Do not use the normalised network before this is understood.",
     )
 
@@ -97,9 +88,9 @@ def key_figures(report: ReportData) -> list[tuple[str, str]]:
         ("accuracy before", _accuracy(report.accuracy_before)),
         ("accuracy after", _accuracy(report.accuracy_after)),
     ]
-    agreement = (report.certificate or {}).get("class_agreement")
+    agreement = _agreement(report.certificate or {})
     if agreement is not None:
-        figures.append(("same class predicted", _accuracy(float(agreement))))
+        figures.append(("same class predicted", _accuracy(agreement)))
     figures.append(("samples", f"{report.n_samples:,}"))
     figures.append(("layers", f"{len(report.points):,}"))
     return figures + [(plain(name), plain(value)) for name, value in report.facts.items()]
@@ -112,15 +103,73 @@ def _accuracy(share: float | None) -> str:
     return f"below {text}" if text.startswith("100.00") and share < 1 else text
 
 
-def _worst(report: ReportData) -> PointReport | None:
+def _deviation(report: ReportData) -> str:
     checked = [point for point in report.points if point.residual is not None]
-    return max(checked, key=lambda point: point.residual or 0.0, default=None)
+    if not checked or report.certificate is None:
+        return ""
+    worst = max(checked, key=lambda point: (point.residual or 0.0) / (point.allowed or 1.0))
+    n_samples = report.certificate.get("n_samples")
+    where = f"on {_number_of(int(n_samples), 'sample')}, " if n_samples is not None else ""
+    limit = worst.allowed if worst.allowed is not None else report.certificate.get("tolerance")
+    bound = "" if limit is None else f", where {number_text(float(limit), digits=2)} is allowed"
+    text = (
+        number_text(worst.residual or 0.0, digits=2)
+        if math.isfinite(worst.residual or 0.0)
+        else "not a number"
+    )
+    return (
+        f"Compared {where}the largest deviation of an activation from the original, relative to its layer's "
+        f"factor, is {text} at {plain(worst.name)}{bound}. "
+    )
 
 
-def _reasons(certificate: Mapping[str, Any]) -> str:
-    reasons = certificate.get("problems") or certificate.get("reasons") or certificate.get("failures") or ()
-    return "".join(f"{plain(str(reason)).rstrip('.')}. " for reason in list(reasons)[:5])
+def _outputs(certificate: Mapping[str, Any]) -> str:
+    agreement = _agreement(certificate)
+    if agreement is None:
+        return ""
+    return (
+        "Every predicted class is the same. "
+        if agreement == 1
+        else f"{_accuracy(agreement)} of the predicted classes are the same. "
+    )
+
+
+def _agreement(certificate: Mapping[str, Any]) -> float | None:
+    """Return the least share of equal class decisions over the outputs."""
+    shares = [item.get("class_agreement") for item in certificate.get("outputs", ())]
+    return min((float(share) for share in shares if share is not None), default=None)
+
+
+def _failures(certificate: Mapping[str, Any]) -> str:
+    """Return a sentence that names the layers and outputs that deviate too much, at most five."""
+    names = [
+        f"{noun} {plain(str(item['name']))}"
+        for noun, items in (
+            ("layer", certificate.get("points", ())),
+            ("output", certificate.get("outputs", ())),
+        )
+        for item in items
+        if not item.get("passed", True)
+    ]
+    if not names:
+        return ""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"Over what is allowed: {', '.join(names[:5])}{more}. "
 
 
 def _number_of(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def certificate_notes(report: ReportData) -> list[str]:
+    """Return what the normaliser noted: its remarks, groups of layers with one factor, pinned layers."""
+    certificate = report.certificate or {}
+    notes = [str(note) for note in certificate.get("notes", ())]
+    notes += [
+        f"One factor is shared by {', '.join(map(str, group))}." for group in certificate.get("groups", ())
+    ]
+    notes += [
+        f"The input of {item['name']} ({item['type']}) keeps scale one: {item['reason']}."
+        for item in certificate.get("pinned", ())
+    ]
+    return [plain(note, limit=1000) for note in notes]
