@@ -162,7 +162,7 @@ class Lease:
             try:
                 self._version = self._put(self._version)
                 self._renewed_s = time.monotonic()
-            except (*TAKEN, *MISSING):
+            except TAKEN:
                 seen = self._look()
                 if seen is not None and self._token in seen.body.decode(errors="replace"):
                     self._version = seen.version
@@ -190,7 +190,7 @@ class Lease:
             self._thread.join()
         if not self._lost:
             # If this fails the lock is taken over when it has been silent for a lease.
-            with contextlib.suppress(*TAKEN, *MISSING, StorageError):
+            with contextlib.suppress(*TAKEN, StorageError):
                 self._put(self._version, _RELEASED)
 
 

@@ -6,6 +6,7 @@ Knows obstore. A PUT is atomic and durable there, so there is nothing to sync.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,6 +40,8 @@ _WAITS_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 MISSING = (NotFoundError, FileNotFoundError)
 TAKEN = (AlreadyExistsError, PreconditionError, FileExistsError)
 """A conditional PUT found another object than the condition names."""
+# Answers that will not change, in errors that have no type of their own; only saves waiting.
+_FINAL_ANSWER = re.compile(r"status code: 4(?!08|29)\d\d")
 _FORBIDDEN = (PermissionDeniedError, UnauthenticatedError, PermissionError)
 _RETRY = {
     "max_retries": 6,
@@ -155,12 +158,16 @@ class Bucket:
         for wait_s in (*_WAITS_S, None):
             try:
                 return action()
-            except (*MISSING, *TAKEN):
+            except TAKEN:
                 raise
+            except MISSING as error:
+                if verb in ("read", "delete"):
+                    raise
+                raise self._refused(error, verb, key, needed) from error
             except _FORBIDDEN as error:
                 raise self._refused(error, verb, key, needed) from error
             except (BaseError, OSError) as error:
-                if wait_s is None:
+                if wait_s is None or _FINAL_ANSWER.search(str(error)):
                     raise self._refused(error, verb, key, needed) from error
                 logger.warning(
                     "could not %s %s/%s, trying again in %g s: %s",
@@ -175,11 +182,12 @@ class Bucket:
 
     def _refused(self, error: BaseException, verb: str, key: str, needed: int) -> StorageError:
         place = f"{self.url.rstrip('/')}/{key}"
-        step = (
-            "check the credentials and rights in storage_options"
-            if isinstance(error, _FORBIDDEN)
-            else "check the store and run again: what is committed is kept"
-        )
+        if isinstance(error, _FORBIDDEN):
+            step = "check the credentials and rights in storage_options"
+        elif isinstance(error, MISSING) or _FINAL_ANSWER.search(str(error)):
+            step = "check that the bucket exists and the endpoint in storage_options is its server"
+        else:
+            step = "check the store and run again: what is committed is kept"
         return StorageError(
             f"could not {verb} {place!r}: {_first_line(error)}; {step}", path=place, needed_nbytes=needed
         )

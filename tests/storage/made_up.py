@@ -33,7 +33,8 @@ def activations(point: PointSpec, start: int, stop: int) -> NDArray[np.float32]:
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     state ^= state >> np.uint64(31)
     values = (state >> np.uint64(40)).astype(np.float32) / np.float32(2**23) - np.float32(1)
-    return np.maximum(values, 0).reshape(stop - start, *point.shape)
+    positive: NDArray[np.float32] = np.maximum(values, 0).reshape(stop - start, *point.shape)
+    return positive
 
 
 def spec(**changed: Any) -> CacheSpec:

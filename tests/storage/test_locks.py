@@ -1,0 +1,225 @@
+"""One writer at a time; a lock of a dead process needs no human. Real processes, a real S3 server."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import obstore
+import pytest
+
+from actisketch.storage import Cache, locks
+from actisketch.storage.errors import BusyError
+from actisketch.storage.leases import Lease
+from actisketch.storage.locks import FileLock, Holder
+from actisketch.storage.objects import Bucket, open_bucket
+
+from . import made_up
+from .conftest import BUCKET, Place, S3Server
+
+HOLD = r"""
+import sys, time, json, os
+from actisketch.storage.stores import open_store
+lock = open_store(sys.argv[1], json.loads(sys.argv[2])).lock(".actisketch/lock")
+if len(sys.argv) > 3 and os.fork() == 0:
+    os.write(1, b"%d\n" % os.getpid())
+    time.sleep(60)
+os.write(1, b"%d\n" % os.getpid())
+time.sleep(60)
+"""
+
+
+class Held:
+    """A process that holds the lock of a place."""
+
+    def __init__(self, url: str, options: dict[str, Any] | None, *more: str) -> None:
+        command = [sys.executable, "-c", HOLD, url, json.dumps(options or {}), *more]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.pids = [int(self.process.stdout.readline()) for _ in range(1 + len(more))]
+
+    def __enter__(self) -> Held:
+        return self
+
+    def kill(self) -> None:
+        """End the holder, as the kernel would; not its child."""
+        self.process.kill()
+        self.process.wait()
+
+    def __exit__(self, *error: object) -> None:
+        self.kill()
+        for pid in self.pids:
+            with contextlib.suppress(ProcessLookupError):
+                if pid != self.process.pid:
+                    os.kill(pid, signal.SIGKILL)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    if request.param == "local":
+        return Place(str(tmp_path / "cache"), None)
+    return Place(f"s3://{BUCKET}/{uuid.uuid4()}", request.getfixturevalue("s3").options)
+
+
+@pytest.mark.parametrize("place", ["local", "s3"], indirect=True)
+def test_a_live_process_is_named_and_a_killed_one_is_taken_over_at_once(place: Place) -> None:
+    with Held(*place) as holder:
+        with pytest.raises(
+            BusyError, match=f"process {holder.pids[0]} on {socket.gethostname()} is writing to"
+        ):
+            Cache.create_or_resume(place.url, made_up.spec(), place.options)
+        holder.kill()
+
+        start_s = time.monotonic()
+        with Cache.create_or_resume(place.url, made_up.spec(), place.options) as cache:
+            made_up.fill(cache)
+        assert time.monotonic() - start_s < 5
+
+
+def test_a_child_that_outlives_the_holder_does_not_keep_the_lock(tmp_path: Path) -> None:
+    with Held(str(tmp_path), None, "with a child") as holder:
+        holder.kill()
+        with open(tmp_path / ".actisketch/lock") as file, pytest.raises(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+        FileLock.acquire(tmp_path / ".actisketch/lock").release()
+
+
+def test_a_process_id_that_was_given_again_is_not_taken_for_the_holder() -> None:
+    me = Holder.me()
+
+    assert not me.is_dead
+    assert Holder(host=me.host, pid=me.pid, started_s=me.started_s - 60, since_s=0).is_dead
+    assert not Holder(host="elsewhere", pid=me.pid, started_s=0, since_s=0).is_dead
+
+
+@pytest.mark.parametrize("text", [b"", b"{}", b"nonsense", b'{"pid": "x"}', b"[1]", b"\xff"])
+def test_a_lock_file_with_anything_in_it_is_free_when_nobody_holds_it(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "lock").write_bytes(text)
+    lock = FileLock.acquire(tmp_path / "lock")
+
+    assert Holder.parse((tmp_path / "lock").read_bytes()) is not None
+    lock.release()
+    lock.release()
+    assert (tmp_path / "lock").read_bytes() == b""
+
+
+class TestWithoutFlock:
+    @pytest.fixture(autouse=True)
+    def no_flock(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(locks, "_flock", lambda descriptor: None)
+
+    def test_a_live_process_of_this_host_keeps_others_out(self, tmp_path: Path) -> None:
+        lock = FileLock.acquire(tmp_path / "lock")
+        with pytest.raises(BusyError, match=f"process {os.getpid()}"):
+            FileLock.acquire(tmp_path / "lock")
+        lock.release()
+
+        FileLock.acquire(tmp_path / "lock").release()
+
+    def test_a_dead_process_of_this_host_does_not(self, tmp_path: Path) -> None:
+        me = Holder.me()
+        dead = Holder(host=me.host, pid=me.pid, started_s=me.started_s - 60, since_s=0)
+        (tmp_path / "lock").write_bytes(dead.encode())
+
+        FileLock.acquire(tmp_path / "lock").release()
+
+    def test_another_host_is_believed(self, tmp_path: Path) -> None:
+        holder = Holder(host="node7", pid=1, started_s=0, since_s=0)
+        (tmp_path / "lock").write_bytes(holder.encode())
+
+        with pytest.raises(BusyError, match=r"process 1 on node7 is writing to .* since 1970-01-01T00:00:00"):
+            FileLock.acquire(tmp_path / "lock")
+
+
+def test_a_lock_that_was_taken_away_stops_the_writer(tmp_path: Path) -> None:
+    with Cache.create_or_resume(tmp_path, made_up.spec()) as cache:
+        made_up.record(cache, cache.blocks[0])
+        (tmp_path / ".actisketch/lock").unlink()
+
+        with pytest.raises(BusyError):
+            made_up.record(cache, cache.blocks[1])
+
+
+class TestLease:
+    """Leases of a twentieth of the usual length, on a real S3 server and in memory."""
+
+    LEASE_S, BEAT_S = 1.0, 0.1
+
+    @pytest.fixture(params=["memory", "s3"])
+    def bucket(self, request: pytest.FixtureRequest) -> Iterator[Bucket]:
+        if request.param == "memory":
+            yield open_bucket(f"memory://{uuid.uuid4()}", {})
+        else:
+            server: S3Server = request.getfixturevalue("s3")
+            yield open_bucket(f"s3://{BUCKET}/{uuid.uuid4()}", server.options)
+
+    def acquire(self, bucket: Bucket) -> Lease:
+        return Lease.acquire(bucket, "lock", lease_s=self.LEASE_S, beat_s=self.BEAT_S)
+
+    def test_a_beating_holder_is_left_alone_whatever_the_clocks_say(
+        self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lease = self.acquire(bucket)
+        with monkeypatch.context() as patch:
+            patch.setattr("actisketch.storage.leases.time.time", lambda: 0.0)
+            with pytest.raises(BusyError, match=f"process {os.getpid()}"):
+                self.acquire(bucket)
+        lease.check()
+        lease.release()
+        lease.release()
+
+        self.acquire(bucket).release()
+
+    def test_a_silent_holder_on_another_host_is_taken_over_and_finds_out(
+        self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        silent = self.acquire(bucket)
+        monkeypatch.setattr(silent, "_put", lambda *a: pytest.fail("a silent holder does not put"))
+        silent._stop.set()
+        silent._thread.join()
+        with monkeypatch.context() as patch:
+            patch.setattr(Holder, "is_dead", False)
+            patch.setattr("actisketch.storage.leases.time.time", lambda: 0.0)
+            mine = self.acquire(bucket)
+        silent._lost = True
+
+        with pytest.raises(BusyError):
+            silent.check()
+        mine.check()
+        mine.release()
+
+    def test_a_holder_whose_lock_was_replaced_is_told_by_its_next_beat(self, bucket: Bucket) -> None:
+        lease = self.acquire(bucket)
+        bucket.write("lock", [Holder(host="other", pid=1, started_s=0, since_s=0).encode()])
+        end_s = time.monotonic() + 10
+        while not lease._lost and time.monotonic() < end_s:
+            time.sleep(0.01)
+
+        with pytest.raises(BusyError, match="process 1 on other"):
+            lease.check()
+        lease.release()
+        assert b"other" in (bucket.read("lock") or b"")
+
+    def test_a_server_that_ignores_conditions_is_warned_of(
+        self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        put = obstore.put
+        monkeypatch.setattr(obstore, "put", lambda store, key, body, mode: put(store, key, body))
+        lease = self.acquire(bucket)
+
+        assert "ignores conditional writes" in caplog.text
+        lease.release()
