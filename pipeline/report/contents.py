@@ -97,7 +97,8 @@ class ReportData:
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Nested and JSON-able; shown as it is."""
     certificate: Mapping[str, Any] | None = None
-    """`Certificate.to_dict` of the normaliser; ``None`` when nothing was normalised or checked."""
+    """`Certificate.to_dict` of the normaliser; ``None`` when nothing was normalised or checked. What it says
+    of a point is filled into ``points``, see `certified`."""
     accuracy_before: float | None = None
     """Share of samples that the original network classifies as labelled, 0 to 1."""
     accuracy_after: float | None = None
@@ -111,6 +112,9 @@ class ReportData:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise InputError(f"the points of a report need different names, {twice[:3]} occur more than once")
+
+        if self.certificate is not None:
+            object.__setattr__(self, "points", certified(self.points, self.certificate))
 
     @property
     def passed(self) -> bool | None:

@@ -155,7 +155,12 @@ def test_the_users_matplotlib_settings_neither_matter_nor_change(
     point_of: Callable[..., PointReport],
 ) -> None:
     expected = draw(point_of())["activations"].png
-    theirs = {"font.size": 23.0, "text.usetex": True, "axes.facecolor": "red", "savefig.dpi": 7.0}
+    theirs: dict[Any, Any] = {
+        "font.size": 23.0,
+        "text.usetex": True,
+        "axes.facecolor": "red",
+        "savefig.dpi": 7.0,
+    }
 
     with matplotlib.rc_context(theirs):
         with figure_style():

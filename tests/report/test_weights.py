@@ -37,7 +37,7 @@ def test_arrays_may_come_from_an_iterator_in_any_layout_and_shape() -> None:
     def arrays() -> Iterator[NDArray[Any]]:
         yield np.arange(12, dtype=np.float32).reshape(3, 4)[:, ::2]
         yield np.asfortranarray(np.ones((2, 3), np.float32))
-        yield np.float32(5.0).reshape(())
+        yield np.array(5.0, np.float32)
         yield np.empty((0, 3), np.float32)
 
     assert weight_sketch(arrays()).n == 6 + 6 + 1

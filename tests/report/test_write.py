@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from actisketch.pipeline.report import PointReport, ReportData, write, write_report
+from actisketch.pipeline.report.point_figures import point_figures
 from actisketch.storage.errors import StorageError
 
 
@@ -72,7 +73,7 @@ def test_a_report_that_fails_while_it_is_drawn_leaves_the_older_one_as_it_was(
     small_report: ReportData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Any
 ) -> None:
     write_report(tmp_path, small_report)
-    before, drawn = contents(tmp_path), write.point_figures
+    before, drawn = contents(tmp_path), point_figures
 
     def fail_at_the_second(point: PointReport, *, nonzero: bool) -> Any:
         if point.name == "dead":
