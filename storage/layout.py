@@ -14,14 +14,14 @@ from .spec import ITEM_NBYTES, CacheSpec, PointSpec
 
 __all__ = ["Projection", "block_samples_for", "projection"]
 
-# A kill costs the blocks in flight: a block is worth at most about this many bytes of activations...
-_BLOCK_NBYTES = 2 * 2**30
-# ... and so many batches, so that networks with small activations commit often too.
-_MOST_BATCHES = 64
-# A file smaller than this costs more in its name than in its bytes.
-_WORTHWHILE_NBYTES = 256 * 2**10
-# What a commit record of one point takes at most, seen with 20-bit sketches; and of a channel each.
-_SKETCH_NBYTES = 400_000
+# A kill costs the blocks in flight: none holds more bytes of activations than this, unless one batch does.
+_MOST_NBYTES = 2 * 2**30
+# Nor more than this part of the run; also what several workers share out among them.
+_FEWEST_BLOCKS = 16
+# A block with fewer bytes costs more in flushes and a record than in its activations ...
+_WORTHWHILE_NBYTES = 256 * 2**20
+# ... and a chunk of fewer more in its file's name than in its values.
+_WORTHWHILE_CHUNK_NBYTES = 256 * 2**10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,7 @@ def block_samples_for(
         are batches; points with small chunks are buffered for the whole block.
     dtype : str
     record : bool
-        Sketch-only blocks are bounded by the number of batches alone.
+        Whether activations are stored: without, no memory is needed for chunks.
 
     Raises
     ------
@@ -96,13 +96,14 @@ def block_samples_for(
     if batch_size < 1 or n_samples < 1:
         raise InputError(f"batch_size and n_samples must be at least 1, got {batch_size} and {n_samples}")
     n_batches = -(-n_samples // batch_size)
-    batch_nbytes = batch_size * sum(p.n_values for p in points) * ITEM_NBYTES[dtype] if record else 0
-    smallest = batch_size * min((p.n_values for p in points), default=1) * ITEM_NBYTES[dtype]
-    wanted = max(1, min(_MOST_BATCHES, -(-_WORTHWHILE_NBYTES // smallest)))
-    wanted = max(wanted, min(_MOST_BATCHES, _BLOCK_NBYTES // 8 // max(batch_nbytes, 1)))
-    k = max(1, min(wanted, n_batches, max(1, _BLOCK_NBYTES // max(batch_nbytes, 1))))
+    batch_nbytes = batch_size * sum(p.n_values for p in points) * ITEM_NBYTES[dtype]
+    smallest_nbytes = batch_size * min((p.n_values for p in points), default=1) * ITEM_NBYTES[dtype]
     # Powers of two have the most divisors to make chunks of.
-    k = 1 << (k.bit_length() - 1)
+    k = 1
+    while 2 * k * _FEWEST_BLOCKS <= n_batches and 2 * k * batch_nbytes <= _MOST_NBYTES:
+        if k * batch_nbytes >= _WORTHWHILE_NBYTES and k * smallest_nbytes >= _WORTHWHILE_CHUNK_NBYTES:
+            break
+        k *= 2
     while memory_bytes is not None and record:
         needed = _buffers(points, batch_size, k * batch_size, dtype)
         if needed <= memory_bytes:

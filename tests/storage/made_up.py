@@ -19,7 +19,11 @@ POINTS = (
 )
 """Distinct primes, a slash, a letter outside ASCII, and a dead layer."""
 
-IDENTITY = {"model": {"topology": "a1", "weights": "b2"}, "data": {"content": "c3"}, "settings": {"bits": 20}}
+IDENTITY: dict[str, dict[str, object]] = {
+    "model": {"topology": "a1", "weights": "b2"},
+    "data": {"content": "c3"},
+    "settings": {"bits": 20},
+}
 
 
 def activations(point: PointSpec, start: int, stop: int) -> NDArray[np.float32]:
