@@ -109,7 +109,7 @@ def _deviation(report: ReportData) -> str:
         return ""
     worst = max(checked, key=lambda point: (point.residual or 0.0) / (point.allowed or 1.0))
     n_samples = report.certificate.get("n_samples")
-    where = f"on {_number_of(int(n_samples), 'sample')}, " if n_samples is not None else ""
+    lead = "The" if n_samples is None else f"Compared on {_number_of(int(n_samples), 'sample')}, the"
     limit = worst.allowed if worst.allowed is not None else report.certificate.get("tolerance")
     bound = "" if limit is None else f", where {number_text(float(limit), digits=2)} is allowed"
     text = (
@@ -118,7 +118,7 @@ def _deviation(report: ReportData) -> str:
         else "not a number"
     )
     return (
-        f"Compared {where}the largest deviation of an activation from the original, relative to its layer's "
+        f"{lead} largest deviation of an activation from the original, relative to its layer's "
         f"factor, is {text} at {plain(worst.name)}{bound}. "
     )
 
