@@ -1,0 +1,106 @@
+"""What a worker process needs to make its producer: picklable, small, and checked where it is used.
+
+Knows how a network and samples travel. Does not know blocks or Dask.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ...storage.errors import MismatchError
+from ..producer import KerasProducer, Producer
+from ..sources import Source
+
+__all__ = ["KerasRecipe", "Recipe", "set_tensorflow_threads"]
+
+logger = logging.getLogger(__name__)
+
+
+class Recipe(Protocol):
+    """Makes a producer in a worker process."""
+
+    def make(self, n_threads: int) -> Producer:
+        """Return the producer; ``n_threads`` are what it may use."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KerasRecipe:
+    """A Keras network over a source.
+
+    The network is a file that the worker reads, or travels as the bytes of a ``.keras`` file when it was handed
+    over in memory.
+    """
+
+    model_path: str | None
+    model_bytes: bytes | None = field(repr=False)
+    custom_objects: str | None
+    safe_mode: bool
+    fingerprint: Mapping[str, Any]
+    """Of the coordinator's network."""
+    source: Source
+    data: Mapping[str, Any]
+    """Fingerprint of the coordinator's data."""
+    points: Any
+    batch_size: int
+
+    def make(self, n_threads: int) -> Producer:
+        """Load the network, once for a worker process.
+
+        Raises
+        ------
+        InputError
+            If the file is not there or cannot be loaded.
+        MismatchError
+            If the network or the data at that path is not the coordinator's.
+        """
+        from ..graph import model_fingerprint, read_graph
+
+        set_tensorflow_threads(n_threads)
+        model = self._load()
+        if dict(model_fingerprint(model)) != dict(self.fingerprint):
+            raise MismatchError(
+                f"the network {self.model_path!r} on this host is not the one of the coordinator: share one file"
+            )
+        if self.source.fingerprint() != dict(self.data):
+            raise MismatchError("the data on this host is not that of the coordinator: share one path")
+        graph = read_graph(model)
+        return KerasProducer(graph, graph.points(self.points), self.source, batch_size=self.batch_size)
+
+    def _load(self) -> Any:
+        from ..model import load_network
+
+        if self.model_path is not None:
+            return load_network(self.model_path, custom_objects=self.custom_objects, safe_mode=self.safe_mode)
+        with tempfile.TemporaryDirectory(prefix="actisketch-") as folder:
+            path = Path(folder) / "model.keras"
+            path.write_bytes(self.model_bytes or b"")
+            # It was in the coordinator's memory, so there is no file to mistrust.
+            return load_network(str(path), custom_objects=self.custom_objects, safe_mode=False)
+
+
+def set_tensorflow_threads(n_threads: int) -> None:
+    """Give TensorFlow so many threads, and let GPU memory grow; once for a process.
+
+    Values may depend on the number of threads in their last bits: it is fixed for a run.
+    """
+    from ..model import import_keras
+
+    import_keras()
+    import tensorflow as tf
+
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(n_threads)
+        tf.config.threading.set_inter_op_parallelism_threads(n_threads)
+        for device in tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.set_memory_growth(device, True)
+    except RuntimeError:
+        # TensorFlow has started in this process already: an earlier run, or the user's own code.
+        found = tf.config.threading.get_intra_op_parallelism_threads()
+        if found not in (0, n_threads):
+            logger.warning("TensorFlow runs with %d threads here, %d were asked for", found, n_threads)

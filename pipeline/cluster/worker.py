@@ -1,0 +1,175 @@
+"""What runs in a worker process: one network, loaded once, and one task per block.
+
+Knows Dask's workers. The block task itself is :func:`~..recorder.record_block`, the same as in process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from queue import LifoQueue
+from typing import Any
+
+import numpy as np
+from distributed import Worker, WorkerPlugin, get_worker, secede
+from distributed.protocol.pickle import dumps, loads
+from numpy.typing import NDArray
+
+from ...storage import Block, Cache, PointSpec
+from ...storage.errors import IncompleteError, InputError
+from ..producer import Producer
+from ..recorder import BLOCKS_IN_FLIGHT, BlockBuffers, record_block
+from ..sketch import SketchSpec
+from .reachability import Token, check_token
+from .recipes import Recipe
+
+__all__ = ["BlockPlugin", "WorkerNotReady", "make_ready", "run_block"]
+
+logger = logging.getLogger(__name__)
+
+
+class WorkerNotReady(IncompleteError):
+    """A worker cannot do its work at all; another one may. The coordinator's signal, nobody else's."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    cache: Cache
+    producer: Producer
+    buffers: LifoQueue[BlockBuffers]
+
+
+class BlockPlugin(WorkerPlugin):  # type: ignore[misc] # distributed has no types
+    """Keeps the network, the cache and the buffers of one run in a worker process.
+
+    Parameters
+    ----------
+    name : str
+        Of the run: several runs may share a cluster.
+    recipe : Recipe
+        Travels as bytes and is opened where errors can be reported.
+    token : Token
+        Of the cache.
+    sketch : SketchSpec
+        How finely to sketch.
+    largest_block : int
+        Samples of the largest block.
+    n_threads : int, optional
+        TensorFlow threads; default: the worker's own number (``dask worker --nthreads``).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        recipe: Recipe,
+        token: Token,
+        *,
+        sketch: SketchSpec,
+        largest_block: int,
+        n_threads: int | None = None,
+    ) -> None:
+        self.name = name
+        self._recipe = dumps(recipe)
+        self._token, self._sketch = token, sketch
+        self._largest_block, self._n_threads = largest_block, n_threads
+
+    def setup(self, worker: Worker) -> None:
+        """Prepare to load when the first block comes, not here: loading would hold up the worker's heart."""
+        if self._n_threads is None:
+            self._n_threads = worker.state.nthreads
+        self._address = worker.address
+        self._loading = threading.Lock()
+        self._turn = threading.Lock()
+        self._ready: _Ready | None = None
+
+    def teardown(self, worker: Worker) -> None:
+        """Let the network go."""
+        self._ready = None
+
+    def ready(self) -> _Ready:
+        """Load the network, once.
+
+        Raises
+        ------
+        WorkerNotReady
+            With the host and the cause.
+        """
+        with self._loading:
+            if self._ready is None:
+                host = socket.gethostname()
+                try:
+                    self._ready = self._load(host)
+                except Exception as error:
+                    logger.warning("this worker is not ready", exc_info=True)
+                    raise WorkerNotReady(f"{error}", host=host, address=self._address) from error
+        return self._ready
+
+    def _load(self, host: str) -> _Ready:
+        check_token(self._token, host=host)
+        recipe: Recipe = loads(self._recipe)
+        producer = recipe.make(self._n_threads or 1)
+        cache = Cache.attach(self._token.url, storage_options=self._token.storage_options)
+        if tuple(point.name for point in producer.points) != tuple(p.name for p in cache.spec.points):
+            raise InputError("the network on this worker has other points than the cache")
+        buffers: LifoQueue[BlockBuffers] = LifoQueue()
+        for _ in range(BLOCKS_IN_FLIGHT):
+            buffers.put(BlockBuffers(producer.points, self._largest_block))
+        return _Ready(cache, producer, buffers)
+
+    def record(self, block: Block, leave_pool: Callable[[], None]) -> None:
+        """Compute and commit a block, unless that was done already."""
+        ready = self.ready()
+        if ready.cache.is_committed(block):
+            return  # the worker that did it died before Dask knew
+        buffers = ready.buffers.get()  # waits while two blocks are in memory
+        try:
+            producer = _InTurn(ready.producer, self._turn, leave_pool)
+            record_block(ready.cache, producer, block, sketch=self._sketch, buffers=buffers)
+        finally:
+            ready.buffers.put(buffers)
+
+
+class _InTurn:
+    """A producer that computes one block at a time in this process, and then leaves the thread pool.
+
+    So the next block is computed while this one is sketched and written, whatever the number of Dask's threads.
+    """
+
+    def __init__(self, producer: Producer, turn: threading.Lock, leave_pool: Callable[[], None]) -> None:
+        self._producer, self._turn, self._leave_pool = producer, turn, leave_pool
+
+    @property
+    def points(self) -> tuple[PointSpec, ...]:
+        return self._producer.points
+
+    def digest(self, start: int, stop: int) -> str:
+        with self._turn:
+            return self._producer.digest(start, stop)
+
+    def batches(self, start: int, stop: int) -> Iterator[Mapping[str, NDArray[np.float32]]]:
+        with self._turn:
+            yield from self._producer.batches(start, stop)
+        self._leave_pool()
+
+
+def run_block(name: str, block: Block) -> None:
+    """Record one block of the run ``name``: the task. Nothing travels back but that it is done."""
+    plugin: BlockPlugin | None = get_worker().plugins.get(name)
+    if plugin is None:
+        address = get_worker().address
+        raise WorkerNotReady(f"worker {address} does not know the run {name!r}", address=address)
+    plugin.record(block, secede)
+
+
+async def make_ready(name: str, dask_worker: Any) -> str:
+    """Load the network of a run in this worker; return what is wrong, or nothing."""
+    plugin: BlockPlugin = dask_worker.plugins[name]
+    try:
+        await asyncio.get_running_loop().run_in_executor(None, plugin.ready)
+    except WorkerNotReady as error:
+        return str(error)
+    return ""
