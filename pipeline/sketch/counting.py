@@ -1,39 +1,40 @@
 """Float32 slabs into tallies by the compiled kernels.
 
-Same results as `sorting`, 10 times faster on large arrays. Knows scratch counters and
-kernels. Does not know layouts or what NaN means to the user.
+Same results as `sorting`, 10 times faster on large arrays. Knows counters and kernels. Does not know layouts or what
+NaN means to the user.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import bits as fb
-from .engine import Layout, Scratch, scratch
-from .tally import Buckets, Tally, empty_tally, merge_buckets
+from .engine import CHANNEL_PAD, Layout, Scratch, scratch
+from .tally import Buckets, Tally, empty_tally, join_channels, merge_tallies
 
-CHANNELS_AT_ONCE = 16
+MAX_GROUP = 16
 """Channels counted in one sweep over an array: their values fill one cache line of 64 bytes."""
+GROUP_BITS = 20
+"""A group of channels has about ``2**GROUP_BITS`` counters: fewer channels at a higher resolution."""
 
 
-def count_layer(
-    kernels: Any, values: NDArray[np.float32], *, bits: int, row_size: int, maxima: NDArray[np.uint32]
-) -> Tally:
+def count_layer(values: NDArray[np.float32], *, bits: int, row_size: int, maxima: NDArray[np.uint32]) -> Tally:
     """Return the tally of flat values; the keys of the row maxima go to ``maxima`` unless that has no rows."""
+    from . import kernels  # Numba takes half a second to import
+
     layout = Layout.of(bits)
-    tally = empty_tally(bits)
-    found = np.array([fb.EMPTY_MIN_KEY, fb.EMPTY_MAX_KEY, 0, 0], np.int64)
-    parts: list[Buckets] = []
     patterns = values.view(np.uint32)
     step = layout.max_values if not maxima.size else max(1, layout.max_values // row_size) * row_size
-    with scratch(bits, layout.low_bits) as counters:
+    tallies = [empty_tally(bits)]
+    with scratch(1 << bits, layout.low_bits) as counters:
+        group = _Group(counters=counters, layout=layout, stride=1 << bits, n_channels=1)
         for start in range(0, patterns.size, step):
             part = patterns[start : start + step]
             rows = maxima[start // row_size : (start + part.size) // row_size] if maxima.size else maxima
+            found = _nothing_found(1)
             kernels.count_layer(
                 part,
                 row_size,
@@ -43,56 +44,115 @@ def count_layer(
                 layout.low_bits,
                 layout.shift,
                 layout.spares,
-                found,
+                found[0],
             )
-            tally.n_zeros[0] += _empty_spares(counters, layout, first=0)
-            if found[0] <= found[1]:
-                begin, end = int(found[0]) >> layout.low_bits, (int(found[1]) >> layout.low_bits) + 1
-                buckets, suspects = _empty(kernels, counters, layout, begin, end)
-                parts.append(_judge_atoms(kernels, part, counters, layout, buckets, suspects))
-    tally.min_keys[0], tally.max_keys[0], tally.n_nan[0], tally.n_inf[0] = found
-    return replace(tally, buckets=merge_buckets(parts, low_bits=layout.low_bits))
+            tally, suspects = group.take(found)
+            if suspects.size:
+                kernels.refute_atoms(part, counters.words, layout.low_bits, suspects.size)
+            group.judge(tally.buckets, suspects)
+            tallies.append(tally)
+    return merge_tallies(tallies)
 
 
-def _empty_spares(counters: Scratch, layout: Layout, *, first: int) -> int:
-    """Return the zeros that were counted in the spare buckets from bucket ``first`` of a channel on; clear them."""
-    begin = first + (0xFF80_0000 >> layout.low_bits)
-    spare = counters.words[begin : begin + layout.spares + 1]
-    n_zeros = int((spare >> np.uint64(layout.shift)).sum())
-    spare[:] = 0
-    return n_zeros
+def count_channels(values: NDArray[np.float32], *, bits: int, first: int, last: int) -> Tally:
+    """Return the tally of channels ``first`` to ``last`` (excluded) of values of shape (outer, n_channels, inner)."""
+    layout = Layout.of(bits)
+    at_once = max(1, min(MAX_GROUP, 1 << max(0, GROUP_BITS - bits)))
+    stride = (1 << bits) + CHANNEL_PAD
+    step = max(1, layout.max_values // values.shape[2])
+    tallies = [empty_tally(bits, last - first)]
+    with scratch(at_once * stride, layout.low_bits) as counters:
+        for start in range(0, values.shape[0], step):
+            patterns = values[start : start + step].view(np.uint32)
+            groups = []
+            for begin in range(first, last, at_once):
+                n_channels = min(at_once, last - begin)
+                group = _Group(counters=counters, layout=layout, stride=stride, n_channels=n_channels)
+                groups.append(_count_group(patterns, begin, group))
+            tallies.append(join_channels(groups))
+    return merge_tallies(tallies)
 
 
-def _empty(
-    kernels: Any, counters: Scratch, layout: Layout, begin: int, end: int
-) -> tuple[Buckets, NDArray[np.int64]]:
-    """Return the buckets of ``words[begin:end]``, and the lows that values of theirs had; clear the words."""
-    size = kernels.count_occupied(counters.words, begin, end)
-    ids = np.empty(size, np.uint32)
-    counts, sums, lows = (np.empty(size, np.int64) for _ in range(3))
-    kernels.empty_words(counters.words, counters.last, begin, end, layout.shift, ids, counts, sums, lows)
-    # Of one value, or of two whose mean is one of them, all are the same. More may only look so.
-    atoms = sums == counts * lows
-    return Buckets(ids=ids, counts=counts, sums=sums, atoms=atoms), lows
+def _count_group(patterns: NDArray[np.uint32], first: int, group: _Group) -> Tally:
+    from . import lanes  # Numba takes half a second to import
+
+    counters, layout, stride = group.counters, group.layout, group.stride
+    found = _nothing_found(group.n_channels)
+    _, row_size, inner = patterns.shape
+    sizes = (layout.low_bits, layout.shift)
+    if inner == 1 and group.n_channels == lanes.LANES and first % 2 == 0 and row_size % 2 == 0:
+        flat = patterns.reshape(-1)
+        lanes.count_lanes(flat, first, row_size, counters.words, counters.last, stride, *sizes, found)
+    else:
+        stage = np.empty(lanes.TILE, np.uint32)
+        lanes.count_runs(
+            patterns, first, stage, counters.words, counters.last, stride, *sizes, layout.spares, found
+        )
+    tally, suspects = group.take(found)
+    if suspects.size:
+        lanes.refute_group(patterns, first, group.n_channels, counters.words, stride, layout.low_bits)
+    group.judge(tally.buckets, suspects)
+    return tally
 
 
-def _judge_atoms(
-    kernels: Any,
-    patterns: NDArray[np.uint32],
-    counters: Scratch,
-    layout: Layout,
-    buckets: Buckets,
-    lows: NDArray[np.int64],
-) -> Buckets:
-    """Return the buckets with the right atoms: a second look at the values, only if some might be."""
-    suspects = np.flatnonzero(buckets.atoms & (buckets.counts > 2))
-    if not suspects.size:
-        return buckets
-    places = buckets.ids[suspects]
-    counters.words[places] = (lows[suspects] + 1).astype(np.uint64)
-    kernels.refute_atoms(patterns, counters.words, layout.low_bits, suspects.size)
-    buckets.atoms[suspects] = counters.words[places] != 0
-    counters.words[places] = 0
-    return buckets
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Group:
+    """Some channels and where their counters are."""
+
+    counters: Scratch
+    layout: Layout
+    stride: int
+    n_channels: int
+
+    def take(self, found: NDArray[np.int64]) -> tuple[Tally, NDArray[np.intp]]:
+        """Return what the counters hold, and which atoms need a second look at the values: their words get low + 1."""
+        from . import lanes  # Numba takes half a second to import
+
+        counters, layout = self.counters, self.layout
+        size = lanes.count_group(counters.words, self.stride, layout.low_bits, found)
+        ids = np.empty(size, np.uint32)
+        counts, sums, lows = (np.empty(size, np.int64) for _ in range(3))
+        n_zeros = np.zeros(self.n_channels, np.int64)
+        lanes.empty_group(
+            counters.words,
+            counters.last,
+            self.stride,
+            layout.low_bits,
+            layout.shift,
+            layout.spares,
+            found,
+            ids,
+            counts,
+            sums,
+            lows,
+            n_zeros,
+        )
+        # Of one value, or of two whose mean is one of them, all are the same. More may only look so.
+        buckets = Buckets(ids=ids, counts=counts, sums=sums, atoms=sums == counts * lows)
+        suspects = np.flatnonzero(buckets.atoms & (counts > 2))
+        counters.words[self._places(ids[suspects])] = (lows[suspects] + 1).astype(np.uint64)
+        tally = Tally(
+            bits=32 - layout.low_bits,
+            buckets=buckets,
+            n_zeros=n_zeros,
+            n_nan=found[:, 2].copy(),
+            n_inf=found[:, 3].copy(),
+            min_keys=found[:, 0].astype(np.uint32),
+            max_keys=found[:, 1].astype(np.uint32),
+        )
+        return tally, suspects
+
+    def judge(self, buckets: Buckets, suspects: NDArray[np.intp]) -> None:
+        """Leave those suspects atoms whose words the second look left; clear the words."""
+        places = self._places(buckets.ids[suspects])
+        buckets.atoms[suspects] = self.counters.words[places] != 0
+        self.counters.words[places] = 0
+
+    def _places(self, ids: NDArray[np.uint32]) -> NDArray[np.int64]:
+        bits = 32 - self.layout.low_bits
+        wide = ids.astype(np.int64)
+        return (wide >> bits) * self.stride + (wide & ((1 << bits) - 1))
 
 
+def _nothing_found(n_channels: int) -> NDArray[np.int64]:
+    return np.tile(np.array([fb.EMPTY_MIN_KEY, fb.EMPTY_MAX_KEY, 0, 0], np.int64), (n_channels, 1))

@@ -22,22 +22,25 @@ logger = logging.getLogger(__name__)
 
 NO_NUMBA = "ACTISKETCH_NO_NUMBA"
 """Environment variable: set to 1, everything is counted by numpy."""
-SCRATCH_BITS = 20
-"""At least 2**20 counters: 16 channels of 16 bits or a layer of 20."""
+CHANNEL_PAD = 520
+"""Counters between the channels of a group: a power of two between them would make their caches collide."""
+LEAST_COUNTERS = 16 * ((1 << 16) + CHANNEL_PAD)
+"""Counters for 16 channels of 16 bits or a layer of 20, so that both share the same memory."""
 
 
-def kernels() -> Any:
-    """Return the module of compiled kernels, or None if numpy is to be used."""
-    return None if os.environ.get(NO_NUMBA, "0") not in ("", "0") else _load_kernels()
+def is_compiled() -> bool:
+    """Return whether Numba counts; if not, numpy does."""
+    return os.environ.get(NO_NUMBA, "0") in ("", "0") and _has_numba()
 
 
 @cache
-def _load_kernels() -> Any:
+def _has_numba() -> bool:
     try:
-        return importlib.import_module(".kernels", __package__)
+        importlib.import_module("numba")
     except ImportError as problem:
-        logger.warning("Numba cannot be used (%s): sketching by numpy, 10 times slower", problem)
-        return None
+        logger.warning("Numba cannot be used (%s): numpy counts, 10 times slower", problem)
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +84,10 @@ _idle_lock = threading.Lock()
 
 
 @contextmanager
-def scratch(size_bits: int, low_bits: int) -> Iterator[Scratch]:
-    """Lend counters for at least ``2**size_bits`` buckets; the borrower leaves them zero."""
-    size = 1 << max(size_bits, SCRATCH_BITS)
-    dtype = np.dtype(np.uint16 if low_bits <= 16 else np.uint32)
+def scratch(n_counters: int, low_bits: int) -> Iterator[Scratch]:
+    """Lend at least ``n_counters`` counters; the borrower leaves them zero."""
+    size = max(n_counters, LEAST_COUNTERS)
+    dtype = _low_dtype(low_bits)
     with _idle_lock:
         shelf = _idle.setdefault((size, dtype.name), [])
         lent = shelf.pop() if shelf else None
@@ -96,6 +99,10 @@ def scratch(size_bits: int, low_bits: int) -> Iterator[Scratch]:
         shelf.append(lent)
 
 
-def scratch_nbytes(size_bits: int, low_bits: int) -> int:
+def scratch_nbytes(n_counters: int, low_bits: int) -> int:
     """Return the bytes of the counters that `scratch` lends: what each sketching thread uses at most."""
-    return (1 << max(size_bits, SCRATCH_BITS)) * (8 + (2 if low_bits <= 16 else 4))
+    return max(n_counters, LEAST_COUNTERS) * (8 + _low_dtype(low_bits).itemsize)
+
+
+def _low_dtype(low_bits: int) -> np.dtype[Any]:
+    return np.dtype(np.uint16 if low_bits <= 16 else np.uint32)

@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from ...storage.errors import InputError
 from . import bits as fb
 from .arrays import channel_slabs, first_nonfinite, layer_slabs, place, sample_slabs
-from .counting import count_layer
-from .engine import kernels
+from .counting import MAX_GROUP, count_channels, count_layer
+from .engine import is_compiled
 from .sorting import largest_of_rows, sort_channels, sort_layer
-from .tally import Tally, empty_tally, merge_tallies
+from .tally import Tally, empty_tally, join_channels, merge_tallies
 
 SORTED_VALUES = 1 << 15
 """Arrays up to this size are sorted: emptying the counters would take longer."""
+SORTED_CHANNEL_VALUES = 128
+"""As ``SORTED_VALUES``, for each channel."""
 THREAD_VALUES = 1 << 18
 """A thread is worth its start from this many values on."""
 
@@ -68,19 +70,33 @@ def tally_samples(array: NDArray[Any], *, bits: int, threads: int = 1) -> tuple[
 
 
 def _tally_rows(values: NDArray[np.float32], bits: int, row_size: int, maxima: NDArray[np.uint32]) -> Tally:
-    compiled = kernels()
-    if compiled is None or values.size <= SORTED_VALUES:
+    if not is_compiled() or values.size <= SORTED_VALUES:
         if maxima.size:
             maxima[:] = largest_of_rows(values, row_size)
         return sort_layer(values, bits=bits)
-    return count_layer(compiled, values, bits=bits, row_size=row_size, maxima=maxima)
+    return count_layer(values, bits=bits, row_size=row_size, maxima=maxima)
 
 
-def tally_channels(array: NDArray[Any], *, bits: int, channel_axis: int) -> Tally:
+def tally_channels(array: NDArray[Any], *, bits: int, channel_axis: int, threads: int = 1) -> Tally:
     """Return the tally of each channel of an array; NaN and infinities are counted, not bucketed."""
     n_channels = array.shape[channel_axis]
-    tallies = [sort_channels(slab, bits=bits) for slab in channel_slabs(array, channel_axis)]
-    return merge_tallies([empty_tally(bits, n_channels), *tallies])
+    tallies = [empty_tally(bits, n_channels)]
+    for slab in channel_slabs(array, channel_axis):
+        if not is_compiled() or slab.shape[0] * slab.shape[2] <= SORTED_CHANNEL_VALUES:
+            tallies.append(sort_channels(slab, bits=bits))
+            continue
+        per_thread = -(-n_channels // _worthwhile(slab.size, threads))
+        per_thread = -(-per_thread // MAX_GROUP) * MAX_GROUP
+        tasks = [
+            (
+                lambda slab=slab, first=first: count_channels(
+                    slab, bits=bits, first=first, last=min(first + per_thread, n_channels)
+                )
+            )
+            for first in range(0, n_channels, per_thread)
+        ]
+        tallies.append(join_channels(_run(tasks, threads)))
+    return merge_tallies(tallies)
 
 
 def _worthwhile(n_values: int, threads: int) -> int:

@@ -128,11 +128,37 @@ def _drop_nonfinite(patterns, tile):  # type: ignore[no-untyped-def]  # compiled
 
 
 @_jit
-def count_layer(patterns, row_size, maxima, words, last, low_bits, shift, spares, found):  # type: ignore[no-untyped-def]  # compiled
-    """Count the values of rows into ``words``.
+def _count_piece(piece, tile, words, last, low_bits, shift, spares, found):  # type: ignore[no-untyped-def]  # compiled
+    """Count values into ``words``; widen ``found``: smallest and largest key (of non-zeros), NaN, infinities."""
+    for start in range(0, piece.size, TILE):
+        part = piece[start : start + TILE]
+        size = part.size
+        least, most = _fill_tile(part, tile, low_bits, spares)
+        strange = least < LOWEST or (most >= 0 and np.uint32(most) >= INFINITE)
+        if strange:
+            size, n_nan, n_inf = _drop_nonfinite(part, tile)
+            found[2] += n_nan
+            found[3] += n_inf
+        if strange or (most <= 0 and found[1] < ZERO):
+            for i in range(size):
+                key = np.int64(tile[i])
+                if key < SPARE:
+                    found[0] = key if key < found[0] else found[0]
+                    found[1] = key if key > found[1] else found[1]
+        else:
+            if least < SPARE and least < found[0]:
+                found[0] = least
+            if most > 0:
+                key = np.int64(np.uint32(most) | ZERO)
+                found[1] = key if key > found[1] else found[1]
+        _spill_tile(tile, size, words, last, low_bits, shift)
 
-    ``maxima`` of shape (n_rows,) or (0,) gets the key of the largest value of each row. ``found`` gets, widened:
-    smallest key, largest key (zeros left out), NaN, infinities.
+
+@_jit
+def count_layer(patterns, row_size, maxima, words, last, low_bits, shift, spares, found):  # type: ignore[no-untyped-def]  # compiled
+    """Count the values of rows into ``words``; widen ``found`` as `_count_piece` does.
+
+    ``maxima`` of shape (n_rows,) or (0,) gets the key of the largest value of each row.
     """
     tile = np.empty(TILE, np.uint32)
     rows_at_once = max(1, TILE // max(1, row_size))
@@ -142,54 +168,25 @@ def count_layer(patterns, row_size, maxima, words, last, low_bits, shift, spares
         if maxima.size:
             row = begin // row_size
             _write_maxima(piece, row_size, maxima[row : row + rows_at_once])
-        for start in range(0, piece.size, TILE):
-            part = piece[start : start + TILE]
-            size = part.size
-            least, most = _fill_tile(part, tile, low_bits, spares)
-            strange = least < LOWEST or (most >= 0 and np.uint32(most) >= INFINITE)
-            if strange:
-                size, n_nan, n_inf = _drop_nonfinite(part, tile)
-                found[2] += n_nan
-                found[3] += n_inf
-            if strange or (most <= 0 and found[1] < ZERO):
-                for i in range(size):
-                    key = np.int64(tile[i])
-                    if key < SPARE:
-                        found[0] = key if key < found[0] else found[0]
-                        found[1] = key if key > found[1] else found[1]
-            else:
-                if least < SPARE and least < found[0]:
-                    found[0] = least
-                if most > 0:
-                    key = np.int64(np.uint32(most) | ZERO)
-                    found[1] = key if key > found[1] else found[1]
-            _spill_tile(tile, size, words, last, low_bits, shift)
+        _count_piece(piece, tile, words, last, low_bits, shift, spares, found)
 
 
 @_jit
-def empty_words(words, last, begin, end, shift, ids, counts, sums, lows):  # type: ignore[no-untyped-def]  # compiled
-    """Move the buckets of ``words[begin:end]`` to the arrays, leave zeros; return how many there were."""
-    n = 0
+def empty_words(words, last, begin, end, shift, ids, counts, sums, lows, n, shown):  # type: ignore[no-untyped-def]  # compiled
+    """Move the buckets of ``words[begin:end]`` to the arrays from ``n`` on, leave zeros; return how many are there.
+
+    The id of the first bucket is ``shown``.
+    """
     sum_mask = np.uint64((np.uint64(1) << np.uint64(shift)) - np.uint64(1))
     for bucket in range(begin, end):
         word = words[bucket]
         if word:
-            if n < ids.size:
-                ids[n] = bucket
-                counts[n] = word >> np.uint64(shift)
-                sums[n] = word & sum_mask
-                lows[n] = last[bucket]
-            n += 1
+            ids[n] = shown + bucket - begin
+            counts[n] = word >> np.uint64(shift)
+            sums[n] = word & sum_mask
+            lows[n] = last[bucket]
             words[bucket] = 0
-    return n
-
-
-@_jit
-def count_occupied(words, begin, end):  # type: ignore[no-untyped-def]  # compiled
-    """Return the number of occupied buckets in ``words[begin:end]``."""
-    n = 0
-    for bucket in range(begin, end):
-        n += words[bucket] != 0
+            n += 1
     return n
 
 

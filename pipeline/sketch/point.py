@@ -94,7 +94,8 @@ class PointSketch:
         if self.spec.on_nonfinite == "error":
             refuse_nonfinite(array, layer, point=point, block=block)
         if self.channels is not None:
-            self.channels._add(tally_channels(array, bits=self.spec.channel_bits, channel_axis=axis))
+            bits = self.spec.channel_bits
+            self.channels._add(tally_channels(array, bits=bits, channel_axis=axis, threads=threads))
         self.layer._add(layer)
         self.maxima._add(maxima)
 

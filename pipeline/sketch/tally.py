@@ -8,7 +8,7 @@ activations or files.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,8 +130,9 @@ def merge_tallies(tallies: Sequence[Tally]) -> Tally:
                 "are they of the same point?",
                 n_channels=(first.n_channels, other.n_channels),
             )
-    if len(tallies) == 1:
-        return first
+    tallies = [tally for tally in tallies if not _is_empty(tally)]
+    if len(tallies) <= 1:
+        return tallies[0] if tallies else first
     _refuse_overflow(tallies)
     return Tally(
         bits=first.bits,
@@ -142,6 +143,10 @@ def merge_tallies(tallies: Sequence[Tally]) -> Tally:
         min_keys=np.min([tally.min_keys for tally in tallies], axis=0),
         max_keys=np.max([tally.max_keys for tally in tallies], axis=0),
     )
+
+
+def _is_empty(tally: Tally) -> bool:
+    return not (len(tally.buckets) or tally.n_zeros.any() or tally.n_nan.any() or tally.n_inf.any())
 
 
 def _refuse_overflow(tallies: Sequence[Tally]) -> None:
@@ -181,6 +186,39 @@ def merge_buckets(parts: Sequence[Buckets], *, low_bits: int) -> Buckets:
         counts=np.add.reduceat(counts, starts, dtype=np.int64),
         sums=np.add.reduceat(sums, starts, dtype=np.int64),
         atoms=(lowest == highest) & (lowest >= 0),
+    )
+
+
+def join_buckets(parts: Sequence[Buckets]) -> Buckets:
+    """Return the buckets of parts whose ids already follow each other."""
+    if not parts:
+        return empty_buckets()
+    return Buckets(
+        ids=np.concatenate([part.ids for part in parts]),
+        counts=np.concatenate([part.counts for part in parts]),
+        sums=np.concatenate([part.sums for part in parts]),
+        atoms=np.concatenate([part.atoms for part in parts]),
+    )
+
+
+def join_channels(tallies: Sequence[Tally]) -> Tally:
+    """Return the tally of all channels of several tallies, one after the other."""
+    if len(tallies) == 1:
+        return tallies[0]
+    bits = tallies[0].bits
+    firsts = np.cumsum([0, *(tally.n_channels for tally in tallies)])
+    moved = [
+        replace(tally.buckets, ids=tally.buckets.ids + np.uint32(first << bits))
+        for tally, first in zip(tallies, firsts.tolist(), strict=False)
+    ]
+    return Tally(
+        bits=bits,
+        buckets=join_buckets(moved),
+        n_zeros=np.concatenate([tally.n_zeros for tally in tallies]),
+        n_nan=np.concatenate([tally.n_nan for tally in tallies]),
+        n_inf=np.concatenate([tally.n_inf for tally in tallies]),
+        min_keys=np.concatenate([tally.min_keys for tally in tallies]),
+        max_keys=np.concatenate([tally.max_keys for tally in tallies]),
     )
 
 
