@@ -72,7 +72,7 @@ def _columns(report: ReportData, rows: list[Row], width: int) -> dict[str, list[
     if _room_for_name(columns, width) < min(longest, COMFORTABLE_NAME):
         columns = _all_columns(report, rows, between="\n")
     for head in DISPENSABLE:
-        if _room_for_name(columns, width) >= NARROWEST_NAME:
+        if _room_for_name(columns, width) >= min(longest, NARROWEST_NAME):
             break
         columns.pop(head, None)
     return columns

@@ -56,6 +56,15 @@ def test_the_table_is_plain_ascii_without_colours_or_boxes(report: ReportData, w
     assert "--" not in text
 
 
+def test_short_names_leave_room_for_every_column_at_80(
+    point_of: Callable[..., PointReport], report_of: Callable[..., ReportData]
+) -> None:
+    text = render(report_of((point_of("conv1"), point_of("dense1", seed=5))), 80)
+
+    assert "shape" in text
+    assert len(text.splitlines()) == 3
+
+
 def test_a_name_with_markup_is_shown_as_it_is(report: ReportData) -> None:
     assert "[red]odd[/red]" in render(report, 120)
 
