@@ -1,0 +1,67 @@
+"""A run that is killed: records made-up activations and notes each block that it begins.
+
+Usage: python record_until_killed.py CACHE NOTES SLEEP_S; run by test_kill.py, killed by it at any moment.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from actisketch.pipeline.recorder import record_missing
+from actisketch.pipeline.sketch import SketchSpec
+from actisketch.storage import Cache, CacheSpec, PointSpec
+
+if TYPE_CHECKING:
+    from . import made_up
+else:  # run as a script: its folder is where imports are looked for
+    import made_up
+
+N_BLOCKS = 60
+POINTS = (
+    PointSpec(name="conv/1", shape=(13, 11, 7)),
+    # Its chunks are written past the page cache.
+    PointSpec(name="conv/2", shape=(64, 64, 17)),
+    PointSpec(name="all zero", shape=(10,)),
+)
+
+
+def spec() -> CacheSpec:
+    """Return a cache of 60 blocks of 2 batches of 3 samples, the last one cut."""
+    return made_up.spec(points=POINTS, n_samples=N_BLOCKS * 6 - 2, batch_size=3, block_samples=6)
+
+
+class NotingProducer(made_up.MadeUpProducer):
+    """Writes down which block is begun, before it is."""
+
+    notes: int
+    sleep_s: float = 0.0
+
+    def batches(self, start: int, stop: int) -> Iterator[Mapping[str, NDArray[np.float32]]]:
+        """Yield the activations, slowly."""
+        os.write(self.notes, f"{start}\n".encode())
+        for batch in super().batches(start, stop):
+            time.sleep(self.sleep_s)
+            yield batch
+
+
+def main(cache_path: str, notes_path: str, sleep_s: str) -> None:
+    """Record what is missing."""
+    producer = NotingProducer(POINTS, 3)
+    object.__setattr__(producer, "notes", os.open(Path(notes_path), os.O_WRONLY | os.O_CREAT | os.O_APPEND))
+    object.__setattr__(producer, "sleep_s", float(sleep_s))
+    os.write(1, b"go\n")
+    with Cache.create_or_resume(cache_path, spec()) as cache:
+        record_missing(cache, producer, sketch=SketchSpec(bits=16))
+    os.write(1, b"done\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
