@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..storage import PointSpec
 from ..storage.errors import InputError
-from .graph import Graph, Point
+from .graph import Graph, Point, input_tensor
 from .sources import InputSpec, Source
 
 __all__ = ["KerasProducer", "Producer"]
@@ -107,12 +107,10 @@ class KerasProducer:
 
     def batches(self, start: int, stop: int) -> Iterator[Mapping[str, NDArray[np.float32]]]:
         """Yield the activations of the samples start..stop-1, batch by batch."""
-        import tensorflow as tf
-
         names = [point.name for point in self._points]
         for first in range(start, stop, self._batch_size):
             batch = self._source.read(first, min(first + self._batch_size, stop))
-            inputs = [tf.convert_to_tensor(np.asarray(batch.inputs[i], dtype)) for i, dtype in self._inputs]
+            inputs = [input_tensor(batch.inputs[i], dtype) for i, dtype in self._inputs]
             outputs = self._function(inputs)
             yield {name: _view(tensor) for name, tensor in zip(names, outputs, strict=True)}
 

@@ -1,9 +1,20 @@
 """The graph of a Keras network: nodes, values, points, and running it once for all points."""
 
+from .feeding import aligned, input_tensor
 from .fingerprint import model_fingerprint
 from .graph import Graph
 from .nodes import Node, Slot, Value
 from .points import Point
 from .reading import read_graph
 
-__all__ = ["Graph", "Node", "Point", "Slot", "Value", "model_fingerprint", "read_graph"]
+__all__ = [
+    "Graph",
+    "Node",
+    "Point",
+    "Slot",
+    "Value",
+    "aligned",
+    "input_tensor",
+    "model_fingerprint",
+    "read_graph",
+]

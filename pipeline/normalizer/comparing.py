@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..graph import Graph
+from ..graph import Graph, input_tensor
 from .normalizing import NormalizedModel
 
 __all__ = ["Compared", "Comparison", "Tally"]
@@ -110,7 +110,7 @@ class Comparison:
         import tensorflow as tf
 
         tensors = [
-            tf.cast(tf.convert_to_tensor(array), dtype)
+            tf.cast(input_tensor(array, array.dtype), dtype)
             for array, dtype in zip(inputs, self._dtypes, strict=True)
         ]
         numbers, handed, outputs, normalized_outputs = self._run(tensors)
