@@ -61,7 +61,8 @@ def paint_bars(axes: Axes, bars: Histogram, *, colour: str, unit: str, share_of:
     axes.set_ylabel(f"share of {share_of}\nper bar" + (" (log)" if is_log else ""), fontsize=8)
     # In one place, however long the tick labels are.
     axes.yaxis.set_label_coords(LABEL_PLACE, 0.5)
-    axes.set_xlabel(unit + ("" if bars.scale == "linear" else f" ({bars.scale} axis)"))
+    below = f"; {share_text(bars.n_below / bars.n)} below it" if bars.n_below else ""
+    axes.set_xlabel(unit + ("" if bars.scale == "linear" else f" ({bars.scale} axis{below})"))
     axes.grid(axis="y", color=COLOURS["grid"], linewidth=0.6)
 
 

@@ -78,6 +78,15 @@ def test_the_bar_of_the_zeros_is_as_high_as_their_share() -> None:
     assert str(zeros.get_label()).startswith("zeros 50.4")
 
 
+def test_what_is_below_a_log_axis_is_told() -> None:
+    axes = Figure().add_subplot()
+    values = [1e-20] * 3 + [1e-3] * 486 + [1.0] * 11
+
+    paint_bars(axes, histogram(sketch_of(values)), colour="#123456", unit="activation")
+
+    assert axes.get_xlabel() == "activation (log axis; 0.6 % below it)"
+
+
 def test_marks_outside_the_bars_widen_the_axis_and_stand_in_the_legend() -> None:
     figure = Figure()
     axes = figure.add_subplot()
