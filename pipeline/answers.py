@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ..storage import Cache
 from ..storage.errors import InputError
-from .factors import Factors, compute_factors
+from .factors import ExactPercentile, Factors, compute_factors
 from .folder import RunFolder
 from .reduce import ExactSource
 from .settings import JobSettings
@@ -42,11 +42,15 @@ def existing_cache(settings: JobSettings, folder: RunFolder) -> Cache | None:
 
 
 def factors_of(
-    cache: Cache, sketches: Mapping[str, PointSketch], settings: JobSettings, *, accept_rounding: bool = False
+    cache: Cache,
+    sketches: Mapping[str, PointSketch],
+    settings: JobSettings,
+    *,
+    accept_rounding: bool = False,
+    exact: ExactPercentile | None = None,
 ) -> Factors:
-    """Return the factors that the settings ask for; from sketches, or refined from the cache."""
-    exact = None
-    if settings.factors.exact:
+    """Return the factors that the settings ask for; from sketches, or refined from the cache, by ``exact`` if given."""
+    if settings.factors.exact and exact is None:
         source = ExactSource(cache, sketches, accept_rounding)
 
         def exact(point: str, q: float, nonzero: bool) -> float:

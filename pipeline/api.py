@@ -32,6 +32,7 @@ def run(
     normalize: bool = True,
     memory_limit: int | str = "4 GiB",
     settings: Mapping[str, Mapping[str, Any]] | None = None,
+    client: Any = None,
     on_event: OnEvent = ignore_event,
 ) -> Run:
     """Record, sketch, normalise and certify a network; resume or reload what an earlier call finished.
@@ -64,6 +65,8 @@ def run(
         Bytes, or ``"4 GiB"``; beyond what Python and TensorFlow themselves take.
     settings : mapping, optional
         Everything else, in the tables of a job file: ``{"cache": {"dtype": "float16"}}``.
+    client : distributed.Client, optional
+        A Dask cluster to run on; ``settings={"record": {"workers": 4}}`` starts a local one.
     on_event : callable
         Told about progress; see :mod:`~.events`.
 
@@ -108,7 +111,7 @@ def run(
         memory_limit=memory_limit,
         settings=settings,
     )
-    run_job(job, model=keras_model, source=source, on_event=on_event)
+    run_job(job, model=keras_model, source=source, client=client, on_event=on_event)
     return open_run(job.output)
 
 

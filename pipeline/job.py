@@ -8,11 +8,13 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..storage import Cache
+from ..storage.errors import InputError
 from .answers import existing_cache, factors_of, open_cache
 from .events import OnEvent, StageDone, StageStarted, ignore_event
 from .factors import Factors
@@ -26,6 +28,9 @@ from .reporting import draw_report
 from .results import Run, open_run
 from .settings import JobSettings, format_bytes, validate_job
 from .sources import Source
+
+if TYPE_CHECKING:
+    from .cluster.engine import ClusterEngine
 
 __all__ = ["JobResult", "normalize_run", "plan_job", "repair_run", "run_job"]
 
@@ -61,6 +66,8 @@ def run_job(
     *,
     model: Any = None,
     source: Source | None = None,
+    client: Any = None,
+    performance_report: str | Path | None = None,
     on_event: OnEvent = ignore_event,
 ) -> JobResult:
     """Run a job, or the part of it that an earlier run did not finish.
@@ -73,6 +80,10 @@ def run_job(
         The network, where it is not a file. Never modified.
     source : Source, optional
         The samples, where they are not a file.
+    client : distributed.Client, optional
+        A Dask cluster to run on, instead of what ``record.workers`` and ``record.scheduler`` say.
+    performance_report : path, optional
+        HTML file for the cluster's performance report.
     on_event : callable
         Told about progress.
 
@@ -91,10 +102,11 @@ def run_job(
     if existing is not None:
         check_data(existing, job.source, full=settings.data.fingerprint == "full")
     job.check_budget(done_nbytes=existing.nbytes() if existing is not None else 0)
-    n_computed, n_blocks = _record(job, on_event)
-    cache = open_cache(settings, folder)
-    _write_manifest(job)
-    factors = make_factors(folder, cache, settings, on_event=on_event)
+    with _engine(settings, client, performance_report, on_event) as engine:
+        n_computed, n_blocks = _record(job, on_event, engine)
+        cache = open_cache(settings, folder)
+        _write_manifest(job)
+        factors = make_factors(folder, cache, settings, engine=engine, on_event=on_event)
     certificate = None
     if settings.normalize.enabled:
         certificate = normalize_network(
@@ -116,7 +128,20 @@ def run_job(
     )
 
 
-def _record(job: Prepared, on_event: OnEvent) -> tuple[int, int]:
+def _engine(
+    settings: JobSettings, client: Any, performance_report: str | Path | None, on_event: OnEvent
+) -> AbstractContextManager[ClusterEngine | None]:
+    """Return what runs the stages on a cluster; in process by default, and then Dask is not imported."""
+    if client is None and not settings.record.workers and settings.record.scheduler is None:
+        if performance_report is not None:
+            raise InputError("a performance report is of a cluster: set record.workers or record.scheduler")
+        return nullcontext()
+    from .cluster.engine import ClusterEngine
+
+    return ClusterEngine(settings, client=client, performance_report=performance_report, on_event=on_event)
+
+
+def _record(job: Prepared, on_event: OnEvent, engine: ClusterEngine | None) -> tuple[int, int]:
     """Record what is missing; return the numbers of blocks computed and in all."""
     settings = job.settings
     with Cache.create_or_resume(
@@ -127,7 +152,10 @@ def _record(job: Prepared, on_event: OnEvent) -> tuple[int, int]:
         if n_missing:
             # Before the first block, so that a run that is interrupted is known for one.
             _write_manifest(job)
-        n_computed = record_missing(cache, job.producer, sketch=sketch_spec(settings), on_event=on_event)
+        if engine is not None:
+            n_computed = engine.record(job, cache, on_event)
+        else:
+            n_computed = record_missing(cache, job.producer, sketch=sketch_spec(settings), on_event=on_event)
         nbytes = cache.nbytes()
     reloaded = n_computed == 0
     what = "nothing to compute: reloaded" if reloaded else f"computed {n_computed} blocks, reloaded"
@@ -151,7 +179,12 @@ def _write_manifest(job: Prepared) -> None:
 
 
 def make_factors(
-    folder: RunFolder, cache: Cache, settings: JobSettings, *, on_event: OnEvent = ignore_event
+    folder: RunFolder,
+    cache: Cache,
+    settings: JobSettings,
+    *,
+    engine: ClusterEngine | None = None,
+    on_event: OnEvent = ignore_event,
 ) -> Factors:
     """Reduce the sketches, write ``statistics.json`` and ``factors.json``; reload them where nothing changed."""
     key = content_key(
@@ -164,9 +197,10 @@ def make_factors(
         on_event(StageDone(stage="factors", message="reloaded statistics and factors", reloaded=True))
         return Factors.load(folder.factors_path)
     on_event(StageStarted(stage="factors"))
-    sketches = merged_sketches(cache)
+    sketches = merged_sketches(cache) if engine is None else engine.merged_sketches(cache)
     shapes = {point.name: point.shape for point in cache.spec.points}
-    factors = factors_of(cache, sketches, settings)
+    exact = None if engine is None else engine.exact(cache, sketches)
+    factors = factors_of(cache, sketches, settings, exact=exact)
     write_json(folder.statistics_path, {"points": statistics(sketches, shapes)})
     write_json(folder.factors_path, factors.to_dict())
     folder.mark_made("factors", key)

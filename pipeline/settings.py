@@ -135,7 +135,7 @@ class RecordSettings(_Settings):
     activations: bool = True
     """Keep the activations themselves; without them percentiles have intervals but no exact values."""
     memory_limit: Bytes = 4 * 2**30
-    """Upper bound of the memory that a run may use beyond Python and TensorFlow themselves."""
+    """Upper bound of what a run may use beyond Python and TensorFlow themselves; on a cluster, each worker."""
     disk_limit: Bytes | None = None
     """Refuse a run whose cache would be larger than this; default: the free space of the disk."""
     workers: Annotated[int, Field(ge=0, le=4096)] = 0

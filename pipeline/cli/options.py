@@ -31,6 +31,13 @@ JOB_FLAGS: tuple[tuple[str, str, Any, str], ...] = (
     ("--batch-size", "record.batch_size", int, "Samples that go through the network together."),
     ("--memory-limit", "record.memory_limit", str, "As '4 GiB'; beyond what TensorFlow itself takes."),
     ("--disk-limit", "record.disk_limit", str, "As '100 GB'; default: what is free."),
+    ("--workers", "record.workers", int, "Processes of a local Dask cluster; 0: in this process."),
+    (
+        "--scheduler",
+        "record.scheduler",
+        str,
+        "A running Dask cluster: tcp://host:8786 or its scheduler file.",
+    ),
     ("--percentile", "factors.percentile", float, "In percent; 100 is the maximum."),
     ("--schedule", "factors.schedule", float, "Percent points taken off per layer."),
 )

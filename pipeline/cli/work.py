@@ -65,9 +65,16 @@ def plan(session: Session, /, job: Path | None, as_json: bool, **flags: Any) -> 
 
 @click.command()
 @job_options
+@click.option(
+    "--performance-report",
+    type=click.Path(path_type=Path),
+    help="Write Dask's report of a cluster run to this HTML file.",
+)
 @json_option
 @click.pass_obj
-def run(session: Session, /, job: Path | None, as_json: bool, **flags: Any) -> None:
+def run(
+    session: Session, /, job: Path | None, as_json: bool, performance_report: Path | None, **flags: Any
+) -> None:
     """Run a job, or resume one: record, sketch, factors, normalise, certify, report.
 
     What an earlier run finished is reloaded; a killed run goes on at its last block. Flags override the
@@ -78,9 +85,12 @@ def run(session: Session, /, job: Path | None, as_json: bool, **flags: Any) -> N
       actisketch run job.toml
       actisketch run job.toml --percentile 100 --output runs/max
       actisketch run --model net.keras --data x.npz --divide-by 255
+      actisketch run job.toml --workers 4
+      actisketch run job.toml --scheduler tcp://head:8786
     """
     settings = settings_from(job, flags)
-    _run(session, settings, as_json=as_json, resume=shlex.join(["actisketch", *sys.argv[1:]]))
+    resume = shlex.join(["actisketch", *sys.argv[1:]])
+    _run(session, settings, as_json=as_json, resume=resume, performance_report=performance_report)
 
 
 @click.command()
@@ -106,12 +116,19 @@ def demo(session: Session, output: Path, as_json: bool) -> None:
     )
 
 
-def _run(session: Session, settings: JobSettings, *, as_json: bool, resume: str) -> None:
+def _run(
+    session: Session,
+    settings: JobSettings,
+    *,
+    as_json: bool,
+    resume: str,
+    performance_report: Path | None = None,
+) -> None:
     from ..job import run_job
     from ..results import open_run
 
     with session.job(Path(settings.output), resume=resume) as on_event:
-        result = run_job(settings, on_event=on_event)
+        result = run_job(settings, performance_report=performance_report, on_event=on_event)
     print_result(session, open_run(settings.output), result, as_json=as_json)
 
 

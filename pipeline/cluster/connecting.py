@@ -79,6 +79,7 @@ def connected(
             threads_per_worker=1,
             processes=True,
             memory_limit=0,
+            silence_logs=logging.ERROR,
             dashboard_address="127.0.0.1:0",
         ) as cluster,
         Client(cluster) as local,

@@ -41,7 +41,7 @@ def token_in(cache: Cache, storage_options: Mapping[str, Any]) -> Iterator[Token
     token = Token(
         url=cache.url,
         storage_options=dict(storage_options),
-        key=f"{PRIVATE}/probes/{name}",
+        key=f"{PRIVATE}/probe-{name}",
         content=secrets.token_bytes(16),
     )
     cache.store.write(token.key, [token.content])

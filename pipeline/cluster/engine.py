@@ -1,0 +1,222 @@
+"""A whole job on a cluster: the stages of :mod:`~..job`, each handed to the workers.
+
+Knows jobs and clusters. What a stage does is told by the module of that stage.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from ...storage import Cache
+from ...storage.errors import InputError, OverBudgetError
+from ..events import OnEvent, StageDone, ignore_event
+from ..factors import ExactPercentile
+from ..preparation import Prepared, sketch_spec
+from ..settings import JobSettings, format_bytes
+from ..sketch import PointSketch
+from .connecting import connected, dashboard_link, local_threads, reported
+from .limits import Limits
+from .recipes import KerasRecipe
+from .recording import record_missing_on
+from .reducing import exact_percentiles_on, merged_sketches_on
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["ClusterEngine", "check_local_memory"]
+
+logger = logging.getLogger(__name__)
+
+# Python, TensorFlow and the libraries of one worker process, before any network: 600-700 MB here.
+WORKER_NBYTES = 700 * 10**6
+# A network in memory travels to every worker through the scheduler, which keeps it for late ones.
+LARGEST_MODEL_NBYTES = 2 * 2**30
+LARGEST_SOURCE_NBYTES = 256 * 2**20
+
+
+class ClusterEngine:
+    """The stages of a job that a cluster does; connects when the first of them has work, and not before.
+
+    Parameters
+    ----------
+    settings : JobSettings
+        ``record.workers`` or ``record.scheduler`` say which cluster.
+    client : distributed.Client, optional
+        The caller's own cluster, before either of them. It stays open.
+    performance_report : path, optional
+        HTML file for Dask's performance report.
+    limits : Limits, optional
+        Retries and patience.
+    on_event : callable
+        Told where the cluster is.
+    """
+
+    def __init__(
+        self,
+        settings: JobSettings,
+        *,
+        client: Any = None,
+        performance_report: str | Path | None = None,
+        limits: Limits | None = None,
+        on_event: OnEvent = ignore_event,
+    ) -> None:
+        self._settings, self._given, self._report = settings, client, performance_report
+        self._limits, self._on_event = limits or Limits(), on_event
+        self._client: Client | None = None
+        self._stack = ExitStack()
+        is_local = client is None and settings.record.scheduler is None
+        self._n_local = settings.record.workers if is_local else 0
+        self._n_threads = local_threads(self._n_local) if self._n_local else None
+
+    def __enter__(self) -> ClusterEngine:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
+        self._client = None
+
+    def _connected(self) -> Client:
+        """Return the client, after the first call the same.
+
+        Raises
+        ------
+        InputError, IncompleteError
+            If there is no scheduler, or no worker.
+        """
+        if self._client is None:
+            scheduler = self._settings.record.scheduler if self._given is None else None
+            self._client = self._stack.enter_context(
+                connected(workers=self._n_local, scheduler=scheduler, client=self._given, limits=self._limits)
+            )
+            self._stack.enter_context(reported(self._report))
+            self._on_event(StageDone(stage="cluster", message=_described(self._client, self._n_threads)))
+        return self._client
+
+    def record(self, job: Prepared, cache: Cache, on_event: OnEvent) -> int:
+        """Record the missing blocks; return how many there were."""
+        if not cache.missing():
+            return 0
+        if self._n_local:
+            check_local_memory(self._n_local, job.plan.memory.total)
+        recipe = _recipe(job)
+        return record_missing_on(
+            self._connected(),
+            cache,
+            recipe,
+            sketch=sketch_spec(job.settings),
+            storage_options=job.settings.cache.storage_options,
+            n_threads=self._n_threads,
+            limits=self._limits,
+            on_event=on_event,
+        )
+
+    def merged_sketches(self, cache: Cache) -> dict[str, PointSketch]:
+        """Merge the sketches of all blocks, as a tree."""
+        return merged_sketches_on(
+            self._connected(), cache, storage_options=self._settings.cache.storage_options
+        )
+
+    def exact(self, cache: Cache, sketches: Mapping[str, PointSketch]) -> ExactPercentile | None:
+        """Return where exact percentiles come from; None where the cache cannot give them."""
+        if not cache.spec.record or cache.spec.dtype != "float32":
+            return None
+
+        def percentile(point: str, q: float, nonzero: bool) -> float:
+            options = self._settings.cache.storage_options
+            return exact_percentiles_on(
+                self._connected(),
+                cache,
+                point,
+                [q],
+                sketches[point],
+                nonzero=nonzero,
+                storage_options=options,
+            )[0]
+
+        return percentile
+
+
+def check_local_memory(workers: int, per_worker_nbytes: int) -> None:
+    """Refuse a local cluster that this machine has no memory for.
+
+    Raises
+    ------
+    OverBudgetError
+        With the numbers.
+    """
+    needed, found = workers * (per_worker_nbytes + WORKER_NBYTES), psutil.virtual_memory().total
+    if needed > found:
+        raise OverBudgetError(
+            f"{workers} workers need {format_bytes(needed)} of memory ({format_bytes(per_worker_nbytes)} each and "
+            f"{format_bytes(WORKER_NBYTES)} for TensorFlow), this machine has {format_bytes(found)}: use fewer "
+            "record.workers, or a smaller record.memory_limit, which is for each worker",
+            needed=needed,
+            allowed=found,
+        )
+
+
+def _described(client: Client, threads: int | None) -> str:
+    workers = client.nthreads()
+    each = f"{threads} threads each" if threads else f"{sum(workers.values())} threads in all"
+    link = dashboard_link(client)
+    seen = f"; dashboard {link}" if link else ""
+    return f"{len(workers)} workers with {each} at {client.scheduler.address}{seen}"
+
+
+def _recipe(job: Prepared) -> KerasRecipe:
+    """Return what a worker needs of a job.
+
+    Raises
+    ------
+    InputError
+        If the samples or the network cannot travel.
+    """
+    settings = job.settings
+    given = settings.model.path is None
+    return KerasRecipe(
+        model_path=settings.model.path,
+        model_bytes=_saved(job.model) if given else None,
+        custom_objects=settings.model.custom_objects,
+        safe_mode=settings.model.safe_mode,
+        fingerprint=dict(job.fingerprint),
+        source=_travelling(job),
+        data=job.source.fingerprint(),
+        points=settings.record.points,
+        batch_size=settings.record.batch_size,
+    )
+
+
+def _saved(model: Any) -> bytes:
+    with tempfile.TemporaryDirectory(prefix="actisketch-") as folder:
+        path = Path(folder) / "model.keras"
+        model.save(path)
+        nbytes = path.stat().st_size
+        if nbytes > LARGEST_MODEL_NBYTES:
+            raise InputError(
+                f"the network in memory takes {format_bytes(nbytes)}, too much to send to every worker: save it "
+                "where all workers read it and give its path"
+            )
+        return path.read_bytes()
+
+
+def _travelling(job: Prepared) -> Any:
+    """Return the source, if it can be sent to workers."""
+    from distributed.protocol.pickle import dumps
+
+    advice = "save the samples as .npy, .npz, zarr or TFRecord where all workers read them, and give the path"
+    try:
+        nbytes = len(dumps(job.source))
+    except Exception as error:  # whatever the user's objects raise when they are pickled
+        raise InputError(f"the samples cannot be sent to workers ({error}): {advice}") from error
+    if nbytes > LARGEST_SOURCE_NBYTES:
+        raise InputError(
+            f"the samples are {format_bytes(nbytes)} in memory, too much to send to every worker: {advice}"
+        )
+    return job.source

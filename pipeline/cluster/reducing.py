@@ -1,0 +1,173 @@
+"""Merge the sketches of all blocks on the workers, as a tree; refine percentiles there, block by block.
+
+Sketches are whole numbers, so the tree gives the bytes that one process gives. No task holds more than the merged
+sketches of ``FAN_IN`` parts: a record is read, merged and let go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...storage import Block, Cache
+from ...storage.errors import IncompleteError
+from ..sketch import PointSketch, Sketch, exact_percentiles, merge_sketches
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+__all__ = ["FAN_IN", "LEAF_BLOCKS", "exact_percentiles_on", "merged_sketches_on", "tree_shape"]
+
+# A record of a large network is some 10 MB: a leaf reads 16 of them, one after the other.
+LEAF_BLOCKS = 16
+FAN_IN = 8
+RETRIES = 3
+
+Parts = dict[str, bytes]
+
+
+def tree_shape(n_blocks: int, *, leaf: int = LEAF_BLOCKS, fan_in: int = FAN_IN) -> tuple[int, ...]:
+    """Return the number of tasks of each level: leaves first, the root last.
+
+    Examples
+    --------
+    >>> tree_shape(1000)
+    (63, 8, 1)
+    """
+    levels = [-(-n_blocks // leaf)]
+    while levels[-1] > 1:
+        levels.append(-(-levels[-1] // fan_in))
+    return tuple(levels)
+
+
+def merged_sketches_on(
+    client: Client, cache: Cache, *, storage_options: Mapping[str, Any] | None = None
+) -> dict[str, PointSketch]:
+    """Return the merged sketch of each point, in model order: :func:`~..reduce.merged_sketches` on a cluster.
+
+    Raises
+    ------
+    IncompleteError
+        If blocks are missing.
+    FormatError
+        If a record is damaged.
+    """
+    missing = cache.missing()
+    if missing:
+        raise IncompleteError(
+            f"{len(missing)} of {len(cache.blocks)} blocks are not recorded yet: run the job again to resume",
+            missing=[block.index for block in missing],
+        )
+    options = dict(storage_options or {})
+    level: list[Future] = [
+        client.submit(merge_blocks, cache.url, options, group, pure=False, retries=RETRIES)
+        for group in _groups(cache.blocks, LEAF_BLOCKS)
+    ]
+    while len(level) > 1:
+        # The futures of a level go when the next one has been submitted; its results, when they are merged.
+        level = [
+            client.submit(merge_parts, group, pure=False, retries=RETRIES) for group in _groups(level, FAN_IN)
+        ]
+    parts: Parts = level[0].result()
+    return {point.name: PointSketch.from_bytes(parts[point.name]) for point in cache.spec.points}
+
+
+def merge_blocks(url: str, options: Mapping[str, Any], blocks: Sequence[Block]) -> Parts:
+    """Return the merged sketches of some blocks, read one record at a time: a leaf of the tree."""
+    cache = Cache.open(url, storage_options=options)
+    merged: dict[str, PointSketch] = {}
+    for block in blocks:
+        for name, data in (cache.read_record(block).sketches or {}).items():
+            _add(merged, name, data)
+    return {name: sketch.to_bytes() for name, sketch in merged.items()}
+
+
+def merge_parts(parts: Sequence[Parts]) -> Parts:
+    """Return the merged sketches of some parts: a node of the tree."""
+    merged: dict[str, PointSketch] = {}
+    for part in parts:
+        for name, data in part.items():
+            _add(merged, name, data)
+    return {name: sketch.to_bytes() for name, sketch in merged.items()}
+
+
+def _add(merged: dict[str, PointSketch], name: str, data: bytes) -> None:
+    sketch = PointSketch.from_bytes(data)
+    merged[name] = merge_sketches([merged[name], sketch]) if name in merged else sketch
+
+
+def exact_percentiles_on(
+    client: Client,
+    cache: Cache,
+    point: str,
+    qs: Sequence[float],
+    sketch: PointSketch,
+    *,
+    nonzero: bool,
+    storage_options: Mapping[str, Any] | None = None,
+) -> list[float]:
+    """Return exact percentiles of a point: :func:`~..sketch.exact_percentiles` with the pass on the cluster.
+
+    The sketch gives an interval for each percentile. Workers read the chunks and send back which values lie in the
+    intervals and how often: a few thousand numbers at most, since a bucket holds 2^(32 - bits) distinct ones.
+    """
+    layer = sketch.layer
+    intervals = [_whole_buckets(layer, q, nonzero=nonzero) for q in qs]
+    options = dict(storage_options or {})
+    futures = [
+        client.submit(count_values, cache.url, options, point, group, intervals, pure=False, retries=RETRIES)
+        for group in _groups(cache.blocks, LEAF_BLOCKS)
+    ]
+    counted: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = client.gather(futures)
+    return exact_percentiles(lambda: _spelt_out(counted), list(qs), layer, nonzero=nonzero)
+
+
+def _whole_buckets(layer: Sketch, q: float, *, nonzero: bool) -> tuple[float, float]:
+    """Return an interval of whole buckets: the percentile's own and the one above, where the next rank may be."""
+    found = layer.percentile(q, nonzero=nonzero)
+    lower, upper, _ = layer.buckets(nonzero=nonzero)
+    if not lower.size:
+        return found.lo, found.hi
+    first = max(int(np.searchsorted(lower, found.lo, side="right")) - 1, 0)
+    last = min(int(np.searchsorted(upper, found.hi, side="left")) + 1, upper.size - 1)
+    return float(lower[first]), float(upper[last])
+
+
+def count_values(
+    url: str,
+    options: Mapping[str, Any],
+    point: str,
+    blocks: Sequence[Block],
+    intervals: Sequence[tuple[float, float]],
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Return the distinct values of some blocks that lie in one of the intervals, and how often each occurs."""
+    cache = Cache.open(url, storage_options=options)
+    values, counts = np.empty(0, np.float32), np.empty(0, np.int64)
+    for block in blocks:
+        flat = cache.read_block(point, block).reshape(-1)
+        inside = np.zeros(flat.shape, bool)
+        for lo, hi in intervals:
+            inside |= (flat >= lo) & (flat <= hi)
+        new, how_often = np.unique(flat[inside], return_counts=True)
+        values, where = np.unique(np.concatenate([values, new]), return_inverse=True)
+        counts = np.bincount(
+            where, weights=np.concatenate([counts, how_often]), minlength=values.size
+        ).astype(np.int64)
+    return values, counts
+
+
+def _spelt_out(
+    counted: Sequence[tuple[NDArray[np.float32], NDArray[np.int64]]],
+) -> Iterator[NDArray[np.float32]]:
+    """Give every value as often as it occurs, at most a million at a time."""
+    for values, counts in counted:
+        for value, count in zip(values, counts, strict=True):
+            for start in range(0, int(count), 1 << 20):
+                yield np.full(min(1 << 20, int(count) - start), value, np.float32)
+
+
+def _groups(items: Sequence[Any], size: int) -> list[list[Any]]:
+    return [list(items[start : start + size]) for start in range(0, len(items), size)]
