@@ -5,6 +5,7 @@ Knows sketches. Does not know Keras, caches, settings files or where the report 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -75,6 +76,28 @@ class PointReport:
     def factors(self) -> tuple[float, ...]:
         """The factors as a tuple: of length one, or one for each channel."""
         return self.factor if isinstance(self.factor, tuple) else (float(self.factor),)  # type: ignore[arg-type]  # checked in __post_init__
+
+    def uncached(self) -> PointReport:
+        """Return the point with sketches of its own, which share the counts.
+
+        A sketch keeps what it computed from its counts, several times their size. With 150 points that adds
+        up, so what is drawn is drawn from a copy that is then forgotten.
+        """
+
+        def apart(sketch: Sketch | None) -> Sketch | None:
+            return None if sketch is None else copy.copy(sketch)
+
+        def point_apart(sketch: PointSketch) -> PointSketch:
+            layer, maxima = copy.copy(sketch.layer), copy.copy(sketch.maxima)
+            return PointSketch(spec=sketch.spec, layer=layer, channels=sketch.channels, maxima=maxima)
+
+        return replace(
+            self,
+            before=point_apart(self.before),
+            after=None if self.after is None else point_apart(self.after),
+            weights_before=apart(self.weights_before),
+            weights_after=apart(self.weights_after),
+        )
 
     @property
     def n_values(self) -> int:

@@ -83,7 +83,7 @@ def _paint_scales(axes: Axes, points: Sequence[PointReport], *, q_text: str) -> 
     values = np.array([_positive(point.percentile.value) for point in points])
     low = np.array([_positive(point.percentile.lo) for point in points])
     high = np.array([_positive(point.percentile.hi) for point in points])
-    maxima = np.array([_positive(point.before.layer.maximum) for point in points])
+    maxima = np.array([_positive(point.uncached().before.layer.maximum) for point in points])
     smallest = np.array([min(point.factors) for point in points])
     largest = np.array([max(point.factors) for point in points])
 

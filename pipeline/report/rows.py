@@ -45,7 +45,7 @@ class Row:
 
 def table_rows(report: ReportData) -> list[Row]:
     """Return the rows of all points in order."""
-    return [table_row(number, point) for number, point in enumerate(report.points, start=1)]
+    return [table_row(number, point.uncached()) for number, point in enumerate(report.points, start=1)]
 
 
 def table_row(number: int, point: PointReport) -> Row:

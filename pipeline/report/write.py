@@ -123,6 +123,7 @@ def _draw(stage: Path, report: ReportData, progress: Callable[[int, int], None] 
 
     def sections() -> Iterator[Section]:
         for number, point in enumerate(report.points, start=1):
+            point = point.uncached()
             figures = tuple(point_figures(point, nonzero=report.nonzero))
             for figure in figures:
                 name = figure_name(number, point.name, figure.kind)

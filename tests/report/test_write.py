@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from PIL import Image
 
 from actisketch.pipeline.report import PointReport, ReportData, write, write_report
 from actisketch.pipeline.report.point_figures import point_figures
+from actisketch.pipeline.sketch import PointSketch, Sketch
 from actisketch.storage.errors import StorageError
 
 
@@ -194,6 +196,24 @@ def test_any_name_gives_a_safe_file_name(name: str) -> None:
 
     assert re.fullmatch(r"007-[A-Za-z0-9._-]{1,60}-weights\.png", file_name)
     assert write.OUR_FIGURE.fullmatch(file_name)
+
+
+def test_what_was_computed_for_the_pictures_is_not_kept_with_the_sketches(
+    point_of: Callable[..., PointReport], report_of: Callable[..., ReportData], tmp_path: Path
+) -> None:
+    point = point_of()
+    sketches = [point.before.layer, point.before.maxima, point.weights_before]
+    fresh = [type(sketch).from_bytes(sketch.to_bytes()) for sketch in sketches if sketch is not None]
+    report = report_of((replace(point, before=replace_sketches(point, *fresh[:2]), weights_before=fresh[2]),))
+    before = [set(vars(sketch)) for sketch in fresh]
+
+    write_report(tmp_path, report)
+
+    assert [set(vars(sketch)) for sketch in fresh] == before
+
+
+def replace_sketches(point: PointReport, layer: Sketch, maxima: Sketch) -> PointSketch:
+    return PointSketch(spec=point.before.spec, layer=layer, channels=None, maxima=maxima)
 
 
 @pytest.mark.slow
