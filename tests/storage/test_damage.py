@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 
-from actisketch.storage import Block, Cache
+from actisketch.storage import Block, Cache, CommitRecord
 from actisketch.storage.errors import FormatError, IncompleteError
 from actisketch.storage.keys import COMMITS, parse_chunk_key, parse_record_key
 
@@ -125,18 +125,13 @@ def _check_record_is_named(folder: Path, path: Path) -> None:
 
 def test_every_flipped_bit_of_a_record_is_seen(whole: Path) -> None:
     """Magic, version, lengths, header, sketches, checksums: nothing in it is unprotected."""
-    path = record_paths(whole)[1]
-    keep = path.read_bytes()
-    cache = Cache.open(whole)
-    try:
-        for position in range(len(keep)):
-            stored = bytearray(keep)
-            stored[position] ^= 1 << (position % 8)
-            path.write_bytes(stored)
-            with pytest.raises(FormatError, match="block 1 "):
-                cache.read_record(cache.blocks[1])
-    finally:
-        path.write_bytes(keep)
+    keep = record_paths(whole)[1].read_bytes()
+    for position in range(len(keep) * 8):
+        stored = bytearray(keep)
+        stored[position // 8] ^= 1 << (position % 8)
+
+        with pytest.raises(FormatError):
+            CommitRecord.decode(bytes(stored))
 
 
 @pytest.mark.parametrize("harm", [truncate, empty, lengthen, put_another_in_its_place])
