@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 
 from ...storage.errors import InputError
 from .arrays import parse_array, place
+from .buckets import Buckets
 from .ingest import refuse_nonfinite, tally_channels
 from .ladder import build_ladder, estimate_values, find_ranks, key_values, parse_percent, virtual_ranks
 from .layer import Sketch
-from .moments import as_float, exact_sum
+from .moments import as_float, exact_sums
 from .spec import OnNonFinite, parse_bits
-from .tally import Buckets, Tally, empty_tally, merge_tallies, same_tally
+from .tally import CompactTally, Tally, empty_tally, merge_tallies, same_tally
 from .wire import decode_tally, encode_tally
 
-_PARTS = 8
-"""Updates kept apart before they are added up."""
+PENDING_NBYTES = 16 * 2**20
+"""Updates kept apart before they are added up, in bytes."""
 
 
 class ChannelSketch:
@@ -38,31 +39,34 @@ class ChannelSketch:
     def __init__(self, n_channels: int, bits: int = 16, *, on_nonfinite: OnNonFinite = "error") -> None:
         if n_channels < 1:
             raise InputError(f"a channel sketch needs at least one channel, got {n_channels}")
-        self._parts = [empty_tally(parse_bits(bits), n_channels)]
+        self._kept = CompactTally.of(empty_tally(parse_bits(bits), n_channels))
+        self._pending: list[Tally] = []
         self._on_nonfinite: OnNonFinite = on_nonfinite
 
     @classmethod
     def _of(cls, tally: Tally) -> ChannelSketch:
         sketch = cls(tally.n_channels, tally.bits)
-        sketch._parts = [tally]
+        sketch._kept = CompactTally.of(tally)
         return sketch
 
     @property
     def bits(self) -> int:
         """Resolution: bits of the float pattern that choose a bucket."""
-        return self._parts[0].bits
+        return self._kept.rest.bits
 
     @property
     def n_channels(self) -> int:
         """Number of channels."""
-        return self._parts[0].n_channels
+        return self._kept.rest.n_channels
 
     @property
     def tally(self) -> Tally:
         """The counts behind the statistics."""
-        if len(self._parts) > 1:
-            self._parts = [merge_tallies(self._parts)]
-        return self._parts[0]
+        tally = self._kept.expand()
+        if self._pending:
+            tally = merge_tallies([tally, *self._pending])
+            self._kept, self._pending = CompactTally.of(tally), []
+        return tally
 
     def update(
         self, array: Any, *, channel_axis: int = -1, point: str | None = None, block: int | None = None
@@ -83,9 +87,9 @@ class ChannelSketch:
         self._add(tally)
 
     def _add(self, tally: Tally) -> None:
-        self._parts.append(tally)
-        if len(self._parts) >= _PARTS:
-            self._parts = [merge_tallies(self._parts)]
+        self._pending.append(tally)
+        if sum(part.nbytes for part in self._pending) > PENDING_NBYTES:
+            self._kept, self._pending = CompactTally.of(self.tally), []
 
     def merge(self, other: ChannelSketch) -> ChannelSketch:
         """Return the sketch of both; neither is changed. InputError if resolution or channels differ."""
@@ -111,7 +115,8 @@ class ChannelSketch:
     @property
     def n(self) -> NDArray[np.int64]:
         """Finite values of each channel."""
-        return self.tally.n_nonzero() + self.tally.n_zeros
+        tally = self.tally
+        return tally.n_nonzero() + tally.n_zeros
 
     @property
     def n_zeros(self) -> NDArray[np.int64]:
@@ -153,18 +158,14 @@ class ChannelSketch:
     @property
     def mean(self) -> NDArray[np.float64]:
         """Exact mean of each channel, rounded once; NaN where there are no values."""
-        counts = self.n.tolist()
-        means = [
-            as_float(exact_sum(self.tally, channel=channel), divisor=n) if n else np.nan
-            for channel, n in enumerate(counts)
-        ]
+        sums = exact_sums(self.tally)
+        means = [as_float(total, divisor=n) if n else np.nan for total, n in zip(sums, self.n.tolist(), strict=True)]
         return np.array(means, np.float64)
 
     @property
     def sum(self) -> NDArray[np.float64]:
         """Exact sum of each channel, rounded once."""
-        sums = [as_float(exact_sum(self.tally, channel=channel)) for channel in range(self.n_channels)]
-        return np.array(sums, np.float64)
+        return np.array([as_float(total) for total in exact_sums(self.tally)], np.float64)
 
     @property
     def sparsity(self) -> NDArray[np.float64]:
@@ -175,7 +176,7 @@ class ChannelSketch:
     @property
     def nbytes(self) -> int:
         """Bytes of state in memory."""
-        return sum(part.buckets.nbytes + 32 * part.n_channels for part in self._parts)
+        return self._kept.nbytes + sum(part.nbytes for part in self._pending)
 
     def percentile(
         self, q: float, nonzero: bool = False

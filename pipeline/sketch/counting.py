@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import bits as fb
+from .buckets import Buckets
 from .engine import CHANNEL_PAD, Layout, Scratch, scratch
-from .tally import Buckets, Tally, empty_tally, join_channels, merge_tallies
+from .tally import Tally, empty_tally, join_channels, merge_tallies
 
 MAX_GROUP = 16
 """Channels counted in one sweep over an array: their values fill one cache line of 64 bytes."""

@@ -25,7 +25,7 @@ from .ladder import (
     parse_percent,
     virtual_ranks,
 )
-from .moments import as_float, bucket_means, exact_sum, square_sum
+from .moments import as_float, bucket_means, exact_sums, square_sum
 from .spec import OnNonFinite, parse_bits
 from .tally import Tally, empty_tally, merge_tallies, same_tally
 from .wire import decode_tally, encode_tally
@@ -191,12 +191,12 @@ class Sketch:
     @property
     def sum(self) -> float:
         """Exact sum, rounded once."""
-        return as_float(exact_sum(self.tally))
+        return as_float(exact_sums(self.tally)[0])
 
     @property
     def mean(self) -> float:
         """Exact mean, rounded once; NaN if there are no values."""
-        return as_float(exact_sum(self.tally), divisor=self.n) if self.n else float("nan")
+        return as_float(exact_sums(self.tally)[0], divisor=self.n) if self.n else float("nan")
 
     @property
     def sum_squares(self) -> float:

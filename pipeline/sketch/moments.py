@@ -17,21 +17,25 @@ _SAFE_VALUES = 1 << 38
 """Up to so many values the int64 sums below cannot overflow: multiples are below 2**24."""
 
 
-def exact_sum(tally: Tally, *, channel: int = 0) -> int:
-    """Return the exact sum of a channel's finite values, in multiples of ``2**-149``."""
-    part = slice(*tally.starts[channel : channel + 2])
-    ids, counts = tally.buckets.ids[part], tally.buckets.counts[part].astype(np.int64)
+def exact_sums(tally: Tally) -> list[int]:
+    """Return the exact sum of each channel's finite values, in multiples of ``2**-149``."""
+    sums = [0] * tally.n_channels
+    ids, counts = tally.buckets.ids, tally.buckets.counts
     if not ids.size:
-        return 0
+        return sums
     bases = ids << np.uint32(tally.low_bits)
+    channels = ids.astype(np.int64) >> tally.bits
     steps = fb.steps_of(bases)
-    edges = np.flatnonzero(np.concatenate(([True], steps[1:] != steps[:-1])))
-    multiples, lows = fb.multiples_of(bases), tally.buckets.sums[part].astype(np.int64)
+    groups = channels << 8 | steps
+    edges = np.flatnonzero(np.concatenate(([True], groups[1:] != groups[:-1])))
+    multiples, lows = fb.multiples_of(bases), tally.buckets.sums
     if int(counts.sum()) > _SAFE_VALUES:
         totals = np.add.reduceat(counts.astype(object) * multiples + lows, edges)
     else:
         totals = np.add.reduceat(counts * multiples + lows, edges)
-    return sum(int(total) << int(step) for total, step in zip(totals, steps[edges], strict=True))
+    for channel, step, total in zip(channels[edges].tolist(), steps[edges].tolist(), totals.tolist(), strict=True):
+        sums[channel] += total << step
+    return sums
 
 
 def as_float(multiple: int, *, divisor: int = 1) -> float:
@@ -48,8 +52,8 @@ def bucket_means(tally: Tally) -> NDArray[np.float64]:
     return np.ldexp(multiples, fb.steps_of(bases) + fb.SUBNORMAL_EXPONENT)
 
 
-def square_sum(tally: Tally, *, channel: int = 0) -> tuple[float, float]:
-    """Return the sum of squares of a channel's finite values and a bound on its error.
+def square_sum(tally: Tally) -> tuple[float, float]:
+    """Return the sum of squares of a layer's finite values and a bound on its error.
 
     Notes
     -----
@@ -57,13 +61,12 @@ def square_sum(tally: Tally, *, channel: int = 0) -> tuple[float, float]:
     (Bhatia and Davis, 2000), and 0 for atoms. The middle is returned: the relative error is at most
     ``2**(15 - 2 * bits) + 2**-50`` for normal floats, 2^-25 at 20 bits.
     """
-    part = slice(*tally.starts[channel : channel + 2])
-    counts, atoms = tally.buckets.counts[part], tally.buckets.atoms[part]
+    counts, atoms = tally.buckets.counts, tally.buckets.atoms
     if not counts.size:
         return 0.0, 0.0
-    bases = tally.buckets.ids[part] << np.uint32(tally.low_bits)
+    bases = tally.buckets.ids << np.uint32(tally.low_bits)
     largest = (1 << tally.low_bits) - 1
-    lows = tally.buckets.sums[part] / counts
+    lows = tally.buckets.sums / counts
     spacings = fb.spacings_of(bases)
     means = (fb.multiples_of(bases) + lows) * spacings
     spread = np.where(atoms, 0.0, lows * (largest - lows)) * spacings**2 / 2

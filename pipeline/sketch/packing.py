@@ -1,8 +1,13 @@
 """Integer arrays into few bytes and back.
 
-Groups of 64 neighbours are stored with as many whole bytes as the largest of them needs: counts
-of neighbouring buckets are alike, so one large count widens only its group. Knows arrays of
-unsigned integers. Does not know what they mean.
+Groups of 64 neighbours are stored with as many whole bytes as the largest of them needs: counts of neighbouring
+buckets are alike, so one large count widens only its group.
+
+::
+
+    width of each group u8 | numbers of the first group | of the second | ... | of the last, which may be shorter
+
+Knows arrays of unsigned integers. Does not know what they mean.
 """
 
 from __future__ import annotations
@@ -13,28 +18,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import FormatError
+from .engine import is_compiled
 
 GROUP = 64
 """Neighbours that share a width: at 64 the widths cost 1/64 byte a number."""
+GATHERED_NUMBERS = 4096
+"""Up to so many numbers numpy unpacks faster than Numba is called."""
 
 
 def pack_integers(numbers: NDArray[Any]) -> bytes:
-    """Return whole numbers >= 0 as bytes: a width for each group, then the groups of width 1, of width 2, ..."""
+    """Return whole numbers >= 0 as bytes."""
     size = numbers.size
     if not size:
         return b""
-    n_groups = -(-size // GROUP)
-    padded = np.zeros(n_groups * GROUP, "<u8")
+    padded = np.zeros(-(-size // GROUP) * GROUP, "<u8")
     padded[:size] = numbers
-    groups = padded.reshape(n_groups, GROUP)
+    groups = padded.reshape(-1, GROUP)
     widths = _byte_widths(groups.max(axis=1))
-    planes = groups.view(np.uint8).reshape(n_groups, GROUP, 8)
-    parts = [widths.tobytes()]
-    for width in range(1, 9):
+    offsets, total = _offsets(widths, size)
+    planes = groups.view(np.uint8).reshape(-1, GROUP, 8)
+    packed = np.empty(int(offsets[-1]) + GROUP * int(widths[-1]), np.uint8)
+    for width in np.unique(widths[widths > 0]).tolist():
         chosen = np.flatnonzero(widths == width)
-        if chosen.size:
-            parts.append(planes[chosen, :, :width].tobytes())
-    return b"".join(parts)
+        places = offsets[chosen, None] + np.arange(GROUP * width)
+        packed[places] = planes[chosen, :, :width].reshape(chosen.size, -1)
+    return widths.tobytes() + packed[:total].tobytes()
 
 
 def unpack_integers(packed: memoryview, size: int) -> tuple[NDArray[np.uint64], memoryview]:
@@ -49,22 +57,37 @@ def unpack_integers(packed: memoryview, size: int) -> tuple[NDArray[np.uint64], 
         return np.empty(0, np.uint64), packed
     n_groups = -(-size // GROUP)
     widths = np.frombuffer(_take(packed, n_groups), np.uint8)
-    packed = packed[n_groups:]
-    present = np.bincount(widths, minlength=9)
-    if present.size > 9:
+    if widths.max() > 8:
         raise FormatError(f"a sketch names a number of {int(widths.max())} bytes: the bytes are damaged")
-    planes = np.zeros((n_groups, GROUP, 8), np.uint8)
-    for width in range(1, 9):
-        n_chosen = int(present[width])
-        if n_chosen:
-            n_bytes = n_chosen * GROUP * width
-            chunk = np.frombuffer(_take(packed, n_bytes), np.uint8).reshape(n_chosen, GROUP, width)
-            packed = packed[n_bytes:]
-            if n_chosen == n_groups:
-                planes[:, :, :width] = chunk
-            else:
-                planes[widths == width, :, :width] = chunk
-    return planes.view("<u8").reshape(-1)[:size].astype(np.uint64, copy=False), packed
+    offsets, total = _offsets(widths, size)
+    body = np.frombuffer(_take(packed[n_groups:], total), np.uint8)
+    if is_compiled() and size > GATHERED_NUMBERS:
+        from . import adding  # Numba takes half a second to import
+
+        numbers = np.empty(size, np.uint64)
+        adding.unpack_groups(widths, body, GROUP, numbers)
+    else:
+        numbers = gather_groups(widths, offsets, body)[:size]
+    return numbers, packed[n_groups + total :]
+
+
+def gather_groups(
+    widths: NDArray[np.uint8], offsets: NDArray[np.int64], body: NDArray[np.uint8]
+) -> NDArray[np.uint64]:
+    """Return the numbers of all groups, the last one filled up with whatever."""
+    planes = np.zeros((widths.size, GROUP, 8), np.uint8)
+    for width in np.unique(widths[widths > 0]).tolist():
+        chosen = np.flatnonzero(widths == width)
+        places = offsets[chosen, None] + np.arange(GROUP * width)
+        planes[chosen, :, :width] = body.take(places, mode="clip").reshape(chosen.size, GROUP, width)
+    return planes.view("<u8").reshape(-1).astype(np.uint64, copy=False)
+
+
+def _offsets(widths: NDArray[np.uint8], size: int) -> tuple[NDArray[np.int64], int]:
+    """Return where each group begins, and where the last one, of the rest of ``size``, ends."""
+    ends = np.cumsum(widths.astype(np.int64) * GROUP)
+    missing = widths.size * GROUP - size
+    return ends - widths.astype(np.int64) * GROUP, int(ends[-1]) - missing * int(widths[-1])
 
 
 def _take(packed: memoryview, n_bytes: int) -> memoryview:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from ...storage.errors import FormatError, InputError
@@ -21,6 +22,8 @@ from .wire import seal, unseal
 
 MAGIC = b"ASKP"
 VERSION = 1
+MERGED_AT_ONCE = 32
+"""Sketches that `merge_sketches` holds at once: more is hardly faster and needs more memory."""
 _LENGTH = struct.Struct("<Q")
 
 
@@ -145,16 +148,29 @@ class PointSketch:
         return f"PointSketch(layer={self.layer!r}, channels={self.channels!r}, n_samples={self.maxima.n})"
 
 
-def merge_sketches(sketches: Sequence[PointSketch]) -> PointSketch:
-    """Return the sketch of all, the same for any order.
+def merge_sketches(sketches: Iterable[PointSketch]) -> PointSketch:
+    """Return the sketch of all, the same for any order; a generator is consumed in bounded memory.
 
     Raises
     ------
     InputError
         If there are none, or they differ in spec or number of channels.
     """
-    if not sketches:
+    merged: PointSketch | None = None
+    for batch in _batches(sketches, MERGED_AT_ONCE):
+        merged = _merge_batch([*([merged] if merged else []), *batch])
+    if merged is None:
         raise InputError("no sketches to merge: nothing was recorded")
+    return merged
+
+
+def _batches(sketches: Iterable[PointSketch], size: int) -> Iterator[list[PointSketch]]:
+    source = iter(sketches)
+    while batch := list(islice(source, size)):
+        yield batch
+
+
+def _merge_batch(sketches: Sequence[PointSketch]) -> PointSketch:
     first = sketches[0]
     for other in sketches[1:]:
         if other.spec != first.spec:

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import bits as fb
-from .tally import Buckets, Tally, buckets_of_sorted, empty_tally, merge_buckets
+from .buckets import Buckets, buckets_of_sorted
+from .merging import merge_buckets
+from .tally import Tally, empty_tally
 
 SORT_VALUES = 1 << 20
 """Values sorted at once: 4 MiB stay near the core."""
@@ -30,7 +32,7 @@ def sort_layer(values: NDArray[np.float32], *, bits: int) -> Tally:
             tally.min_keys[0] = min(int(tally.min_keys[0]), int(keys[0]))
             tally.max_keys[0] = max(int(tally.max_keys[0]), int(keys[-1]))
             parts.append(buckets_of_sorted(keys, low_bits=low_bits))
-    return replace(tally, buckets=merge_buckets(parts, low_bits=low_bits))
+    return replace(tally, buckets=merge_buckets(parts))
 
 
 def _sift_layer(values: NDArray[np.float32], tally: Tally) -> NDArray[np.uint32]:
@@ -65,7 +67,7 @@ def sort_channels(values: NDArray[np.float32], *, bits: int) -> Tally:
         composite.sort()
         parts.append(buckets_of_sorted(composite, low_bits=low_bits))
         _widen_extremes(composite, tally)
-    return replace(tally, buckets=merge_buckets(parts, low_bits=low_bits))
+    return replace(tally, buckets=merge_buckets(parts))
 
 
 def _sift_channels(values: NDArray[np.float32], tally: Tally) -> NDArray[np.uint64]:

@@ -15,33 +15,11 @@ from numpy.typing import NDArray
 
 from ...storage.errors import InputError
 from . import bits as fb
+from .buckets import Buckets, CompactBuckets, empty_buckets, join_buckets
+from .merging import merge_buckets
 
 TOTAL_BITS = 62
 """Sums of lows stay below ``2**TOTAL_BITS``: int64 with room for one addition."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Buckets:
-    """Occupied buckets in ascending order, zeros apart.
-
-    ``ids`` are ``channel << bits | bucket``. All arrays have the shape (n_buckets,).
-    """
-
-    ids: NDArray[np.uint32]
-    counts: NDArray[np.int64]
-    """Values in the bucket, at least 1."""
-    sums: NDArray[np.int64]
-    """Exact sum of the lows (the key's ``32 - bits`` lower bits) of these values."""
-    atoms: NDArray[np.bool_]
-    """True where all values of the bucket are the same number, which is then known exactly."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the arrays."""
-        return self.ids.nbytes + self.counts.nbytes + self.sums.nbytes + self.atoms.nbytes
-
-    def __len__(self) -> int:
-        return int(self.ids.size)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,6 +42,11 @@ class Tally:
         return int(self.n_zeros.size)
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return self.buckets.nbytes + 32 * self.n_channels
+
+    @property
     def low_bits(self) -> int:
         """Number of bits of a key below its bucket."""
         return 32 - self.bits
@@ -80,14 +63,28 @@ class Tally:
         return np.diff(cumulative[self.starts])
 
 
-def empty_buckets() -> Buckets:
-    """Return buckets of no values."""
-    return Buckets(
-        ids=np.empty(0, np.uint32),
-        counts=np.empty(0, np.int64),
-        sums=np.empty(0, np.int64),
-        atoms=np.empty(0, np.bool_),
-    )
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class CompactTally:
+    """A tally in less memory, for keeping between updates."""
+
+    rest: Tally
+    """The tally without its buckets."""
+    buckets: CompactBuckets
+
+    @classmethod
+    def of(cls, tally: Tally) -> CompactTally:
+        """Return ``tally``, which may then be forgotten."""
+        buckets = CompactBuckets.of(tally.buckets, bits=tally.bits, starts=tally.starts)
+        return cls(rest=replace(tally, buckets=empty_buckets()), buckets=buckets)
+
+    def expand(self) -> Tally:
+        """Return the tally that `of` got."""
+        return replace(self.rest, buckets=self.buckets.expand(bits=self.rest.bits))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return self.buckets.nbytes + 32 * self.rest.n_channels
 
 
 def empty_tally(bits: int, n_channels: int = 1) -> Tally:
@@ -136,7 +133,7 @@ def merge_tallies(tallies: Sequence[Tally]) -> Tally:
     _refuse_overflow(tallies)
     return Tally(
         bits=first.bits,
-        buckets=merge_buckets([tally.buckets for tally in tallies], low_bits=first.low_bits),
+        buckets=merge_buckets([tally.buckets for tally in tallies]),
         n_zeros=np.sum([tally.n_zeros for tally in tallies], axis=0),
         n_nan=np.sum([tally.n_nan for tally in tallies], axis=0),
         n_inf=np.sum([tally.n_inf for tally in tallies], axis=0),
@@ -164,43 +161,6 @@ def _refuse_overflow(tallies: Sequence[Tally]) -> None:
         )
 
 
-def merge_buckets(parts: Sequence[Buckets], *, low_bits: int) -> Buckets:
-    """Return the buckets of all parts, equal ids added up."""
-    parts = [part for part in parts if len(part)]
-    if not parts:
-        return empty_buckets()
-    if len(parts) == 1:
-        return parts[0]
-    ids = np.concatenate([part.ids for part in parts])
-    order = np.argsort(ids, kind="stable")
-    ids = ids[order]
-    counts = np.concatenate([part.counts for part in parts])[order]
-    sums = np.concatenate([part.sums for part in parts])[order]
-    atoms = np.concatenate([part.atoms for part in parts])[order]
-    starts = np.flatnonzero(np.concatenate(([True], ids[1:] != ids[:-1])))
-    # The low of an atom is its mean; parts that are no atoms get one that no atom has.
-    lows = np.where(atoms, sums // counts, -1)
-    lowest, highest = np.minimum.reduceat(lows, starts), np.maximum.reduceat(lows, starts)
-    return Buckets(
-        ids=ids[starts],
-        counts=np.add.reduceat(counts, starts, dtype=np.int64),
-        sums=np.add.reduceat(sums, starts, dtype=np.int64),
-        atoms=(lowest == highest) & (lowest >= 0),
-    )
-
-
-def join_buckets(parts: Sequence[Buckets]) -> Buckets:
-    """Return the buckets of parts whose ids already follow each other."""
-    if not parts:
-        return empty_buckets()
-    return Buckets(
-        ids=np.concatenate([part.ids for part in parts]),
-        counts=np.concatenate([part.counts for part in parts]),
-        sums=np.concatenate([part.sums for part in parts]),
-        atoms=np.concatenate([part.atoms for part in parts]),
-    )
-
-
 def join_channels(tallies: Sequence[Tally]) -> Tally:
     """Return the tally of all channels of several tallies, one after the other."""
     if len(tallies) == 1:
@@ -222,29 +182,10 @@ def join_channels(tallies: Sequence[Tally]) -> Tally:
     )
 
 
-def buckets_of_sorted(keys: NDArray[np.uint32] | NDArray[np.uint64], *, low_bits: int) -> Buckets:
-    """Return the buckets of sorted non-zero keys (``channel << 32 | key`` for several channels)."""
-    if not keys.size:
-        return empty_buckets()
-    ids = (keys >> keys.dtype.type(low_bits)).astype(np.uint32)
-    starts = np.flatnonzero(np.concatenate(([True], ids[1:] != ids[:-1])))
-    ends = np.concatenate((starts[1:], [keys.size]))
-    lows = (keys & keys.dtype.type((1 << low_bits) - 1)).astype(np.int64)
-    return Buckets(
-        ids=ids[starts],
-        counts=(ends - starts).astype(np.int64),
-        sums=np.add.reduceat(lows, starts, dtype=np.int64),
-        atoms=keys[starts] == keys[ends - 1],
-    )
-
-
 def same_tally(one: Tally, other: Tally) -> bool:
     """Return whether two tallies are equal in every number."""
     if one.bits != other.bits or one.n_channels != other.n_channels or len(one.buckets) != len(other.buckets):
         return False
     names = ("n_zeros", "n_nan", "n_inf", "min_keys", "max_keys")
     same = all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)
-    names = ("ids", "counts", "sums", "atoms")
-    return same and all(
-        np.array_equal(getattr(one.buckets, name), getattr(other.buckets, name)) for name in names
-    )
+    return same and one.buckets.same(other.buckets)

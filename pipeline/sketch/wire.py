@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import FormatError
+from .buckets import Buckets
 from .packing import pack_integers, unpack_integers
 from .spec import MAX_BITS, MIN_BITS
-from .tally import Buckets, Tally
+from .tally import Tally
 
 MAGIC = b"ASKT"
 VERSION = 1

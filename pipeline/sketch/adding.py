@@ -1,0 +1,75 @@
+"""The loops over buckets, compiled by Numba: adding up many sketches, unpacking their bytes.
+
+The twins in numpy are `merging.add_by_sorting` and `packing.gather_groups`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .kernels import _jit
+
+MIXED = -1
+"""Low of a bucket whose values differ; of an atom it is the low of all its values."""
+
+
+@_jit
+def add_part(ids, counts, sums, atoms, first, dense_counts, dense_sums, dense_lows):  # type: ignore[no-untyped-def]  # compiled
+    """Add sparse buckets to dense counters that begin with the bucket ``first``."""
+    for i in range(ids.size):
+        place = np.int64(ids[i]) - first
+        # Selections, not branches: which buckets hold one value cannot be predicted.
+        low = sums[i] if counts[i] == 1 else np.int64(MIXED)
+        if atoms[i] and counts[i] > 1:
+            low = sums[i] // counts[i]
+        known = (dense_counts[place] == 0) | (dense_lows[place] == low)
+        dense_lows[place] = low if known else np.int64(MIXED)
+        dense_counts[place] += counts[i]
+        dense_sums[place] += sums[i]
+
+
+@_jit
+def count_filled(dense_counts, size):  # type: ignore[no-untyped-def]  # compiled
+    """Return how many of the first ``size`` counters are occupied."""
+    n = 0
+    for place in range(size):
+        n += dense_counts[place] != 0
+    return n
+
+
+@_jit
+def take_filled(first, size, dense_counts, dense_sums, dense_lows, ids, counts, sums, atoms):  # type: ignore[no-untyped-def]  # compiled
+    """Move the first ``size`` counters to sparse arrays; leave zeros."""
+    n = 0
+    for place in range(size):
+        if dense_counts[place]:
+            ids[n] = first + place
+            counts[n] = dense_counts[place]
+            sums[n] = dense_sums[place]
+            atoms[n] = dense_lows[place] != MIXED
+            dense_counts[place] = 0
+            dense_sums[place] = 0
+            n += 1
+
+
+@_jit
+def unpack_groups(widths, packed, group, numbers):  # type: ignore[no-untyped-def]  # compiled
+    """Write numbers of ``widths`` little-endian bytes, ``group`` neighbours of one width each, from ``packed``."""
+    at = 0
+    for g in range(widths.size):
+        begin = g * group
+        end = min(begin + group, numbers.size)
+        width = np.int64(widths[g])
+        if width == 1:
+            for i in range(end - begin):
+                numbers[begin + i] = packed[at + i]
+        elif width == 2:
+            for i in range(end - begin):
+                numbers[begin + i] = np.uint64(packed[at + 2 * i]) | np.uint64(packed[at + 2 * i + 1]) << np.uint64(8)
+        else:
+            for i in range(end - begin):
+                number = np.uint64(0)
+                for k in range(width):
+                    number |= np.uint64(packed[at + i * width + k]) << np.uint64(8 * k)
+                numbers[begin + i] = number
+        at += width * (end - begin)
