@@ -9,7 +9,7 @@ import click
 
 from .session import Session, run_command
 
-__all__ = ["main"]
+__all__ = ["commands", "main"]
 
 # Verbs by the module that defines them; a module is loaded when its verb is called, so that
 # `percentiles` never pays for what `run` needs.
@@ -55,7 +55,7 @@ class _Verbs(click.Group):
 @click.option("--quiet", is_flag=True, help="No progress, only results and errors.")
 @click.version_option(importlib.metadata.version("actisketch"), prog_name="actisketch")
 @click.pass_context
-def _group(context: click.Context, quiet: bool) -> None:
+def commands(context: click.Context, quiet: bool) -> None:
     """Activation statistics of Keras networks, out of core; scale factors; certified normalisation.
 
     \b
@@ -70,4 +70,4 @@ def _group(context: click.Context, quiet: bool) -> None:
 
 def main() -> None:
     """Run the command line of this process and exit."""
-    sys.exit(run_command(_group))
+    sys.exit(run_command(commands))

@@ -31,7 +31,12 @@ _NONZERO = click.option(
 @json_option
 @click.pass_obj
 def status(session: Session, run: Path, as_json: bool) -> None:
-    """Say how far RUN is and what is in it."""
+    """Say how far RUN is and what is in it.
+
+    \b
+    Example:
+      actisketch status runs/vgg
+    """
     found = open_run(run).status()
     if as_json:
         session.print_json({**dataclasses.asdict(found), "is_complete": found.is_complete})

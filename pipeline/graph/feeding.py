@@ -15,7 +15,7 @@ ALIGNMENT_NBYTES = 64
 
 
 def aligned(array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
-    """Return the array in ``dtype``, in C order, at an address that is a multiple of 64 bytes; copied only if needed."""
+    """Return the array in ``dtype``, in C order, at an address that is a multiple of 64; copied if it is not."""
     wanted = np.dtype(dtype)
     if array.dtype == wanted and array.flags.c_contiguous and array.ctypes.data % ALIGNMENT_NBYTES == 0:
         return array

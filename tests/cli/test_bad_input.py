@@ -1,0 +1,345 @@
+"""Bad input: one clear sentence, an exit code that is not 0, no traceback, nothing written, nothing touched."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+
+def snapshot(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture
+def refused(call, tmp_path):
+    """Run with these flags; it must be refused, say so in one sentence and leave no trace."""
+
+    def refused(*arguments, code=2, verb="run"):
+        before = snapshot(tmp_path)
+        answer = call(verb, *arguments)
+
+        assert answer.code == code, (answer.code, answer.err)
+        assert "Traceback" not in answer.err + answer.out
+        assert answer.err.startswith("actisketch: ")
+        # One sentence; a mismatch lists what differs, a line each, below it.
+        assert all(line.startswith("  ") for line in answer.err.splitlines()[1:])
+        assert snapshot(tmp_path) == before
+        return answer.err
+
+    return refused
+
+
+def test_a_missing_model_file(refused, small_files):
+    message = refused(small_files["job"], "--model", "none.keras")
+
+    assert "no model file" in message
+    assert "none.keras" in message
+
+
+def test_a_missing_data_file(refused, small_files):
+    assert "none.npz" in refused(small_files["job"], "--data", "none.npz")
+
+
+def test_a_missing_job_file(refused):
+    assert "actisketch init" in refused("none.toml")
+
+
+def test_no_job_and_no_flags(refused):
+    assert "--model and --data" in refused()
+
+
+def test_a_model_file_that_is_something_else(refused, small_files):
+    path = small_files["folder"] / "fake.keras"
+    path.write_text("this is no model")
+
+    assert "not a Keras model file" in refused(small_files["job"], "--model", path)
+
+
+def test_a_model_file_of_another_kind(refused, small_files):
+    path = small_files["folder"] / "model.onnx"
+    path.write_bytes(b"\0")
+
+    assert ".keras or .h5" in refused(small_files["job"], "--model", path)
+
+
+def test_samples_of_the_wrong_shape(refused, small_files):
+    path = small_files["folder"] / "wrong.npy"
+    np.save(path, np.zeros((5, 4), np.float32))
+    message = refused(small_files["job"], "--data", path)
+
+    assert "(6)" in message
+    assert "(4)" in message
+
+
+def test_samples_that_are_text(refused, small_files):
+    path = small_files["folder"] / "text.npy"
+    np.save(path, np.array([["a"] * 6] * 5))
+
+    assert "dtype <U1" in refused(small_files["job"], "--data", path)
+
+
+def test_samples_that_are_python_objects_are_not_unpickled(refused, small_files):
+    path = small_files["folder"] / "objects.npy"
+    np.save(path, np.array([{"a": 1}] * 5, dtype=object), allow_pickle=True)
+
+    refused(small_files["job"], "--data", path)
+
+
+def test_data_without_samples(refused, small_files):
+    path = small_files["folder"] / "empty.npy"
+    np.save(path, np.zeros((0, 6), np.float32))
+
+    refused(small_files["job"], "--data", path)
+
+
+def test_more_samples_than_there_are(refused, small_files):
+    assert "53" in refused(small_files["job"], "--num-samples", 1000)
+
+
+def test_an_array_that_is_not_in_the_file(refused, small_files):
+    message = refused(small_files["job"], "--inputs", "images")
+
+    assert "images" in message
+    assert "x" in message
+
+
+def test_a_percentile_of_nothing_or_of_more_than_everything(refused, small_files):
+    assert "factors.percentile = 0.0" in refused(small_files["job"], "--percentile", 0)
+    assert "factors.percentile = 101.0" in refused(small_files["job"], "--percentile", 101)
+
+
+def test_an_unknown_layer_name_with_the_near_ones(refused, small_files):
+    message = refused(small_files["job"], "--points", "frist", "--no-normalize")
+
+    assert "'frist'" in message
+    assert "first" in message
+
+
+def test_points_that_the_normaliser_cannot_do_without(refused, small_files):
+    message = refused(small_files["job"], "--points", "second")
+
+    assert "'first'" in message
+    assert "--no-normalize" in message
+
+
+def test_an_unknown_key_in_the_job_file(refused, small_files):
+    small_files["job"].write_text(small_files["job"].read_text() + "batchsize = 4\n")
+
+    assert "batch_size" in refused(small_files["job"])
+
+
+def test_a_memory_limit_that_cannot_be_kept(refused, small_files):
+    message = refused(small_files["job"], "--memory-limit", "1 MiB", code=5)
+
+    assert "1.0 MiB" in message
+    assert "raise record.memory_limit to" in message
+
+
+def test_a_disk_limit_that_cannot_be_kept(refused, small_files):
+    assert "record.disk_limit allows" in refused(small_files["job"], "--disk-limit", "1 KB", code=5)
+
+
+def test_an_output_folder_with_other_things_in_it(refused, small_files):
+    (small_files["run"]).mkdir()
+    (small_files["run"] / "thesis.tex").write_text("precious")
+
+    assert "thesis.tex" in refused(small_files["job"])
+
+
+def test_an_output_that_is_a_file(refused, small_files):
+    small_files["run"].write_text("precious")
+
+    assert "is a file" in refused(small_files["job"])
+
+
+def test_a_model_without_parameters(refused, small_files):
+    import keras
+
+    path = small_files["folder"] / "plain.keras"
+    keras.Sequential([keras.Input((6,)), keras.layers.ReLU()]).save(path)
+
+    assert "parameters" in refused(small_files["job"], "--model", path)
+
+
+def test_a_model_with_code_in_it_is_not_run_unless_asked(refused, call, small_files):
+    import keras
+
+    path = small_files["folder"] / "code.keras"
+    keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(4, name="d"),
+            keras.layers.Lambda(lambda x: x * 2, output_shape=(4,)),
+        ]
+    ).save(path)
+    message = refused(small_files["job"], "--model", path)
+    trusted = call("run", small_files["job"], "--model", path, "--unsafe-model", "--no-normalize")
+
+    assert "--unsafe-model" in message
+    assert trusted.code == 0, trusted.err
+
+
+def test_a_model_with_layers_of_its_own_needs_the_file_that_defines_them(refused, call, small_files):
+    import keras
+
+    layers = small_files["folder"] / "layers.py"
+    layers.write_text(
+        "import keras\n\n\n@keras.saving.register_keras_serializable('mine')\n"
+        "class Doubling(keras.layers.Dense):\n    def call(self, x):\n        return 2 * super().call(x)\n"
+    )
+    scope = {}
+    exec(compile(layers.read_text(), "layers.py", "exec"), scope)
+    path = small_files["folder"] / "own.keras"
+    keras.Sequential([keras.Input((6,)), scope["Doubling"](4, name="d")]).save(path)
+    keras.saving.get_custom_objects().clear()
+    message = refused(small_files["job"], "--model", path)
+    trusted = call("run", small_files["job"], "--model", path, "--custom-objects", layers, "--no-normalize")
+    keras.saving.get_custom_objects().clear()
+
+    assert "--custom-objects" in message
+    assert trusted.code == 0, trusted.err
+
+
+def test_nan_in_the_data_names_the_sample_and_keeps_what_was_recorded(call, small_files, small_data):
+    small_data[20, 3] = np.nan
+    np.savez(small_files["data"], x=small_data)
+    answer = call("run", small_files["job"])
+    first = call("status", small_files["run"])
+
+    assert answer.code == 2
+    assert "sample 20" in answer.err
+    assert "Traceback" not in answer.err
+    assert "1 of 4" in first.out  # the block before the NaN is kept
+
+
+def test_other_data_in_the_folder_of_a_run(refused, finished, small_data):
+    np.savez(finished["data"], x=small_data[::-1])
+
+    refused(finished["job"], code=3)
+
+
+def test_samples_changed_in_the_middle(refused, finished, small_data):
+    small_data[40, 0] += 1
+    np.savez(finished["data"], x=small_data)
+
+    assert "samples 32 to 47" in refused(finished["job"], code=3)
+
+
+def test_another_model_in_the_folder_of_a_run(refused, finished, small_model):
+    weights = small_model.get_weights()
+    weights[0] = weights[0] + 1
+    small_model.set_weights(weights)
+    small_model.save(finished["model"])
+
+    assert "model.weights" in refused(finished["job"], code=3)
+
+
+def test_another_batch_size_in_the_folder_of_a_run(refused, finished):
+    assert "batch_size" in refused(finished["job"], "--batch-size", 4, code=3)
+
+
+def test_another_kind_of_sketch_in_the_folder_of_a_run(refused, finished):
+    refused(finished["job"], "--per-channel", code=3)
+
+
+def test_asking_for_a_point_that_is_not_there(refused, finished):
+    assert "'second'" in refused(finished["run"], "--point", "secnd", verb="percentiles")
+
+
+@pytest.mark.parametrize("q", [-1, 100.5, "nan"])
+def test_asking_for_an_impossible_percentile(refused, finished, q):
+    refused(finished["run"], "-q", q, verb="percentiles")
+
+
+@pytest.mark.parametrize(
+    "verb", ["status", "percentiles", "factors", "normalize", "report", "verify", "export"]
+)
+def test_asking_a_folder_without_a_run(refused, tmp_path, verb):
+    assert "no run in" in refused(tmp_path, verb=verb)
+
+
+def test_factors_of_another_network(refused, finished, tmp_path):
+    tree = json.loads((finished["run"] / "factors.json").read_text())
+    tree["model"]["weights"] = "0" * 64
+    path = finished["folder"] / "other.json"
+    path.write_text(json.dumps(tree))
+
+    assert "another network" in refused(finished["run"], "--factors", path, verb="normalize", code=3)
+
+
+def test_a_damaged_manifest_is_named_and_the_cache_kept(refused, finished):
+    (finished["run"] / "run.json").write_text("{")
+
+    assert "run.json" in refused(finished["job"], code=4)
+
+
+def test_a_run_of_a_newer_program(refused, finished):
+    tree = json.loads((finished["run"] / "run.json").read_text())
+    (finished["run"] / "run.json").write_text(json.dumps({**tree, "actisketch_run": 99}))
+
+    assert "update actisketch" in refused(finished["run"], verb="status", code=4)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder(refused, small_files):
+    locked = small_files["folder"] / "locked"
+    locked.mkdir()
+    locked.chmod(0o500)
+    refused(small_files["job"], "--output", locked / "run", code=7)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 300 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_disk_that_is_too_small_is_refused_beforehand(refused, small_files, small_disk):
+    path = small_files["folder"] / "many.npy"
+    np.save(path, np.random.default_rng(3).random((20_000, 6), dtype=np.float32))
+    message = refused(small_files["job"], "--data", path, "--output", small_disk / "run", code=5)
+
+    assert "the disk of" in message
+    assert list(small_disk.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_on_the_way_stops_the_run_and_what_is_there_stays_good(
+    call, small_files, small_disk
+):
+    path = small_files["folder"] / "many.npy"
+    np.save(path, np.random.default_rng(3).random((4_000, 6), dtype=np.float32))
+    arguments = [small_files["job"], "--data", path, "--output", small_disk / "run", "--disk-limit", "1 GB"]
+    # Something else fills the disk after the run was planned.
+    (small_disk / "other").write_bytes(bytes(150_000))
+    full = call("run", *arguments)
+    (small_disk / "other").unlink()
+    subprocess.run(["mount", "-o", "remount,size=30m", str(small_disk)], check=True)
+    n_done = json.loads(call("status", small_disk / "run", "--json").out)["n_blocks_done"]
+    resumed = call("run", *arguments)
+
+    assert full.code == 7
+    assert "Traceback" not in full.err
+    assert full.err.count("\n") <= 3
+    assert 0 < n_done < 250
+    assert resumed.code == 0, resumed.err
+    assert f"reloaded {n_done} of 250 blocks" in resumed.err
+    assert call("verify", small_disk / "run").code == 0
+
+
+def test_a_pipe_that_nobody_reads_ends_quietly(finished):
+    ask = f"{sys.executable} -m actisketch.pipeline percentiles {finished['run']} | true"
+    answer = subprocess.run(ask, shell=True, capture_output=True, text=True, check=False)
+
+    assert "Traceback" not in answer.stderr
+    assert "Exception ignored" not in answer.stderr

@@ -1,0 +1,251 @@
+"""Every verb on a small network of one's own."""
+
+import csv
+import io
+import json
+import tomllib
+
+import numpy as np
+import pytest
+import zarr
+
+from actisketch.pipeline import open_run
+from actisketch.storage.errors import FormatError
+
+
+@pytest.fixture
+def small_run(finished):
+    """The folder of a finished run of the small network."""
+    return finished["run"]
+
+
+def test_init_writes_a_job_file_that_plan_understands(call, tmp_path, small_files):
+    path = tmp_path / "mine" / "job.toml"
+    path.parent.mkdir()
+    written = call("init", path)
+    planned = call("plan", path, "--model", small_files["model"], "--data", small_files["data"])
+
+    assert written.code == 0
+    assert tomllib.loads(path.read_text())["model"]["path"] == "network.keras"
+    assert planned.code == 0, planned.err
+
+
+def test_init_does_not_replace_a_file_unless_told(call, small_files):
+    before = small_files["job"].read_text()
+    refused = call("init", small_files["job"])
+
+    assert (refused.code, small_files["job"].read_text()) == (2, before)
+    assert "--force" in refused.err
+    assert call("init", small_files["job"], "--force").code == 0
+    assert small_files["job"].read_text() != before
+
+
+def test_plan_shows_layers_bytes_memory_and_blocks_and_writes_nothing(call, small_files):
+    shown = call("plan", small_files["job"])
+    plan = json.loads(call("plan", small_files["job"], "--json").out)
+
+    assert [point["name"] for point in plan["points"]] == ["first", "second", "classes"]
+    assert plan["disk_nbytes"] == 53 * 4 * (8 + 7 + 3)
+    assert plan["n_blocks"] == 4
+    assert plan["memory"]["total"] == sum(v for k, v in plan["memory"].items() if k != "total")
+    assert "53 samples in 4 blocks of 16" in shown.out
+    assert not small_files["run"].exists()
+
+
+def test_run_prints_json_for_a_script(call, small_files):
+    answer = json.loads(call("--quiet", "run", small_files["job"], "--json").out)
+
+    assert answer["n_blocks_computed"] == 4
+    assert answer["certificate"]["passed"] is True
+    assert set(answer["statistics"]) == {"first", "second", "classes"}
+
+
+def test_flags_alone_are_enough_to_run(call, small_files, tmp_path):
+    output = tmp_path / "elsewhere"
+    answer = call(
+        "run",
+        "--model",
+        small_files["model"],
+        "--data",
+        small_files["data"],
+        "--output",
+        output,
+        "--percentile",
+        100,
+    )
+    factors = json.loads((output / "factors.json").read_text())["points"]
+    array = zarr.open_group(str(output / "cache"), mode="r")["first"][:]
+
+    assert answer.code == 0, answer.err
+    assert factors[0]["factor"] == float(array.max())
+
+
+def test_quiet_shows_results_and_no_progress(call, small_files):
+    answer = call("--quiet", "run", small_files["job"])
+
+    assert answer.err == ""
+    assert "certificate: passed" in answer.out
+
+
+def test_a_run_without_a_terminal_tells_its_progress_in_plain_lines(call, small_files):
+    answer = call("run", small_files["job"])
+
+    assert "recording activations: 4 of 4 blocks to do" in answer.err
+    assert "\x1b" not in answer.err + answer.out
+
+
+def test_more_samples_extend_a_run_instead_of_restarting_it(call, small_files):
+    first = call("run", small_files["job"], "--num-samples", 32)
+    more = call("run", small_files["job"])
+    array = zarr.open_group(str(small_files["run"] / "cache"), mode="r")["second"]
+
+    assert first.code == more.code == 0, more.err
+    assert "computed 2 blocks, reloaded 2 of 4 blocks" in more.err
+    assert array.shape == (53, 7)
+
+
+def test_status_of_a_finished_run(call, small_run):
+    shown = call("status", small_run).out
+
+    assert "4 of 4 (53 samples, 3 points)" in shown
+    assert "certificate  passed" in shown
+
+
+def test_percentiles_of_chosen_points_and_qs(call, small_run):
+    rows = json.loads(call("percentiles", small_run, "-q", 25, "-q", 75, "--point", "second", "--json").out)
+    values = zarr.open_group(str(small_run / "cache"), mode="r")["second"][:]
+    values = values[values != 0]
+
+    assert [(row["point"], row["q"]) for row in rows] == [("second", 25.0), ("second", 75.0)]
+    for row in rows:
+        assert row["lo"] <= np.percentile(values, row["q"]) <= row["hi"]
+
+
+def test_factors_for_another_percentile_leave_the_run_as_it_was(call, small_run):
+    before = (small_run / "factors.json").read_bytes()
+    answer = json.loads(call("factors", small_run, "--percentile", 100, "--json").out)
+    value = zarr.open_group(str(small_run / "cache"), mode="r")["first"][:].max()
+
+    assert answer["points"][0]["factor"] == float(value)
+    assert (small_run / "factors.json").read_bytes() == before
+
+
+def test_normalize_with_other_factors_rewrites_and_certifies(call, small_run, tmp_path):
+    chosen = tmp_path / "f100.json"
+    call("factors", small_run, "--percentile", 100, "--output", chosen)
+    before = (small_run / "normalized.keras").read_bytes()
+    answer = call("normalize", small_run, "--factors", chosen)
+    certificate = json.loads((small_run / "certificate.json").read_text())
+
+    assert answer.code == 0, answer.err
+    assert (small_run / "normalized.keras").read_bytes() != before
+    assert certificate["passed"] is True
+    assert max(point["saturation"] for point in certificate["points"]) == 0.0
+
+
+def test_exports_agree_with_each_other(call, small_run, tmp_path):
+    tree = json.loads(call("export", small_run, "--format", "json").out)
+    rows = list(csv.DictReader(io.StringIO(call("export", small_run, "--format", "csv").out)))
+    (tmp_path / "log").mkdir()
+    call("export", small_run, "--format", "toolbox", "--output", tmp_path / "log")
+    toolbox = json.loads((tmp_path / "log" / "99.9.json").read_text())
+
+    assert [row["point"] for row in rows] == list(tree["statistics"]) == list(toolbox)[1:]
+    assert toolbox["input"] == 1
+    for row, point in zip(rows, tree["factors"]["points"], strict=True):
+        assert float(row["factor"]) == point["factor"] == toolbox[row["point"]]
+
+
+def test_report_is_drawn_anew_without_model_and_data(call, small_run, finished, tmp_path):
+    finished["model"].unlink()
+    finished["data"].unlink()
+    answer = call("report", small_run, "--output", tmp_path / "again")
+
+    assert answer.code == 0, answer.err
+    assert "second" in (tmp_path / "again" / "index.html").read_text()
+
+
+def test_verify_names_a_damaged_chunk_and_repair_computes_just_that_block(call, small_run):
+    chunks = sorted((small_run / "cache" / "second").glob("c*"))
+    whole = chunks[1].read_bytes()
+    chunks[1].write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    damaged = call("verify", small_run)
+    cache = open_run(small_run).cache
+    with pytest.raises(FormatError, match="block 1"):
+        cache.read_block("second", cache.blocks[1])
+    repaired = call("verify", small_run, "--repair")
+
+    assert damaged.code == 4
+    assert "block 1, point 'second'" in damaged.out
+    assert repaired.code == 0
+    assert "computed 1 blocks again" in repaired.out
+    assert chunks[1].read_bytes() == whole
+
+
+def test_per_channel_factors_and_percentiles(call, small_files):
+    answer = call("run", small_files["job"], "--per-channel", "--percentile", 100)
+    rows = json.loads(
+        call("percentiles", small_files["run"], "-q", 100, "--per-channel", "--point", "first", "--json").out
+    )
+    array = zarr.open_group(str(small_files["run"] / "cache"), mode="r")["first"][:]
+
+    assert answer.code == 0, answer.err
+    assert [row["value"] for row in rows if array[:, row["channel"]].any()] == [
+        float(m) for m in array.max(axis=0) if m > 0
+    ]
+    assert json.loads((small_files["run"] / "certificate.json").read_text())["mode"] == "channel"
+
+
+def test_sketches_only_takes_no_disk_for_activations(call, small_files):
+    answer = call("run", small_files["job"], "--sketch-only")
+    exact = call("percentiles", small_files["run"], "--exact")
+
+    assert answer.code == 0, answer.err
+    assert not list((small_files["run"] / "cache").glob("first/c*"))
+    assert exact.code == 2
+    assert "record.activations = true" in exact.err
+
+
+def test_without_normalising_no_network_is_written(call, small_files):
+    answer = call("run", small_files["job"], "--no-normalize")
+
+    assert answer.code == 0, answer.err
+    assert not (small_files["run"] / "normalized.keras").exists()
+    assert (small_files["run"] / "factors.json").exists()
+
+
+def test_a_run_moved_elsewhere_can_still_be_asked(call, small_run, tmp_path):
+    small_run.rename(tmp_path / "moved")
+
+    assert call("factors", tmp_path / "moved").code == 0
+    assert call("verify", tmp_path / "moved").code == 0
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "demo",
+        "init",
+        "plan",
+        "run",
+        "status",
+        "percentiles",
+        "factors",
+        "normalize",
+        "report",
+        "verify",
+        "export",
+    ],
+)
+def test_every_verb_explains_itself(call, verb):
+    answer = call(verb, "--help")
+
+    assert answer.code == 0
+    assert len(answer.out) > 200
+
+
+def test_the_command_explains_where_to_start_and_its_exit_codes(call):
+    answer = call("--help")
+
+    assert "actisketch demo" in answer.out
+    assert "130 interrupted" in answer.out
