@@ -1,22 +1,38 @@
-"""Exact percentiles from the recorded values, in one pass and bounded memory.
+"""Exact percentiles of recorded values, in one pass and bounded memory.
 
-The sketch says in which buckets the wanted order statistics lie; the pass counts the lows of
-these buckets. Knows sketches and chunks. Does not know where chunks come from.
+Knows chunks that can be read again. Does not know where they come from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import MismatchError
-from . import bits as fb
-from .arrays import layer_slabs, parse_array
-from .ladder import build_ladder, find_ranks, lerp, parse_percent, virtual_ranks
+from .channels import ChannelSketch
 from .layer import Sketch
+from .refining import Refinement
+
+EXACT_NBYTES = 128 * 2**20
+"""Memory that a pass may hold, in bytes; if that is not enough for all, there are more passes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExactRequest:
+    """Which exact percentiles of a point are wanted."""
+
+    sketch: Sketch | ChannelSketch
+    """Of exactly the values that the chunks hold."""
+    qs: tuple[float, ...]
+    """Percentiles from 0 to 100."""
+    nonzero: bool = False
+    """Leave the zeros out."""
+    channel_axis: int = -1
+    """Of the chunks, samples counted as axis 0; only for a ChannelSketch."""
 
 
 def exact_percentiles(
@@ -30,7 +46,8 @@ def exact_percentiles(
     Parameters
     ----------
     chunks : callable
-        Gives the chunks of the values that ``sketch`` was made of, in any order and pieces.
+        Gives the chunks of the values that ``sketch`` was made of, in any order and pieces; called once for each
+        pass, usually once.
     qs : sequence of float
         From 0 to 100.
     sketch : Sketch
@@ -40,51 +57,89 @@ def exact_percentiles(
     Returns
     -------
     list of float
-        Each equal to ``np.percentile(values, q, method="linear")`` of the float32 values; NaN if there are none.
+        Each equal to ``np.percentile(values, q, method="linear")`` of the float32 values, ``q`` a Python float; NaN
+        if there are none.
+
+    Raises
+    ------
+    MismatchError
+        If the chunks do not hold the values that were sketched.
+
+    Notes
+    -----
+    Holds at most 32 KiB for each bucket of 20 bits that it looks for, besides a chunk.
+    """
+    request = ExactRequest(sketch=sketch, qs=tuple(qs), nonzero=nonzero)
+    found = exact_many(lambda: (("", chunk) for chunk in chunks()), {"": request})[""]
+    return [float(value) for value in found[:, 0]]
+
+
+def exact_channel_percentiles(
+    chunks: Callable[[], Iterable[NDArray[Any]]],
+    qs: Sequence[float],
+    sketch: ChannelSketch,
+    nonzero: bool = False,
+    *,
+    channel_axis: int = -1,
+) -> NDArray[np.float64]:
+    """Return the exact percentiles of each channel, of shape (n_qs, n_channels); as `exact_percentiles`."""
+    request = ExactRequest(sketch=sketch, qs=tuple(qs), nonzero=nonzero, channel_axis=channel_axis)
+    return exact_many(lambda: (("", chunk) for chunk in chunks()), {"": request})[""]
+
+
+def exact_many(
+    chunks: Callable[[], Iterable[tuple[str, NDArray[Any]]]],
+    requests: Mapping[str, ExactRequest],
+    *,
+    nbytes: int = EXACT_NBYTES,
+) -> dict[str, NDArray[np.float64]]:
+    """Return exact percentiles of several points from the same pass over their chunks.
+
+    Parameters
+    ----------
+    chunks : callable
+        Gives (point, chunk) pairs, in any order; pairs of points that are not asked for are skipped.
+    requests : mapping of str to ExactRequest
+        By point.
+    nbytes : int, default=128 MiB
+        Memory that a pass may hold, in bytes, besides a chunk.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (n_qs, n_channels), float64
+        One channel for a Sketch; NaN where there are no values.
 
     Raises
     ------
     MismatchError
         If the chunks do not hold the values that were sketched.
     """
-    percents = [parse_percent(q) for q in qs]
-    ladder = build_ladder(sketch.tally, nonzero=nonzero)
-    size = int(ladder.offsets[-1])
-    if not size:
-        return [float("nan")] * len(percents)
-    wanted = [virtual_ranks(percent, np.array([size])) for percent in percents]
-    ranks = np.array([[int(w.previous[0]), int(w.following[0])] for w in wanted]).reshape(-1)
-    found = find_ranks(ladder, ranks)
-    keys = found.lo.copy()
-    open_ = found.lo < found.hi
-    low_bits = sketch.tally.low_bits
-    rungs = np.unique(found.rungs[open_])
-    if rungs.size:
-        tables = _count_lows(chunks, ladder.base_keys[rungs], low_bits)
-        if not np.array_equal(tables.sum(axis=1), ladder.counts[rungs]):
-            raise MismatchError(
-                "the chunks do not hold the values of this sketch: was it made of another cache?"
-            )
-        cumulative = np.cumsum(tables, axis=1)
-        for i in np.flatnonzero(open_):
-            slot = int(np.searchsorted(rungs, found.rungs[i]))
-            low = int(np.searchsorted(cumulative[slot], found.within[i], side="right"))
-            keys[i] = int(ladder.base_keys[rungs[slot]]) + low
-    values = fb.floats_of(keys).reshape(-1, 2)
-    return [float(lerp(a, b, float(w.gamma[0]))) for (a, b), w in zip(values, wanted, strict=True)]
+    refinements = {
+        point: Refinement(
+            request.sketch, request.qs, nonzero=request.nonzero, channel_axis=request.channel_axis
+        )
+        for point, request in requests.items()
+    }
+    while waiting := {point: one for point, one in refinements.items() if not one.is_settled}:
+        left = nbytes
+        chosen: dict[str, Refinement] = {}
+        for point, refinement in waiting.items():
+            if chosen and left <= 0:
+                break
+            left -= refinement.begin_pass(left)
+            chosen[point] = refinement
+        for point, chunk in chunks():
+            if point in chosen:
+                chosen[point].show(chunk)
+        for point, refinement in chosen.items():
+            _end_pass(point, refinement)
+    return {point: refinement.percentiles() for point, refinement in refinements.items()}
 
 
-def _count_lows(
-    chunks: Callable[[], Iterable[NDArray[Any]]], bases: NDArray[np.uint32], low_bits: int
-) -> NDArray[np.int64]:
-    tables = np.zeros((bases.size, 1 << low_bits), np.int64)
-    for chunk in chunks():
-        for slab in layer_slabs(parse_array(chunk)):
-            for start in range(0, slab.size, 1 << 20):
-                keys = fb.keys_of(slab[start : start + (1 << 20)])
-                keys = keys[keys != fb.ZERO_KEY]
-                for slot, base in enumerate(bases):
-                    lows = keys - base
-                    lows = lows[lows < (1 << low_bits)]
-                    tables[slot] += np.bincount(lows, minlength=1 << low_bits)
-    return tables
+def _end_pass(point: str, refinement: Refinement) -> None:
+    try:
+        refinement.end_pass()
+    except MismatchError as problem:
+        if not point:
+            raise
+        raise MismatchError(f"point {point!r}: {problem}", point=point) from None

@@ -189,11 +189,17 @@ def parse_percent(q: Any) -> float:
     return percent
 
 
-def lerp(previous: Any, following: Any, gamma: float) -> np.float32:
-    """Return what numpy interpolates between two float32, to the bit (``_lerp`` of numpy, in float32)."""
-    a, b = np.float32(previous), np.float32(following)
+def lerp(
+    previous: NDArray[np.float32], following: NDArray[np.float32], gamma: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Return what numpy interpolates between float32 values for one Python float ``q``, to the bit.
+
+    Notes
+    -----
+    ``_lerp`` of ``numpy/lib/_function_base_impl.py``: all arithmetic is in float32, from the nearer end.
+    """
     with np.errstate(over="ignore"):
-        difference = b - a
-        if gamma >= 0.5:
-            return np.float32(b - difference * np.float32(1.0 - gamma))
-        return np.float32(a + difference * np.float32(gamma))
+        difference = following - previous
+        low = previous + difference * gamma.astype(np.float32)
+        high = following - difference * (1.0 - gamma).astype(np.float32)
+    return np.where(gamma >= 0.5, high, low)
