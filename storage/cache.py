@@ -88,7 +88,7 @@ class Cache:
             there = parse_description(stored, store.url) if stored is not None else None
             held = spec.resolved() if there is None else _agreed(there, spec, store.url)
             if held != there:
-                _write_durably(store, DOCUMENT, describe(held))
+                store.write_durably(DOCUMENT, [describe(held)])
             cache = cls(store, held, lock=lock, may_write=True)
             if not zarr_is_current(store.read("zarr.json"), held):
                 cache._write_zarr_documents()
@@ -351,7 +351,7 @@ class Cache:
     def _write_zarr_documents(self) -> None:
         self._check_may_write()
         for key, document in zarr_documents(self._spec).items():
-            _write_durably(self.store, key, document)
+            self.store.write_durably(key, [document])
 
     def verify(self) -> VerifyReport:
         """Read everything and name every damaged, missing or foreign chunk and record."""
@@ -389,8 +389,3 @@ def _agreed(stored: CacheSpec, asked: CacheSpec, place: str) -> CacheSpec:
             differences=tuple(lines),
         )
     return replace(stored, n_samples=asked.n_samples)
-
-
-def _write_durably(store: Store, key: str, document: bytes) -> None:
-    store.write(key, [document])
-    store.sync([key])

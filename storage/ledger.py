@@ -154,8 +154,7 @@ class Ledger:
                 block=block.index,
             )
         if stored is None:
-            self._store.write(key, [mine])
-            self._store.sync([key])
+            self._store.write_durably(key, [mine])
         with self._guard:
             self._sound.add(block.index)
             self._headers[block.index] = replace(record, sketches=None)

@@ -68,27 +68,47 @@ class LocalFolder:
 
     def write(self, key: str, parts: Sequence[Any]) -> None:
         """Put the parts under a key by writing a file beside it and renaming that."""
+        self._write(key, parts, is_durable=False)
+
+    def write_durably(self, key: str, parts: Sequence[Any]) -> None:
+        """Put the parts under a key and return when they are there for good.
+
+        The file is flushed before it gets its name: after a power cut the name never stands for less.
+        """
+        self._write(key, parts, is_durable=True)
+        self._sync(self._folders_of([self.folder / key]))
+
+    def _write(self, key: str, parts: Sequence[Any], *, is_durable: bool) -> None:
         target = self.folder / key
-        needed = sum(memoryview(part).nbytes for part in parts)
         beside = self.folder / TEMPORARY / f"{socket.gethostname()}.{os.getpid()}.{next(_counter)}"
         try:
             for folder in (beside.parent, target.parent):
                 folder.mkdir(parents=True, exist_ok=True)
             write_new(beside, parts)
+            if is_durable:
+                sync(beside)
             os.replace(beside, target)
         except OSError as error:
             with contextlib.suppress(OSError):
                 beside.unlink()
+            needed = sum(memoryview(part).nbytes for part in parts)
             raise storage_error(error, target, "write", needed) from error
 
     def sync(self, keys: Sequence[str]) -> None:
         """Flush the files, then the folders that name them."""
-        folders: dict[Path, None] = {}
         paths = [self.folder / key for key in keys]
+        self._sync([*paths, *self._folders_of(paths)])
+
+    def _folders_of(self, paths: Sequence[Path]) -> list[Path]:
+        """Return the folders that must name these files, innermost first, and the one that names the cache."""
+        folders: dict[Path, None] = {}
         for path in paths:
-            folders.update(dict.fromkeys(path.parents[: len(path.parts) - len(self.folder.parts)]))
-        # The cache's own folder must be found again too.
-        for path in (*paths, *folders, self.folder.parent):
+            depth = len(path.parts) - len(self.folder.parts)
+            folders.update(dict.fromkeys(path.parents[:depth]))
+        return [*folders, self.folder.parent]
+
+    def _sync(self, paths: Sequence[Path]) -> None:
+        for path in paths:
             try:
                 sync(path)
             except OSError as error:

@@ -116,6 +116,10 @@ class Bucket:
             "write", key, lambda: obstore.put(self.obstore, key, body, use_multipart=False), len(body)
         )
 
+    def write_durably(self, key: str, parts: Sequence[Any]) -> None:
+        """Put the parts under a key with one request, which is durable when it is answered."""
+        self.write(key, parts)
+
     def sync(self, keys: Sequence[str]) -> None:
         """Return at once: an acknowledged PUT is durable."""
 

@@ -43,6 +43,9 @@ class Store(Protocol):
     def write(self, key: str, parts: Sequence[Part]) -> None:
         """Put the parts, one after the other, under a key: whole, or not at all. Durable after `sync`."""
 
+    def write_durably(self, key: str, parts: Sequence[Part]) -> None:
+        """Put the parts under a key so that a power cut at any moment leaves all of them or none."""
+
     def sync(self, keys: Sequence[str]) -> None:
         """Return when these keys would survive a power cut."""
 

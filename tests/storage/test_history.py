@@ -51,7 +51,7 @@ def killed_at(n: int) -> Any:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local, "write_new", mortal(files.write_new, is_write=True))
-        for name in ("sync", "delete"):
+        for name in ("sync", "write_durably", "delete"):
             patch.setattr(LocalFolder, name, mortal(getattr(LocalFolder, name), is_write=False))
         with contextlib.suppress(Killed):
             yield
