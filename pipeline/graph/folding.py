@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from .kinds import activation_of, is_batch_norm, is_linear
@@ -16,21 +17,30 @@ __all__ = ["folded_norms"]
 def folded_norms(graph: Graph) -> dict[int, int]:
     """Return, for each BatchNormalization that can be folded, the node of its producer.
 
-    It can when the producer is linear without an activation function, nothing else takes
-    the tensor between them, both are called once, and the normalised axis is the producer's channel axis.
+    It can when the producer is linear without an activation function, nothing else takes the tensor
+    between them, and the normalised axis is the producer's channel axis. Shared layers are folded when
+    this holds for every call, with the same two layers.
     """
-    n_calls: dict[int, int] = {}
-    for node in graph.nodes:
-        if node.operation is not None:
-            n_calls[id(node.operation)] = n_calls.get(id(node.operation), 0) + 1
-    return {
+    pairs = {
         node.index: graph.values[node.inputs[0]].node
         for node in graph.nodes
-        if is_batch_norm(node.operation) and _is_foldable(graph, node, n_calls)
+        if is_batch_norm(node.operation) and _is_pair(graph, node)
+    }
+    n_calls = Counter(id(node.operation) for node in graph.nodes)
+    together = Counter(_layers(graph, norm, producer) for norm, producer in pairs.items())
+    return {
+        norm: producer
+        for norm, producer in pairs.items()
+        for layers in [_layers(graph, norm, producer)]
+        if together[layers] == n_calls[layers[0]] == n_calls[layers[1]]
     }
 
 
-def _is_foldable(graph: Graph, node: Node, n_calls: dict[int, int]) -> bool:
+def _layers(graph: Graph, norm: int, producer: int) -> tuple[int, int]:
+    return id(graph.nodes[norm].operation), id(graph.nodes[producer].operation)
+
+
+def _is_pair(graph: Graph, node: Node) -> bool:
     value = graph.values[node.inputs[0]]
     producer = graph.nodes[value.node]
     return (
@@ -38,7 +48,5 @@ def _is_foldable(graph: Graph, node: Node, n_calls: dict[int, int]) -> bool:
         and is_linear(producer.operation)
         and activation_of(producer.operation) == "linear"
         and graph.consumers[value.index] == (node.index,)
-        and n_calls[id(node.operation)] == 1
-        and n_calls[id(producer.operation)] == 1
         and graph.values[node.outputs[0]].channel_axis == value.channel_axis
     )

@@ -9,6 +9,9 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from .feeding import input_tensor
 from .nodes import Node, Slot
 
 if TYPE_CHECKING:
@@ -43,6 +46,8 @@ def forward_function(
     def call(inputs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         values: dict[int, Any] = {}
         for index, tensor in zip(graph.inputs, inputs, strict=True):
+            if isinstance(tensor, np.ndarray):
+                tensor = input_tensor(tensor, tensor.dtype)
             values[index] = keras.ops.convert_to_tensor(tensor, dtype=graph.values[index].dtype)
         for node, extra in steps:
             outputs = _run(node, values, extra)

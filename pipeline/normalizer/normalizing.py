@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from ...storage.errors import InputError, MismatchError
 from ..graph import Graph, Node, Point, read_graph
 from .propagation import Exceptions, Mode, Pinned
-from .rebuilding import RebuiltNetwork, rebuild
+from .rebuilding import RebuiltNetwork, rebuild, taken_over
 from .solving import Factor, Solution, propagate, solve
 from .updating import layer_update
 
@@ -187,7 +187,7 @@ def _assign_all(changes: list[tuple[Any, NDArray[np.generic]]]) -> None:
         for variable, array in changes:
             # A tensor is immutable: this holds the old weights without a copy.
             written.append((variable, keras.ops.convert_to_tensor(variable)))
-            variable.assign(array)
+            variable.assign(taken_over(array, variable.dtype))
     except BaseException:
         for variable, old in written:
             variable.assign(old)

@@ -285,9 +285,14 @@ def _reduction(walk: Propagation, node: Node) -> list[Ids]:
 
 
 def _rescaling(walk: Propagation, node: Node) -> list[Ids]:
-    if np.any(np.asarray(node.operation.offset)):
-        return walk.pin_node(node, "adds an offset")
-    return [walk.ids[node.inputs[0]]]
+    """Pass the scale on through x * scale, or end it at x * scale + offset."""
+    value = node.inputs[0]
+    if not np.any(np.asarray(node.operation.offset)):
+        return [walk.ids[value]]
+    walk.variables.tie_all(walk.ids[value], where=node.name)
+    if walk.keep_structure:
+        walk.variables.pin(walk.ids[value], where=node.name)
+    return [walk.ones(node.outputs[0])]
 
 
 _POOLS = [

@@ -34,10 +34,15 @@ class LayerUpdate:
 
 
 def as_array(variable: Any) -> NDArray[np.generic]:
-    """Return the value of a Keras variable without a copy where the backend allows it."""
+    """Return the value of a Keras variable, without a copy where it lies in this process' memory."""
     import keras
+    import tensorflow as tf
 
-    return np.asarray(keras.ops.convert_to_tensor(variable))
+    tensor = tf.convert_to_tensor(variable.value)
+    if "CPU" in tensor.device and tensor.dtype in (tf.float32, tf.float64, tf.float16):
+        return np.asarray(memoryview(tensor))
+    array: NDArray[np.generic] = keras.ops.convert_to_numpy(variable)
+    return array
 
 
 def layer_update(solution: Solution, node: Node, *, norm: Node | None = None) -> LayerUpdate:
@@ -53,6 +58,9 @@ def layer_update(solution: Solution, node: Node, *, norm: Node | None = None) ->
         return LayerUpdate(
             {"embeddings": rescale_kernel(kernel, np.ones((1, 1)), 1.0 / outputs.reshape(1, -1))}
         )
+    if node.type == "Rescaling" and np.any(np.asarray(layer.offset)):
+        scale = float(solution.of_value(node.inputs[0]).flat[0])
+        return LayerUpdate({}, {"scale": (np.asarray(layer.scale) * scale).tolist()})
     return LayerUpdate({})
 
 

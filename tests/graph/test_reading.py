@@ -1,0 +1,121 @@
+"""Reading a Keras model into a graph: nested, shared, with several inputs and outputs, without touching it."""
+
+from __future__ import annotations
+
+import keras
+import pytest
+
+from actisketch.pipeline.graph import Slot, read_graph
+from actisketch.storage.errors import InputError
+
+layers = keras.layers
+
+
+def nested_model() -> keras.Model:
+    inner = keras.Sequential(
+        [layers.Input((4,)), layers.Dense(3, activation="relu", name="d1"), layers.Dense(3, name="d2")],
+        name="inner",
+    )
+    outer = keras.Input((4,), name="x")
+    first, second = inner(outer), inner(outer + 1.0)
+    joined = layers.Add(name="sum")([first, second])
+    return keras.Model(outer, layers.Dense(2, activation="softmax", name="classes")(joined))
+
+
+def test_nested_models_are_dissolved_and_shared_layers_get_one_node_for_each_call() -> None:
+    graph = read_graph(nested_model())
+
+    names = [node.name for node in graph.nodes if node.type == "Dense"]
+    assert names == ["inner/d1", "inner/d2", "inner/d1:1", "inner/d2:1", "classes"]
+    assert [node.call for node in graph.nodes if node.layer_name == "d1"] == [0, 1]
+    assert graph.nodes[2].operation is graph.nodes[4].operation
+
+
+def test_every_node_comes_after_the_nodes_whose_values_it_takes() -> None:
+    graph = read_graph(keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3), classes=2))
+
+    for node in graph.nodes:
+        assert all(graph.values[value].node < node.index for value in node.inputs)
+    assert [node.index for node in graph.nodes] == list(range(len(graph.nodes)))
+
+
+def test_arguments_that_are_no_tensors_are_kept_and_tensors_become_slots() -> None:
+    x = keras.Input((4, 2))
+    y = keras.ops.concatenate([x, x * 2.0], axis=-1)
+    graph = read_graph(keras.Model(x, layers.Flatten()(y)))
+
+    (joined,) = [node for node in graph.nodes if node.type == "ops.Concatenate"]
+    assert [slot for slot in joined.args[0] if isinstance(slot, Slot)] == [Slot(0), Slot(1)]
+
+
+def test_branches_that_reach_no_output_are_left_out() -> None:
+    x = keras.Input((4,))
+    inner = keras.Model(x, [layers.Dense(2, name="used")(x), layers.Dense(3, name="unused")(x)])
+    outer = keras.Input((4,))
+    graph = read_graph(keras.Model(outer, inner(outer)[0]))
+
+    assert [node.layer_name for node in graph.nodes if node.type == "Dense"] == ["used"]
+
+
+def test_several_inputs_and_outputs_keep_their_order_and_names() -> None:
+    left, right = keras.Input((3,), name="left"), keras.Input((5,), name="right", dtype="int32")
+    embedded = layers.Flatten()(layers.Embedding(7, 2)(right))
+    model = keras.Model(
+        {"right": right, "left": left}, [layers.Dense(2, name="a")(embedded), layers.Dense(1, name="b")(left)]
+    )
+    graph = read_graph(model)
+
+    # Keras orders the inputs of a dict by their keys.
+    assert graph.input_specs == (("left", (3,), "float32"), ("right", (5,), "int32"))
+    assert [graph.producer(value).name for value in graph.outputs] == ["a", "b"]
+
+
+def test_channels_are_found_where_the_layer_keeps_them() -> None:
+    x = keras.Input((3, 8, 8))
+    y = layers.Conv2D(5, 3, data_format="channels_first", name="conv")(x)
+    y = layers.ReLU(name="relu")(y)
+    graph = read_graph(keras.Model(x, layers.Flatten()(y)))
+
+    (point,) = graph.points()
+    assert (point.shape, point.channel_axis, point.n_channels) == ((5, 6, 6), -3, 5)
+
+
+def test_the_model_is_as_it_was_after_reading() -> None:
+    model = nested_model()
+    before = {layer.name: len(layer._inbound_nodes) for layer in model.layers}
+    read_graph(model)
+
+    assert {layer.name: len(layer._inbound_nodes) for layer in model.layers} == before
+
+
+class Subclassed(keras.Model):  # type: ignore[misc]  # Keras has no types
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = layers.Dense(2)
+
+    def call(self, x: object) -> object:
+        return self.dense(x)
+
+
+def test_a_subclassed_model_is_refused_with_advice() -> None:
+    model = Subclassed()
+    model(keras.ops.zeros((1, 3)))
+    with pytest.raises(InputError, match="rebuild it as a functional model"):
+        read_graph(model)
+
+
+def test_a_sequential_model_without_input_shape_is_refused_with_advice() -> None:
+    with pytest.raises(InputError, match=r"call model\.build"):
+        read_graph(keras.Sequential([layers.Dense(2)]))
+
+
+def test_what_is_no_model_is_refused() -> None:
+    with pytest.raises(InputError, match="got dict"):
+        read_graph({})
+
+
+def test_a_subclassed_model_inside_a_functional_one_is_one_opaque_node() -> None:
+    x = keras.Input((3,))
+    graph = read_graph(keras.Model(x, Subclassed()(x)))
+
+    assert [node.type for node in graph.nodes] == ["InputLayer", "Subclassed"]
