@@ -136,6 +136,8 @@ class _Run:
         self._sample_nbytes = sample_nbytes
         self._waiting: deque[Block] = deque()
         self._running: dict[int, tuple[Block, Future]] = {}
+        self._suspects: deque[Block] = deque()
+        self._alone: set[int] = set()
         self._attempts: dict[int, int] = {}
         self._done: queue.SimpleQueue[tuple[int, Future]] = queue.SimpleQueue()
         self._n_finished = 0
@@ -147,8 +149,10 @@ class _Run:
         """Hand out blocks until all are finished or have failed."""
         self._waiting.extend(blocks)
         try:
-            while self._waiting or self._running:
+            while self._waiting or self._running or self._suspects:
                 self._look()
+                if self._suspects and not self._waiting and not self._running:
+                    self._waiting.append(self._suspects.popleft())
                 self._hand_out()
                 try:
                     self._take(*self._done.get(timeout=LOOK_S))
@@ -193,6 +197,15 @@ class _Run:
         from distributed import KilledWorker
 
         attempts = self._attempts[block.index] = self._attempts.get(block.index, 0) + 1
+        if isinstance(error, KilledWorker) and block.index not in self._alone:
+            # Two blocks are in a worker at a time, so that the other one may have killed it. At the end, when
+            # nothing else runs, each of them gets a worker for itself.
+            logger.warning(
+                "block %d was in several workers that died: it is tried alone at the end", block.index
+            )
+            self._alone.add(block.index)
+            self._suspects.append(block)
+            return
         # Dask itself has given a killed block to several workers; wrong data stays wrong.
         for_good = isinstance(error, KilledWorker) or (
             isinstance(error, ActisketchError) and not isinstance(error, StorageError | WorkerNotReady)

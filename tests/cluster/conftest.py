@@ -1,0 +1,121 @@
+"""Clusters of real processes, and what every test of them needs."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+faulty_module: Any = importlib.import_module("faulty")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _workers_find_the_faulty_producers() -> Iterator[None]:
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), *([before] if before else [])])
+    yield
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture
+def faulty() -> Any:
+    """The module with the producers that go wrong."""
+    return faulty_module
+
+
+@pytest.fixture(scope="session")
+def shared_client() -> Iterator[Any]:
+    """Two local workers for all tests that leave them as they were."""
+    from actisketch.pipeline.cluster import connected
+
+    with connected(workers=2) as client:
+        yield client
+
+
+class Cluster:
+    """A scheduler and workers started by hand from the command line, in a working directory of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.file = folder / "scheduler.json"
+        self._stack = ExitStack()
+        self.scheduler = self._start("scheduler", "--scheduler-file", str(self.file), "--port", "0")
+        deadline = time.monotonic() + 60
+        while not self.file.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.workers: list[subprocess.Popen[bytes]] = []
+
+    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        log = self._stack.enter_context((self.folder / f"{arguments[0]}.log").open("ab"))
+        dashboard = ["--no-dashboard"] if arguments[0] == "worker" else ["--dashboard-address", "127.0.0.1:0"]
+        process = subprocess.Popen(
+            [str(Path(sys.executable).parent / "dask"), *arguments, *dashboard],
+            cwd=self.folder,
+            stdout=log,
+            stderr=log,
+        )
+        self._stack.callback(_end, process)
+        return process
+
+    def add_worker(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a worker process without a nanny: what kills it kills it for good."""
+        flags = ("--scheduler-file", str(self.file), "--no-nanny", "--nthreads", "1", *arguments)
+        self.workers.append(self._start("worker", *flags))
+        return self.workers[-1]
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def start_cluster() -> Iterator[Callable[[int], Cluster]]:
+    """Start a scheduler and so many workers by hand."""
+    folder = Path(tempfile.mkdtemp(prefix="dask-by-hand-"))
+    started: list[Cluster] = []
+
+    def start(n_workers: int) -> Cluster:
+        cluster = Cluster(folder)
+        started.append(cluster)
+        for _ in range(n_workers):
+            cluster.add_worker()
+        return cluster
+
+    yield start
+    for cluster in started:
+        cluster.close()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a cache but the lock: what must be the same, byte for byte."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "lock"
+    }
+
+
+@pytest.fixture
+def read_all() -> Callable[[Path], dict[str, bytes]]:
+    return contents

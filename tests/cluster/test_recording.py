@@ -1,0 +1,376 @@
+"""Recording on a cluster of real processes: the same bytes, nothing twice, every failure told."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actisketch.pipeline.cluster import Limits, connected, record_missing_on
+from actisketch.pipeline.cluster.rehearsal import RehearsalRecipe, rehearsal_spec
+from actisketch.pipeline.events import BlockDone
+from actisketch.pipeline.recorder import record_missing
+from actisketch.pipeline.sketch import SketchSpec
+from actisketch.storage import Cache
+from actisketch.storage.errors import IncompleteError, InputError, MismatchError
+
+SKETCH = SketchSpec()
+N_BLOCKS, BLOCK = 23, 16
+Contents = Callable[[Path], dict[str, bytes]]
+
+
+def new_cache(path: Path, recipe: RehearsalRecipe | None = None, n_blocks: int = N_BLOCKS) -> Cache:
+    spec = rehearsal_spec(recipe or RehearsalRecipe(), n_blocks=n_blocks, block_samples=BLOCK)
+    return Cache.create_or_resume(path, spec)
+
+
+@pytest.fixture
+def in_process(tmp_path: Path, read_all: Contents) -> dict[str, bytes]:
+    """The bytes that a run in this process writes."""
+    with new_cache(tmp_path / "in-process") as cache:
+        record_missing(cache, RehearsalRecipe(), sketch=SKETCH)
+    return read_all(tmp_path / "in-process")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "computed").mkdir()
+    return tmp_path / "computed"
+
+
+def shuffled(blocks: Any) -> Any:
+    return random.Random(7).sample(list(blocks), len(blocks))
+
+
+def test_two_workers_write_the_bytes_of_one_process_and_tell_of_each_block(
+    shared_client: Any, tmp_path: Path, in_process: dict[str, bytes], read_all: Contents
+) -> None:
+    events: list[Any] = []
+
+    with new_cache(tmp_path / "c") as cache:
+        n_computed = record_missing_on(
+            shared_client, cache, RehearsalRecipe(), sketch=SKETCH, on_event=events.append
+        )
+
+    assert n_computed == N_BLOCKS
+    assert read_all(tmp_path / "c") == in_process
+    assert sorted(event.block for event in events) == list(range(N_BLOCKS))
+    assert sum(event.nbytes for event in events) == N_BLOCKS * BLOCK * (16 * 16 * 8 + 64) * 4
+
+
+def test_the_order_of_blocks_changes_no_byte(
+    shared_client: Any, tmp_path: Path, in_process: dict[str, bytes], read_all: Contents
+) -> None:
+    with new_cache(tmp_path / "shuffled") as cache:
+        record_missing_on(shared_client, cache, RehearsalRecipe(), sketch=SKETCH, order=shuffled)
+    assert read_all(tmp_path / "shuffled") == in_process
+
+
+@pytest.mark.parametrize("n_workers", [pytest.param(1, marks=pytest.mark.slow), 4])
+def test_the_number_of_workers_changes_no_byte(
+    n_workers: int, tmp_path: Path, in_process: dict[str, bytes], read_all: Contents
+) -> None:
+    with connected(workers=n_workers) as client, new_cache(tmp_path / "c") as cache:
+        record_missing_on(client, cache, RehearsalRecipe(), sketch=SKETCH)
+
+    assert read_all(tmp_path / "c") == in_process
+
+
+def test_a_second_run_computes_nothing_and_a_grown_one_the_rest(
+    shared_client: Any, tmp_path: Path, folder: Path, faulty: Any
+) -> None:
+    recipe = faulty.FaultyRecipe(folder=str(folder))
+    for n_blocks, expected in [(5, 5), (5, 0), (9, 4)]:
+        with new_cache(tmp_path / "c", recipe, n_blocks) as cache:
+            assert record_missing_on(shared_client, cache, recipe, sketch=SKETCH) == expected
+
+    assert set(faulty.computed(folder).values()) == {1}
+
+
+def test_keys_on_the_scheduler_stay_few_and_none_is_left(shared_client: Any, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def count_keys(event: BlockDone) -> None:
+        seen.append(shared_client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))
+
+    recipe = RehearsalRecipe(shapes=((4,),))
+    with new_cache(tmp_path / "c", recipe, 100) as cache:
+        record_missing_on(shared_client, cache, recipe, sketch=SKETCH, on_event=count_keys)
+
+    assert max(seen) <= Limits().window(2, 2)
+    assert len(seen) == 100
+    deadline = time.monotonic() + 10
+    while n_left := shared_client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)):
+        assert time.monotonic() < deadline, n_left
+    assert not any(shared_client.has_what().values())
+    assert not any(name.startswith("actisketch") for name in plugins(shared_client))
+
+
+def plugins(client: Any) -> set[str]:
+    found = client.run(lambda dask_worker: list(dask_worker.plugins))
+    return {name for names in found.values() for name in names}
+
+
+def test_wrong_data_is_reported_with_block_and_cause_while_the_others_finish(
+    shared_client: Any, tmp_path: Path, folder: Path, faulty: Any
+) -> None:
+    recipe = faulty.FaultyRecipe(folder=str(folder), nan_blocks=(3 * BLOCK, 7 * BLOCK))
+
+    with new_cache(tmp_path / "c", recipe) as cache:
+        with pytest.raises(
+            IncompleteError, match=r"2 of 23 blocks failed .* block 3: .*point0.*NaN"
+        ) as caught:
+            record_missing_on(shared_client, cache, recipe, sketch=SKETCH)
+        assert [block.index for block in cache.missing()] == [3, 7]
+        assert set(caught.value.failures) == {3, 7}
+        # Wrong data stays wrong: it is not computed again and again.
+        assert set(faulty.computed(folder).values()) == {1}
+
+        assert record_missing_on(shared_client, cache, RehearsalRecipe(), sketch=SKETCH) == 2
+
+
+def test_storage_that_fails_for_a_while_is_tried_again_within_limits(
+    shared_client: Any, tmp_path: Path, folder: Path, faulty: Any, in_process: Any, read_all: Contents
+) -> None:
+    recipe = faulty.FaultyRecipe(folder=str(folder), transient_blocks={0: 2, 5 * BLOCK: 3, 6 * BLOCK: 99})
+
+    with new_cache(tmp_path / "c", recipe) as cache:
+        with pytest.raises(IncompleteError, match=r"block 6: the store did not answer \(4\)"):
+            record_missing_on(shared_client, cache, recipe, sketch=SKETCH, limits=Limits(retries=3))
+        assert [block.index for block in cache.missing()] == [6]
+        counts = faulty.computed(folder)
+        assert (counts[0], counts[5 * BLOCK], counts[6 * BLOCK]) == (3, 4, 4)
+        record_missing_on(shared_client, cache, RehearsalRecipe(), sketch=SKETCH)
+
+    assert read_all(tmp_path / "c") == in_process
+
+
+def test_a_cause_that_is_not_in_the_blocks_stops_the_run_early(
+    shared_client: Any, tmp_path: Path, folder: Path, faulty: Any
+) -> None:
+    recipe = faulty.FaultyRecipe(folder=str(folder), nan_blocks=tuple(range(0, N_BLOCKS * BLOCK, BLOCK)))
+
+    with new_cache(tmp_path / "c", recipe) as cache, pytest.raises(InputError, match="NaN"):
+        record_missing_on(shared_client, cache, recipe, sketch=SKETCH, limits=Limits(first_failures=4))
+
+    assert len(faulty.computed(folder)) < 12
+
+
+def test_a_worker_that_cannot_start_refuses_the_run_before_the_first_block(
+    shared_client: Any, tmp_path: Path, folder: Path, faulty: Any
+) -> None:
+    refusing = tmp_path / "refusing"
+    refusing.touch()
+    recipe = faulty.FaultyRecipe(folder=str(folder), refusing=str(refusing))
+
+    with (
+        new_cache(tmp_path / "c", recipe) as cache,
+        pytest.raises(InputError, match=r"2 of 2 workers cannot work.*no network here"),
+    ):
+        record_missing_on(shared_client, cache, recipe, sketch=SKETCH)
+
+    assert faulty.computed(folder) == {}
+    assert list((tmp_path / "c/.actisketch").glob("probe*")) == []
+
+
+def test_workers_that_see_another_folder_under_the_same_name_are_refused(
+    shared_client: Any, tmp_path: Path
+) -> None:
+    other = str(tmp_path / "other-host")
+
+    def look_elsewhere(place: str) -> None:
+        from actisketch.pipeline.cluster import reachability
+        from actisketch.storage.stores import open_store
+
+        reachability.PAUSE_S = 0.01
+        reachability.open_store = lambda url, options: open_store(place, options)
+
+    def look_back() -> None:
+        from actisketch.pipeline.cluster import reachability
+        from actisketch.storage import stores
+
+        reachability.open_store = stores.open_store
+
+    new_cache(Path(other)).close()
+    shared_client.run(look_elsewhere, other)
+    try:
+        with (
+            new_cache(tmp_path / "c") as cache,
+            pytest.raises(InputError, match="not at the same place on the worker's host"),
+        ):
+            record_missing_on(shared_client, cache, RehearsalRecipe(), sketch=SKETCH)
+    finally:
+        shared_client.run(look_back)
+
+
+def test_workers_with_other_versions_are_refused_with_the_table(
+    shared_client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = shared_client.get_versions(check=False, packages=["keras", "tensorflow", "actisketch"])
+    worker = next(iter(found["workers"].values()))
+    worker["packages"] = {**worker["packages"], "keras": "3.0.0", "tensorflow": None}
+    monkeypatch.setattr(shared_client, "get_versions", lambda **_: found)
+
+    with new_cache(tmp_path / "c") as cache, pytest.raises(MismatchError) as caught:
+        record_missing_on(shared_client, cache, RehearsalRecipe(), sketch=SKETCH)
+
+    lines = str(caught.value).splitlines()
+    assert any("keras" in line and "3.0.0" in line for line in lines)
+    assert any("tensorflow" in line and "not installed" in line for line in lines)
+    assert len(cache.missing()) == N_BLOCKS
+
+
+class TestWorkersThatDie:
+    def test_killed_again_and_again_they_change_no_byte(
+        self, tmp_path: Path, folder: Path, faulty: Any, in_process: dict[str, bytes], read_all: Contents
+    ) -> None:
+        recipe = faulty.FaultyRecipe(folder=str(folder), batch_s=0.1)
+        kills: list[float] = [time.monotonic()]
+
+        def kill(event: BlockDone) -> None:
+            if time.monotonic() - kills[-1] > 1 and len(kills) < 3:
+                kills.append(time.monotonic())
+                victim = random.choice(list(client.run(os.getpid).values()))
+                os.kill(victim, signal.SIGKILL)
+
+        with connected(workers=2) as client, new_cache(tmp_path / "c", recipe) as cache:
+            record_missing_on(client, cache, recipe, sketch=SKETCH, on_event=kill)
+
+        assert len(kills) > 1
+        assert read_all(tmp_path / "c") == in_process
+        # Each kill costs at most the blocks that the worker held: two in memory.
+        again = sum(times - 1 for times in faulty.computed(folder).values())
+        assert again <= 2 * (len(kills) - 1)
+
+    @pytest.mark.slow
+    def test_a_block_that_kills_its_worker_is_reported_and_the_others_finish(
+        self, tmp_path: Path, folder: Path, faulty: Any
+    ) -> None:
+        recipe = faulty.FaultyRecipe(folder=str(folder), deadly_blocks=(2 * BLOCK,))
+
+        with connected(workers=2) as client, new_cache(tmp_path / "c", recipe, 12) as cache:
+            client.run_on_scheduler(allow_one_failure)
+            with pytest.raises(IncompleteError, match=r"1 of 12 blocks failed .* block 2"):
+                record_missing_on(client, cache, recipe, sketch=SKETCH)
+
+            assert [block.index for block in cache.missing()] == [2]
+
+
+def allow_one_failure(dask_scheduler: Any) -> None:
+    dask_scheduler.allowed_failures = 1  # four deaths, as by default, take a minute with TensorFlow
+
+
+class TestByHand:
+    """A scheduler and workers from the command line, in another working directory."""
+
+    def test_late_workers_get_work(
+        self, start_cluster: Any, tmp_path: Path, folder: Path, faulty: Any
+    ) -> None:
+        cluster = start_cluster(1)
+        recipe = faulty.FaultyRecipe(folder=str(folder), batch_s=0.05)
+
+        def join(event: BlockDone) -> None:
+            if len(cluster.workers) == 1:
+                cluster.add_worker("--nthreads", "3")
+
+        with (
+            connected(scheduler=str(cluster.file)) as client,
+            new_cache(tmp_path / "c", recipe, 60) as cache,
+        ):
+            record_missing_on(client, cache, recipe, sketch=SKETCH, on_event=join)
+
+        assert len(faulty.pids(folder)) == 2
+        assert set(faulty.computed(folder).values()) == {1}
+
+    @pytest.mark.slow
+    def test_a_late_worker_that_cannot_start_is_sent_home_and_the_run_goes_on(
+        self, start_cluster: Any, tmp_path: Path, folder: Path, faulty: Any
+    ) -> None:
+        cluster = start_cluster(1)
+        refusing = tmp_path / "refusing"
+        recipe = faulty.FaultyRecipe(folder=str(folder), batch_s=0.05, refusing=str(refusing))
+
+        def join(event: BlockDone) -> None:
+            refusing.touch()
+            if len(cluster.workers) == 1:
+                cluster.add_worker()
+
+        with (
+            connected(scheduler=str(cluster.file)) as client,
+            new_cache(tmp_path / "c", recipe, 50) as cache,
+        ):
+            record_missing_on(client, cache, recipe, sketch=SKETCH, on_event=join)
+            n_workers = len(client.nthreads())
+
+        assert len(faulty.pids(folder)) == 1
+        assert n_workers == 1
+
+    def test_a_lost_scheduler_ends_the_run_with_a_reason_and_the_next_run_resumes(
+        self, start_cluster: Any, tmp_path: Path, folder: Path, faulty: Any, shared_client: Any
+    ) -> None:
+        cluster = start_cluster(2)
+        recipe = faulty.FaultyRecipe(folder=str(folder), batch_s=0.05)
+        limits = Limits(scheduler_silence_s=2)
+
+        def kill(event: BlockDone) -> None:
+            cluster.scheduler.kill()
+
+        with (
+            connected(scheduler=str(cluster.file)) as client,
+            new_cache(tmp_path / "c", recipe) as cache,
+            pytest.raises(IncompleteError, match="lost"),
+        ):
+            record_missing_on(client, cache, recipe, sketch=SKETCH, on_event=kill, limits=limits)
+        with new_cache(tmp_path / "c", recipe) as cache:
+            n_left = len(cache.missing())
+            assert 0 < n_left < N_BLOCKS
+            record_missing_on(shared_client, cache, recipe, sketch=SKETCH)
+            assert cache.missing() == ()
+
+    @pytest.mark.slow
+    def test_no_worker_left_ends_the_run_with_a_reason(
+        self, start_cluster: Any, tmp_path: Path, folder: Path, faulty: Any
+    ) -> None:
+        cluster = start_cluster(1)
+        recipe = faulty.FaultyRecipe(folder=str(folder), batch_s=0.05)
+
+        def kill(event: BlockDone) -> None:
+            cluster.workers[0].kill()
+
+        with (
+            connected(scheduler=str(cluster.file)) as client,
+            new_cache(tmp_path / "c", recipe) as cache,
+            pytest.raises(IncompleteError, match="no worker was left for 2 s"),
+        ):
+            record_missing_on(
+                client, cache, recipe, sketch=SKETCH, on_event=kill, limits=Limits(no_workers_s=2)
+            )
+
+    def test_a_scheduler_without_workers_and_no_scheduler_are_refused(self, start_cluster: Any) -> None:
+        cluster = start_cluster(0)
+
+        with (
+            pytest.raises(IncompleteError, match="no worker joined"),
+            connected(scheduler=str(cluster.file), limits=Limits(no_workers_s=0.5)),
+        ):
+            pass
+        with pytest.raises(InputError, match="no scheduler file"), connected(scheduler="/nowhere/s.json"):
+            pass
+        with pytest.raises(InputError, match="choose one"), connected():
+            pass
+
+
+def test_what_comes_back_from_workers_equals_numpy(shared_client: Any, tmp_path: Path) -> None:
+    with new_cache(tmp_path / "c", n_blocks=3) as cache:
+        record_missing_on(shared_client, cache, RehearsalRecipe(), sketch=SKETCH)
+        stored = np.concatenate(list(cache.chunks("point1")))
+
+    expected = np.concatenate([batch["point1"] for batch in RehearsalRecipe().batches(0, 3 * BLOCK)])
+    np.testing.assert_array_equal(stored, expected)

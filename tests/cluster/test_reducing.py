@@ -1,0 +1,110 @@
+"""The tree on a cluster gives what one process gives, to the bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from actisketch.pipeline.cluster.reducing import (
+    LEAF_BLOCKS,
+    count_values,
+    exact_percentiles_on,
+    merge_blocks,
+    merge_parts,
+    merged_sketches_on,
+    tree_shape,
+)
+from actisketch.pipeline.cluster.rehearsal import RehearsalRecipe, rehearsal_spec
+from actisketch.pipeline.recorder import record_missing
+from actisketch.pipeline.reduce import merged_sketches
+from actisketch.pipeline.sketch import SketchSpec
+from actisketch.storage import Cache
+from actisketch.storage.errors import FormatError, IncompleteError
+
+RECIPE = RehearsalRecipe(shapes=((7, 5), (3,)), batch_size=4)
+N_BLOCKS = 3 * LEAF_BLOCKS + 5  # three full leaves and a part of one
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Cache:
+    path = tmp_path_factory.mktemp("reduce") / "c"
+    spec = rehearsal_spec(RECIPE, n_blocks=N_BLOCKS, block_samples=4)
+    with Cache.create_or_resume(path, spec) as cache:
+        record_missing(cache, RECIPE, sketch=SketchSpec())
+    return Cache.open(path)
+
+
+def test_the_tree_gives_the_bytes_of_one_process(shared_client: Any, cache: Cache) -> None:
+    expected = merged_sketches(cache)
+
+    found = merged_sketches_on(shared_client, cache)
+
+    assert list(found) == list(expected)
+    assert {name: sketch.to_bytes() for name, sketch in found.items()} == {
+        name: sketch.to_bytes() for name, sketch in expected.items()
+    }
+
+
+def test_any_grouping_gives_the_same_bytes(cache: Cache) -> None:
+    blocks = list(cache.blocks)
+    whole = merge_blocks(cache.url, {}, blocks)
+
+    for cut in (1, 11, 30):
+        parts = [merge_blocks(cache.url, {}, blocks[cut:]), merge_blocks(cache.url, {}, blocks[:cut])]
+        assert merge_parts(parts) == whole
+
+
+@pytest.mark.parametrize("nonzero", [True, False])
+def test_exact_percentiles_from_the_cluster_equal_numpy(
+    shared_client: Any, cache: Cache, nonzero: bool
+) -> None:
+    values = np.concatenate([chunk.ravel() for chunk in cache.chunks("point0")])
+    values = values[values != 0] if nonzero else values
+    qs = [0.0, 13.7, 50.0, 99.0, 99.9, 100.0]
+
+    found = exact_percentiles_on(
+        shared_client, cache, "point0", qs, merged_sketches(cache)["point0"], nonzero=nonzero
+    )
+
+    assert found == [float(np.percentile(values, q, method="linear")) for q in qs]
+
+
+def test_what_travels_is_distinct_values_and_counts(cache: Cache) -> None:
+    values, counts = count_values(cache.url, {}, "point0", cache.blocks, [(-1.0, 0.0), (0.5, 0.6)])
+
+    recorded = np.concatenate([chunk.ravel() for chunk in cache.chunks("point0")])
+    assert counts[0] == np.count_nonzero(recorded == 0)
+    assert counts.sum() == np.count_nonzero((recorded <= 0) | ((recorded >= 0.5) & (recorded <= 0.6)))
+    assert values.size == np.unique(values).size
+
+
+def test_missing_blocks_are_refused(shared_client: Any, tmp_path: Path) -> None:
+    spec = rehearsal_spec(RECIPE, n_blocks=2, block_samples=4)
+    with (
+        Cache.create_or_resume(tmp_path / "c", spec) as empty,
+        pytest.raises(IncompleteError, match="2 of 2 blocks"),
+    ):
+        merged_sketches_on(shared_client, empty)
+
+
+def test_a_damaged_record_is_named_by_the_worker_that_reads_it(shared_client: Any, tmp_path: Path) -> None:
+    with Cache.create_or_resume(tmp_path / "c", rehearsal_spec(RECIPE, n_blocks=2, block_samples=4)) as cache:
+        record_missing(cache, RECIPE, sketch=SketchSpec())
+        record = next((tmp_path / "c").rglob("00000001*.block"))
+        data = bytearray(record.read_bytes())
+        data[-3] ^= 1
+        record.write_bytes(data)
+
+        with pytest.raises((FormatError, IncompleteError)):
+            merged_sketches_on(shared_client, cache)
+
+
+@pytest.mark.parametrize(
+    ("n_blocks", "shape"),
+    [(1, (1,)), (16, (1,)), (17, (2, 1)), (1000, (63, 8, 1)), (10_000, (625, 79, 10, 2, 1))],
+)
+def test_the_tree_has_few_levels(n_blocks: int, shape: tuple[int, ...]) -> None:
+    assert tree_shape(n_blocks) == shape
