@@ -3,6 +3,7 @@
 from .channels import ChannelSketch
 from .digest import Digest
 from .exact import ExactRequest, exact_channel_percentiles, exact_many, exact_percentiles
+from .exchange import from_tdigest, to_tdigest, to_tdigest_dict
 from .layer import Percentile, Sketch
 from .point import PointSketch, merge_sketches
 from .spec import SketchSpec
@@ -18,5 +19,8 @@ __all__ = [
     "exact_channel_percentiles",
     "exact_many",
     "exact_percentiles",
+    "from_tdigest",
     "merge_sketches",
+    "to_tdigest",
+    "to_tdigest_dict",
 ]

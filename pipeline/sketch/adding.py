@@ -14,7 +14,7 @@ MIXED = -1
 
 
 @_jit
-def add_part(ids, counts, sums, atoms, first, dense_counts, dense_sums, dense_lows):  # type: ignore[no-untyped-def]  # compiled
+def add_part(ids, counts, sums, atoms, first, dense_counts, dense_sums, dense_lows):
     """Add sparse buckets to dense counters that begin with the bucket ``first``."""
     for i in range(ids.size):
         place = np.int64(ids[i]) - first
@@ -29,7 +29,7 @@ def add_part(ids, counts, sums, atoms, first, dense_counts, dense_sums, dense_lo
 
 
 @_jit
-def count_filled(dense_counts, size):  # type: ignore[no-untyped-def]  # compiled
+def count_filled(dense_counts, size):
     """Return how many of the first ``size`` counters are occupied."""
     n = 0
     for place in range(size):
@@ -38,7 +38,7 @@ def count_filled(dense_counts, size):  # type: ignore[no-untyped-def]  # compile
 
 
 @_jit
-def take_filled(first, size, dense_counts, dense_sums, dense_lows, ids, counts, sums, atoms):  # type: ignore[no-untyped-def]  # compiled
+def take_filled(first, size, dense_counts, dense_sums, dense_lows, ids, counts, sums, atoms):
     """Move the first ``size`` counters to sparse arrays; leave zeros."""
     n = 0
     for place in range(size):
@@ -53,7 +53,7 @@ def take_filled(first, size, dense_counts, dense_sums, dense_lows, ids, counts, 
 
 
 @_jit
-def unpack_groups(widths, packed, group, numbers):  # type: ignore[no-untyped-def]  # compiled
+def unpack_groups(widths, packed, group, numbers):
     """Write numbers of ``widths`` little-endian bytes, ``group`` neighbours of one width each, from ``packed``."""
     at = 0
     for g in range(widths.size):
@@ -65,7 +65,9 @@ def unpack_groups(widths, packed, group, numbers):  # type: ignore[no-untyped-de
                 numbers[begin + i] = packed[at + i]
         elif width == 2:
             for i in range(end - begin):
-                numbers[begin + i] = np.uint64(packed[at + 2 * i]) | np.uint64(packed[at + 2 * i + 1]) << np.uint64(8)
+                numbers[begin + i] = np.uint64(packed[at + 2 * i]) | np.uint64(
+                    packed[at + 2 * i + 1]
+                ) << np.uint64(8)
         else:
             for i in range(end - begin):
                 number = np.uint64(0)

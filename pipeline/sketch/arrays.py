@@ -25,16 +25,17 @@ def parse_array(array: Any, *, point: str | None = None, block: int | None = Non
     InputError
         If it is not of float32, float16 or bfloat16.
     """
-    array = np.asarray(array)
-    if array.dtype.type in (np.float32, np.float16) or array.dtype.name == "bfloat16":
-        return array
+    parsed: NDArray[Any] = np.asarray(array)
+    dtype = parsed.dtype
+    if dtype.type in (np.float32, np.float16) or dtype.name == "bfloat16":
+        return parsed
     advice = {"c": "sketch its real part or its modulus", "f": "convert with .astype(numpy.float32)"}
     raise InputError(
-        f"{place(point, block)}sketches take float32, float16 or bfloat16, got {array.dtype}: "
-        + advice.get(array.dtype.kind, "convert with .astype(numpy.float32) if these are activations"),
+        f"{place(point, block)}sketches take float32, float16 or bfloat16, got {dtype}: "
+        + advice.get(dtype.kind, "convert with .astype(numpy.float32) if these are activations"),
         point=point,
         block=block,
-        dtype=str(array.dtype),
+        dtype=str(dtype),
     )
 
 
@@ -106,7 +107,7 @@ def _sample_slabs(array: NDArray[Any], slab_values: int) -> Iterator[NDArray[Any
 
 def first_nonfinite(array: NDArray[Any]) -> tuple[tuple[int, ...], float] | None:
     """Return the index of the first NaN or infinity in C order, and the value; None if all are finite."""
-    for start in range(0, array.shape[0] if array.ndim else 1):
+    for start in range(array.shape[0] if array.ndim else 1):
         part = np.asarray(array[start] if array.ndim else array, dtype=np.float32)
         bad = ~np.isfinite(part)
         if bad.any():

@@ -71,7 +71,7 @@ class CompactBuckets:
         sizes = np.diff(self.starts)
         channels = np.repeat(np.arange(sizes.size, dtype=np.uint32) << np.uint32(bits), sizes)
         return Buckets(
-            ids=channels | self.tails.astype(np.uint32),
+            ids=np.bitwise_or(channels, self.tails.astype(np.uint32), dtype=np.uint32),
             counts=self.counts.astype(np.int64),
             sums=self.sums.astype(np.int64),
             atoms=np.unpackbits(self.flags, count=self.tails.size).astype(np.bool_),

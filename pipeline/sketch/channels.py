@@ -153,13 +153,16 @@ class ChannelSketch:
         filled, zeros = tally.n_nonzero() > 0, tally.n_zeros > 0
         values = np.full(self.n_channels, np.nan)
         values[filled] = key_values(keys[filled])
-        return (np.fmin if least else np.fmax)(values, np.where(zeros, 0.0, np.nan))
+        return np.asarray((np.fmin if least else np.fmax)(values, np.where(zeros, 0.0, np.nan)))
 
     @property
     def mean(self) -> NDArray[np.float64]:
         """Exact mean of each channel, rounded once; NaN where there are no values."""
         sums = exact_sums(self.tally)
-        means = [as_float(total, divisor=n) if n else np.nan for total, n in zip(sums, self.n.tolist(), strict=True)]
+        means = [
+            as_float(total, divisor=n) if n else np.nan
+            for total, n in zip(sums, self.n.tolist(), strict=True)
+        ]
         return np.array(means, np.float64)
 
     @property
@@ -171,7 +174,7 @@ class ChannelSketch:
     def sparsity(self) -> NDArray[np.float64]:
         """Share of zeros of each channel, 0 to 1; NaN where there are no values."""
         n = self.n
-        return np.divide(self.n_zeros, n, out=np.full(n.shape, np.nan), where=n > 0)
+        return np.asarray(np.divide(self.n_zeros, n, out=np.full(n.shape, np.nan), where=n > 0))
 
     @property
     def nbytes(self) -> int:

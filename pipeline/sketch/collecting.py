@@ -17,7 +17,7 @@ STRETCH = 64
 
 
 @_jit
-def _store(slot, low, dense_at, cells, list_at, sizes, fill, lows):  # type: ignore[no-untyped-def]  # compiled
+def _store(slot, low, dense_at, cells, list_at, sizes, fill, lows):
     """Count or list a low of a slot; more values than the sketch counted are only counted, not stored."""
     if fill[slot] < sizes[slot]:
         if dense_at[slot] >= 0:
@@ -28,13 +28,13 @@ def _store(slot, low, dense_at, cells, list_at, sizes, fill, lows):  # type: ign
 
 
 @_jit
-def _low(pattern, base, low_mask):  # type: ignore[no-untyped-def]  # compiled
+def _low(pattern, base, low_mask):
     offset = np.uint32(pattern - base)
     return offset if pattern < ZERO else np.uint32(low_mask - offset)
 
 
 @_jit
-def collect_run(patterns, first, last, bases, low_mask, dense_at, cells, list_at, sizes, fill, lows):  # type: ignore[no-untyped-def]  # compiled
+def collect_run(patterns, first, last, bases, low_mask, dense_at, cells, list_at, sizes, fill, lows):
     """Store the lows of values that fall in the slots ``first`` to ``last`` (excluded)."""
     for start in range(0, patterns.size, TILE):
         part = patterns[start : start + TILE]
@@ -47,11 +47,13 @@ def collect_run(patterns, first, last, bases, low_mask, dense_at, cells, list_at
                 for i in range(part.size):
                     pattern = part[i]
                     if np.uint32(pattern - base) <= low_mask and np.uint32(pattern & ~ZERO) != np.uint32(0):
-                        _store(slot, _low(pattern, base, low_mask), dense_at, cells, list_at, sizes, fill, lows)
+                        _store(
+                            slot, _low(pattern, base, low_mask), dense_at, cells, list_at, sizes, fill, lows
+                        )
 
 
 @_jit
-def collect_table(patterns, table, low_bits, dense_at, cells, list_at, sizes, fill, lows):  # type: ignore[no-untyped-def]  # compiled
+def collect_table(patterns, table, low_bits, dense_at, cells, list_at, sizes, fill, lows):
     """Store the lows of values whose bucket has a slot in ``table`` of shape (2**bits,), -1 for none."""
     low_mask = np.uint32((1 << low_bits) - 1)
     for i in range(patterns.size):
@@ -62,7 +64,7 @@ def collect_table(patterns, table, low_bits, dense_at, cells, list_at, sizes, fi
 
 
 @_jit
-def collect_rows(flat, n_channels, slots, bases, low_mask, dense_at, cells, list_at, sizes, fill, lows):  # type: ignore[no-untyped-def]  # compiled
+def collect_rows(flat, n_channels, slots, bases, low_mask, dense_at, cells, list_at, sizes, fill, lows):
     """Store the lows of values of rows of channels.
 
     ``slots`` and ``bases`` of shape (n_layers, n_channels): one slot of each channel in each layer, -1 for none.

@@ -18,11 +18,15 @@ from .tally import Tally, empty_tally, join_channels, merge_tallies
 
 MAX_GROUP = 16
 """Channels counted in one sweep over an array: their values fill one cache line of 64 bytes."""
+STAGED_VALUES = 4096
+"""Values of one channel that are collected before they are counted."""
 GROUP_BITS = 20
 """A group of channels has about ``2**GROUP_BITS`` counters: fewer channels at a higher resolution."""
 
 
-def count_layer(values: NDArray[np.float32], *, bits: int, row_size: int, maxima: NDArray[np.uint32]) -> Tally:
+def count_layer(
+    values: NDArray[np.float32], *, bits: int, row_size: int, maxima: NDArray[np.uint32]
+) -> Tally:
     """Return the tally of flat values; the keys of the row maxima go to ``maxima`` unless that has no rows."""
     from . import kernels  # Numba takes half a second to import
 
@@ -85,7 +89,7 @@ def _count_group(patterns: NDArray[np.uint32], first: int, group: _Group) -> Tal
         flat = patterns.reshape(-1)
         lanes.count_lanes(flat, first, row_size, counters.words, counters.last, stride, *sizes, found)
     else:
-        stage = np.empty(lanes.TILE, np.uint32)
+        stage = np.empty(STAGED_VALUES, np.uint32)
         lanes.count_runs(
             patterns, first, stage, counters.words, counters.last, stride, *sizes, layout.spares, found
         )

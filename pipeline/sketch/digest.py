@@ -31,20 +31,21 @@ class Digest:
     """
 
     means: NDArray[np.float64]
-    weights: NDArray[np.int64]
-    """Values in the centroid."""
+    weights: NDArray[np.float64]
+    """Values in the centroid: whole numbers, but for digests of others."""
     lo: NDArray[np.float64]
+    """No value of the centroid is below; intervals of neighbours share at most an end."""
     hi: NDArray[np.float64]
     compression: float
-    """About the number of centroids at most."""
+    """Size of the scale function: there are about half as many centroids, never more than three times as many."""
     scale: Scale
     certified: bool = True
     """False when it came from a digest that does not track intervals: ``lo`` and ``hi`` are then guesses."""
 
     @property
-    def n(self) -> int:
+    def n(self) -> float:
         """Number of values."""
-        return int(self.weights.sum())
+        return math.fsum(self.weights)
 
     def __len__(self) -> int:
         return int(self.means.size)
@@ -57,7 +58,7 @@ class Digest:
     def quantile(self, q: float) -> float:
         """Return the value below which the share ``q`` of the values lies, ``q`` from 0 to 1; NaN if empty.
 
-        Monotone in ``q``, and always inside the interval of the centroid that holds the rank.
+        Monotone in ``q``, and between the ends of the centroids that hold the ranks around ``q * (n - 1)``.
         """
         if not 0.0 <= q <= 1.0:
             raise InputError(
@@ -67,12 +68,13 @@ class Digest:
             return math.nan
         ends = np.cumsum(self.weights)
         rank = q * (self.n - 1)
-        holder = min(int(np.searchsorted(ends, rank, side="right")), len(self) - 1)
+        holders = np.searchsorted(ends, [math.floor(rank), math.ceil(rank)], side="right")
+        lower, upper = np.minimum(holders, len(self) - 1).tolist()
         middles = ends - self.weights / 2 - 0.5
         knots = np.concatenate(([0.0], middles, [self.n - 1.0]))
         values = np.concatenate((self.lo[:1], self.means, self.hi[-1:]))
         value = float(np.interp(rank, knots, values))
-        return min(max(value, float(self.lo[holder])), float(self.hi[holder]))
+        return min(max(value, float(self.lo[lower])), float(self.hi[upper]))
 
     def percentile(self, q: float) -> float:
         """Return `quantile` of ``q / 100``."""
@@ -81,7 +83,7 @@ class Digest:
     def cdf(self, x: float) -> float:
         """Return the share of values that are at most ``x``, 0 to 1, monotone in ``x``; NaN if empty.
 
-        Exact where ``x`` lies in no centroid's interval or at its end.
+        Exact where ``x`` lies in no centroid's interval or at its upper end.
         """
         if not len(self):
             return math.nan
@@ -98,17 +100,7 @@ class Digest:
 
         As `tdigest.TDigest.trimmed_mean`: a centroid that the border cuts counts by the share inside.
         """
-        low, high = parse_percent(lower), parse_percent(upper)
-        if low >= high:
-            raise InputError(
-                f"a trimmed mean needs lower < upper, got {lower!r} and {upper!r}", q=(lower, upper)
-            )
-        ends = np.cumsum(self.weights).astype(np.float64)
-        begins = ends - self.weights
-        inside = np.minimum(ends, high / 100 * self.n) - np.maximum(begins, low / 100 * self.n)
-        inside = np.maximum(inside, 0.0)
-        total = math.fsum(inside)
-        return math.fsum(inside * self.means) / total if total > 0 else math.nan
+        return trimmed_mean(self.means, self.weights, lower, upper)
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-able dict that `from_dict` reads."""
@@ -137,7 +129,7 @@ class Digest:
         try:
             digest = cls(
                 means=np.array(facts["means"], np.float64),
-                weights=np.array(facts["weights"], np.int64),
+                weights=np.array(facts["weights"], np.float64),
                 lo=np.array(facts["lo"], np.float64),
                 hi=np.array(facts["hi"], np.float64),
                 compression=float(facts["compression"]),
@@ -180,8 +172,13 @@ def digest_of_buckets(
     Notes
     -----
     Buckets are taken from left to right into a centroid as long as the scale function grows by at most 1 over
-    it; a bucket that is wider than that alone is one centroid. Dunning and Ertl, "Computing Extremely Accurate
-    Quantiles Using t-Digests", arXiv:1902.04023, sections 2.2 and 3.
+    it; a bucket that is wider than that alone is one centroid. No centroid spans a gap in the values of more than
+    1 / compression of their range: a quantile beside such a gap would be interpolated across it.
+
+    References
+    ----------
+    .. [1] Dunning and Ertl, "Computing Extremely Accurate Quantiles Using t-Digests", arXiv:1902.04023,
+       sections 2.2 and 3.
     """
     if not MIN_COMPRESSION <= compression <= MAX_COMPRESSION:
         raise InputError(
@@ -189,7 +186,8 @@ def digest_of_buckets(
             compression=compression,
         )
     kind = _parse_scale(scale)
-    begins = _centroid_begins(np.cumsum(counts), compression=compression, kind=kind)
+    breaks = _wide_gaps(lo, hi, compression)
+    begins = _centroid_begins(np.cumsum(counts), breaks, compression=compression, kind=kind)
     ends = np.append(begins[1:], counts.size) if begins.size else begins
     weights = np.add.reduceat(counts, begins) if begins.size else np.empty(0, np.int64)
     products = counts * means
@@ -197,7 +195,7 @@ def digest_of_buckets(
     centroid_lo, centroid_hi = lo[begins], hi[ends - 1]
     return Digest(
         means=np.clip(np.array(sums, np.float64) / weights, centroid_lo, centroid_hi),
-        weights=weights,
+        weights=weights.astype(np.float64),
         lo=centroid_lo,
         hi=centroid_hi,
         compression=float(compression),
@@ -205,16 +203,40 @@ def digest_of_buckets(
     )
 
 
-def _centroid_begins(cumulative: NDArray[np.int64], *, compression: float, kind: Scale) -> NDArray[np.intp]:
+def trimmed_mean(means: NDArray[np.float64], weights: NDArray[Any], lower: float, upper: float) -> float:
+    """Return the mean of weighted values between two percentiles; a weight that the border cuts counts in part."""
+    low, high = parse_percent(lower), parse_percent(upper)
+    if low >= high:
+        raise InputError(f"a trimmed mean needs lower < upper, got {lower!r} and {upper!r}", q=(lower, upper))
+    ends = np.cumsum(weights).astype(np.float64)
+    if not ends.size:
+        return math.nan
+    inside = np.minimum(ends, high / 100 * ends[-1]) - np.maximum(ends - weights, low / 100 * ends[-1])
+    inside = np.maximum(inside, 0.0)
+    total = math.fsum(inside)
+    return math.fsum(inside * means) / total if total > 0 else math.nan
+
+
+def _wide_gaps(lo: NDArray[np.float64], hi: NDArray[np.float64], compression: float) -> NDArray[np.intp]:
+    """Return the buckets before which there is a gap that no centroid may span."""
+    if not lo.size:
+        return np.empty(0, np.intp)
+    return np.flatnonzero(lo[1:] - hi[:-1] > (hi[-1] - lo[0]) / compression) + 1
+
+
+def _centroid_begins(
+    cumulative: NDArray[np.int64], breaks: NDArray[np.intp], *, compression: float, kind: Scale
+) -> NDArray[np.intp]:
     """Return the first bucket of each centroid."""
     begins: list[int] = []
     n = int(cumulative[-1]) if cumulative.size else 0
+    ends = np.append(breaks, cumulative.size)
     at, done = 0, 0
     while at < cumulative.size:
         begins.append(at)
         limit = _next_limit(done / n, compression, kind, n) * n
         after = int(np.searchsorted(cumulative, limit, side="right"))
-        at = max(after, at + 1)
+        at = min(max(after, at + 1), int(ends[np.searchsorted(ends, at, side="right")]))
         done = int(cumulative[at - 1])
     return np.array(begins, np.intp)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,9 @@ NO_ROWS = np.empty(0, np.uint32)
 def tally_layer(array: NDArray[Any], *, bits: int, threads: int = 1) -> Tally:
     """Return the tally of all values of an array of any shape; NaN and infinities are counted, not bucketed."""
     tasks = [
-        (lambda piece=piece: _tally_rows(piece, bits, piece.size, NO_ROWS))
+        partial(_tally_rows, piece, bits=bits, row_size=piece.size, maxima=NO_ROWS)
         for slab in layer_slabs(array)
-        for piece in _pieces(slab, threads)
+        for piece in np.array_split(slab, _worthwhile(slab.size, threads))
     ]
     return merge_tallies([empty_tally(bits), *_run(tasks, threads)])
 
@@ -54,13 +55,12 @@ def tally_samples(array: NDArray[Any], *, bits: int, threads: int = 1) -> tuple[
         done += rows.size
         per_piece = -(-rows.size // _worthwhile(slab.size, threads))
         tasks = [
-            (
-                lambda start=start: _tally_rows(
-                    slab[start * row_size : (start + per_piece) * row_size],
-                    bits,
-                    row_size,
-                    rows[start : start + per_piece],
-                )
+            partial(
+                _tally_rows,
+                slab[start * row_size : (start + per_piece) * row_size],
+                bits=bits,
+                row_size=row_size,
+                maxima=rows[start : start + per_piece],
             )
             for start in range(0, rows.size, per_piece)
         ]
@@ -69,7 +69,9 @@ def tally_samples(array: NDArray[Any], *, bits: int, threads: int = 1) -> tuple[
     return merge_tallies([empty_tally(bits), *tallies]), sort_layer(peaks, bits=bits)
 
 
-def _tally_rows(values: NDArray[np.float32], bits: int, row_size: int, maxima: NDArray[np.uint32]) -> Tally:
+def _tally_rows(
+    values: NDArray[np.float32], *, bits: int, row_size: int, maxima: NDArray[np.uint32]
+) -> Tally:
     if not is_compiled() or values.size <= SORTED_VALUES:
         if maxima.size:
             maxima[:] = largest_of_rows(values, row_size)
@@ -88,11 +90,7 @@ def tally_channels(array: NDArray[Any], *, bits: int, channel_axis: int, threads
         per_thread = -(-n_channels // _worthwhile(slab.size, threads))
         per_thread = -(-per_thread // MAX_GROUP) * MAX_GROUP
         tasks = [
-            (
-                lambda slab=slab, first=first: count_channels(
-                    slab, bits=bits, first=first, last=min(first + per_thread, n_channels)
-                )
-            )
+            partial(count_channels, slab, bits=bits, first=first, last=min(first + per_thread, n_channels))
             for first in range(0, n_channels, per_thread)
         ]
         tallies.append(join_channels(_run(tasks, threads)))
@@ -101,10 +99,6 @@ def tally_channels(array: NDArray[Any], *, bits: int, channel_axis: int, threads
 
 def _worthwhile(n_values: int, threads: int) -> int:
     return max(1, min(threads, n_values // THREAD_VALUES))
-
-
-def _pieces(flat: NDArray[np.float32], threads: int) -> list[NDArray[np.float32]]:
-    return np.array_split(flat, _worthwhile(flat.size, threads))
 
 
 def _run(tasks: Sequence[Callable[[], Tally]], threads: int) -> list[Tally]:

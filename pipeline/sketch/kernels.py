@@ -14,7 +14,6 @@ from typing import Any
 
 import numba
 import numpy as np
-from numpy.typing import NDArray
 
 ZERO = np.uint32(0x8000_0000)
 INFINITE = np.uint32(0x7F80_0000)
@@ -33,12 +32,12 @@ def _jit(function: Any) -> Any:
 
 
 @_jit
-def _key(pattern):  # type: ignore[no-untyped-def]  # compiled
+def _key(pattern):
     return np.uint32(pattern ^ np.uint32((np.int32(pattern) >> 31) | np.int32(-0x8000_0000)))
 
 
 @_jit
-def _bump(words, last, key, low_bits, low_mask, one):  # type: ignore[no-untyped-def]  # compiled
+def _bump(words, last, key, low_bits, low_mask, one):
     low = np.uint64(key) & low_mask
     bucket = np.uint64(key) >> low_bits
     last[bucket] = low
@@ -46,7 +45,7 @@ def _bump(words, last, key, low_bits, low_mask, one):  # type: ignore[no-untyped
 
 
 @_jit
-def _fill_tile(patterns, tile, low_bits, spares):  # type: ignore[no-untyped-def]  # compiled
+def _fill_tile(patterns, tile, low_bits, spares):
     """Write keys, zeros as spare keys; return the smallest key and the largest pattern as a signed number."""
     least = np.uint32(0xFFFF_FFFF)
     for i in range(patterns.size):
@@ -64,8 +63,12 @@ def _fill_tile(patterns, tile, low_bits, spares):  # type: ignore[no-untyped-def
 
 
 @_jit
-def _spill_tile(tile, size, words, last, low_bits, shift):  # type: ignore[no-untyped-def]  # compiled
-    one, low_mask, low_bits = np.uint64(1) << np.uint64(shift), np.uint64((1 << low_bits) - 1), np.uint64(low_bits)
+def _spill_tile(tile, size, words, last, low_bits, shift):
+    one, low_mask, low_bits = (
+        np.uint64(1) << np.uint64(shift),
+        np.uint64((1 << low_bits) - 1),
+        np.uint64(low_bits),
+    )
     whole = size & -8
     for i in range(0, whole, 8):
         # All eight loads stand before the first store: the compiler may not move them there itself.
@@ -84,7 +87,7 @@ def _spill_tile(tile, size, words, last, low_bits, shift):  # type: ignore[no-un
 
 
 @_jit
-def _largest_finite_key(patterns):  # type: ignore[no-untyped-def]  # compiled
+def _largest_finite_key(patterns):
     """Return the largest key of finite values, 0 if there are none."""
     largest = np.uint32(0)
     for i in range(patterns.size):
@@ -96,7 +99,7 @@ def _largest_finite_key(patterns):  # type: ignore[no-untyped-def]  # compiled
 
 
 @_jit
-def _write_maxima(patterns, row_size, maxima):  # type: ignore[no-untyped-def]  # compiled
+def _write_maxima(patterns, row_size, maxima):
     """Write the key of the largest finite value of each row, 0 where there are none."""
     for row in range(maxima.size):
         part = patterns[row * row_size : (row + 1) * row_size]
@@ -112,7 +115,7 @@ def _write_maxima(patterns, row_size, maxima):  # type: ignore[no-untyped-def]  
 
 
 @_jit
-def _drop_nonfinite(patterns, tile):  # type: ignore[no-untyped-def]  # compiled
+def _drop_nonfinite(patterns, tile):
     """Close the gaps in ``tile`` that NaN and infinities leave; return what is left and how many of each."""
     size, n_nan, n_inf = 0, 0, 0
     for i in range(patterns.size):
@@ -128,7 +131,7 @@ def _drop_nonfinite(patterns, tile):  # type: ignore[no-untyped-def]  # compiled
 
 
 @_jit
-def _count_piece(piece, tile, words, last, low_bits, shift, spares, found):  # type: ignore[no-untyped-def]  # compiled
+def _count_piece(piece, tile, words, last, low_bits, shift, spares, found):
     """Count values into ``words``; widen ``found``: smallest and largest key (of non-zeros), NaN, infinities."""
     for start in range(0, piece.size, TILE):
         part = piece[start : start + TILE]
@@ -155,7 +158,7 @@ def _count_piece(piece, tile, words, last, low_bits, shift, spares, found):  # t
 
 
 @_jit
-def count_layer(patterns, row_size, maxima, words, last, low_bits, shift, spares, found):  # type: ignore[no-untyped-def]  # compiled
+def count_layer(patterns, row_size, maxima, words, last, low_bits, shift, spares, found):
     """Count the values of rows into ``words``; widen ``found`` as `_count_piece` does.
 
     ``maxima`` of shape (n_rows,) or (0,) gets the key of the largest value of each row.
@@ -172,7 +175,7 @@ def count_layer(patterns, row_size, maxima, words, last, low_bits, shift, spares
 
 
 @_jit
-def empty_words(words, last, begin, end, shift, ids, counts, sums, lows, n, shown):  # type: ignore[no-untyped-def]  # compiled
+def empty_words(words, last, begin, end, shift, ids, counts, sums, lows, n, shown):
     """Move the buckets of ``words[begin:end]`` to the arrays from ``n`` on, leave zeros; return how many are there.
 
     The id of the first bucket is ``shown``.
@@ -191,16 +194,16 @@ def empty_words(words, last, begin, end, shift, ids, counts, sums, lows, n, show
 
 
 @_jit
-def refute_atoms(patterns, words, low_bits, n_suspects):  # type: ignore[no-untyped-def]  # compiled
+def refute_atoms(patterns, words, low_bits, n_suspects):
     """Clear the word (low + 1) of each suspected bucket in which a value with another low is met."""
     low_mask = np.uint64((1 << low_bits) - 1)
     for i in range(patterns.size):
         key = np.uint64(_key(patterns[i]))
         bucket = key >> np.uint64(low_bits)
         word = words[bucket]
-        if word and word != (key & low_mask) + np.uint64(1):
-            if np.uint32(patterns[i] & np.uint32(0x7FFF_FFFF)) != np.uint32(0):
-                words[bucket] = 0
-                n_suspects -= 1
-                if n_suspects == 0:
-                    return
+        magnitude = np.uint32(patterns[i] & np.uint32(0x7FFF_FFFF))
+        if word and word != (key & low_mask) + np.uint64(1) and magnitude != np.uint32(0):
+            words[bucket] = 0
+            n_suspects -= 1
+            if n_suspects == 0:
+                return

@@ -17,7 +17,7 @@ ROWS = TILE // LANES
 
 
 @_jit
-def _copy_rows(flat, first, row_size, rows, raw):  # type: ignore[no-untyped-def]  # compiled
+def _copy_rows(flat, first, row_size, rows, raw):
     """Copy 16 values of each row to ``raw``, by pairs; indices are unsigned, so none can be counted from the end."""
     pairs, target = flat.view(np.uint64), raw.view(np.uint64)
     for row in range(rows):
@@ -27,7 +27,7 @@ def _copy_rows(flat, first, row_size, rows, raw):  # type: ignore[no-untyped-def
 
 
 @_jit
-def _extremes(raw, tile, rows, least, most):  # type: ignore[no-untyped-def]  # compiled
+def _extremes(raw, tile, rows, least, most):
     """Leave the smallest key and the largest signed pattern of each lane in the first 16 of ``least`` and ``most``."""
     signed = raw.view(np.int32)
     size = rows * LANES
@@ -43,8 +43,12 @@ def _extremes(raw, tile, rows, least, most):  # type: ignore[no-untyped-def]  # 
 
 
 @_jit
-def _spill_lanes(tile, size, words, last, stride, low_bits, shift):  # type: ignore[no-untyped-def]  # compiled
-    one, low_mask, low_bits = np.uint64(1) << np.uint64(shift), np.uint64((1 << low_bits) - 1), np.uint64(low_bits)
+def _spill_lanes(tile, size, words, last, stride, low_bits, shift):
+    one, low_mask, low_bits = (
+        np.uint64(1) << np.uint64(shift),
+        np.uint64((1 << low_bits) - 1),
+        np.uint64(low_bits),
+    )
     for start in range(0, size, LANES):
         for lane in range(LANES):
             key = np.uint64(tile[np.uint64(start + lane)])
@@ -55,9 +59,13 @@ def _spill_lanes(tile, size, words, last, stride, low_bits, shift):  # type: ign
 
 
 @_jit
-def _spill_strange(raw, size, words, last, stride, low_bits, shift, found):  # type: ignore[no-untyped-def]  # compiled
+def _spill_strange(raw, size, words, last, stride, low_bits, shift, found):
     """Count a tile with NaN or infinities, or with lanes of no positive values, one by one."""
-    one, low_mask, low_bits = np.uint64(1) << np.uint64(shift), np.uint64((1 << low_bits) - 1), np.uint64(low_bits)
+    one, low_mask, low_bits = (
+        np.uint64(1) << np.uint64(shift),
+        np.uint64((1 << low_bits) - 1),
+        np.uint64(low_bits),
+    )
     for i in range(size):
         lane = i % LANES
         magnitude = np.uint32(raw[i] & np.uint32(0x7FFF_FFFF))
@@ -76,7 +84,7 @@ def _spill_strange(raw, size, words, last, stride, low_bits, shift, found):  # t
 
 
 @_jit
-def count_lanes(flat, first, row_size, words, last, stride, low_bits, shift, found):  # type: ignore[no-untyped-def]  # compiled
+def count_lanes(flat, first, row_size, words, last, stride, low_bits, shift, found):
     """Count 16 channels from ``first`` (even) on of rows of ``row_size`` (even) channels."""
     raw, tile = np.empty(TILE, np.uint32), np.empty(TILE, np.uint32)
     least, most = np.empty(TILE, np.uint32), np.empty(TILE, np.int32)
@@ -105,7 +113,7 @@ def count_lanes(flat, first, row_size, words, last, stride, low_bits, shift, fou
 
 
 @_jit
-def count_runs(patterns, first, stage, words, last, stride, low_bits, shift, spares, found):  # type: ignore[no-untyped-def]  # compiled
+def count_runs(patterns, first, stage, words, last, stride, low_bits, shift, spares, found):
     """Count channels ``first`` to ``first + len(found)`` of patterns of shape (outer, n_channels, inner).
 
     Short runs of one channel are collected in ``stage`` before they are counted.
@@ -133,7 +141,7 @@ def count_runs(patterns, first, stage, words, last, stride, low_bits, shift, spa
 
 
 @_jit
-def count_group(words, stride, low_bits, found):  # type: ignore[no-untyped-def]  # compiled
+def count_group(words, stride, low_bits, found):
     """Return the number of occupied buckets of a group of channels."""
     n = 0
     for channel in range(found.shape[0]):
@@ -143,7 +151,7 @@ def count_group(words, stride, low_bits, found):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def empty_group(words, last, stride, low_bits, shift, spares, found, ids, counts, sums, lows, zeros):  # type: ignore[no-untyped-def]  # compiled
+def empty_group(words, last, stride, low_bits, shift, spares, found, ids, counts, sums, lows, zeros):
     """Move the buckets of a group of channels to the arrays, its zeros to ``zeros``; leave zero words."""
     n, bits = 0, 32 - low_bits
     for channel in range(found.shape[0]):
@@ -151,7 +159,9 @@ def empty_group(words, last, stride, low_bits, shift, spares, found, ids, counts
         begin, end = found[channel, 0] >> low_bits, (found[channel, 1] >> low_bits) + 1
         if begin < end:
             shown = (channel << bits) + begin
-            n = empty_words(words, last, offset + begin, offset + end, shift, ids, counts, sums, lows, n, shown)
+            n = empty_words(
+                words, last, offset + begin, offset + end, shift, ids, counts, sums, lows, n, shown
+            )
         first_spare = offset + (np.int64(SPARE) >> low_bits)
         for spare in range(first_spare, first_spare + spares + 1):
             zeros[channel] += np.int64(words[spare] >> np.uint64(shift))
@@ -159,7 +169,7 @@ def empty_group(words, last, stride, low_bits, shift, spares, found, ids, counts
 
 
 @_jit
-def refute_group(patterns, first, n_channels, words, stride, low_bits):  # type: ignore[no-untyped-def]  # compiled
+def refute_group(patterns, first, n_channels, words, stride, low_bits):
     """Do as `kernels.refute_atoms` for channels from ``first`` on of patterns of shape (outer, all channels, inner)."""
     low_mask = np.uint64((1 << low_bits) - 1)
     for row in range(patterns.shape[0]):
@@ -169,6 +179,6 @@ def refute_group(patterns, first, n_channels, words, stride, low_bits):  # type:
                 key = np.uint64(_key(pattern))
                 bucket = np.uint64(channel * stride) + (key >> np.uint64(low_bits))
                 word = words[bucket]
-                if word and word != (key & low_mask) + np.uint64(1):
-                    if np.uint32(pattern & np.uint32(0x7FFF_FFFF)) != np.uint32(0):
-                        words[bucket] = 0
+                magnitude = np.uint32(pattern & np.uint32(0x7FFF_FFFF))
+                if word and word != (key & low_mask) + np.uint64(1) and magnitude != np.uint32(0):
+                    words[bucket] = 0

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from . import bits as fb
 from .arrays import parse_array
-from .digest import Digest, digest_of_buckets
+from .digest import Digest, digest_of_buckets, trimmed_mean
 from .ingest import refuse_nonfinite, tally_layer
 from .ladder import (
     Ladder,
@@ -25,7 +25,7 @@ from .ladder import (
     parse_percent,
     virtual_ranks,
 )
-from .moments import as_float, bucket_means, exact_sums, square_sum
+from .moments import as_float, exact_sums, rung_means, square_sum
 from .spec import OnNonFinite, parse_bits
 from .tally import Tally, empty_tally, merge_tallies, same_tally
 from .wire import decode_tally, encode_tally
@@ -272,23 +272,36 @@ class Sketch:
         return key_values(bases), key_values(np.minimum(tops, fb.HIGHEST_FINITE_KEY)), ladder.counts.copy()
 
     def digest(self, compression: float = 200.0, *, scale: str = "k2", nonzero: bool = False) -> Digest:
-        """Return the t-digest of the values; see `Digest`."""
-        tally = self.tally
+        """Return the t-digest of the values, a small summary to send and plot.
+
+        Parameters
+        ----------
+        compression : float, default=200
+            10 to 100,000; see `Digest.compression`.
+        scale : {"k1", "k2"}, default="k2"
+            Scale function: k2 spends more centroids on the tails.
+        nonzero : bool, default=False
+            Leave the zeros out.
+        """
         ladder = self._nonzero_ladder if nonzero else self._ladder
-        means = bucket_means(tally)
-        known = ladder.base_keys.astype(np.int64) + ladder.sums // np.maximum(ladder.counts, 1)
         bases = ladder.base_keys.astype(np.int64)
-        lo = np.where(ladder.atoms, known, bases)
-        hi = np.where(ladder.atoms, known, bases + ladder.largest_low)
-        lo, hi = np.maximum(lo, ladder.min_keys[0]), np.minimum(hi, ladder.max_keys[0])
-        if ladder.counts.size > means.size:
-            means = np.insert(
-                means, int(np.searchsorted(tally.buckets.ids, fb.ZERO_KEY >> tally.low_bits)), 0.0
-            )
+        known = bases + ladder.sums // np.maximum(ladder.counts, 1)
+        lo = np.where(ladder.atoms, known, np.maximum(bases, ladder.min_keys[0]))
+        hi = np.where(ladder.atoms, known, np.minimum(bases + ladder.largest_low, ladder.max_keys[0]))
         return digest_of_buckets(
-            means, ladder.counts, key_values(lo), key_values(hi), compression=compression, scale=scale
+            rung_means(ladder),
+            ladder.counts,
+            key_values(lo),
+            key_values(hi),
+            compression=compression,
+            scale=scale,
         )
 
     def trimmed_mean(self, lower: float, upper: float, *, nonzero: bool = False) -> float:
-        """Return the mean of the values between two percentiles; see `Digest.trimmed_mean`."""
-        return self.digest(1000.0, nonzero=nonzero).trimmed_mean(lower, upper)
+        """Return the mean of the values between two percentiles (0 to 100); NaN if there are none.
+
+        From the exact means of the buckets: off by at most the width of the two buckets at the borders, weighted
+        with their share.
+        """
+        ladder = self._nonzero_ladder if nonzero else self._ladder
+        return trimmed_mean(rung_means(ladder), ladder.counts, lower, upper)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import bits as fb
+from .ladder import Ladder
 from .tally import Tally
 
 _SAFE_VALUES = 1 << 38
@@ -33,7 +34,9 @@ def exact_sums(tally: Tally) -> list[int]:
         totals = np.add.reduceat(counts.astype(object) * multiples + lows, edges)
     else:
         totals = np.add.reduceat(counts * multiples + lows, edges)
-    for channel, step, total in zip(channels[edges].tolist(), steps[edges].tolist(), totals.tolist(), strict=True):
+    for channel, step, total in zip(
+        channels[edges].tolist(), steps[edges].tolist(), totals.tolist(), strict=True
+    ):
         sums[channel] += total << step
     return sums
 
@@ -44,12 +47,10 @@ def as_float(multiple: int, *, divisor: int = 1) -> float:
     return multiple / (divisor << -fb.SUBNORMAL_EXPONENT)
 
 
-def bucket_means(tally: Tally) -> NDArray[np.float64]:
-    """Return the mean of each bucket, of shape (n_buckets,): exact up to one rounding each."""
-    buckets = tally.buckets
-    bases = buckets.ids << np.uint32(tally.low_bits)
-    multiples = fb.multiples_of(bases) + buckets.sums / buckets.counts
-    return np.ldexp(multiples, fb.steps_of(bases) + fb.SUBNORMAL_EXPONENT)
+def rung_means(ladder: Ladder) -> NDArray[np.float64]:
+    """Return the mean of each rung, of shape (n_rungs,): exact up to one rounding each."""
+    multiples = fb.multiples_of(ladder.base_keys) + ladder.sums / np.maximum(ladder.counts, 1)
+    return np.ldexp(multiples, fb.steps_of(ladder.base_keys) + fb.SUBNORMAL_EXPONENT)
 
 
 def square_sum(tally: Tally) -> tuple[float, float]:

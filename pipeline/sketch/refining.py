@@ -41,7 +41,12 @@ class Refinement:
     """
 
     def __init__(
-        self, sketch: Sketch | ChannelSketch, qs: Sequence[float], *, nonzero: bool = False, channel_axis: int = -1
+        self,
+        sketch: Sketch | ChannelSketch,
+        qs: Sequence[float],
+        *,
+        nonzero: bool = False,
+        channel_axis: int = -1,
     ) -> None:
         self._per_channel = isinstance(sketch, ChannelSketch)
         self._channel_axis = channel_axis
@@ -107,7 +112,9 @@ class Refinement:
 
     def _show_channels(self, patterns: NDArray[np.uint32]) -> None:
         step, bases = self._pass, self._pattern_bases()
-        starts = np.searchsorted(step.rungs, np.searchsorted(self._ladder.cumulative, self._ladder.offsets, "right"))
+        starts = np.searchsorted(
+            step.rungs, np.searchsorted(self._ladder.cumulative, self._ladder.offsets, "right")
+        )
         if not is_compiled():
             for channel in np.flatnonzero(np.diff(starts)).tolist():
                 own = np.ascontiguousarray(patterns[:, channel]).reshape(-1)
@@ -132,7 +139,7 @@ class Refinement:
         return np.where(keys >= np.uint32(fb.ZERO_KEY), keys ^ np.uint32(fb.ZERO_KEY), ~(keys + top))
 
     def end_pass(self) -> None:
-        """Settle the order statistics whose buckets were looked for; MismatchError if values are missing or too many."""
+        """Settle the order statistics whose buckets were looked for; MismatchError if values are missing."""
         step = self._pass
         if not np.array_equal(step.fill, step.sizes):
             slot = int(np.flatnonzero(step.fill != step.sizes)[0])
@@ -141,7 +148,11 @@ class Refinement:
                 f"counted with {int(step.sizes[slot])}: was the sketch made of another cache?"
             )
         for slot, rung in enumerate(step.rungs.tolist()):
-            here = np.flatnonzero(self._open & (self._rungs == rung)) if step.rungs.size <= 64 else self._at(rung)
+            here = (
+                np.flatnonzero(self._open & (self._rungs == rung))
+                if step.rungs.size <= 64
+                else self._at(rung)
+            )
             lows = step.order(slot, self._within[here])
             self._keys[here] = int(self._ladder.base_keys[rung]) + lows
             self._open[here] = False
@@ -201,7 +212,9 @@ def _slot_nbytes(counts: NDArray[np.int64], low_bits: int) -> NDArray[np.int64]:
     return np.minimum(counts * 4, 8 << low_bits)
 
 
-def _slot_layers(starts: NDArray[np.intp], bases: NDArray[np.uint32]) -> tuple[NDArray[np.int32], NDArray[np.uint32]]:
+def _slot_layers(
+    starts: NDArray[np.intp], bases: NDArray[np.uint32]
+) -> tuple[NDArray[np.int32], NDArray[np.uint32]]:
     """Return slots and bases by layers, of shape (most slots of a channel, n_channels)."""
     sizes = np.diff(starts)
     slots = np.full((int(sizes.max(initial=0)), sizes.size), -1, np.int32)
@@ -214,7 +227,9 @@ def _slot_layers(starts: NDArray[np.intp], bases: NDArray[np.uint32]) -> tuple[N
     return slots, row_bases
 
 
-def _collect_plainly(patterns: NDArray[np.uint32], slots: range, bases: NDArray[np.uint32], step: _Pass) -> None:
+def _collect_plainly(
+    patterns: NDArray[np.uint32], slots: range, bases: NDArray[np.uint32], step: _Pass
+) -> None:
     """Do as the compiled loops do, by numpy."""
     for slot in slots:
         offsets = patterns - bases[slot]

@@ -46,7 +46,7 @@ def _sift_layer(values: NDArray[np.float32], tally: Tally) -> NDArray[np.uint32]
         keys = keys[finite]
     nonzero = keys[keys != fb.ZERO_KEY]
     tally.n_zeros[0] += keys.size - nonzero.size
-    return nonzero
+    return np.asarray(nonzero)
 
 
 def largest_of_rows(values: NDArray[np.float32], row_size: int) -> NDArray[np.uint32]:
@@ -83,7 +83,7 @@ def _sift_channels(values: NDArray[np.float32], tally: Tally) -> NDArray[np.uint
     zero = keys == fb.ZERO_KEY
     tally.n_zeros[:] += zero.sum(axis=(0, 2))
     keep = finite & ~zero
-    return (channels[keep] << np.uint64(32)) | keys[keep].astype(np.uint64)
+    return np.asarray((channels[keep] << np.uint64(32)) | keys[keep].astype(np.uint64))
 
 
 def _widen_extremes(composite: NDArray[np.uint64], tally: Tally) -> None:

@@ -69,7 +69,7 @@ class SketchSpec:
 
 def parse_bits(bits: int, *, name: str = "bits") -> int:
     """Return ``bits`` if it is a resolution that sketches have, or raise InputError."""
-    if isinstance(bits, bool) or not isinstance(bits, int) or not MIN_BITS <= bits <= MAX_BITS:
+    if type(bits) is not int or not MIN_BITS <= bits <= MAX_BITS:
         raise InputError(
             f"{name} must be a whole number from {MIN_BITS} to {MAX_BITS}, got {bits!r}", setting=name
         )

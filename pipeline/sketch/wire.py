@@ -60,10 +60,10 @@ def decode_tally(data: bytes | memoryview) -> Tally:
     if not MIN_BITS <= bits <= MAX_BITS or n_channels << bits > 1 << 32 or n_buckets > n_channels << bits:
         raise FormatError(f"a sketch claims {n_buckets} buckets of {bits} bits: the bytes are damaged")
     rest = view[_HEADER.size :]
-    whole = []
-    for dtype in (np.int64, np.int64, np.int64, np.uint32, np.uint32):
+    whole: list[NDArray[np.int64]] = []
+    for _ in range(5):
         numbers, rest = unpack_integers(rest, n_channels)
-        whole.append(numbers.astype(dtype))
+        whole.append(numbers.astype(np.int64))
     gaps, rest = unpack_integers(rest, n_buckets)
     counts, rest = unpack_integers(rest, n_buckets)
     residues, rest = unpack_integers(rest, n_buckets)
@@ -74,8 +74,8 @@ def decode_tally(data: bytes | memoryview) -> Tally:
         n_zeros=whole[0],
         n_nan=whole[1],
         n_inf=whole[2],
-        min_keys=whole[3],
-        max_keys=whole[4],
+        min_keys=whole[3].astype(np.uint32),
+        max_keys=whole[4].astype(np.uint32),
     )
 
 
@@ -125,7 +125,7 @@ def unseal(data: bytes | memoryview, *, magic: bytes, version: int, what: str) -
 
 def _open(counts: NDArray[np.int64], sums: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return where count and sum leave open whether all values of the bucket are the same."""
-    return (counts > 1) & (sums % counts == 0)
+    return np.asarray((counts > 1) & (sums % counts == 0))
 
 
 def _expected_sums(counts: NDArray[np.int64], low_bits: int) -> NDArray[np.int64]:
