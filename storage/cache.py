@@ -92,12 +92,11 @@ class Cache:
             cache = cls(store, held, lock=lock, may_write=True)
             if not zarr_is_current(store.read("zarr.json"), held):
                 cache._write_zarr_documents()
-            cache._ledger.drop_outdated()
+            n_done = len(cache._ledger.scan(drop_outdated=True))
         except BaseException:
             lock.release()
             raise
-        n_missing = len(cache.missing())
-        logger.info("cache %s: %d of %d blocks to do", store.url, n_missing, len(cache.blocks))
+        logger.info("cache %s: %d of %d blocks are there", store.url, n_done, held.n_blocks)
         return cache
 
     @classmethod

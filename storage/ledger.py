@@ -35,13 +35,18 @@ class Ledger:
         self._headers: dict[int, CommitRecord] = {}
         self._guard = threading.Lock()
 
-    def scan(self) -> set[int]:
-        """Return the indices of the blocks whose record is there, of this cache, and whole."""
+    def scan(self, *, drop_outdated: bool = False) -> set[int]:
+        """Return the indices of the blocks whose record is there, of this cache, and whole.
+
+        With `drop_outdated`, remove the records of blocks that have other bounds since the cache grew.
+        """
         found: set[int] = set()
         with self._guard:
             for key, nbytes in self._store.list(COMMITS):
                 place = parse_record_key(key)
                 if place is None or not self.is_block(Block(*place)):
+                    if place is not None and drop_outdated:
+                        self._store.delete(key)
                     continue
                 if place[0] in self._sound or self._is_sound(key, Block(*place), nbytes):
                     found.add(place[0])
@@ -166,10 +171,3 @@ class Ledger:
         with self._guard:
             self._sound.discard(block.index)
             self._headers.pop(block.index, None)
-
-    def drop_outdated(self) -> None:
-        """Remove records of blocks that have other bounds since the cache was extended."""
-        for key, _ in list(self._store.list(COMMITS)):
-            place = parse_record_key(key)
-            if place is not None and not self.is_block(Block(*place)):
-                self._store.delete(key)

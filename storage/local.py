@@ -54,7 +54,8 @@ class LocalFolder:
     def read_start(self, key: str, nbytes: int) -> tuple[bytes, int] | None:
         """Return the first bytes of a key and its whole length, or None if there is no such key."""
         try:
-            descriptor = os.open(self.folder / key, os.O_RDONLY)
+            # Joined as text: ten thousand records are opened by one scan.
+            descriptor = os.open(f"{self.url}/{key}", os.O_RDONLY)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -127,21 +128,23 @@ class LocalFolder:
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Yield (key, length) of every file under a folder."""
-        pending = [self.folder / prefix]
+        pending = [prefix]
         while pending:
+            folder = pending.pop()
             try:
-                entries = list(os.scandir(pending.pop()))
+                entries = list(os.scandir(self.folder / folder))
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
-                raise storage_error(error, self.folder / prefix, "list") from error
+                raise storage_error(error, self.folder / folder, "list") from error
             for entry in entries:
+                key = f"{folder}/{entry.name}" if folder else entry.name
                 if entry.is_dir(follow_symlinks=False):
-                    pending.append(Path(entry.path))
+                    pending.append(key)
                 else:
                     # A file may go between the listing and the look at it.
                     with contextlib.suppress(FileNotFoundError):
-                        yield Path(entry.path).relative_to(self.folder).as_posix(), entry.stat().st_size
+                        yield key, entry.stat().st_size
 
     def lock(self, key: str) -> FileLock:
         """Take the lock file of this folder."""
