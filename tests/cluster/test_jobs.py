@@ -53,7 +53,7 @@ class TestFromPython:
         self, small_model: Any, threads_client: Any, tmp_path: Path, read_all: Contents
     ) -> None:
         x = np.random.default_rng(5).random((50, 6, 6, 1), dtype=np.float32)
-        settings = {"record": {"block_samples": 8}, "factors": {"exact": True}}
+        settings: dict[str, dict[str, Any]] = {"record": {"block_samples": 8}, "factors": {"exact": True}}
 
         for name, client in [("here", None), ("dask", threads_client)]:
             run(small_model, x, output=tmp_path / name, batch_size=8, settings=settings, client=client)

@@ -15,7 +15,7 @@ import pytest
 
 from actisketch.pipeline.cluster import Limits, connected, record_missing_on
 from actisketch.pipeline.cluster.rehearsal import RehearsalRecipe, rehearsal_spec
-from actisketch.pipeline.events import BlockDone
+from actisketch.pipeline.events import Event
 from actisketch.pipeline.recorder import record_missing
 from actisketch.pipeline.sketch import SketchSpec
 from actisketch.storage import Cache
@@ -97,7 +97,7 @@ def test_a_second_run_computes_nothing_and_a_grown_one_the_rest(
 def test_keys_on_the_scheduler_stay_few_and_none_is_left(shared_client: Any, tmp_path: Path) -> None:
     seen: list[int] = []
 
-    def count_keys(event: BlockDone) -> None:
+    def count_keys(event: Event) -> None:
         seen.append(shared_client.run_on_scheduler(lambda dask_scheduler: len(dask_scheduler.tasks)))
 
     recipe = RehearsalRecipe(shapes=((4,),))
@@ -189,14 +189,17 @@ def test_workers_that_see_another_folder_under_the_same_name_are_refused(
         from actisketch.pipeline.cluster import reachability
         from actisketch.storage.stores import open_store
 
-        reachability.PAUSE_S = 0.01
-        reachability.open_store = lambda url, options: open_store(place, options)
+        def open_there(url: Any, options: Any) -> Any:
+            return open_store(place, options)
+
+        setattr(reachability, "PAUSE_S", 0.01)  # noqa: B010 - in the worker process
+        setattr(reachability, "open_store", open_there)  # noqa: B010
 
     def look_back() -> None:
         from actisketch.pipeline.cluster import reachability
         from actisketch.storage import stores
 
-        reachability.open_store = stores.open_store
+        setattr(reachability, "open_store", stores.open_store)  # noqa: B010
 
     new_cache(Path(other)).close()
     shared_client.run(look_elsewhere, other)
@@ -234,7 +237,7 @@ class TestWorkersThatDie:
         recipe = faulty.FaultyRecipe(folder=str(folder), batch_s=0.1)
         kills: list[float] = [time.monotonic()]
 
-        def kill(event: BlockDone) -> None:
+        def kill(event: Event) -> None:
             if time.monotonic() - kills[-1] > 1 and len(kills) < 3:
                 kills.append(time.monotonic())
                 victim = random.choice(list(client.run(os.getpid).values()))
@@ -276,7 +279,7 @@ class TestByHand:
         cluster = start_cluster(1)
         recipe = faulty.FaultyRecipe(folder=str(folder), batch_s=0.05)
 
-        def join(event: BlockDone) -> None:
+        def join(event: Event) -> None:
             if len(cluster.workers) == 1:
                 cluster.add_worker("--nthreads", "3")
 
@@ -297,7 +300,7 @@ class TestByHand:
         refusing = tmp_path / "refusing"
         recipe = faulty.FaultyRecipe(folder=str(folder), batch_s=0.05, refusing=str(refusing))
 
-        def join(event: BlockDone) -> None:
+        def join(event: Event) -> None:
             refusing.touch()
             if len(cluster.workers) == 1:
                 cluster.add_worker()
@@ -319,7 +322,7 @@ class TestByHand:
         recipe = faulty.FaultyRecipe(folder=str(folder), batch_s=0.05)
         limits = Limits(scheduler_silence_s=2)
 
-        def kill(event: BlockDone) -> None:
+        def kill(event: Event) -> None:
             cluster.scheduler.kill()
 
         with (
@@ -341,7 +344,7 @@ class TestByHand:
         cluster = start_cluster(1)
         recipe = faulty.FaultyRecipe(folder=str(folder), batch_s=0.05)
 
-        def kill(event: BlockDone) -> None:
+        def kill(event: Event) -> None:
             cluster.workers[0].kill()
 
         with (
