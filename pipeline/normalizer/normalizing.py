@@ -81,6 +81,7 @@ def normalize_model(
     pin: Iterable[str] = (),
     treat_as_identity: Iterable[str] = (),
     dead: Mapping[str, ArrayLike] | None = None,
+    keep_structure: bool = False,
 ) -> NormalizedModel:
     """Return a network of the same function in which every point is divided by its factor.
 
@@ -100,6 +101,9 @@ def normalize_model(
         Patterns of layers without a rule for which f(a x) = a f(x) holds for every a > 0.
     dead : mapping of point name to bool or to array of shape (n_channels,), optional
         Channels that never activate: they claim no scale.
+    keep_structure : bool, default=False
+        Change nothing but weights, as `normalize_in_place` does: nothing is folded, and bounded activations are
+        pinned. For a certificate of what that call will do.
 
     Raises
     ------
@@ -123,7 +127,9 @@ def normalize_model(
     """
     graph = read_graph(model)
     exceptions = Exceptions(tuple(pin), tuple(treat_as_identity))
-    walk = propagate(graph, mode=mode, input_factors=input_factors, exceptions=exceptions)
+    walk = propagate(
+        graph, mode=mode, input_factors=input_factors, exceptions=exceptions, keep_structure=keep_structure
+    )
     solution = solve(walk, factors, dead=dead)
     return _described(solution, factors, rebuild(solution, like=model))
 
@@ -152,8 +158,8 @@ def normalize_in_place(
     Notes
     -----
     All new weights are computed before the first is written; if writing one fails, those already
-    written are put back. Certify with `normalize_model` first: afterwards there is no original left to
-    compare with.
+    written are put back. Certify `normalize_model` with ``keep_structure`` first: afterwards there is no
+    original left to compare with.
     """
     graph = read_graph(model)
     exceptions = Exceptions(tuple(pin), tuple(treat_as_identity))

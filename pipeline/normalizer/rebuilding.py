@@ -30,7 +30,8 @@ class Rebuilt:
         self.solution = solution
         self.graph = graph
         self.dtype = dtype
-        self._folded = graph.folded if solution is not None else {}
+        folds = solution is not None and not solution.walk.keep_structure
+        self._folded = graph.folded if folds else {}
         self.tensors: dict[int, Any] = {}
         """Value of the original graph -> symbolic tensor of the new network."""
         self.first_tensors: dict[int, Any] = {}

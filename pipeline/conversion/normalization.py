@@ -1,0 +1,249 @@
+"""`normalize_parameters`: SNN toolbox's main function, out of core, certified, all or nothing.
+
+Knows the toolbox's files and keywords; records, rescales and certifies with the rest of the package.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from configparser import ConfigParser
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...storage.errors import CertificateError, InputError
+from ..folder import write_json
+from ..graph import Graph, read_graph
+from ..normalizer import Certificate, NormalizedModel, certify, normalize_in_place, normalize_model
+from ..reduce import ExactSource, merged_sketches
+from ..sketch import PointSketch, SketchSpec
+from ..sources import Source, as_source
+from .activations import whole_batches
+from .configuration import ToolboxSettings, read_settings
+from .dataflow import spooled
+from .percentiles import get_percentile
+from .plots import draw_plots
+from .recording import recorded_cache
+from .reloading import CACHE_FOLDER
+
+__all__ = ["normalize_parameters"]
+
+logger = logging.getLogger(__name__)
+
+NO_FACTORS = "Scale factors or normalization data set could not be loaded. Proceeding without normalization."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Factors as the toolbox computes them, and the sketches they came from."""
+
+    factors: dict[str, float]
+    sketches: Mapping[str, PointSketch]
+
+
+def normalize_parameters(model: Any, config: ConfigParser, **kwargs: Any) -> None:
+    """Normalise the parameters of a network in place, by the percentiles of its activations.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Its weights are changed, all of them or none.
+    config : ConfigParser
+        SNN toolbox's settings: ``[normalization] percentile, normalization_schedule, num_samples``,
+        ``[simulation] batch_size``, ``[output] plot_vars, overwrite, use_simple_labels``,
+        ``[paths] log_dir_of_current_run``.
+    x_norm : array_like of shape (n_samples, ...), optional
+        Samples; a memory map, a zarr or a dask array is read batch by batch. The tail that does not
+        fill a batch is dropped.
+    dataflow : iterator of batches, optional
+        Instead of ``x_norm``; ``ceil(num_samples / batch_size)`` batches are taken.
+    scale_facs : mapping of layer name to float, optional
+        Factors of an earlier run; then no samples are needed. With only one entry they are computed.
+    path : path, optional
+        Where to write; default ``{log_dir_of_current_run}/normalization``.
+
+    Raises
+    ------
+    InputError, MismatchError
+        For unusable settings, samples or factors, or a layer without a rule: the model is as it was.
+    CertificateError
+        If the normalised network would not compute what the original does: the model is as it was.
+
+    Notes
+    -----
+    Writes ``{percentile}.json`` with the factors (the input's first), ``certificate.json``,
+    ``activations/sparsity.npz`` and the cache ``activations/actisketch``; with ``normalization_activations`` in
+    ``plot_vars`` three plots for each layer. Percentiles are exact, over the activations that are not
+    zero; 1 where there are none; softmax layers are scaled by 1 whatever the file says.
+
+    Where the toolbox goes wrong silently, this does right and warns: a percentile that is not positive (a linear
+    output) is replaced by that of the magnitudes, a stale cache is recomputed, layers that are not
+    positively homogeneous keep factor 1.
+
+    References
+    ----------
+    .. [1] Rueckauer et al., Front. Neurosci. 11:682 (2017).
+    """
+    unknown = sorted(kwargs.keys() - {"x_norm", "dataflow", "scale_facs", "path"})
+    if unknown:
+        raise InputError(
+            f"normalize_parameters takes x_norm, dataflow, scale_facs and path, not {unknown[0]!r}"
+        )
+    settings = read_settings(config, path=kwargs.get("path"))
+    given = kwargs.get("scale_facs")
+    graph = read_graph(model)
+    with _samples(kwargs, settings) as source:
+        if given is None and source is None:
+            warnings.warn(NO_FACTORS, RuntimeWarning, stacklevel=2)
+            return
+        settings.activations_folder.mkdir(parents=True, exist_ok=True)
+        measured = None
+        if source is not None and (given is None or len(given) == 1):
+            measured = _measure(model, graph, source, settings, config, given)
+            given = measured.factors
+            _write_factors(given, settings)
+        _normalize(model, graph, dict(given or {}), source, settings, measured)
+
+
+@contextmanager
+def _samples(kwargs: Mapping[str, Any], settings: ToolboxSettings) -> Iterator[Source | None]:
+    """Give the samples of the call, whole batches only; None when there are none."""
+    x_norm, dataflow = kwargs.get("x_norm"), kwargs.get("dataflow")
+    if x_norm is None and dataflow is not None and kwargs.get("scale_facs") is None:
+        settings.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=settings.folder, prefix=".dataflow-") as folder:
+            yield _whole(spooled(dataflow, settings, Path(folder)), settings)
+    else:
+        yield None if x_norm is None else _whole(x_norm, settings)
+
+
+def _whole(x: Any, settings: ToolboxSettings) -> Source:
+    n_samples = whole_batches(as_source(x).n_samples, settings.batch_size)
+    return as_source(x, num_samples=n_samples, fingerprint="full")
+
+
+def _measure(
+    model: Any,
+    graph: Graph,
+    source: Source,
+    settings: ToolboxSettings,
+    config: ConfigParser,
+    given: Mapping[str, float] | None,
+) -> Measured:
+    """Record the network and return a factor for each layer with parameters."""
+    folder = settings.activations_folder / CACHE_FOLDER
+    cache = recorded_cache(model, source, batch_size=settings.batch_size, folder=folder)
+    sketches = merged_sketches(cache)
+    exact = ExactSource(cache, sketches)
+    factors: dict[str, float] = dict(given) if given else {graph.input_specs[0][0]: 1}
+    for index, point in enumerate(cache.spec.points):
+        percentile = get_percentile(config, index)
+        factors[point.name] = _factor(exact, point.name, percentile)
+        logger.info("scale factor of %s: %.2f", point.name, factors[point.name])
+    layers = [sketches[point.name].layer for point in cache.spec.points]
+    np.savez_compressed(
+        settings.activations_folder / "sparsity.npz", sparsity=[layer.n_zeros / layer.n for layer in layers]
+    )
+    return Measured(factors=factors, sketches=sketches)
+
+
+def _factor(exact: ExactSource, name: str, percentile: float) -> float:
+    """Return the percentile of the activations that are not zero, 1 for none; positive in any case."""
+    layer = exact.sketches[name].layer
+    if layer.n == layer.n_zeros:
+        return 1
+    (value,) = exact.percentiles(name, [percentile], nonzero=True)
+    if value > 0:
+        return value
+    (low,) = exact.percentiles(name, [100 - percentile], nonzero=True)
+    warnings.warn(
+        f"percentile {percentile:g} of {name!r} is {value:g}: a factor that is not positive would turn "
+        f"signs round, the magnitude {max(-value, -low):g} is used",
+        RuntimeWarning,
+        stacklevel=5,
+    )
+    return max(-value, -low)
+
+
+def _write_factors(factors: Mapping[str, float], settings: ToolboxSettings) -> None:
+    path = settings.factors_path
+    if path.exists() and not settings.overwrite:
+        warnings.warn(
+            f"{str(path)!r} exists and [output] overwrite is False: left as it is",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+        return
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(factors), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _normalize(
+    model: Any,
+    graph: Graph,
+    factors: dict[str, float],
+    source: Source | None,
+    settings: ToolboxSettings,
+    measured: Measured | None,
+) -> None:
+    input_name = graph.input_specs[0][0]
+    input_factor = factors.pop(input_name, 1)
+    input_factors = {input_name: input_factor}
+    twin = normalize_model(model, factors, keep_structure=True, input_factors=input_factors)
+    _warn_of_pinned(twin, factors)
+    certificate = None
+    if source is not None:
+        certificate = certify(
+            model,
+            twin,
+            source,
+            batch_size=settings.batch_size,
+            sketch_spec=SketchSpec() if settings.plots else None,
+        )
+        write_json(settings.folder / "certificate.json", certificate.to_dict())
+        _check(certificate)
+    if settings.plots:
+        draw_plots(
+            twin,
+            folder=settings.folder,
+            before={} if measured is None else measured.sketches,
+            after={} if certificate is None else certificate.sketches,
+            factors=factors,
+            simple_labels=settings.simple_labels,
+        )
+    normalize_in_place(model, factors, input_factors=input_factors)
+
+
+def _check(certificate: Certificate) -> None:
+    if not certificate.passed:
+        raise CertificateError(
+            f"the normalised network would not compute what the original does: {certificate.summary()}; "
+            "the model is as it was"
+        )
+
+
+def _warn_of_pinned(twin: NormalizedModel, factors: Mapping[str, float]) -> None:
+    """Say which layers keep factor 1 though the toolbox would have scaled them, and with it their function."""
+    names = [
+        point.name
+        for point in twin.points
+        if point.name in twin.pinned_points
+        and point.activation != "softmax"
+        and factors.get(point.name, 1) != 1
+    ]
+    if names:
+        warnings.warn(
+            f"{', '.join(map(repr, names[:6]))} ({len(names)} layers) keep factor 1: they end in, or feed, a function "
+            "that is not positively homogeneous",
+            RuntimeWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,77 @@
+"""Record all layers in one pass into a Zarr cache, or reload it; a stale or foreign cache is recomputed."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ...storage import Cache
+from ...storage.errors import FormatError, MismatchError
+from ..answers import existing_cache
+from ..folder import RunFolder
+from ..job import plan_job
+from ..preparation import check_data, sketch_spec
+from ..recorder import record_missing
+from ..settings import JobSettings, validate_job
+from ..sources import Source
+
+__all__ = ["recorded_cache"]
+
+logger = logging.getLogger(__name__)
+
+
+def recorded_cache(
+    model: Any, source: Source, *, batch_size: int, folder: Path, points: str | Sequence[str] = "parameters"
+) -> Cache:
+    """Return the cache of a network's activations, complete and open for reading.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Not changed.
+    source : Source
+    batch_size : int
+    folder : Path
+        Where the cache lies or will lie, as a folder of ours.
+    points : str or sequence of str
+
+    Notes
+    -----
+    What is there is used if it was made by this network from these samples, every one of which is compared;
+    a run that was interrupted goes on. Anything else is a RuntimeWarning, and recorded anew.
+    """
+    settings = validate_job(
+        {
+            "output": str(folder),
+            "record": {
+                "points": points if isinstance(points, str) else list(points),
+                "batch_size": batch_size,
+            },
+            "normalize": {"enabled": False},
+        }
+    )
+    try:
+        return _recorded(settings, model, source)
+    except (MismatchError, FormatError) as error:
+        warnings.warn(
+            f"the stored activations are not used and computed again: {error}", RuntimeWarning, stacklevel=3
+        )
+        shutil.rmtree(RunFolder(folder).cache_path)
+        return _recorded(settings, model, source)
+
+
+def _recorded(settings: JobSettings, model: Any, source: Source) -> Cache:
+    folder = RunFolder(Path(settings.output))
+    job = plan_job(settings, model=model, source=source)
+    existing = existing_cache(settings, folder)
+    if existing is not None:
+        check_data(existing, source, full=True)
+    job.check_budget(done_nbytes=existing.nbytes() if existing is not None else 0)
+    with Cache.create_or_resume(job.cache_url, job.spec) as cache:
+        n_computed = record_missing(cache, job.producer, sketch=sketch_spec(settings))
+    logger.info("activations of %d points: %d blocks computed", len(job.points), n_computed)
+    return Cache.open(job.cache_url)
