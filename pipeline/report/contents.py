@@ -13,6 +13,7 @@ from typing import Any
 
 from ...storage.errors import InputError
 from ..sketch import Percentile, PointSketch, Sketch
+from .numbers import number_text
 
 __all__ = ["PointReport", "ReportData", "certified"]
 
@@ -154,6 +155,11 @@ def certified(points: Sequence[PointReport], certificate: Mapping[str, Any]) -> 
     certificate : mapping
         `Certificate.to_dict` of the normaliser, read back from JSON or fresh. Points that it does not
         name stay as they are; a residual that is not a number (None in JSON) is infinite.
+
+    Notes
+    -----
+    The certificate knows the factor in use. It may be another than the one that was asked for: the inputs of
+    an Add share the largest of theirs, a softmax keeps one. A note of the point then says both.
     """
     by_name = {item["name"]: item for item in certificate.get("points", ())}
     return tuple(
@@ -166,8 +172,11 @@ def _certified(point: PointReport, item: Mapping[str, Any]) -> PointReport:
         value = item[key]
         return math.inf if value is None else float(value)
 
+    factor, note = _factor_in_use(point, item)
     return replace(
         point,
+        factor=factor,
+        notes=(*point.notes, note) if note and note not in point.notes else point.notes,
         residual=number("max_residual"),
         allowed=number("allowed"),
         rms_residual=number("rms_residual"),
@@ -175,3 +184,21 @@ def _certified(point: PointReport, item: Mapping[str, Any]) -> PointReport:
         n_dead=int(item["n_dead_channels"]),
         is_pinned=bool(item["pinned"]),
     )
+
+
+def _factor_in_use(point: PointReport, item: Mapping[str, Any]) -> tuple[float | tuple[float, ...], str]:
+    """Return the factor that the network was certified with, and a note where another was asked for."""
+    used, asked = item.get("factor"), max(point.factors)
+    if used is None or math.isclose(float(used), asked, rel_tol=1e-6):
+        return point.factors if len(point.factors) > 1 else point.factors[0], ""
+    if len(point.factors) > 1:
+        note = (
+            f"The largest factor asked for was {number_text(asked)}, the largest in use is {number_text(float(used))}: "
+            "the layer shares its factors with others, or other factors were asked for when it was normalised."
+        )
+        return point.factors, note
+    note = (
+        f"The factor asked for was {number_text(asked)}, the one in use is {number_text(float(used))}: the layer "
+        "shares it with others, or another was asked for when the network was normalised."
+    )
+    return float(used), note

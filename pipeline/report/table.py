@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["layer_table"]
 
-GAP = 2
 LONGEST_INTERVAL = 16
 NARROWEST_NAME, COMFORTABLE_NAME, WIDEST_NAME = 10, 20, 40
 # What a narrow terminal does without, first to last.
@@ -48,8 +47,8 @@ def layer_table(report: ReportData, *, width: int | None = None) -> Table:
     from rich.text import Text
 
     width = rich.get_console().width if width is None else width
-    columns = _columns(report, table_rows(report), width)
-    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0))
+    columns, gap = _columns(report, table_rows(report), width)
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
     for head in columns:
         if head == "layer":
             table.add_column(Text(head), overflow="fold", max_width=WIDEST_NAME)
@@ -63,19 +62,24 @@ def layer_table(report: ReportData, *, width: int | None = None) -> Table:
     return table
 
 
-def _columns(report: ReportData, rows: list[Row], width: int) -> dict[str, list[str]]:
-    """Return head and cells of the columns that fit, the percentile in one line if that fits too."""
+def _columns(report: ReportData, rows: list[Row], width: int) -> tuple[dict[str, list[str]], int]:
+    """Return head and cells of the columns that fit, and the gap between them.
+
+    One line for each point if that fits, if need be with a gap of one; else the interval goes below.
+    """
     from rich.cells import cell_len
 
+    longest = max((cell_len(row.name) for row in rows), default=0)
     columns = _all_columns(report, rows, between=" ")
-    longest = max(map(cell_len, columns["layer"]), default=0)
-    if _room_for_name(columns, width) < min(longest, COMFORTABLE_NAME):
-        columns = _all_columns(report, rows, between="\n")
+    for gap in (2, 1):
+        if _room_for_name(columns, width, gap) >= min(longest, COMFORTABLE_NAME):
+            return columns, gap
+    columns = _all_columns(report, rows, between="\n")
     for head in DISPENSABLE:
-        if _room_for_name(columns, width) >= min(longest, NARROWEST_NAME):
+        if _room_for_name(columns, width, gap=2) >= min(longest, NARROWEST_NAME):
             break
         columns.pop(head, None)
-    return columns
+    return columns, 2
 
 
 def _all_columns(report: ReportData, rows: list[Row], *, between: str) -> dict[str, list[str]]:
@@ -100,9 +104,9 @@ def _all_columns(report: ReportData, rows: list[Row], *, between: str) -> dict[s
     return columns
 
 
-def _room_for_name(columns: dict[str, list[str]], width: int) -> int:
+def _room_for_name(columns: dict[str, list[str]], width: int, gap: int) -> int:
     """Return how many columns are left for the name when all others have what they need."""
     for head, cells in columns.items():
         if head != "layer":
-            width -= GAP + max(len(line) for text in (head, *cells) for line in text.split("\n"))
+            width -= gap + max(len(line) for text in (head, *cells) for line in text.split("\n"))
     return width

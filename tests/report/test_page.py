@@ -62,6 +62,7 @@ def render(report: ReportData, *, alt: str = "of conv1") -> str:
 def certificate_of(names: list[str], **changes: Any) -> dict[str, Any]:
     """Return the JSON form of the normaliser's certificate."""
     point = {
+        "factor": None,
         "max_residual": 3e-7,
         "rms_residual": 1e-8,
         "allowed": 1e-5,
@@ -222,6 +223,28 @@ def test_a_certificate_fills_in_what_it_says_of_each_point(point_of: Callable[..
     assert math.isinf(first.residual or 0.0)
     assert (first.allowed, first.saturation, first.n_dead) == (1e-5, 0.0007, 2)
     assert second.residual is None
+
+
+def test_the_factor_in_use_is_shown_and_the_one_asked_for_is_noted(
+    point_of: Callable[..., PointReport],
+) -> None:
+    certificate = certificate_of(["conv1", "conv2", "channels"])
+    for item, factor in zip(certificate["points"], (2.5, 1.5, 7.0), strict=True):
+        item["factor"] = factor
+    asked = [
+        point_of("conv1", factor=1.5),
+        point_of("conv2", factor=1.5),
+        point_of("channels", factor=(1.0, 3.0)),
+    ]
+
+    tied, same, channels = certified(asked, certificate)
+
+    assert tied.factors == (2.5,)
+    assert "asked for was 1.5, the one in use is 2.5" in tied.notes[0]
+    assert (same.factors, same.notes) == ((1.5,), ())
+    assert channels.factors == (1.0, 3.0)
+    assert "largest in use is 7" in channels.notes[0]
+    assert certified([tied], certificate)[0].factors == (2.5,)
 
 
 def test_a_residual_that_is_not_a_number_is_said_and_drawn(
