@@ -118,7 +118,8 @@ def run_job(
             source=job.source,
             on_event=on_event,
         )
-    draw_report(open_run(folder.path), folder.report_path, on_event=on_event)
+    if settings.report.enabled:
+        draw_report(open_run(folder.path), folder.report_path, on_event=on_event)
     return JobResult(
         folder=folder,
         n_blocks_computed=n_computed,

@@ -25,6 +25,7 @@ __all__ = [
     "ModelSettings",
     "NormalizeSettings",
     "RecordSettings",
+    "ReportSettings",
     "SketchSettings",
     "format_bytes",
     "load_job",
@@ -216,6 +217,13 @@ class NormalizeSettings(_Settings):
     """How many samples the certificate runs on; default: all of them."""
 
 
+class ReportSettings(_Settings):
+    """The plots and the page."""
+
+    enabled: bool = True
+    """``false``: draw nothing; ``actisketch report`` does it later."""
+
+
 class JobSettings(_Settings):
     """A whole job."""
 
@@ -228,6 +236,7 @@ class JobSettings(_Settings):
     sketch: SketchSettings = Field(default_factory=SketchSettings)
     factors: FactorSettings = Field(default_factory=FactorSettings)
     normalize: NormalizeSettings = Field(default_factory=NormalizeSettings)
+    report: ReportSettings = Field(default_factory=ReportSettings)
 
     @model_validator(mode="after")
     def _channels_are_sketched(self) -> JobSettings:

@@ -52,6 +52,7 @@ def job_options(command: Command) -> Command:
         ("--nonzero/--all-values", "Percentiles over activations that are not zero, or over all."),
         ("--exact/--from-sketch", "Refine percentiles to the exact ones from the cache."),
         ("--normalize/--no-normalize", "Rewrite the network, or stop at the factors."),
+        ("--report/--no-report", "Draw the plots and the page, or leave that to `actisketch report`."),
     )
     for flag, text in reversed(switches):
         command = click.option(flag, default=None, help=text)(command)
@@ -86,6 +87,7 @@ _SWITCH_KEYS = {
     "nonzero": ("factors.nonzero",),
     "exact": ("factors.exact",),
     "normalize": ("normalize.enabled",),
+    "report": ("report.enabled",),
     "per_channel": ("sketch.per_channel", "factors.per_channel"),
 }
 _PATHS = {"model.path", "model.custom_objects", "data.path", "output", "cache.url"}

@@ -134,9 +134,8 @@ def run_command(group: click.Group, arguments: list[str] | None = None) -> int:
 
     previous = signal.signal(signal.SIGTERM, stop)
     try:
-        group.main(args=arguments, prog_name="actisketch", standalone_mode=False)
-    except click.exceptions.Exit as done:
-        return done.exit_code
+        # Without standalone mode click hands back the code of `Context.exit`, and None where a verb just ended.
+        return int(group.main(args=arguments, prog_name="actisketch", standalone_mode=False) or 0)
     except click.Abort:
         return EXIT_INTERRUPTED
     except KeyboardInterrupt:
@@ -153,4 +152,3 @@ def run_command(group: click.Group, arguments: list[str] | None = None) -> int:
         return EXIT_BROKEN_PIPE
     finally:
         signal.signal(signal.SIGTERM, previous)
-    return 0

@@ -71,4 +71,7 @@ path = "samples.npz"            # .npz, .npy, a zarr array or group, an image fo
 #treat_as_identity = []         # layers without a rule, through which scales may pass
 #tolerance = 1e-5               # largest residual of the certificate, relative to the factor
 #samples = 1000                 # for the certificate; default: all
+
+[report]
+#enabled = true                 # false: draw nothing; `actisketch report` does it later
 """

@@ -40,7 +40,7 @@ def write_small_files(folder, model, data):
     np.savez(folder / "small.npz", x=data, y=np.arange(len(data)) % 3)
     (folder / "job.toml").write_text(
         'output = "run"\n[model]\npath = "small.keras"\n[data]\npath = "small.npz"\n'
-        "[record]\nbatch_size = 8\nblock_samples = 16\n"
+        "[record]\nbatch_size = 8\nblock_samples = 16\n[report]\nenabled = false\n"
     )
     return files_in(folder)
 
@@ -54,6 +54,7 @@ def files_in(folder):
 def finished_once(tmp_path_factory, small_parts):
     """A folder with the small files and a finished run of them; copied for each test that wants one."""
     import keras
+
     from actisketch.pipeline.cli import commands
     from actisketch.pipeline.cli.session import run_command
 

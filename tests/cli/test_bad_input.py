@@ -126,7 +126,7 @@ def test_points_that_the_normaliser_cannot_do_without(refused, small_files):
 
 
 def test_an_unknown_key_in_the_job_file(refused, small_files):
-    small_files["job"].write_text(small_files["job"].read_text() + "batchsize = 4\n")
+    small_files["job"].write_text(small_files["job"].read_text().replace("batch_size", "batchsize"))
 
     assert "batch_size" in refused(small_files["job"])
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+
 from actisketch.pipeline.factors import Factors, PointFactor, compute_factors, scheduled_percentile
 from actisketch.pipeline.settings import FactorSettings, OverrideSettings
 from actisketch.pipeline.sketch import PointSketch, SketchSpec
@@ -109,7 +110,7 @@ def test_overrides_go_by_name_or_pattern_and_the_first_that_matches_wins():
 def test_an_override_of_no_point_is_refused_with_the_names_there_are():
     settings = FactorSettings(overrides={"cnv": OverrideSettings(factor=1.0)})
 
-    with pytest.raises(InputError, match="'cnv'.*'conv'"):
+    with pytest.raises(InputError, match=r"'cnv'.*'conv'"):
         factors_of({"conv": RELU}, settings)
 
 

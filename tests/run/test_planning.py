@@ -1,6 +1,7 @@
 """What a run takes is known before it runs; the numbers are primes, so that a lost term shows."""
 
 import pytest
+
 from actisketch.pipeline.planning import LARGEST_BLOCK_NBYTES, make_plan
 from actisketch.storage import PointSpec
 from actisketch.storage.errors import InputError, OverBudgetError
@@ -53,7 +54,9 @@ def test_memory_does_not_grow_with_the_number_of_samples():
 def test_a_run_over_its_memory_is_refused_with_the_numbers_and_the_setting(tmp_path):
     plan = plan_of(points=[PointSpec(name="conv", shape=(2**20,))], batch_size=64, memory_limit=300 * 2**20)
 
-    with pytest.raises(OverBudgetError, match=r"300\.0 MiB: use a smaller record\.batch_size than 64, or raise"):
+    with pytest.raises(
+        OverBudgetError, match=r"300\.0 MiB: use a smaller record\.batch_size than 64, or raise"
+    ):
         plan.check(cache_path=tmp_path)
 
 
@@ -67,7 +70,9 @@ def test_a_network_that_alone_is_over_the_limit_is_answered_with_the_limit_to_se
 def test_a_cache_over_the_disk_limit_is_refused_with_ways_out(tmp_path):
     plan = plan_of()
 
-    with pytest.raises(OverBudgetError, match=r"18\.5 KiB, record\.disk_limit allows 9\.8 KiB.*sketches only"):
+    with pytest.raises(
+        OverBudgetError, match=r"18\.5 KiB, record\.disk_limit allows 9\.8 KiB.*sketches only"
+    ):
         plan.check(cache_path=tmp_path, disk_limit=10_000)
 
 

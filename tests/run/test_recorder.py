@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from actisketch.pipeline.recorder import record_block, record_missing
 from actisketch.pipeline.reduce import ExactSource, merged_sketches
 from actisketch.pipeline.sketch import PointSketch, SketchSpec, merge_sketches
@@ -128,7 +129,9 @@ def test_exact_percentiles_are_those_of_numpy_to_the_last_bit(tmp_path, producer
     assert answer == [np.percentile(values, q) for q in qs]
 
 
-def test_nan_in_the_activations_names_point_block_and_index_and_commits_nothing_of_the_block(tmp_path, producer):
+def test_nan_in_the_activations_names_point_block_and_index_and_commits_nothing_of_the_block(
+    tmp_path, producer
+):
     class Poisoned(type(producer)):
         def sample(self, name, index):
             values = super().sample(name, index)
@@ -142,7 +145,9 @@ def test_nan_in_the_activations_names_point_block_and_index_and_commits_nothing_
 
     assert "'dense'" in str(caught.value)
     assert "block 1" in str(caught.value)
-    assert [record.block.index for record in Cache.open(tmp_path / "c").committed()] == [0]
+    committed = {record.block.index for record in Cache.open(tmp_path / "c").committed()}
+    assert 0 in committed
+    assert 1 not in committed
 
 
 def test_a_producer_that_ends_early_is_found_out(tmp_path, make_producer):

@@ -3,10 +3,11 @@
 import tomllib
 
 import pytest
+from pydantic import BaseModel
+
 from actisketch.pipeline.cli.template import JOB_TEMPLATE
 from actisketch.pipeline.settings import JobSettings, format_bytes, load_job, parse_bytes, validate_job
 from actisketch.storage.errors import InputError
-from pydantic import BaseModel
 
 REFUSED = [
     ({"colour": 1}, "'colour'", "allowed here: cache, data"),
@@ -21,7 +22,11 @@ REFUSED = [
     ({"factors": {"percentile": 101}}, "factors.percentile = 101", "less than or equal to 100"),
     ({"factors": {"percentile": float("nan")}}, "factors.percentile = nan", "100"),
     ({"factors": {"floor": float("inf")}}, "factors.floor = inf", "finite"),
-    ({"factors": {"overrides": {"c*": {"percentil": 3}}}}, "'factors.overrides.c*.percentil'", "'percentile'"),
+    (
+        {"factors": {"overrides": {"c*": {"percentil": 3}}}},
+        "'factors.overrides.c*.percentil'",
+        "'percentile'",
+    ),
     ({"factors": {"overrides": {"c*": {}}}}, "factors.overrides.c*", "either percentile or factor"),
     ({"factors": {"overrides": {"c*": {"factor": -1.0}}}}, "factor = -1.0", "greater than 0"),
     ({"factors": {"per_channel": True}}, "factors.per_channel = true", "sketch.per_channel = true"),

@@ -1,0 +1,82 @@
+"""Ctrl-C and SIGTERM on a real process: finished blocks are kept, and the next run goes on from there."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from actisketch.pipeline import open_run
+from actisketch.storage import Cache
+from actisketch.storage.errors import ActisketchError
+
+N_BLOCKS = 120
+PATIENCE_S = 120
+
+
+@pytest.fixture
+def long_job(small_files):
+    """A job of many small blocks."""
+    data = np.random.default_rng(8).random((N_BLOCKS * 16, 6), dtype=np.float32)
+    np.save(small_files["folder"] / "many.npy", data)
+    text = small_files["job"].read_text().replace("small.npz", "many.npy")
+    small_files["job"].write_text(text)
+    return small_files
+
+
+def n_committed(path):
+    try:
+        return len(Cache.open(path).committed())
+    except ActisketchError:
+        return 0
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "actisketch.pipeline", *map(str, arguments)]
+
+
+def interrupt(job, number):
+    """Start the job, send the signal after some blocks; return exit code and what it said."""
+    with subprocess.Popen(command("run", job["job"]), stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + PATIENCE_S
+        while n_committed(job["run"] / "cache") < 3 and time.monotonic() < deadline:
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=PATIENCE_S)
+    return process.returncode, said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_how_to_resume_and_resumes_to_the_same_bytes(long_job, call, number):
+    code, said = interrupt(long_job, number)
+    n_kept = n_committed(long_job["run"] / "cache")
+    verified = call("verify", long_job["run"])
+    resumed = call("run", long_job["job"])
+    whole = call("run", long_job["job"], "--output", long_job["folder"] / "whole")
+    first, second = (open_run(long_job["folder"] / name) for name in ("run", "whole"))
+
+    assert code == 130
+    assert "Resume with: actisketch run" in said
+    assert "Traceback" not in said
+    assert 3 <= n_kept < N_BLOCKS
+    assert verified.code == 9  # sound, not complete
+    assert resumed.code == whole.code == 0, resumed.err
+    assert f"computed {N_BLOCKS - n_kept} blocks, reloaded {n_kept}" in resumed.err
+    assert [s.to_bytes() for s in first.sketches.values()] == [s.to_bytes() for s in second.sketches.values()]
+    assert first.saved_factors() == second.saved_factors()
+    assert np.array_equal(first.activations("second")[:], second.activations("second")[:])
+
+
+def test_status_of_an_interrupted_run_tells_what_is_there(long_job, call):
+    interrupt(long_job, signal.SIGINT)
+    status = json.loads(call("status", long_job["run"], "--json").out)
+    asked = call("percentiles", long_job["run"])
+
+    assert status["is_complete"] is False
+    assert 3 <= status["n_blocks_done"] < N_BLOCKS
+    assert asked.code == 9
+    assert "run the job again" in asked.err

@@ -1,0 +1,285 @@
+"""The Python calls, with every kind of model and data that they promise to take."""
+
+import numpy as np
+import pytest
+
+from actisketch.pipeline import open_run, plan, run
+from actisketch.storage.errors import InputError
+
+QUICK = {"report": {"enabled": False}}
+RNG = np.random.default_rng(13)
+
+
+def check(result, points):
+    """A run that is finished, certified, and has these points."""
+    certificate = result.certificate()
+    assert certificate is not None
+    assert certificate["passed"] is True
+    assert list(result.points) == points
+    return result
+
+
+def test_a_model_in_memory_and_an_array_give_percentiles_factors_and_a_network(
+    tmp_path, small_model, small_data
+):
+    weights = [w.copy() for w in small_model.get_weights()]
+    result = check(
+        run(small_model, small_data, output=tmp_path / "r", batch_size=8, percentile=100, settings=QUICK),
+        ["first", "second", "classes"],
+    )
+    import keras
+
+    first = keras.Model(small_model.inputs, small_model.layers[0].output).predict(small_data, verbose=0)
+    normalised = keras.saving.load_model(result.folder.network_path)
+
+    assert result.saved_factors().by_point()["first"] == pytest.approx(first.max(), rel=1e-6)
+    assert result.percentile("first", 50.0, exact=True).value == pytest.approx(
+        np.percentile(first[first > 0], 50), rel=1e-5
+    )
+    assert result.activations("first").shape == (53, 8)
+    assert np.allclose(
+        normalised.predict(small_data, verbose=0), small_model.predict(small_data, verbose=0), atol=1e-6
+    )
+    assert all(np.array_equal(a, b) for a, b in zip(weights, small_model.get_weights(), strict=True))
+
+
+def test_labels_give_accuracy_before_and_after(tmp_path, small_model, small_data):
+    labels = small_model.predict(small_data, verbose=0).argmax(axis=1)
+    labels[:5] = (labels[:5] + 1) % 3
+    certificate = run(small_model, small_data, labels, output=tmp_path / "r", settings=QUICK).certificate()
+
+    assert certificate["accuracy_before"] == certificate["accuracy_after"] == pytest.approx(48 / 53)
+
+
+def test_a_second_call_computes_nothing(tmp_path, small_model, small_data):
+    from actisketch.pipeline.events import StageDone
+
+    run(small_model, small_data, output=tmp_path / "r", settings=QUICK)
+    events = []
+    run(small_model, small_data, output=tmp_path / "r", settings=QUICK, on_event=events.append)
+    done = [event for event in events if isinstance(event, StageDone)]
+
+    assert [event.stage for event in done] == ["record", "factors", "normalize"]
+    assert all(event.reloaded for event in done)
+
+
+def test_the_run_is_opened_again_without_model_and_data(tmp_path, small_model, small_data):
+    result = run(small_model, small_data, output=tmp_path / "r", settings=QUICK)
+    again = open_run(tmp_path / "r")
+
+    assert again.saved_factors() == result.saved_factors() == again.factors()
+    assert "3 points, 53 samples" in repr(again)
+
+
+def test_a_plan_writes_nothing(tmp_path, small_model, small_data):
+    planned = plan(small_model, small_data, output=tmp_path / "r")
+
+    assert planned.disk_nbytes == 53 * 18 * 4
+    assert not (tmp_path / "r").exists()
+
+
+def two_inputs():
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(3)
+    image, text = keras.Input((8, 8, 2), name="image"), keras.Input((5,), name="text")
+    shared = layers.Dense(6, activation="relu", name="shared")
+    inner_in = keras.Input((8, 8, 2))
+    inner_out = layers.Conv2D(3, 3, activation="relu", name="conv")(inner_in)
+    inner = keras.Model(inner_in, layers.GlobalMaxPooling2D()(inner_out), name="inner")
+    seen = layers.Dense(5, activation="relu", name="seen")(inner(image))
+    both = layers.Concatenate(name="both")([shared(text), shared(seen)])
+    kind = layers.Dense(4, activation="softmax", name="kind")(both)
+    size = layers.Dense(1, name="size")(both)
+    return keras.Model({"image": image, "text": text}, {"kind": kind, "size": size}, name="two")
+
+
+@pytest.fixture
+def two_data():
+    return {
+        "text": RNG.random((21, 5), dtype=np.float32),
+        "image": RNG.random((21, 8, 8, 2), dtype=np.float32),
+    }
+
+
+def test_nested_and_shared_layers_several_inputs_and_outputs(tmp_path, two_data):
+    model = two_inputs()
+    result = check(
+        run(model, two_data, output=tmp_path / "r", batch_size=4, settings=QUICK),
+        ["inner/conv", "seen", "shared", "shared:1", "kind", "size"],
+    )
+    import keras
+
+    conv = keras.Model(model.get_layer("inner").inputs, model.get_layer("inner").get_layer("conv").output)
+    recorded = result.activations("inner/conv")[:]
+
+    assert np.allclose(recorded, conv.predict(two_data["image"], verbose=0), atol=1e-6)
+
+
+def test_a_subclassed_model_without_a_graph_is_refused_with_a_way_out(tmp_path):
+    import keras
+
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(3)
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = Own()
+    model(np.zeros((1, 6), np.float32))
+
+    with pytest.raises(InputError, match="functional"):
+        run(model, np.zeros((4, 6), np.float32), output=tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "bfloat16"])
+def test_low_precision_models_are_recorded_in_float32(tmp_path, policy, small_data):
+    import keras
+
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            layers.Dense(8, activation="relu", name="first", dtype=policy),
+            layers.Dense(3, name="last", dtype=policy),
+        ]
+    )
+    result = run(
+        model,
+        small_data,
+        output=tmp_path / "r",
+        normalize=False,
+        settings={**QUICK, "factors": {"percentile": 99.0}},
+    )
+
+    assert result.activations("first").dtype == np.float32
+    assert result.percentile("first", 100.0).value > 0
+
+
+def test_files_in_the_older_form_are_read(tmp_path, small_model, small_data):
+    small_model.save(tmp_path / "small.h5")
+    np.save(tmp_path / "x.npy", small_data)
+    result = run(tmp_path / "small.h5", tmp_path / "x.npy", output=tmp_path / "r", settings=QUICK)
+
+    check(result, ["first", "second", "classes"])
+
+
+def as_tf_dataset(x):
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices(x).batch(7)
+
+
+def as_py_dataset(x):
+    import keras
+
+    class Rows(keras.utils.PyDataset):
+        def __len__(self):
+            return -(-len(x) // 7)
+
+        def __getitem__(self, index):
+            rows = x[index * 7 : index * 7 + 7]
+            return rows, np.zeros(len(rows))
+
+    return Rows()
+
+
+def as_zarr(x):
+    import zarr
+
+    array = zarr.create_array({}, shape=x.shape, chunks=(10, 6), dtype=x.dtype)
+    array[:] = x
+    return array
+
+
+def as_dask(x):
+    import dask.array
+
+    return dask.array.from_array(x, chunks=(9, 3))
+
+
+@pytest.mark.parametrize("kind", [as_tf_dataset, as_py_dataset, as_zarr, as_dask])
+def test_every_kind_of_data_gives_the_same_bytes_as_the_array(tmp_path, small_model, small_data, kind):
+    options = {"batch_size": 8, "normalize": False, "settings": QUICK}
+    plain = run(small_model, small_data, output=tmp_path / "a", **options)
+    other = run(small_model, kind(small_data), output=tmp_path / "b", **options)
+
+    assert [s.to_bytes() for s in plain.sketches.values()] == [s.to_bytes() for s in other.sketches.values()]
+    assert np.array_equal(plain.activations("second")[:], other.activations("second")[:])
+
+
+def test_a_generator_that_can_be_read_once_is_refused_with_advice(tmp_path, small_model, small_data):
+    with pytest.raises(InputError, match="once"):
+        run(small_model, (row for row in small_data), output=tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_images_in_folders_take_size_and_colours_from_the_network(tmp_path):
+    import keras
+    from PIL import Image
+
+    for label in ("cats", "dogs"):
+        (tmp_path / "pictures" / label).mkdir(parents=True)
+        for i in range(4):
+            pixels = RNG.integers(0, 256, (11, 13, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / label / f"{i}.png")
+    model = keras.Sequential(
+        [
+            keras.Input((6, 5, 3)),
+            keras.layers.Conv2D(4, 3, activation="relu", name="conv"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(2, activation="softmax", name="kind"),
+        ]
+    )
+    result = run(
+        model, tmp_path / "pictures", output=tmp_path / "r", settings={**QUICK, "data": {"divide_by": 255.0}}
+    )
+
+    check(result, ["conv", "kind"])
+    assert result.certificate()["accuracy_before"] is not None
+    assert result.activations("conv").shape == (8, 4, 3, 4)
+
+
+def test_points_all_records_every_layer(tmp_path, small_model, small_data):
+    import keras
+
+    model = keras.Sequential(
+        [*small_model.layers[:2], keras.layers.Reshape((7, 1)), keras.layers.GlobalMaxPooling1D()]
+    )
+    model.build((None, 6))
+    result = run(model, small_data, output=tmp_path / "r", points="all", normalize=False, settings=QUICK)
+
+    assert len(result.points) == 4
+
+
+def test_float16_storage_is_half_as_large_and_exact_percentiles_say_so(tmp_path, small_model, small_data):
+    result = run(
+        small_model, small_data, output=tmp_path / "r", settings={**QUICK, "cache": {"dtype": "float16"}}
+    )
+
+    assert result.activations("first").dtype == np.float16
+    with pytest.raises(InputError, match="rounds"):
+        result.percentile("first", 50.0, exact=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"percentile": 101}, "factors.percentile"),
+        ({"memory_limit": "much"}, "memory_limit"),
+        ({"points": ["nothing*"]}, "nothing"),
+        ({"settings": {"record": {"batchsize": 3}}}, "batch_size"),
+        ({"num_samples": 54}, "53"),
+    ],
+)
+def test_impossible_calls_are_refused_before_anything_is_written(
+    tmp_path, small_model, small_data, arguments, message
+):
+    with pytest.raises(InputError, match=message):
+        run(small_model, small_data, output=tmp_path / "r", **arguments)
+
+    assert not (tmp_path / "r").exists()
