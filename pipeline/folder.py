@@ -94,6 +94,11 @@ class RunFolder:
         return self.path / "certificate.json"
 
     @property
+    def merged_path(self) -> Path:
+        """``sketches.npz``: the merged sketch of each point; made again when it is missing."""
+        return self.path / "sketches.npz"
+
+    @property
     def sketches_path(self) -> Path:
         """``normalized-sketches.json``: sketches of the normalised activations, for the report."""
         return self.path / "normalized-sketches.json"

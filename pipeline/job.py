@@ -19,6 +19,7 @@ from .answers import existing_cache, factors_of, open_cache
 from .events import OnEvent, StageDone, StageStarted, ignore_event
 from .factors import Factors
 from .folder import RunFolder, content_key, write_json
+from .merged import merged_key, save_merged
 from .normalizer import Certificate
 from .normalizing import normalize_network
 from .preparation import Prepared, check_data, prepare, sketch_spec
@@ -199,6 +200,7 @@ def make_factors(
         return Factors.load(folder.factors_path)
     on_event(StageStarted(stage="factors"))
     sketches = merged_sketches(cache) if engine is None else engine.merged_sketches(cache)
+    save_merged(folder.merged_path, merged_key(cache), sketches)
     shapes = {point.name: point.shape for point in cache.spec.points}
     exact = None if engine is None else engine.exact(cache, sketches)
     factors = factors_of(cache, sketches, settings, exact=exact)

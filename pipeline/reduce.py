@@ -12,7 +12,7 @@ from ..storage import Cache
 from ..storage.errors import IncompleteError, InputError
 from .sketch import PointSketch, Sketch, exact_percentiles, merge_sketches
 
-__all__ = ["ExactSource", "merged_sketches", "statistics", "unknown_point"]
+__all__ = ["ExactSource", "check_complete", "merged_sketches", "statistics", "unknown_point"]
 
 # Sketches of so many blocks are in memory at once: merging many together is faster, holding
 # all of 10,000 blocks would grow with the data.
@@ -41,12 +41,7 @@ def merged_sketches(cache: Cache, points: Iterable[str] | None = None) -> dict[s
     for name in chosen:
         if name not in names:
             raise InputError(unknown_point(name, names), point=name)
-    missing = cache.missing()
-    if missing:
-        raise IncompleteError(
-            f"{len(missing)} of {len(cache.blocks)} blocks are not recorded yet: run the job again to resume",
-            missing=[block.index for block in missing],
-        )
+    check_complete(cache)
     merged: dict[str, PointSketch] = {}
     waiting: dict[str, list[PointSketch]] = {name: [] for name in chosen}
     for i, sketches in enumerate(cache.all_sketches(), start=1):
@@ -57,6 +52,22 @@ def merged_sketches(cache: Cache, points: Iterable[str] | None = None) -> dict[s
                 merged[name] = merge_sketches([merged[name], *group] if name in merged else group)
                 group.clear()
     return merged
+
+
+def check_complete(cache: Cache) -> None:
+    """Refuse a cache that lacks blocks.
+
+    Raises
+    ------
+    IncompleteError
+        With the numbers of the missing blocks.
+    """
+    missing = cache.missing()
+    if missing:
+        raise IncompleteError(
+            f"{len(missing)} of {len(cache.blocks)} blocks are not recorded yet: run the job again to resume",
+            missing=[block.index for block in missing],
+        )
 
 
 def unknown_point(name: str, names: Sequence[str]) -> str:

@@ -16,7 +16,8 @@ from ..storage.errors import InputError
 from .answers import factors_of, open_cache
 from .factors import Factors
 from .folder import RunFolder, open_folder
-from .reduce import ExactSource, merged_sketches, statistics, unknown_point
+from .merged import load_merged, merged_key
+from .reduce import ExactSource, check_complete, merged_sketches, statistics, unknown_point
 from .settings import JobSettings, validate_job
 from .sketch import Percentile, PointSketch
 
@@ -83,8 +84,16 @@ class Run:
 
     @cached_property
     def sketches(self) -> dict[str, PointSketch]:
-        """The merged sketch of each point."""
-        return merged_sketches(self.cache)
+        """The merged sketch of each point.
+
+        Raises
+        ------
+        IncompleteError
+            If blocks are missing.
+        """
+        check_complete(self.cache)
+        kept = load_merged(self.folder.merged_path, merged_key(self.cache), self.points)
+        return merged_sketches(self.cache) if kept is None else kept
 
     @property
     def points(self) -> tuple[str, ...]:

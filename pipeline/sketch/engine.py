@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,25 @@ LEAST_COUNTERS = 16 * ((1 << 16) + CHANNEL_PAD)
 def is_compiled() -> bool:
     """Return whether Numba counts; if not, numpy does."""
     return os.environ.get(NO_NUMBA, "0") in ("", "0") and _has_numba()
+
+
+# Loading Numba and a kernel takes half a second; numpy adds or unpacks 5 million numbers in that time.
+WORTH_LOADING_NUMBERS = 5_000_000
+
+
+def is_worth_compiled(n_numbers: int, *, least: int) -> bool:
+    """Return whether the kernels are the faster way for so many numbers, what loading them costs included.
+
+    Parameters
+    ----------
+    n_numbers : int
+        How much there is to do.
+    least : int
+        From where on the kernels win once they are loaded.
+    """
+    if n_numbers <= least or (n_numbers < WORTH_LOADING_NUMBERS and "numba" not in sys.modules):
+        return False
+    return is_compiled()
 
 
 @cache

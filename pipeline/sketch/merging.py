@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .buckets import Buckets, empty_buckets, join_buckets
-from .engine import is_compiled
+from .engine import is_worth_compiled
 
 SORTED_BUCKETS = 1 << 15
 """Up to so many buckets in all are sorted: sweeping dense counters would take longer."""
@@ -27,9 +27,9 @@ def merge_buckets(parts: Sequence[Buckets]) -> Buckets:
         return empty_buckets()
     if len(parts) == 1:
         return parts[0]
-    if not is_compiled() or sum(len(part) for part in parts) <= SORTED_BUCKETS:
-        return add_by_sorting(parts)
-    return add_densely(parts)
+    if is_worth_compiled(sum(len(part) for part in parts), least=SORTED_BUCKETS):
+        return add_densely(parts)
+    return add_by_sorting(parts)
 
 
 def add_by_sorting(parts: Sequence[Buckets]) -> Buckets:

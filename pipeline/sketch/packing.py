@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import FormatError
-from .engine import is_compiled
+from .engine import is_worth_compiled
 
 GROUP = 64
 """Neighbours that share a width: at 64 the widths cost 1/64 byte a number."""
@@ -61,7 +61,7 @@ def unpack_integers(packed: memoryview, size: int) -> tuple[NDArray[np.uint64], 
         raise FormatError(f"a sketch names a number of {int(widths.max())} bytes: the bytes are damaged")
     offsets, total = _offsets(widths, size)
     body = np.frombuffer(_take(packed[n_groups:], total), np.uint8)
-    if is_compiled() and size > GATHERED_NUMBERS:
+    if is_worth_compiled(size, least=GATHERED_NUMBERS):
         from . import adding  # Numba takes half a second to import
 
         numbers = np.empty(size, np.uint64)
