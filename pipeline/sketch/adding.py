@@ -17,7 +17,7 @@ MIXED = -1
 def add_part(ids, counts, sums, atoms, first, dense_counts, dense_sums, dense_lows):
     """Add sparse buckets to dense counters that begin with the bucket ``first``."""
     for i in range(ids.size):
-        place = np.int64(ids[i]) - first
+        place = np.uint64(np.int64(ids[i]) - first)  # unsigned: never counted from the end
         # Selections, not branches: which buckets hold one value cannot be predicted.
         low = sums[i] if counts[i] == 1 else np.int64(MIXED)
         if atoms[i] and counts[i] > 1:

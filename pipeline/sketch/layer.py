@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...storage.errors import FormatError
 from . import bits as fb
 from .arrays import parse_array
 from .digest import Digest, digest_of_buckets, trimmed_mean
@@ -143,7 +144,12 @@ class Sketch:
     @classmethod
     def from_bytes(cls, data: bytes | memoryview) -> Sketch:
         """Return the sketch that `to_bytes` gave; FormatError if the bytes are damaged or newer."""
-        return cls._of(decode_tally(data))
+        tally = decode_tally(data)
+        if tally.n_channels != 1:
+            raise FormatError(
+                f"these bytes are a sketch of {tally.n_channels} channels: read them as ChannelSketch"
+            )
+        return cls._of(tally)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sketch) and same_tally(self.tally, other.tally)

@@ -22,7 +22,7 @@ from .wire import seal, unseal
 
 MAGIC = b"ASKP"
 VERSION = 1
-MERGED_AT_ONCE = 32
+MERGED_AT_ONCE = 64
 """Sketches that `merge_sketches` holds at once: more is hardly faster and needs more memory."""
 _LENGTH = struct.Struct("<Q")
 

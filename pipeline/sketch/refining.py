@@ -52,6 +52,8 @@ class Refinement:
         self._channel_axis = channel_axis
         tally = sketch.tally
         self._low_bits, self._n_channels = tally.low_bits, tally.n_channels
+        self._n_values = tally.n_values
+        self._n_shown = 0
         self._ladder = build_ladder(tally, nonzero=nonzero)
         self._find([parse_percent(q) for q in qs])
         self._pass = _Pass(np.empty(0, np.intp), self._ladder.counts, self._low_bits)
@@ -81,6 +83,7 @@ class Refinement:
         # At least one bucket, or the passes would never end.
         chosen = rungs[: max(1, int(np.searchsorted(costs, nbytes, side="right")))] if rungs.size else rungs
         self._pass = _Pass(chosen, self._ladder.counts, self._low_bits)
+        self._n_shown = 0
         return self._pass.nbytes
 
     def show(self, array: Any) -> None:
@@ -88,6 +91,7 @@ class Refinement:
         if not self._pass.rungs.size:
             return
         array = parse_array(array)
+        self._n_shown += array.size
         if not self._per_channel:
             for slab in layer_slabs(array):
                 self._show_layer(slab.view(np.uint32))
@@ -141,6 +145,11 @@ class Refinement:
     def end_pass(self) -> None:
         """Settle the order statistics whose buckets were looked for; MismatchError if values are missing."""
         step = self._pass
+        if self._n_shown != self._n_values:
+            raise MismatchError(
+                f"{self._n_shown} values were shown, the sketch is of {self._n_values}: "
+                "was the sketch made of another cache?"
+            )
         if not np.array_equal(step.fill, step.sizes):
             slot = int(np.flatnonzero(step.fill != step.sizes)[0])
             raise MismatchError(

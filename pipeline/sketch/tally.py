@@ -47,6 +47,11 @@ class Tally:
         return self.buckets.nbytes + 32 * self.n_channels
 
     @property
+    def n_values(self) -> int:
+        """Number of all values, NaN and infinities included."""
+        return int(self.buckets.counts.sum()) + int((self.n_zeros + self.n_nan + self.n_inf).sum())
+
+    @property
     def low_bits(self) -> int:
         """Number of bits of a key below its bucket."""
         return 32 - self.bits
@@ -147,10 +152,7 @@ def _is_empty(tally: Tally) -> bool:
 
 
 def _refuse_overflow(tallies: Sequence[Tally]) -> None:
-    total = sum(
-        int(tally.buckets.counts.sum()) + int((tally.n_zeros + tally.n_nan + tally.n_inf).sum())
-        for tally in tallies
-    )
+    total = sum(tally.n_values for tally in tallies)
     allowed = 1 << (TOTAL_BITS - tallies[0].low_bits)
     if total > allowed:
         raise InputError(
