@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -25,7 +28,7 @@ def make(name: str) -> Values:
     """Return the values of a distribution by name, always the same."""
     rng = np.random.default_rng(20)
     normal = rng.standard_normal(N)
-    made = {
+    made: dict[str, Callable[[], NDArray[Any]]] = {
         "bimodal with a gap of 1e5": lambda: np.where(rng.random(N) < 0.5, normal, 1e5 + normal),
         "sorted": lambda: np.sort(normal),
         "one outlier of 1e4 first": lambda: np.concatenate(([1e4], np.abs(normal[1:]))),
@@ -43,7 +46,8 @@ def make(name: str) -> Values:
         "zeros": lambda: np.where(normal > 0, 0.0, -0.0),
         "one value": lambda: np.array([1.5]),
     }
-    return made[name]().astype(np.float32)
+    values: NDArray[Any] = made[name]()
+    return values.astype(np.float32)
 
 
 NAMES = (

@@ -98,11 +98,12 @@ class TestMergingRefuses:
     def test_counts_that_would_overflow(self) -> None:
         sketch = Sketch()
         sketch.update(np.ones(1, np.float32))
-        with pytest.raises(InputError, match="counts at most"):
-            for _ in range(63):
-                sketch = sketch.merge(sketch)
+        for _ in range(50):
+            sketch = sketch.merge(sketch)
 
         assert sketch.n == 2**50
+        with pytest.raises(InputError, match="counts at most"):
+            sketch.merge(sketch)
 
 
 class TestBytes:
@@ -119,13 +120,13 @@ class TestBytes:
 
     def test_cut_off_anywhere_are_refused(self) -> None:
         data = self.whole()
-        for end in [*range(0, 40), *range(40, len(data), 997), len(data) - 1]:
+        for end in [*range(40), *range(40, len(data), 997), len(data) - 1]:
             with pytest.raises(FormatError):
                 PointSketch.from_bytes(data[:end])
 
     def test_with_any_bit_flipped_are_refused(self) -> None:
         data = self.whole()
-        for place in [*range(0, 40), *range(40, len(data), 997)]:
+        for place in [*range(40), *range(40, len(data), 997)]:
             harmed = bytearray(data)
             harmed[place] ^= 1 << (place % 8)
             with pytest.raises(FormatError):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import ml_dtypes
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from actisketch.pipeline.sketch import ChannelSketch, PointSketch, Sketch, SketchSpec
 from actisketch.pipeline.sketch.engine import NO_NUMBA
@@ -131,9 +134,9 @@ def laid_out(samples: Values) -> list[Values]:
 
 @pytest.mark.usefixtures("engine")
 class TestTheResultDoesNotDependOn:
-    def sketch(self, samples: Values, **how: int) -> PointSketch:
+    def sketch(self, samples: Values, threads: int = 1) -> PointSketch:
         point = PointSketch.empty(SketchSpec(per_channel=True), samples.shape[-1])
-        point.update(samples, **how)
+        point.update(samples, threads=threads)
         return point
 
     def test_the_layout(self) -> None:
@@ -149,7 +152,7 @@ class TestTheResultDoesNotDependOn:
 
     @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16])
     def test_when_halves_are_widened(self, dtype: type) -> None:
-        samples = make("rectified").reshape(-1, 20).astype(dtype)
+        samples: NDArray[Any] = make("rectified").reshape(-1, 20).astype(dtype)
 
         assert self.sketch(samples) == self.sketch(samples.astype(np.float32))
 
