@@ -24,6 +24,7 @@ ORDER = [
     "pipeline.planning",
     "pipeline.factors",
     "pipeline.reduce",
+    "pipeline.merged",
     "pipeline.answers",
     "pipeline.preparation",
     "pipeline.cluster",
@@ -64,7 +65,9 @@ def imported(path: Path) -> set[str]:
             # `..storage` from pipeline/x.py is ./storage: the folders are siblings.
             start = package[: len(package) - node.level + 1]
             base = [*start, *(node.module.split(".") if node.module else [])]
-            names = [".".join(base)] if node.module else [".".join([*base, alias.name]) for alias in node.names]
+            names = (
+                [".".join(base)] if node.module else [".".join([*base, alias.name]) for alias in node.names]
+            )
             found.update(names)
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("actisketch."):
             found.add((node.module or "").removeprefix("actisketch."))

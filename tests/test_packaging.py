@@ -24,7 +24,16 @@ def test_the_top_level_holds_only_what_was_agreed():
     if listed.returncode != 0:
         pytest.skip("not a git checkout")
     tops = {line.split("/")[0] for line in listed.stdout.splitlines()}
-    agreed = {"pyproject.toml", "README.md", "pipeline", "storage", "tests", "deploy", "LICENSE", "CHANGELOG.md"}
+    agreed = {
+        "pyproject.toml",
+        "README.md",
+        "pipeline",
+        "storage",
+        "tests",
+        "deploy",
+        "LICENSE",
+        "CHANGELOG.md",
+    }
 
     assert {top for top in tops if not top.startswith(".")} <= agreed
 

@@ -66,7 +66,8 @@ def plan_table(session: Session, plan: Plan) -> None:
     session.print(
         f"memory: {format_bytes(m.total)} of {format_bytes(plan.memory_limit)} allowed, beyond Python and TensorFlow "
         f"(network {format_bytes(m.model)}, batch {format_bytes(m.batch)}, blocks in flight {format_bytes(m.blocks)}, "
-        f"encoding {format_bytes(m.codec)}, sketches {format_bytes(m.sketches)})"
+        f"encoding {format_bytes(m.codec)}, sketches {format_bytes(m.sketches)}, "
+        f"runtime {format_bytes(m.runtime)})"
     )
 
 
