@@ -217,18 +217,18 @@ def replace_sketches(point: PointReport, layer: Sketch, maxima: Sketch) -> Point
 
 
 @pytest.mark.slow
-def test_150_layers_take_less_than_15_megabytes_and_90_seconds(
+def test_150_layers_take_less_than_15_megabytes_and_90_seconds_of_one_core(
     point_of: Callable[..., PointReport], report_of: Callable[..., ReportData], tmp_path: Path
 ) -> None:
     points = tuple(
         point_of(f"block_{number // 5}/conv_{number % 5}", seed=number, scale=10.0 ** (number % 5))
         for number in range(150)
     )
-    started = time.monotonic()
+    started = time.process_time()
 
     page, *figures = write_report(tmp_path, report_of(points))
 
-    assert time.monotonic() - started < 90
+    assert time.process_time() - started < 90
     assert page.stat().st_size < 15e6
     assert sum(path.stat().st_size for path in figures) < 11e6
     assert len(figures) == 451
