@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..storage import PointSpec
+from ..storage import CacheSpec, PointSpec, Projection, projection
 from ..storage.errors import InputError, OverBudgetError
+from ..storage.files import STAGING_NBYTES
 from .recorder import BLOCKS_IN_FLIGHT
 from .settings import format_bytes
 
@@ -20,8 +21,9 @@ __all__ = ["MemoryProjection", "Plan", "PointPlan", "make_plan"]
 # A block that is lost costs minutes, not hours, and a chunk stays well below what object stores take in one PUT.
 LARGEST_BLOCK_NBYTES = 512 * 2**20
 
-# Encoding a chunk holds the chunk once more, and its compressed form, at the same time.
-CODEC_COPIES = 2.0
+# What tracing the network, the compiled loops of the sketch, threads and the allocator take beside all that is
+# counted: 60 to 100 MiB were measured, from a small network to blocks of half a gigabyte.
+RUNTIME_NBYTES = 128 * 2**20
 
 # Dense counters and low-bit sums of the sketch kernel, 8 bytes each, for one point at a time per thread.
 SKETCH_BYTES_PER_BUCKET = 16
@@ -50,13 +52,15 @@ class MemoryProjection:
     blocks: int
     """Activations of the blocks in flight."""
     codec: int
-    """Encoding the largest chunk."""
+    """Encoding the largest chunk: a padded or rounded copy of it, its compressed form, and aligned memory."""
     sketches: int
+    runtime: int = RUNTIME_NBYTES
+    """The traced network, compiled loops, threads."""
 
     @property
     def total(self) -> int:
         """Sum of all causes, in bytes."""
-        return self.model + self.batch + self.blocks + self.codec + self.sketches
+        return self.model + self.batch + self.blocks + self.codec + self.sketches + self.runtime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +125,7 @@ class Plan:
         if self.memory.total <= self.memory_limit:
             return
         m = self.memory
-        fixed = m.model + m.sketches
+        fixed = m.model + m.sketches + m.runtime
         advice = (
             f"raise record.memory_limit to {format_bytes(m.total * 1.05)}"
             if fixed > self.memory_limit or self.batch_size == 1
@@ -131,7 +135,8 @@ class Plan:
         raise OverBudgetError(
             f"the run needs {format_bytes(m.total)} of memory (network {format_bytes(m.model)}, one batch "
             f"{format_bytes(m.batch)}, {BLOCKS_IN_FLIGHT} blocks {format_bytes(m.blocks)}, encoding "
-            f"{format_bytes(m.codec)}, sketches {format_bytes(m.sketches)}), record.memory_limit allows "
+            f"{format_bytes(m.codec)}, sketches {format_bytes(m.sketches)}, runtime {format_bytes(m.runtime)}), "
+            "record.memory_limit allows "
             f"{format_bytes(self.memory_limit)}: {advice}",
             needed=m.total,
             allowed=self.memory_limit,
@@ -151,6 +156,7 @@ def make_plan(
     largest_tensor_nbytes: int = 0,
     record: bool = True,
     stored_itemsize: int = 4,
+    compresses: bool = False,
     max_block_samples: int | None = None,
     block_samples: int | None = None,
 ) -> Plan:
@@ -174,6 +180,8 @@ def make_plan(
         Whether activations are kept.
     stored_itemsize : int
         Bytes per stored value: 4 or 2.
+    compresses : bool
+        Whether the cache's codec compresses: then the compressed form of a chunk is held beside it.
     max_block_samples : int, optional
         At most so many samples per block (rounded up to a whole batch).
     block_samples : int, optional
@@ -195,24 +203,44 @@ def make_plan(
     # tensors that are not recorded: input, output and workspace of the layer at work.
     batch = min(batch_size, n_samples) * (2 * sample_nbytes + sum(per_sample) + 3 * largest_tensor_nbytes)
     sketches = (SKETCH_BYTES_PER_BUCKET << sketch_bits) * 2 + n_channel_sketches * 2**15
-    fixed = model_nbytes + batch + sketches
-    block_sample_nbytes = BLOCKS_IN_FLIGHT * sum(per_sample) + CODEC_COPIES * max(per_sample)
+    fixed = model_nbytes + batch + sketches + RUNTIME_NBYTES
+    dtype = "float16" if stored_itemsize == 2 else "float32"
+
+    def stored(samples: int) -> Projection:
+        spec = CacheSpec(
+            points=tuple(points),
+            n_samples=n_samples,
+            batch_size=batch_size,
+            block_samples=samples,
+            identity={},
+            dtype=dtype,
+            record=record,
+        )
+        return projection(spec)
+
+    def encoding(samples: int) -> int:
+        return STAGING_NBYTES + (1 + compresses) * stored(samples).largest_chunk_nbytes
+
+    def in_flight(samples: int) -> int:
+        n_buffers = min(BLOCKS_IN_FLIGHT, -(-n_samples // samples))
+        return n_buffers * min(samples, n_samples) * sum(per_sample)
+
     if block_samples is None:
-        room = (memory_limit - fixed) / block_sample_nbytes
-        small_enough = LARGEST_BLOCK_NBYTES / sum(per_sample)
-        n_batches = max(1, int(min(room, small_enough)) // batch_size)
+        small_enough = LARGEST_BLOCK_NBYTES // sum(per_sample) // batch_size
+        n_batches = max(1, min(small_enough, -(-n_samples // batch_size)))
         if max_block_samples is not None:
             n_batches = min(n_batches, -(-max_block_samples // batch_size))
-        block_samples = min(n_batches, -(-n_samples // batch_size)) * batch_size
-    n_filled = min(block_samples, n_samples)
+        room = memory_limit - fixed
+        while n_batches > 1 and (in_flight(n_batches * batch_size) + encoding(n_batches * batch_size) > room):
+            n_batches = n_batches * 7 // 8
+        block_samples = n_batches * batch_size
     memory = MemoryProjection(
         model=model_nbytes,
         batch=batch,
-        blocks=min(BLOCKS_IN_FLIGHT, -(-n_samples // block_samples)) * n_filled * sum(per_sample),
-        codec=int(CODEC_COPIES * block_samples * max(per_sample)),
+        blocks=in_flight(block_samples),
+        codec=encoding(block_samples) if record else 0,
         sketches=sketches,
     )
-    n_blocks = -(-n_samples // block_samples)
     return Plan(
         points=tuple(
             PointPlan(
@@ -230,7 +258,7 @@ def make_plan(
         memory=memory,
         memory_limit=memory_limit,
         disk_nbytes=sum(per_sample) // 4 * stored_itemsize * n_samples if record else 0,
-        n_files=n_blocks * (1 + (len(points) if record else 0)) + 2 * len(points) + 3,
+        n_files=stored(block_samples).n_files,
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..storage import Block, Cache, CacheSpec, PointSpec
+from ..storage.codecs import DEFAULT_CODEC
 from ..storage.errors import InputError, MismatchError
 from .answers import cache_url
 from .folder import RunFolder
@@ -232,6 +233,7 @@ def _plan(
         largest_tensor_nbytes=producer.largest_tensor_nbytes(),
         record=record.activations,
         stored_itemsize=np.dtype(settings.cache.dtype).itemsize,
+        compresses=(settings.cache.codec or DEFAULT_CODEC) != "none",
         max_block_samples=record.block_samples,
         block_samples=existing.block_samples if existing is not None else None,
     )

@@ -24,24 +24,31 @@ __all__ = ["BlockWriter", "BufferPool"]
 
 
 class BufferPool:
-    """Chunk buffers that are used again: first touch of fresh memory costs more than the copy."""
+    """Chunk buffers that are used again: first touch of fresh memory costs more than the copy.
+
+    Holds no more than the largest buffers that were ever in use at the same time.
+    """
 
     def __init__(self) -> None:
-        self._free: dict[tuple[int, str], list[NDArray[Any]]] = {}
+        self._free: list[NDArray[np.uint8]] = []
         self._lock = threading.Lock()
 
-    def take(self, n_values: int, dtype: str) -> NDArray[Any]:
-        """Return a flat array whose values are arbitrary."""
+    def take(self, nbytes: int) -> NDArray[np.uint8]:
+        """Return at least so many bytes, with arbitrary content."""
         with self._lock:
-            if free := self._free.get((n_values, dtype)):
-                return free.pop()
-        return np.empty(n_values, dtype)
+            self._free.sort(key=len)
+            for i, buffer in enumerate(self._free):
+                if len(buffer) >= nbytes:
+                    return self._free.pop(i)
+            # None is large enough: let the largest go, so that buffers do not pile up.
+            if self._free:
+                self._free.pop()
+        return np.empty(nbytes, np.uint8)
 
-    def give(self, buffer: NDArray[Any]) -> None:
+    def give(self, buffer: NDArray[np.uint8]) -> None:
         """Take a buffer back."""
-        flat = buffer.reshape(-1)
         with self._lock:
-            self._free.setdefault((flat.size, flat.dtype.name), []).append(flat)
+            self._free.append(buffer)
 
 
 class _Column:
@@ -52,7 +59,9 @@ class _Column:
         self.key = key
         self.chunk_samples = chunk_samples
         self.n_done = 0
+        self.memory: NDArray[np.uint8] | None = None
         self.buffer: NDArray[Any] | None = None
+        """A chunk's view of that memory."""
         self.chunks: list[ChunkRecord] = []
         self.chunk_keys: list[str] = []
 
@@ -132,7 +141,7 @@ class BlockWriter:
                 point=point.name,
                 block=block.index,
             )
-        return _as_dtype(array, self._spec.dtype, point.name, block.index)
+        return array
 
     def _append(self, column: _Column, array: NDArray[Any]) -> None:
         size = column.chunk_samples
@@ -140,7 +149,8 @@ class BlockWriter:
         while taken < len(array):
             filled = column.n_done % size
             n = min(size - filled, len(array) - taken)
-            part = array[taken : taken + n]
+            # Cast chunk by chunk: a whole block cast at once would be held twice.
+            part = _as_dtype(array[taken : taken + n], self._spec.dtype, column.point.name, self.block.index)
             if n == size and part.flags.c_contiguous:
                 self._put(column, part)
             else:
@@ -155,9 +165,9 @@ class BlockWriter:
     def _fill(self, column: _Column, part: NDArray[Any], filled: int) -> None:
         size, shape = column.chunk_samples, column.point.shape
         if column.buffer is None:
-            column.buffer = self._pool.take(size * column.point.n_values, self._spec.dtype).reshape(
-                size, *shape
-            )
+            n_values, dtype = size * column.point.n_values, np.dtype(self._spec.dtype)
+            column.memory = self._pool.take(n_values * dtype.itemsize)
+            column.buffer = column.memory[: n_values * dtype.itemsize].view(dtype).reshape(size, *shape)
         column.buffer[filled : filled + len(part)] = part
 
     def _put(self, column: _Column, values: NDArray[Any]) -> None:
@@ -170,9 +180,9 @@ class BlockWriter:
         column.chunk_keys.append(key)
 
     def _release(self, column: _Column) -> None:
-        if column.buffer is not None:
-            self._pool.give(column.buffer)
-            column.buffer = None
+        if column.memory is not None:
+            self._pool.give(column.memory)
+            column.memory = column.buffer = None
 
     def commit(self, sketches: Mapping[str, bytes], facts: Mapping[str, Any] | None = None) -> CommitRecord:
         """Make the chunks safe, then write the record: from here on the block is committed.

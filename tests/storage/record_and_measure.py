@@ -1,0 +1,77 @@
+"""Record a small Keras network and print, as JSON, what was predicted and what was taken.
+
+Usage: python record_and_measure.py OUTPUT SETTINGS, where SETTINGS is JSON: n_samples, batch_size, memory_limit,
+block_samples, codec. Run by test_memory.py: peak memory can only be measured in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from actisketch.pipeline.job import plan_job
+from actisketch.pipeline.model import import_keras
+from actisketch.pipeline.preparation import sketch_spec
+from actisketch.pipeline.recorder import record_missing
+from actisketch.pipeline.settings import validate_job
+from actisketch.pipeline.sources import as_source
+from actisketch.storage import Cache
+
+
+def process_nbytes(field: str) -> int:
+    """Return a memory figure of this process, in bytes: VmRSS now, VmHWM its peak."""
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+def network(keras: Any) -> Any:
+    """Return four convolutions, whose activations are 96 times their input, and two dense layers."""
+    layers = keras.layers
+    inputs = x = keras.Input((64, 64, 3))
+    for i, n_filters in enumerate((32, 32, 64, 64)):
+        x = layers.Conv2D(n_filters, 3, padding="same", activation="relu", name=f"conv{i}")(x)
+        x = layers.MaxPooling2D()(x) if i % 2 else x
+    x = layers.Dense(100, activation="relu", name="dense")(layers.Flatten()(x))
+    return keras.Model(inputs, layers.Dense(10, activation="softmax", name="classes")(x))
+
+
+def main(output: str, settings_json: str) -> None:
+    """Record, and print the figures."""
+    chosen = json.loads(settings_json)
+    keras = import_keras()
+    import tensorflow as tf
+
+    tf.function(lambda a: tf.matmul(a, a))(tf.ones((64, 64)))  # the runtime's threads belong to TensorFlow
+    model = network(keras)
+    # One sample, repeated: the samples themselves take no memory.
+    sample = np.random.default_rng(7).standard_normal((1, 64, 64, 3), np.float32)
+    samples = np.broadcast_to(sample, (chosen["n_samples"], 64, 64, 3))
+    settings = validate_job(
+        {
+            "output": output,
+            "record": {key: chosen[key] for key in ("batch_size", "memory_limit", "block_samples")},
+            "cache": {"codec": chosen["codec"]},
+        }
+    )
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far was the import's
+    before = process_nbytes("VmRSS")
+    job = plan_job(settings, model=model, source=as_source(samples))
+    with Cache.create_or_resume(job.cache_url, job.spec) as cache:
+        record_missing(cache, job.producer, sketch=sketch_spec(settings))
+    taken = process_nbytes("VmHWM") - before
+    memory = job.plan.to_dict()["memory"]
+    print(
+        json.dumps(
+            {"taken": taken, "predicted": memory["total"], "parts": memory, "n_blocks": job.plan.n_blocks}
+        )
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
