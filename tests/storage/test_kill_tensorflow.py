@@ -1,0 +1,71 @@
+"""kill -9 on the whole program, with a trained network: the same factors and activations as left alone."""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from actisketch.storage import Cache
+from actisketch.storage.errors import ActisketchError
+
+from .test_history import contents
+
+# 1797 digits in batches of 16 and blocks of 32.
+N_BLOCKS = 57
+# The same results bit for bit need the same order of additions: one thread adds in one order.
+ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
+def start(folder: Path, output: str) -> subprocess.Popen[str]:
+    job = folder / "job.toml"
+    demo = importlib.resources.files("actisketch.pipeline.demo")
+    job.write_text(
+        f'[model]\npath = "{demo / "digits.keras"}"\n[data]\npath = "{demo / "digits.npz"}"\ninputs = "x"\n'
+        "[record]\nbatch_size = 16\nblock_samples = 32\n[report]\nenabled = false\n"
+        "[normalize]\nenabled = false\n"
+    )
+    command = [sys.executable, "-m", "actisketch.pipeline", "run", str(job), "--output", str(folder / output)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **ONE_THREAD})
+
+
+def finish(folder: Path, output: str) -> None:
+    process = start(folder, output)
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 0, said
+
+
+def n_committed(cache_path: Path) -> int:
+    try:
+        return len(Cache.open(cache_path).committed())
+    except ActisketchError:
+        return 0
+
+
+@pytest.mark.slow
+def test_a_trained_network_whose_run_is_killed_six_times_gives_the_same_factors(tmp_path: Path) -> None:
+    chance = random.Random(11)
+    cache_path = tmp_path / "killed/cache"
+    for _ in range(6):
+        before = n_committed(cache_path)
+        with start(tmp_path, "killed") as process:
+            end_s = time.monotonic() + 120
+            while n_committed(cache_path) < before + 1 and time.monotonic() < end_s:
+                time.sleep(0.002)
+            time.sleep(chance.uniform(0, 0.02))
+            process.kill()
+        assert before < n_committed(cache_path)
+    assert 6 <= n_committed(cache_path) <= N_BLOCKS
+    finish(tmp_path, "killed")
+    finish(tmp_path, "whole")
+
+    assert n_committed(cache_path) == N_BLOCKS
+    assert contents(cache_path) == contents(tmp_path / "whole/cache")
+    assert (tmp_path / "killed/factors.json").read_bytes() == (tmp_path / "whole/factors.json").read_bytes()
+    assert Cache.open(cache_path).verify().problems == ()
