@@ -71,7 +71,7 @@ def peers_of_layers(values: Values) -> dict[str, tuple[int, Callable[[], object]
     wide = some.astype(np.float64)
     return {
         "crick 100": (some.size, lambda: crick.TDigest(100).update(some)),
-        "fastdigest 100": (wide.size, lambda: fastdigest.TDigest.from_array(wide, max_centroids=100)),
+        "fastdigest 100": (wide.size, lambda: fastdigest.TDigest.from_values(wide, max_centroids=100)),
         "pytdigest 100": (wide.size, lambda: pytdigest.TDigest.compute(wide, compression=100)),
         "datasketches KLL 200": (some.size, lambda: datasketches.kll_floats_sketch(200).update(some)),
         "datasketches t-digest 100": (some.size, lambda: datasketches.tdigest_float(100).update(some)),
