@@ -11,6 +11,7 @@ import logging
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,9 @@ def merged_key(cache: Cache) -> str:
 def save_merged(path: Path, key: str, sketches: Mapping[str, PointSketch]) -> None:
     """Write the sketches as plain ``.npz`` (bytes, no pickle), whole or not at all."""
     index = json.dumps({"key": key, "points": list(sketches)}).encode()
-    arrays = {str(i): np.frombuffer(s.to_bytes(), np.uint8) for i, s in enumerate(sketches.values())}
+    arrays: dict[str, Any] = {
+        str(i): np.frombuffer(s.to_bytes(), np.uint8) for i, s in enumerate(sketches.values())
+    }
     with replacing(path) as partial:
         np.savez(partial, index=np.frombuffer(index, np.uint8), **arrays)
 

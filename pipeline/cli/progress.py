@@ -45,7 +45,7 @@ class _RateColumn(ProgressColumn):
         n_samples, nbytes = task.fields.get("n_samples", 0), task.fields.get("nbytes", 0)
         elapsed = task.elapsed or 0.0
         parts = []
-        if n_samples and elapsed > 0:
+        if n_samples and elapsed > 0 and task.fields.get("unit") in {"blocks", "samples"}:
             parts.append(f"{n_samples / elapsed:,.0f} samples/s")
         if nbytes:
             parts.append(format_bytes(nbytes))
@@ -114,7 +114,10 @@ class JobProgress:
         self._remove_task()
         if self._bar is not None:
             self._task = self._bar.add_task(
-                _DOING.get(event.stage, event.stage), total=event.n_total or None, completed=event.n_done
+                _DOING.get(event.stage, event.stage),
+                total=event.n_total or None,
+                completed=event.n_done,
+                unit=event.unit,
             )
         elif event.n_total > event.n_done:
             left = event.n_total - event.n_done
@@ -141,11 +144,11 @@ class JobProgress:
         elapsed = max(time.monotonic() - self._started, 1e-9)
         total, done_here = self._stage.n_total, self._n_done - self._stage.n_done
         left = (total - self._n_done) * elapsed / done_here if done_here and total else 0.0
+        unit = self._stage.unit
+        rate = f", {self._n_samples / elapsed:,.0f} samples/s" if unit in {"blocks", "samples"} else ""
         size = f", {format_bytes(self._nbytes)}" if self._nbytes else ""
-        return (
-            f"{_DOING.get(self._stage.stage, self._stage.stage)}: {self._n_done:,}/{total:,} {self._stage.unit}, "
-            f"{self._n_samples / elapsed:,.0f} samples/s{size}, about {left:,.0f} s left"
-        )
+        doing = _DOING.get(self._stage.stage, self._stage.stage)
+        return f"{doing}: {self._n_done:,}/{total:,} {unit}{rate}{size}, about {left:,.0f} s left"
 
     def _finish(self, event: StageDone) -> None:
         self._remove_task()

@@ -249,3 +249,53 @@ def test_the_command_explains_where_to_start_and_its_exit_codes(call):
 
     assert "actisketch demo" in answer.out
     assert "130 interrupted" in answer.out
+
+
+def test_records_are_read_by_the_features_that_the_job_file_names(call, small_files, small_data):
+    import tensorflow as tf
+
+    for part, rows in enumerate(np.array_split(small_data, 2)):
+        with tf.io.TFRecordWriter(str(small_files["folder"] / f"part-{part}.tfrecord")) as writer:
+            for i, row in enumerate(rows):
+                feature = {
+                    "vector": tf.train.Feature(float_list=tf.train.FloatList(value=row)),
+                    "kind": tf.train.Feature(int64_list=tf.train.Int64List(value=[i % 3])),
+                }
+                example = tf.train.Example(features=tf.train.Features(feature=feature))
+                writer.write(example.SerializeToString())
+    small_files["job"].write_text(
+        'output = "records"\n[model]\npath = "small.keras"\n[record]\nbatch_size = 8\n[report]\nenabled = false\n'
+        '[data]\npath = "part-*.tfrecord"\ninputs = "vector"\nlabels = "kind"\n'
+        '[data.features]\nvector = { dtype = "float32", shape = [6] }\nkind = { dtype = "int64", shape = [] }\n'
+    )
+    answer = call("run", small_files["job"])
+    plain = call(
+        "run", "--model", small_files["model"], "--data", small_files["data"], "--batch-size", 8,
+        "--output", small_files["folder"] / "plain", "--no-report",
+    )  # fmt: skip
+    records, arrays = (open_run(small_files["folder"] / name) for name in ("records", "plain"))
+
+    assert answer.code == plain.code == 0, answer.err
+    assert [s.to_bytes() for s in records.sketches.values()] == [
+        s.to_bytes() for s in arrays.sketches.values()
+    ]
+    assert "accuracy:" in answer.out
+
+
+def test_a_keras_preprocessing_function_is_applied_by_its_name(call, tmp_path):
+    import keras
+
+    pixels = np.random.default_rng(4).integers(0, 256, (9, 8, 8, 3), dtype=np.uint8)
+    np.save(tmp_path / "pixels.npy", pixels)
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, activation="relu", name="conv")]
+    )
+    model.save(tmp_path / "conv.keras")
+    answer = call(
+        "run", "--model", tmp_path / "conv.keras", "--data", tmp_path / "pixels.npy", "--preprocessing", "vgg16",
+        "--output", tmp_path / "r", "--no-report",
+    )  # fmt: skip
+    expected = model.predict(keras.applications.vgg16.preprocess_input(pixels.astype(np.float32)), verbose=0)
+
+    assert answer.code == 0, answer.err
+    assert np.allclose(open_run(tmp_path / "r").activations("conv")[:], expected, rtol=1e-5, atol=1e-3)
