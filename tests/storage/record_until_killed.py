@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 else:  # run as a script: its folder is where imports are looked for
     import made_up
 
-N_BLOCKS = 60
+N_BLOCKS = 44
 POINTS = (
     PointSpec(name="conv/1", shape=(13, 11, 7)),
     # Its chunks are written past the page cache.
@@ -34,7 +34,7 @@ POINTS = (
 
 
 def spec() -> CacheSpec:
-    """Return a cache of 60 blocks of 2 batches of 3 samples, the last one cut."""
+    """Return a cache of 44 blocks of 2 batches of 3 samples, the last one cut."""
     return made_up.spec(points=POINTS, n_samples=N_BLOCKS * 6 - 2, batch_size=3, block_samples=6)
 
 

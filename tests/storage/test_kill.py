@@ -24,7 +24,7 @@ from . import made_up
 from .test_history import contents
 
 SCRIPT = Path(__file__).with_name("record_until_killed.py")
-N_BLOCKS = 60
+N_BLOCKS = 44
 
 
 class Killer:
