@@ -61,7 +61,7 @@ def peers(values: Values) -> dict[str, Answer]:
     cricks = crick.TDigest(1000)
     kll = datasketches.kll_floats_sketch(800)
     theirs = datasketches.tdigest_double(1000)
-    fast = fastdigest.TDigest.from_values(blocks[0].astype(np.float64), max_centroids=1000)
+    fast = fastdigest.TDigest.from_values(blocks[0].tolist(), max_centroids=1000)
     for i, block in enumerate(blocks):
         part = crick.TDigest(1000)
         part.update(block)
@@ -69,7 +69,7 @@ def peers(values: Values) -> dict[str, Answer]:
         kll.update(block)
         theirs.update(block.astype(np.float64))
         if i:
-            fast.merge_inplace(fastdigest.TDigest.from_values(block.astype(np.float64), max_centroids=1000))
+            fast.merge_inplace(fastdigest.TDigest.from_values(block.tolist(), max_centroids=1000))
     py = pytdigest.TDigest.combine(
         [pytdigest.TDigest.compute(block.astype(np.float64), compression=1000) for block in blocks]
     )

@@ -83,6 +83,9 @@ def test_counters_of_an_interrupted_use_are_never_lent_again() -> None:
 def test_the_example_of_the_readme_runs() -> None:
     text = (Path(package.__file__).parent / "README.md").read_text(encoding="utf-8")
     example = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0]
-    checks = "\nassert exact_percentiles(lambda: [values], [99.9], sketch) == [np.percentile(values, 99.9)]\nprint(sketch.n)"
+    checks = """
+assert exact_percentiles(lambda: [values], [99.9], sketch) == [np.percentile(values, 99.9)]
+print(sketch.n)
+"""
 
     assert in_a_process(example + checks) == "1000000\n"
