@@ -72,11 +72,18 @@ def test_threads_count_side_by_side_without_disturbing_each_other() -> None:
 
 
 def test_counters_of_an_interrupted_use_are_never_lent_again() -> None:
-    with pytest.raises(KeyboardInterrupt), engine.scratch(1 << 20, 12) as dirty:
-        dirty.words[7] = 1
-        raise KeyboardInterrupt
+    taken: list[engine.Scratch] = []
+
+    def interrupted() -> None:
+        with engine.scratch(1 << 20, 12) as dirty:
+            taken.append(dirty)
+            dirty.words[7] = 1
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     with engine.scratch(1 << 20, 12) as lent:
-        assert lent is not dirty
+        assert lent is not taken[0]
         assert not lent.words.any()
 
 
