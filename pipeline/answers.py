@@ -11,6 +11,7 @@ from .folder import RunFolder
 from .reduce import ExactSource
 from .settings import JobSettings
 from .sketch import PointSketch
+from .ties import Ties
 
 __all__ = ["cache_url", "existing_cache", "factors_of", "open_cache"]
 
@@ -46,6 +47,7 @@ def factors_of(
     sketches: Mapping[str, PointSketch],
     settings: JobSettings,
     *,
+    ties: Ties | None = None,
     accept_rounding: bool = False,
     exact: ExactPercentile | None = None,
 ) -> Factors:
@@ -63,4 +65,5 @@ def factors_of(
         input_factor=settings.normalize.input_factor,
         model=cache.spec.identity.get("model", {}),
         exact=exact,
+        ties=ties,
     )

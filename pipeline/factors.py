@@ -14,8 +14,8 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,12 +26,13 @@ from ..storage import PointSpec
 from ..storage.errors import FormatError, InputError
 from .settings import FactorSettings, OverrideSettings
 from .sketch import PointSketch
+from .ties import Ties
 
-__all__ = ["Factors", "PointFactor", "compute_factors", "scheduled_percentile"]
+__all__ = ["Factors", "PointFactor", "compute_factors", "overrides_by_point", "scheduled_percentile"]
 
 FORMAT_VERSION = 1
 
-Rule = Literal["percentile", "magnitude", "pinned", "dead", "override"]
+Rule = Literal["percentile", "magnitude", "pinned", "dead", "override", "tied"]
 
 ExactPercentile = Callable[[str, float, bool], float]
 """(point, percentile, nonzero) -> the exact percentile, from the cache."""
@@ -46,7 +47,8 @@ class PointFactor:
     """One number, or one for each channel; positive and finite, in units of the activation."""
     rule: Rule
     """``percentile``; ``magnitude`` (the percentile was not positive: the larger of both tails in size);
-    ``pinned`` (softmax and the like: 1); ``dead`` (nothing to scale: 1); ``override`` (fixed by the user)."""
+    ``pinned`` (softmax and the like: 1); ``dead`` (nothing to scale: 1); ``override`` (fixed by the user);
+    ``tied`` (meets others in an Add or the like: the largest factor of them all)."""
     percentile: float | None = None
     """The percentile that was taken, in percent, after schedule and overrides."""
     value: float | None = None
@@ -191,8 +193,9 @@ def compute_factors(
     input_factor: float = 1.0,
     model: Mapping[str, Any] | None = None,
     exact: ExactPercentile | None = None,
+    ties: Ties | None = None,
 ) -> Factors:
-    """Return the factor of every point.
+    """Return the factor of every point: what the normalised network is really divided by.
 
     Parameters
     ----------
@@ -208,13 +211,15 @@ def compute_factors(
         Fingerprint of the recorded network, kept with the factors.
     exact : callable, optional
         Where exact percentiles come from when ``settings.exact`` is set.
+    ties : Ties, optional
+        Points that share a scale get the largest factor of their group; by default none do.
 
     Raises
     ------
     InputError
         If an override names no point, or the schedule leaves nothing of the percentile.
     """
-    overrides = _overrides_by_point([point.name for point in points], settings.overrides)
+    overrides = overrides_by_point([point.name for point in points], settings.overrides)
     chosen = []
     for index, point in enumerate(points):
         override = overrides.get(point.name)
@@ -226,13 +231,49 @@ def compute_factors(
         else:
             chosen.append(_point_factor(point, sketches[point.name], q, settings, exact))
     return Factors(
-        points=tuple(chosen), nonzero=settings.nonzero, input_factor=input_factor, model=dict(model or {})
+        points=tuple(_tied(chosen, ties or Ties(), per_channel=settings.per_channel)),
+        nonzero=settings.nonzero,
+        input_factor=input_factor,
+        model=dict(model or {}),
     )
 
 
-def _overrides_by_point(
+def _tied(points: Sequence[PointFactor], ties: Ties, *, per_channel: bool) -> Iterator[PointFactor]:
+    """Yield the points with the scales that the graph leaves them."""
+    numbers = ties.channel if per_channel else {name: [number] for name, number in ties.layer.items()}
+    largest: dict[int, float] = {}
+    for p in points:
+        if p.rule in ("dead", "pinned") or p.name not in numbers:
+            continue  # claims nothing
+        own = np.broadcast_to(np.asarray(p.factor), (len(numbers.get(p.name, ())),))
+        for number, factor in zip(numbers.get(p.name, ()), own.tolist(), strict=True):
+            largest[number] = max(factor, largest.get(number, 0.0))
+    largest |= ties.fixed
+    for p in points:
+        if p.name not in numbers:
+            yield p
+            continue
+        own = np.broadcast_to(np.asarray(p.factor, np.float64), (len(numbers[p.name]),)).tolist()
+        used = [largest.get(number, factor) for number, factor in zip(numbers[p.name], own, strict=True)]
+        if used == own:
+            yield p
+        else:
+            rule: Rule = "pinned" if all(number in ties.fixed for number in numbers[p.name]) else "tied"
+            yield replace(
+                p, factor=tuple(used) if isinstance(p.factor, tuple) or len(used) > 1 else used[0], rule=rule
+            )
+
+
+def overrides_by_point(
     names: Sequence[str], overrides: Mapping[str, OverrideSettings]
 ) -> dict[str, OverrideSettings]:
+    """Return the override of each point that has one; the first pattern that matches wins.
+
+    Raises
+    ------
+    InputError
+        If a pattern matches no point.
+    """
     chosen: dict[str, OverrideSettings] = {}
     for pattern, override in overrides.items():
         matches = [name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)]

@@ -135,6 +135,27 @@ class RunFolder:
                     path=str(self.path),
                 )
 
+    def check_side_results(self) -> None:
+        """Refuse a folder that holds anything but an earlier network, its certificate and its factors.
+
+        Raises
+        ------
+        InputError
+            With what is there.
+        """
+        ours = {self.factors_path, self.network_path, self.certificate_path, self.sketches_path}
+        foreign = (
+            [path.name for path in sorted(self.path.iterdir()) if path not in ours]
+            if self.path.is_dir()
+            else []
+        )
+        if foreign or self.path.is_file():
+            raise InputError(
+                f"the folder {str(self.path)!r} holds other things ({', '.join(foreign[:5]) or 'it is a file'}): "
+                "choose another or an empty one with --output",
+                path=str(self.path),
+            )
+
     def manifest(self) -> dict[str, Any]:
         """Return the manifest; an empty one when there is none yet.
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..storage import Cache
 from ..storage.errors import InputError
 from .answers import existing_cache, factors_of, open_cache
-from .events import OnEvent, StageDone, StageStarted, ignore_event
+from .events import Event, OnEvent, StageDone, StageStarted, ignore_event
 from .factors import Factors
 from .folder import RunFolder, content_key, write_json
 from .merged import merged_key, save_merged
@@ -29,6 +29,7 @@ from .reporting import draw_report
 from .results import Run, open_run
 from .settings import JobSettings, format_bytes, validate_job
 from .sources import Source
+from .ties import Ties
 
 if TYPE_CHECKING:
     from .cluster.engine import ClusterEngine
@@ -47,6 +48,8 @@ class JobResult:
     n_blocks: int
     factors: Factors
     certificate: Certificate | None
+    is_reloaded: bool
+    """Whether every stage found its results and nothing was computed."""
 
 
 def plan_job(settings: JobSettings, *, model: Any = None, source: Source | None = None) -> Prepared:
@@ -95,6 +98,13 @@ def run_job(
     BusyError, StorageError, CertificateError
         What is finished by then is kept; run again to resume.
     """
+    done: list[StageDone] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, StageDone):
+            done.append(event)
+        on_event(event)
+
     job = plan_job(settings, model=model, source=source)
     folder = job.folder
     folder.check_claim()
@@ -103,11 +113,11 @@ def run_job(
     if existing is not None:
         check_data(existing, job.source, full=settings.data.fingerprint == "full")
     job.check_budget(done_nbytes=existing.nbytes() if existing is not None else 0)
-    with _engine(settings, client, performance_report, on_event) as engine:
-        n_computed, n_blocks = _record(job, on_event, engine)
+    with _engine(settings, client, performance_report, listen) as engine:
+        n_computed, n_blocks = _record(job, listen, engine)
         cache = open_cache(settings, folder)
         _write_manifest(job)
-        factors = make_factors(folder, cache, settings, engine=engine, on_event=on_event)
+        factors = make_factors(folder, cache, settings, ties=job.ties, engine=engine, on_event=listen)
     certificate = None
     if settings.normalize.enabled:
         certificate = normalize_network(
@@ -117,16 +127,17 @@ def run_job(
             model=job.model,
             fingerprint=job.fingerprint,
             source=job.source,
-            on_event=on_event,
+            on_event=listen,
         )
     if settings.report.enabled:
-        draw_report(open_run(folder.path), folder.report_path, on_event=on_event)
+        draw_report(open_run(folder.path), folder.report_path, on_event=listen)
     return JobResult(
         folder=folder,
         n_blocks_computed=n_computed,
         n_blocks=n_blocks,
         factors=factors,
         certificate=certificate,
+        is_reloaded=all(event.reloaded for event in done),
     )
 
 
@@ -175,6 +186,7 @@ def _write_manifest(job: Prepared) -> None:
             "settings": job.settings.model_dump(mode="json"),
             "model": {"name": job.model.name, "fingerprint": dict(job.fingerprint)},
             "n_samples": job.plan.n_samples,
+            "ties": job.ties.to_dict(),
             "versions": {"python": platform.python_version(), **versions},
         }
     )
@@ -185,6 +197,7 @@ def make_factors(
     cache: Cache,
     settings: JobSettings,
     *,
+    ties: Ties | None = None,
     engine: ClusterEngine | None = None,
     on_event: OnEvent = ignore_event,
 ) -> Factors:
@@ -194,6 +207,7 @@ def make_factors(
         cache.spec.n_samples,
         settings.factors.model_dump(),
         settings.normalize.input_factor,
+        (ties or Ties()).to_dict(),
     )
     if folder.is_made_from("factors", key, folder.factors_path, folder.statistics_path):
         on_event(StageDone(stage="factors", message="reloaded statistics and factors", reloaded=True))
@@ -203,7 +217,7 @@ def make_factors(
     save_merged(folder.merged_path, merged_key(cache), sketches)
     shapes = {point.name: point.shape for point in cache.spec.points}
     exact = None if engine is None else engine.exact(cache, sketches)
-    factors = factors_of(cache, sketches, settings, exact=exact)
+    factors = factors_of(cache, sketches, settings, ties=ties, exact=exact)
     write_json(folder.statistics_path, {"points": statistics(sketches, shapes)})
     write_json(folder.factors_path, factors.to_dict())
     folder.mark_made("factors", key)
@@ -215,6 +229,7 @@ def normalize_run(
     run: Run,
     *,
     factors_path: Path | None = None,
+    output: Path | None = None,
     model_path: str | None = None,
     data_path: str | None = None,
     on_event: OnEvent = ignore_event,
@@ -227,6 +242,9 @@ def normalize_run(
         All of its blocks recorded.
     factors_path : path, optional
         A factors file; default: the run's own factors.
+    output : path, optional
+        Folder for the network, the certificate and the factors; default: the run's own, which hold what belongs to
+        the run's own factors. Needed with other factors.
     model_path, data_path : str, optional
         Where the network and the samples are now; default: where they were.
 
@@ -236,15 +254,22 @@ def normalize_run(
         The run's results are untouched by the first two.
     """
     factors = run.saved_factors() if factors_path is None else Factors.load(factors_path)
+    if factors_path is not None and output is None:
+        raise InputError("other factors than the run's own need a folder of their own: give output")
     job = _prepare_again(run, model_path=model_path, data_path=data_path)
     check_data(run.cache, job.source, full=run.settings.data.fingerprint == "full")
+    folder = run.folder if output is None else RunFolder(output)
+    if output is not None:
+        folder.check_side_results()
+        write_json(folder.factors_path, factors.to_dict())
     return normalize_network(
-        run.folder,
+        folder,
         factors,
         job.settings,
         model=job.model,
         fingerprint=job.fingerprint,
         source=job.source,
+        remember=output is None,
         on_event=on_event,
     )
 

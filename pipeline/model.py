@@ -115,8 +115,8 @@ def _advice(error: Exception) -> str:
         return "it carries code (a Lambda layer); if you trust the file, set model.safe_mode = false (--unsafe-model)"
     if "Could not locate class" in text or "Unknown layer" in text or "could not be located" in text.lower():
         return (
-            f"{text[:200]}... If it has layers of your own, name the Python file that defines them: "
-            "model.custom_objects (--custom-objects layers.py)"
+            "it has layers that Keras does not know; if they are your own, name the Python file that defines them with "
+            f"model.custom_objects (--custom-objects layers.py). Keras says: {text[:160]}..."
         )
     return text[:400]
 

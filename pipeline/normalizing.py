@@ -28,6 +28,7 @@ def normalize_network(
     model: Any,
     fingerprint: Mapping[str, Any],
     source: Source,
+    remember: bool = True,
     on_event: OnEvent = ignore_event,
 ) -> Certificate:
     """Write ``normalized.keras`` and ``certificate.json``; reload them where nothing changed.
@@ -55,13 +56,14 @@ def normalize_network(
         source.n_samples,
         dict(fingerprint),
     )
-    if folder.is_made_from("normalize", key, folder.network_path, folder.certificate_path):
+    if remember and folder.is_made_from("normalize", key, folder.network_path, folder.certificate_path):
         on_event(StageDone(stage="normalize", message="reloaded the normalised network", reloaded=True))
         return Certificate.from_dict(json.loads(folder.certificate_path.read_text(encoding="utf-8")))
     certificate = _rewrite_and_certify(
         folder, factors, settings, model=model, source=source, on_event=on_event
     )
-    folder.mark_made("normalize", key)
+    if remember:
+        folder.mark_made("normalize", key)
     return certificate
 
 

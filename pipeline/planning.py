@@ -268,4 +268,6 @@ def _free_nbytes(path: Path | None) -> int | None:
         return None
     while not path.exists() and path != path.parent:
         path = path.parent
-    return shutil.disk_usage(path).free
+    usage = shutil.disk_usage(path)
+    # Pseudo file systems (/proc) have no size; that nothing can be written there is told when it is tried.
+    return usage.free if usage.total else None

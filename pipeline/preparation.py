@@ -17,15 +17,16 @@ from ..storage import Block, Cache, CacheSpec, PointSpec
 from ..storage.codecs import DEFAULT_CODEC
 from ..storage.errors import InputError, MismatchError
 from .answers import cache_url
+from .factors import overrides_by_point
 from .folder import RunFolder
 from .graph import Graph, Point, model_fingerprint, read_graph
 from .model import load_network
-from .normalizer import Exceptions, propagate
 from .planning import Plan, make_plan
 from .producer import KerasProducer
 from .settings import DataSettings, JobSettings
 from .sketch import SketchSpec
 from .sources import DataSpec, Source, open_source
+from .ties import Ties, read_ties
 
 __all__ = ["Prepared", "cache_spec", "check_data", "data_spec", "prepare", "sketch_spec"]
 
@@ -50,6 +51,8 @@ class Prepared:
     fingerprint: Mapping[str, Any]
     """Of the model."""
     plan: Plan
+    ties: Ties
+    """Which points share a scale; none when the network is not to be normalised."""
 
     @property
     def cache_url(self) -> str:
@@ -114,8 +117,12 @@ def prepare(
     if source is None:
         source = open_source(data_spec(settings.data, graph))
     points = graph.points(settings.record.points)
+    overrides_by_point([point.name for point in points], settings.factors.overrides)
+    ties = Ties()
     if settings.normalize.enabled:
-        _check_normalizable(graph, points, settings)
+        # Refuses a layer without a rule now, and not after hours of recording.
+        ties = read_ties(graph, points, settings.normalize, per_channel=settings.sketch.per_channel)
+        _check_recorded(graph, points)
     producer = KerasProducer(graph, points, source, batch_size=settings.record.batch_size)
     plan = _plan(settings, model, source, producer, existing)
     return Prepared(
@@ -128,18 +135,12 @@ def prepare(
         producer=producer,
         fingerprint=model_fingerprint(model),
         plan=plan,
+        ties=ties,
     )
 
 
-def _check_normalizable(graph: Graph, points: tuple[Point, ...], settings: JobSettings) -> None:
-    """Refuse now what the normaliser would refuse after hours of recording."""
-    chosen = settings.normalize
-    propagate(
-        graph,
-        mode="channel" if settings.factors.per_channel else "layer",
-        input_factors=chosen.input_factor,
-        exceptions=Exceptions(tuple(chosen.pin), tuple(chosen.treat_as_identity)),
-    )
+def _check_recorded(graph: Graph, points: tuple[Point, ...]) -> None:
+    """Refuse now what the normaliser would miss after hours of recording."""
     recorded = {point.name for point in points}
     left_out = [p.name for p in graph.points("parameters") if not p.pinned and p.name not in recorded]
     if left_out:

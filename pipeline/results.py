@@ -20,6 +20,7 @@ from .merged import load_merged, merged_key
 from .reduce import ExactSource, check_complete, merged_sketches, statistics, unknown_point
 from .settings import JobSettings, validate_job
 from .sketch import Percentile, PointSketch
+from .ties import Ties
 
 __all__ = ["PercentileRow", "Run", "RunStatus", "open_run"]
 
@@ -55,10 +56,21 @@ class RunStatus:
     certificate_passed: bool | None
     has_report: bool
 
+    wants_network: bool
+    wants_report: bool
+
     @property
-    def is_complete(self) -> bool:
+    def is_recorded(self) -> bool:
         """Whether every block is recorded."""
         return self.n_blocks_done == self.n_blocks
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything that the job asked for is there."""
+        network = self.has_network or not self.wants_network
+        return (
+            self.is_recorded and self.has_factors and network and (self.has_report or not self.wants_report)
+        )
 
 
 class Run:
@@ -204,9 +216,9 @@ class Run:
         InputError
             For an unknown key or an impossible value.
         """
-        return factors_of(
-            self.cache, self.sketches, self.with_factors(changes), accept_rounding=accept_rounding
-        )
+        settings = self.with_factors(changes)
+        ties = Ties.from_dict(self.folder.manifest().get("ties", {}))
+        return factors_of(self.cache, self.sketches, settings, ties=ties, accept_rounding=accept_rounding)
 
     def saved_factors(self) -> Factors:
         """Return the factors that the run wrote.
@@ -270,6 +282,8 @@ class Run:
             has_network=self.folder.network_path.exists(),
             certificate_passed=None if certificate is None else bool(certificate["passed"]),
             has_report=(self.folder.report_path / "index.html").exists(),
+            wants_network=self.settings.normalize.enabled,
+            wants_report=self.settings.report.enabled,
         )
 
     def export(self, kind: str, *, factors: Factors | None = None) -> str:

@@ -13,7 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from ..storage.errors import InputError
 
@@ -73,7 +81,15 @@ def format_bytes(nbytes: float) -> str:
 
 
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
-Percent = Annotated[float, Field(gt=0, le=100)]
+
+
+def _percent(value: float) -> float:
+    if not 0 < value <= 100:
+        raise ValueError("a percentile is above 0 and at most 100, which is the maximum")
+    return value
+
+
+Percent = Annotated[float, AfterValidator(_percent)]
 
 
 class _Settings(BaseModel):

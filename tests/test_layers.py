@@ -22,6 +22,7 @@ ORDER = [
     "pipeline.producer",
     "pipeline.recorder",
     "pipeline.planning",
+    "pipeline.ties",
     "pipeline.factors",
     "pipeline.reduce",
     "pipeline.merged",

@@ -42,7 +42,20 @@ class _Verbs(click.Group):
         else:
             from . import ask as module  # type: ignore[no-redef]  # the same role, another module
         command: click.Command = getattr(module, cmd_name)
+        if not any(parameter.name == "quiet" for parameter in command.params):
+            command.params.append(_quiet_option())
         return command
+
+
+def _quiet_option() -> click.Option:
+    """Return ``--quiet`` for a verb, so that it may stand before and after the verb."""
+
+    def be_quiet(context: click.Context, _: click.Parameter, value: bool) -> None:
+        if value and isinstance(context.obj, Session):
+            context.obj.quiet = True
+
+    text = "No progress, only results and errors."
+    return click.Option(["--quiet"], is_flag=True, expose_value=False, callback=be_quiet, help=text)
 
 
 @click.group(

@@ -156,6 +156,9 @@ def export(session: Session, run: Path, kind: str, output: Path | None) -> None:
     if output is None:
         click.echo(text, nl=False)
         return
+    if not output.suffix and not output.is_file():
+        # `log/` and `log` are folders: a file of ours would have an ending.
+        output.mkdir(parents=True, exist_ok=True)
     if output.is_dir():
         name = f"{chosen.settings.factors.percentile:g}.json" if kind == "toolbox" else f"statistics.{kind}"
         output = output / name

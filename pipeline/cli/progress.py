@@ -72,13 +72,14 @@ class JobProgress:
         self._started, self._shown, self._n_done, self._n_samples, self._nbytes = 0.0, 0.0, 0, 0, 0
 
     def __enter__(self) -> JobProgress:
-        if self._console.is_terminal and not self._quiet:
+        if self._console.is_terminal and not self._console.is_dumb_terminal and not self._quiet:
+            # Below 100 columns the line would wrap; what is left out is the least missed.
+            roomy = self._console.width >= 100
             self._bar = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=None),
+                *((BarColumn(bar_width=None),) if self._console.width >= 60 else ()),
                 MofNCompleteColumn(),
-                _RateColumn(),
-                TimeElapsedColumn(),
+                *((_RateColumn(), TimeElapsedColumn()) if roomy else ()),
                 TextColumn("left"),
                 TimeRemainingColumn(),
                 console=self._console,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,8 @@ def _table(*columns: tuple[str, Any]) -> Table:
     """Return a table without lines: it reads the same in a log file and in a terminal."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name, justify in columns:
-        table.add_column(name, justify=justify, overflow="fold")
+        # A number that is folded inside its digits reads as another number.
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=justify == "right")
     return table
 
 
@@ -37,7 +39,7 @@ def _row(table: Table, *cells: object) -> None:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.6g}"
+    return "-" if value is None or math.isnan(value) else f"{value:.6g}"
 
 
 def plan_table(session: Session, plan: Plan) -> None:
@@ -94,7 +96,7 @@ def print_result(session: Session, run: Run, result: JobResult, *, as_json: bool
         )
     if result.certificate is not None:
         session.print(f"certificate: {result.certificate.summary()}")
-    if result.n_blocks_computed == 0:
+    if result.is_reloaded:
         session.print(f"nothing was recomputed: all {result.n_blocks} blocks were reloaded from the cache")
     for line in _places(run):
         session.print(line)
@@ -129,8 +131,12 @@ def status_lines(status: RunStatus) -> Iterator[str]:
     yield f"factors      {'yes' if status.has_factors else 'not yet'}"
     passed = {None: "not yet", True: "passed", False: "FAILED"}[status.certificate_passed]
     yield f"certificate  {passed}"
-    yield f"network      {'yes' if status.has_network else 'not yet'}"
-    yield f"report       {'yes' if status.has_report else 'not yet'}"
+    yield f"network      {_is_there(status.has_network, status.wants_network)}"
+    yield f"report       {_is_there(status.has_report, status.wants_report)}"
+
+
+def _is_there(has: bool, wanted: bool) -> str:
+    return "yes" if has else "not yet" if wanted else "not asked for"
 
 
 def percentile_table(session: Session, rows: Sequence[PercentileRow]) -> None:

@@ -11,7 +11,7 @@ import click
 
 from ...storage.errors import InputError
 from ..demo import demo_settings
-from ..folder import replacing
+from ..folder import RunFolder, replacing
 from ..settings import JobSettings
 from .options import job_options, json_option, run_argument, settings_from
 from .session import Session
@@ -137,6 +137,11 @@ def _run(
 @click.option(
     "--factors", type=click.Path(path_type=Path), help="Factors file to use instead of the run's own."
 )
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder for the results; default: RUN, or RUN/with-NAME for the factors of NAME.json.",
+)
 @click.option("--model", "model_path", help="The network, if it is no longer where it was.")
 @click.option(
     "--data", "data_path", help="The samples for the certificate, if they are no longer where they were."
@@ -147,32 +152,43 @@ def normalize(
     session: Session,
     run: Path,
     factors: Path | None,
+    output: Path | None,
     model_path: str | None,
     data_path: str | None,
     as_json: bool,
 ) -> None:
     """Rewrite the network of RUN with its factors, and certify that its function is preserved.
 
-    Writes normalized.keras (plain Keras layers) and certificate.json into RUN.
+    Writes normalized.keras (plain Keras layers) and certificate.json into RUN; with other factors into a folder of
+    their own, so that what lies in RUN keeps belonging together.
 
     \b
     Example:
       actisketch factors runs/vgg --percentile 99 --output f99.json
-      actisketch normalize runs/vgg --factors f99.json
+      actisketch normalize runs/vgg --factors f99.json     (writes runs/vgg/with-f99/)
     """
     from ..job import normalize_run
     from ..results import open_run
 
     chosen = open_run(run)
-    with session.job(run, resume=f"actisketch normalize {shlex.quote(str(run))}") as on_event:
+    if output is None and factors is not None:
+        output = run / f"with-{factors.stem}"
+    with session.job(run, resume=shlex.join(["actisketch", *sys.argv[1:]])) as on_event:
         certificate = normalize_run(
-            chosen, factors_path=factors, model_path=model_path, data_path=data_path, on_event=on_event
+            chosen,
+            factors_path=factors,
+            output=output,
+            model_path=model_path,
+            data_path=data_path,
+            on_event=on_event,
         )
+    folder = chosen.folder if output is None else RunFolder(output)
     if as_json:
         session.print_json(certificate.to_dict())
     else:
-        session.print(certificate.summary())
-        session.print(f"wrote {chosen.folder.network_path} and {chosen.folder.certificate_path}")
+        if session.quiet:
+            session.print(certificate.summary())
+        session.print(f"wrote {folder.network_path} and {folder.certificate_path}")
 
 
 @click.command()

@@ -88,6 +88,10 @@ class ScaleVariables:
         """Tell whether this root has a given scale."""
         return root in self._fixed
 
+    def fixed_scale(self, root: int) -> float | None:
+        """Return the scale that was given for this root, None if there is none."""
+        return self._fixed.get(root)
+
     def _join(self, one: int, other: int, where: str) -> None:
         one, other = self.root(one), self.root(other)
         if one == other:

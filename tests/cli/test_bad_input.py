@@ -125,6 +125,14 @@ def test_points_that_the_normaliser_cannot_do_without(refused, small_files):
     assert "--no-normalize" in message
 
 
+def test_an_override_of_no_layer_is_found_before_anything_is_recorded(refused, small_files):
+    small_files["job"].write_text(
+        small_files["job"].read_text() + '[factors.overrides]\n"zz*" = { factor = 2.0 }\n'
+    )
+
+    assert "'zz*'" in refused(small_files["job"])
+
+
 def test_an_unknown_key_in_the_job_file(refused, small_files):
     small_files["job"].write_text(small_files["job"].read_text().replace("batch_size", "batchsize"))
 

@@ -80,6 +80,50 @@ def test_flags_alone_are_enough_to_run(call, small_files, tmp_path):
     assert factors[0]["factor"] == float(array.max())
 
 
+def test_quiet_may_stand_after_the_verb_too(call, small_files):
+    assert call("run", small_files["job"], "--quiet").err == ""
+
+
+def test_branches_that_meet_share_the_factor_that_is_exported(call, tmp_path):
+    """The exported factors are those by which the network is really divided."""
+    import keras
+
+    keras.utils.set_random_seed(2)
+    layers = keras.layers
+    inputs = keras.Input((6,))
+    a = layers.Dense(5, activation="relu", name="a")(inputs)
+    b = layers.Dense(5, activation="relu", name="b")(a)
+    outputs = layers.Dense(3, activation="softmax", name="classes")(layers.Add()([a, b]))
+    model = keras.Model(inputs, outputs)
+    model.get_layer("b").kernel.assign(model.get_layer("b").kernel * 7)
+    data = np.random.default_rng(6).random((40, 6), dtype=np.float32)
+    model.save(tmp_path / "add.keras")
+    np.save(tmp_path / "x.npy", data)
+    flags = [
+        "--model",
+        tmp_path / "add.keras",
+        "--data",
+        tmp_path / "x.npy",
+        "--output",
+        tmp_path / "r",
+        "--no-report",
+    ]
+    answer = call("run", *flags)
+    saved = {p["name"]: p for p in json.loads((tmp_path / "r" / "factors.json").read_text())["points"]}
+    later = open_run(tmp_path / "r").factors(percentile=90.0).by_point()
+    used = {p["name"]: p["factor"] for p in open_run(tmp_path / "r").certificate()["points"]}
+    normalised = keras.saving.load_model(tmp_path / "r" / "normalized.keras")
+    before, after = (
+        keras.Model(m.inputs, m.get_layer("a").output).predict(data, verbose=0) for m in (model, normalised)
+    )
+
+    assert answer.code == 0, answer.err
+    assert saved["a"]["factor"] == saved["b"]["factor"] == used["a"] == used["b"]
+    assert saved["a"]["rule"] == "tied"
+    assert later["a"] == later["b"]
+    assert np.allclose(after * saved["a"]["factor"], before, atol=1e-5)
+
+
 def test_quiet_shows_results_and_no_progress(call, small_files):
     answer = call("--quiet", "run", small_files["job"])
 
@@ -130,15 +174,19 @@ def test_factors_for_another_percentile_leave_the_run_as_it_was(call, small_run)
     assert (small_run / "factors.json").read_bytes() == before
 
 
-def test_normalize_with_other_factors_rewrites_and_certifies(call, small_run, tmp_path):
+def test_normalize_with_other_factors_writes_beside_the_run_what_belongs_together(call, small_run, tmp_path):
     chosen = tmp_path / "f100.json"
     call("factors", small_run, "--percentile", 100, "--output", chosen)
     before = (small_run / "normalized.keras").read_bytes()
     answer = call("normalize", small_run, "--factors", chosen)
-    certificate = json.loads((small_run / "certificate.json").read_text())
+    again = call("normalize", small_run, "--factors", chosen)
+    side = small_run / "with-f100"
+    certificate = json.loads((side / "certificate.json").read_text())
 
-    assert answer.code == 0, answer.err
-    assert (small_run / "normalized.keras").read_bytes() != before
+    assert answer.code == again.code == 0, answer.err
+    assert (small_run / "normalized.keras").read_bytes() == before
+    assert (side / "normalized.keras").exists()
+    assert json.loads((side / "factors.json").read_text()) == json.loads(chosen.read_text())
     assert certificate["passed"] is True
     assert max(point["saturation"] for point in certificate["points"]) == 0.0
 
@@ -146,8 +194,7 @@ def test_normalize_with_other_factors_rewrites_and_certifies(call, small_run, tm
 def test_exports_agree_with_each_other(call, small_run, tmp_path):
     tree = json.loads(call("export", small_run, "--format", "json").out)
     rows = list(csv.DictReader(io.StringIO(call("export", small_run, "--format", "csv").out)))
-    (tmp_path / "log").mkdir()
-    call("export", small_run, "--format", "toolbox", "--output", tmp_path / "log")
+    call("export", small_run, "--format", "toolbox", "--output", f"{tmp_path}/log/")
     toolbox = json.loads((tmp_path / "log" / "99.9.json").read_text())
 
     assert [row["point"] for row in rows] == list(tree["statistics"]) == list(toolbox)[1:]

@@ -18,8 +18,8 @@ REFUSED = [
     ({"record": {"points": 7}}, "record.points = 7", "'parameters' or 'all'"),
     ({"record": {"memory_limit": "2 Gx"}}, "record.memory_limit = '2 Gx'", "'512 MiB'"),
     ({"record": {"memory_limit": 0}}, "record.memory_limit = 0", "greater than 0"),
-    ({"factors": {"percentile": 0}}, "factors.percentile = 0", "greater than 0"),
-    ({"factors": {"percentile": 101}}, "factors.percentile = 101", "less than or equal to 100"),
+    ({"factors": {"percentile": 0}}, "factors.percentile = 0", "above 0 and at most 100"),
+    ({"factors": {"percentile": 101}}, "factors.percentile = 101", "above 0 and at most 100"),
     ({"factors": {"percentile": float("nan")}}, "factors.percentile = nan", "100"),
     ({"factors": {"floor": float("inf")}}, "factors.floor = inf", "finite"),
     (
