@@ -1,0 +1,216 @@
+"""Every file of deploy/ is checked: by its own linter or schema, and against what actisketch really takes."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import click
+import yaml
+from click.testing import CliRunner
+
+from actisketch.pipeline.settings import validate_job
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+CHECKED = {
+    "Dockerfile",
+    "Dockerfile.dockerignore",
+    "README.md",
+    "compose.yaml",
+    "job.toml",
+    "kubernetes/cluster.yaml",
+    "kubernetes/job.yaml",
+    "slurm/actisketch.sbatch",
+    "slurm/jobqueue_run.py",
+}
+
+
+def tool(name: str) -> str:
+    """The path of a checker, beside this Python or on the PATH."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed: pip install '.[deploy]'")
+    return found
+
+
+def check(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def documents(name: str) -> list[Any]:
+    return [each for each in yaml.safe_load_all((DEPLOY / name).read_text()) if each]
+
+
+def test_no_file_is_left_unchecked() -> None:
+    found = {str(path.relative_to(DEPLOY)) for path in DEPLOY.rglob("*") if path.is_file()}
+
+    assert {name for name in found if "__pycache__" not in name} == CHECKED
+
+
+def test_the_dockerfile_passes_its_linter() -> None:
+    check(tool("hadolint"), str(DEPLOY / "Dockerfile"))
+
+
+def test_the_dockerfile_copies_what_is_there() -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+
+    for path in re.findall(r"pipeline/\S+", text):
+        assert (ROOT / path).exists(), path
+    assert set(re.findall(r"'\.\[(\w+)\]'", text)) <= set(
+        tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    )
+
+
+def test_the_compose_file_fits_the_schema() -> None:
+    check(tool("check-jsonschema"), "--builtin-schema", "vendor.compose-spec", str(DEPLOY / "compose.yaml"))
+
+
+def test_scripts_are_bash() -> None:
+    check("bash", "-n", str(DEPLOY / "slurm/actisketch.sbatch"))
+    check(tool("shellcheck"), str(DEPLOY / "slurm/actisketch.sbatch"))
+
+
+def test_job_files_are_valid_jobs() -> None:
+    (config,) = [each for each in documents("kubernetes/job.yaml") if each["kind"] == "ConfigMap"]
+    jobs = [(DEPLOY / "job.toml").read_text(), config["data"]["job.toml"]]
+
+    first, second = (validate_job(tomllib.loads(text)) for text in jobs)
+
+    assert first == second
+
+
+def commands(tree: Any) -> Iterator[list[str]]:
+    """Every argument list of actisketch or dask in a YAML tree."""
+    if isinstance(tree, dict):
+        for value in tree.values():
+            yield from commands(value)
+    elif isinstance(tree, list):
+        words = [word for word in tree if isinstance(word, str)]
+        if len(words) == len(tree) and words[:1] and words[0] in ("actisketch", "dask"):
+            yield words
+        else:
+            for value in tree:
+                yield from commands(value)
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "kubernetes/cluster.yaml", "kubernetes/job.yaml"])
+def test_commands_have_flags_that_exist(name: str) -> None:
+    from distributed.cli.dask_scheduler import main as dask_scheduler
+    from distributed.cli.dask_worker import main as dask_worker
+
+    from actisketch.pipeline.cli import commands as group
+
+    found = list(commands(documents(name)))
+
+    assert found
+    for words in found:
+        if words[0] == "dask":
+            known = {"worker": dask_worker, "scheduler": dask_scheduler}[words[1]]
+        else:
+            known = group.get_command(click.Context(group), words[1])
+        flags = {flag for parameter in known.params for flag in (*parameter.opts, *parameter.secondary_opts)}
+        assert {word for word in words if word.startswith("--")} <= flags, words
+
+
+SCHEMAS = {"DaskCluster": "daskcluster.yaml", "DaskJob": "daskjob.yaml"}
+
+
+def schema_of(kind: str) -> Any:
+    spec = importlib.util.find_spec("dask_kubernetes")
+    if spec is None or spec.origin is None:
+        pytest.skip("dask-kubernetes is not installed: pip install '.[deploy]'")
+    crds = Path(spec.origin).parent / "operator/deployment/helm/dask-kubernetes-operator/crds"
+    tree = yaml.safe_load((crds / SCHEMAS[kind]).read_text())
+    (version,) = [each for each in tree["spec"]["versions"] if each["name"] == "v1"]
+    return version["schema"]["openAPIV3Schema"]
+
+
+def unknown_fields(value: Any, schema: Any, path: str = "") -> Iterator[str]:
+    """What a server-side strict validation would refuse and a JSON schema lets pass."""
+    if isinstance(value, dict) and "properties" in schema:
+        for key, item in value.items():
+            if key in schema["properties"]:
+                yield from unknown_fields(item, schema["properties"][key], f"{path}.{key}")
+            elif not schema.get("x-kubernetes-preserve-unknown-fields") and path:
+                yield f"{path}.{key}"
+    elif isinstance(value, list) and "items" in schema:
+        for index, item in enumerate(value):
+            yield from unknown_fields(item, schema["items"], f"{path}[{index}]")
+
+
+@pytest.mark.parametrize("name", ["kubernetes/cluster.yaml", "kubernetes/job.yaml"])
+def test_manifests_fit_the_operators_schemas(name: str) -> None:
+    import jsonschema
+
+    custom = [each for each in documents(name) if each["apiVersion"] == "kubernetes.dask.org/v1"]
+
+    assert custom
+    for manifest in custom:
+        schema = schema_of(manifest["kind"])
+        jsonschema.Draft7Validator(schema).validate(manifest)
+        assert list(unknown_fields(manifest["spec"], schema["properties"]["spec"], "spec")) == []
+
+
+def test_the_cluster_of_the_job_is_the_cluster_file() -> None:
+    (cluster,) = documents("kubernetes/cluster.yaml")
+    (job,) = [each for each in documents("kubernetes/job.yaml") if each["kind"] == "DaskJob"]
+    inner = job["spec"]["cluster"]["spec"]
+
+    assert inner["worker"] == cluster["spec"]["worker"]
+    assert inner["scheduler"]["spec"] == cluster["spec"]["scheduler"]["spec"]
+    for name, spec in [("actisketch", cluster["spec"]), ("actisketch-digits", inner)]:
+        assert spec["scheduler"]["service"]["selector"]["dask.org/cluster-name"] == name
+
+
+def jobqueue_module() -> Any:
+    spec = importlib.util.spec_from_file_location("jobqueue_run", DEPLOY / "slurm/jobqueue_run.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_jobqueue_example_writes_the_job_that_it_promises(tmp_path: Path) -> None:
+    pytest.importorskip("dask_jobqueue", reason="pip install '.[deploy]'")
+    module = jobqueue_module()
+    options: argparse.Namespace = module.parse(["job.toml", "--cores", "3", "--memory", "5GB", "--logs", str(tmp_path)])
+
+    with module.make_cluster(options) as cluster:
+        script = cluster.job_script()
+
+    assert "--cpus-per-task=3" in script
+    assert "--nthreads 3" in script
+    assert "--memory-limit 0" in script
+
+
+def test_the_readme_names_files_flags_and_settings_that_exist() -> None:
+    from actisketch.pipeline.cli import commands as group
+
+    text = (DEPLOY / "README.md").read_text()
+    names = set(re.findall(r"deploy/([\w./-]+\w)", text))
+    helps = "".join(
+        CliRunner().invoke(group, [verb, "--help"]).output for verb in ("run", "plan", "status", "verify")
+    )
+
+    assert names <= CHECKED | {"kubernetes", "slurm"}
+    assert {name for name in CHECKED if "/" in name or name.endswith("yaml")} <= names
+    for flag in set(re.findall(r"actisketch (?:run|plan|status|verify)[^`\n]*?(--[\w-]+)", text)):
+        assert flag in helps, flag
+    from actisketch.pipeline.settings import RecordSettings
+
+    for setting in set(re.findall(r"`record\.(\w+)`", text)):
+        assert setting in RecordSettings.model_fields, setting
