@@ -21,7 +21,7 @@ from .factors import Factors
 from .folder import RunFolder, content_key, write_json
 from .merged import merged_key, save_merged
 from .normalizer import Certificate
-from .normalizing import normalize_network
+from .normalizing import check_factors, normalize_network
 from .preparation import Prepared, check_data, prepare, sketch_spec
 from .recorder import record_missing
 from .reduce import merged_sketches, statistics
@@ -259,6 +259,7 @@ def normalize_run(
     job = _prepare_again(run, model_path=model_path, data_path=data_path)
     check_data(run.cache, job.source, full=run.settings.data.fingerprint == "full")
     folder = run.folder if output is None else RunFolder(output)
+    check_factors(factors, job.fingerprint)
     if output is not None:
         folder.check_side_results()
         write_json(folder.factors_path, factors.to_dict())

@@ -17,7 +17,25 @@ from .reporting import AfterSketches, sketch_weights
 from .settings import JobSettings
 from .sources import Source
 
-__all__ = ["normalize_network"]
+__all__ = ["check_factors", "normalize_network"]
+
+
+def check_factors(factors: Factors, fingerprint: Mapping[str, Any]) -> None:
+    """Refuse factors of another network.
+
+    Raises
+    ------
+    MismatchError
+        With what differs.
+    """
+    if dict(factors.model) != dict(fingerprint):
+        differs = sorted(
+            k for k in {*factors.model, *fingerprint} if factors.model.get(k) != fingerprint.get(k)
+        )
+        raise MismatchError(
+            f"the factors are of another network than the model ({', '.join(differs)} differ): "
+            "record this model's activations, or give the model that was recorded"
+        )
 
 
 def normalize_network(
@@ -41,14 +59,7 @@ def normalize_network(
         If the rewritten network does not compute what the original does: the certificate is written
         then, the network is not.
     """
-    if dict(factors.model) != dict(fingerprint):
-        differs = sorted(
-            k for k in {*factors.model, *fingerprint} if factors.model.get(k) != fingerprint.get(k)
-        )
-        raise MismatchError(
-            f"the factors are of another network than the model ({', '.join(differs)} differ): "
-            "record this model's activations, or give the model that was recorded"
-        )
+    check_factors(factors, fingerprint)
     key = content_key(
         factors.to_dict(),
         settings.normalize.model_dump(),

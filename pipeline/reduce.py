@@ -8,9 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..storage import Cache
 from ..storage.errors import IncompleteError, InputError
-from .sketch import PointSketch, Sketch, exact_percentiles, merge_sketches
+from .sketch import PointSketch, Sketch, exact_channel_percentiles, exact_percentiles, merge_sketches
 
 __all__ = ["ExactSource", "check_complete", "merged_sketches", "statistics", "unknown_point"]
 
@@ -147,3 +150,28 @@ class ExactSource:
             for chunk in self.cache.chunks(point):
                 sketch.update(chunk)
         return exact_percentiles(lambda: self.cache.chunks(point), list(qs), sketch, nonzero=nonzero)
+
+    def channel_percentiles(self, point: str, qs: Sequence[float], *, nonzero: bool) -> NDArray[np.float64]:
+        """Return the percentiles of each channel of one point, of shape (n_qs, n_channels).
+
+        Raises
+        ------
+        InputError
+            If channels were not sketched, or are of rounded storage.
+        """
+        channels = self.sketches[point].channels
+        if channels is None:
+            raise InputError(
+                "this run has no sketch per channel: record with sketch.per_channel = true", point=point
+            )
+        if self.cache.spec.dtype != "float32":
+            raise InputError(
+                f"exact percentiles per channel need float32 storage, this cache has {self.cache.spec.dtype}"
+            )
+        return exact_channel_percentiles(
+            lambda: self.cache.chunks(point),
+            list(qs),
+            channels,
+            nonzero=nonzero,
+            channel_axis=self.cache.spec.point(point).channel_axis,
+        )

@@ -158,11 +158,9 @@ class Run:
             if not 0 <= q <= 100:
                 raise InputError(f"percentile {q!r} is refused: a number from 0 to 100")
         chosen = self._chosen(points)
-        if per_channel:
-            if exact:
-                raise InputError("exact percentiles per channel are not offered: leave out one of the two")
-            return [row for name in chosen for row in self._channel_rows(name, qs, nonzero)]
         source = ExactSource(self.cache, self.sketches, accept_rounding) if exact else None
+        if per_channel:
+            return [row for name in chosen for row in self._channel_rows(name, qs, nonzero, source)]
         rows = []
         for name in chosen:
             layer = self.sketches[name].layer
@@ -177,20 +175,24 @@ class Run:
                 rows += [_row(name, q, layer.percentile(q, nonzero=nonzero)) for q in qs]
         return rows
 
-    def _channel_rows(self, name: str, qs: Sequence[float], nonzero: bool) -> list[PercentileRow]:
+    def _channel_rows(
+        self, name: str, qs: Sequence[float], nonzero: bool, source: ExactSource | None
+    ) -> list[PercentileRow]:
         channels = self.sketches[name].channels
         if channels is None:
             raise InputError(
                 "this run has no sketch per channel: record with sketch.per_channel = true", point=name
             )
-        rows = []
-        for q in qs:
-            values, lows, highs = channels.percentile(q, nonzero=nonzero)
-            for i, (value, lo, hi) in enumerate(
-                zip(values.tolist(), lows.tolist(), highs.tolist(), strict=True)
-            ):
-                rows.append(PercentileRow(point=name, channel=i, q=q, value=value, lo=lo, hi=hi, exact=False))
-        return rows
+        if source is not None:
+            exact = source.channel_percentiles(name, qs, nonzero=nonzero)
+            answers = [(values, values, values) for values in exact]
+        else:
+            answers = [channels.percentile(q, nonzero=nonzero) for q in qs]
+        return [
+            PercentileRow(point=name, channel=i, q=q, value=value, lo=lo, hi=hi, exact=source is not None)
+            for q, columns in zip(qs, answers, strict=True)
+            for i, (value, lo, hi) in enumerate(zip(*(column.tolist() for column in columns), strict=True))
+        ]
 
     def _chosen(self, points: Iterable[str] | None) -> list[str]:
         names = self.points

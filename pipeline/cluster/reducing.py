@@ -122,7 +122,7 @@ def exact_percentiles_on(
         for group in _groups(cache.blocks, LEAF_BLOCKS)
     ]
     counted: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = client.gather(futures)
-    return exact_percentiles(lambda: _spelt_out(counted), list(qs), layer, nonzero=nonzero)
+    return exact_percentiles(lambda: _spelt_out(counted), list(qs), layer, nonzero=nonzero, is_selection=True)
 
 
 def _whole_buckets(layer: Sketch, q: float, *, nonzero: bool) -> tuple[float, float]:

@@ -33,6 +33,8 @@ class ExactRequest:
     """Leave the zeros out."""
     channel_axis: int = -1
     """Of the chunks, samples counted as axis 0; only for a ChannelSketch."""
+    is_selection: bool = False
+    """The chunks hold all values within the intervals that the sketch gives, and need not hold the others."""
 
 
 def exact_percentiles(
@@ -40,6 +42,8 @@ def exact_percentiles(
     qs: Sequence[float],
     sketch: Sketch,
     nonzero: bool = False,
+    *,
+    is_selection: bool = False,
 ) -> list[float]:
     """Return the exact percentiles of recorded values.
 
@@ -53,6 +57,9 @@ def exact_percentiles(
     sketch : Sketch
     nonzero : bool, default=False
         Leave the zeros out.
+    is_selection : bool, default=False
+        The chunks hold all values of the buckets in which the percentiles lie, and need not hold the others: a
+        worker elsewhere has picked them out.
 
     Returns
     -------
@@ -69,7 +76,7 @@ def exact_percentiles(
     -----
     Holds at most 32 KiB for each bucket of 20 bits that it looks for, besides a chunk.
     """
-    request = ExactRequest(sketch=sketch, qs=tuple(qs), nonzero=nonzero)
+    request = ExactRequest(sketch=sketch, qs=tuple(qs), nonzero=nonzero, is_selection=is_selection)
     found = exact_many(lambda: (("", chunk) for chunk in chunks()), {"": request})[""]
     return [float(value) for value in found[:, 0]]
 
@@ -116,7 +123,11 @@ def exact_many(
     """
     refinements = {
         point: Refinement(
-            request.sketch, request.qs, nonzero=request.nonzero, channel_axis=request.channel_axis
+            request.sketch,
+            request.qs,
+            nonzero=request.nonzero,
+            channel_axis=request.channel_axis,
+            is_selection=request.is_selection,
         )
         for point, request in requests.items()
     }

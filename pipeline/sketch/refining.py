@@ -38,6 +38,8 @@ class Refinement:
         Leave the zeros out.
     channel_axis : int, default=-1
         Of the arrays that will be shown; only for a ChannelSketch.
+    is_selection : bool, default=False
+        Values of other buckets than those looked for may be left out of what is shown.
     """
 
     def __init__(
@@ -47,7 +49,9 @@ class Refinement:
         *,
         nonzero: bool = False,
         channel_axis: int = -1,
+        is_selection: bool = False,
     ) -> None:
+        self._is_selection = is_selection
         self._per_channel = isinstance(sketch, ChannelSketch)
         self._channel_axis = channel_axis
         tally = sketch.tally
@@ -145,7 +149,7 @@ class Refinement:
     def end_pass(self) -> None:
         """Settle the order statistics whose buckets were looked for; MismatchError if values are missing."""
         step = self._pass
-        if self._n_shown != self._n_values:
+        if self._n_shown != self._n_values and not self._is_selection:
             raise MismatchError(
                 f"{self._n_shown} values were shown, the sketch is of {self._n_values}: "
                 "was the sketch made of another cache?"

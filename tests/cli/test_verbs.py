@@ -243,6 +243,27 @@ def test_per_channel_factors_and_percentiles(call, small_files):
     assert json.loads((small_files["run"] / "certificate.json").read_text())["mode"] == "channel"
 
 
+def test_exact_percentiles_of_each_channel_are_those_of_numpy(call, small_files):
+    call("run", small_files["job"], "--per-channel")
+    answer = call(
+        "percentiles",
+        small_files["run"],
+        "-q",
+        71.3,
+        "--per-channel",
+        "--exact",
+        "--all-values",
+        "--point",
+        "first",
+        "--json",
+    )
+    array = zarr.open_group(str(small_files["run"] / "cache"), mode="r")["first"][:]
+
+    assert [row["value"] for row in json.loads(answer.out)] == [
+        float(np.percentile(c, 71.3)) for c in array.T
+    ]
+
+
 def test_sketches_only_takes_no_disk_for_activations(call, small_files):
     answer = call("run", small_files["job"], "--sketch-only")
     exact = call("percentiles", small_files["run"], "--exact")
