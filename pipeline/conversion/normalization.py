@@ -195,9 +195,7 @@ def _normalize(
     settings: ToolboxSettings,
     measured: Measured | None,
 ) -> None:
-    input_name = graph.input_specs[0][0]
-    input_factor = factors.pop(input_name, 1)
-    input_factors = {input_name: input_factor}
+    factors, input_factors = _split(factors, graph)
     twin = normalize_model(model, factors, keep_structure=True, input_factors=input_factors)
     _warn_of_pinned(twin, factors)
     certificate = None
@@ -221,6 +219,18 @@ def _normalize(
             simple_labels=settings.simple_labels,
         )
     normalize_in_place(model, factors, input_factors=input_factors)
+
+
+def _split(factors: Mapping[str, float], graph: Graph) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the factors of the layers and those of the inputs.
+
+    The toolbox writes the input's first, by the name of the input layer, which may count up within a session.
+    """
+    names = [name for name, _, _ in graph.input_specs]
+    renamed = {name: names[0] for name in list(factors)[:1] if name not in graph.every_point}
+    by_name = {renamed.get(name, name): float(factor) for name, factor in factors.items()}
+    inputs = {name: by_name.pop(name) for name in names if name in by_name}
+    return by_name, inputs
 
 
 def _check(certificate: Certificate) -> None:

@@ -112,7 +112,7 @@ def _stored(model: Any, point: Point, folder: Path, old_file: Path) -> NDArray[n
 
 def _read_npz(path: Path) -> NDArray[np.float32]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return np.asarray(archive["arr_0"], dtype=np.float32)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise FormatError(

@@ -232,6 +232,8 @@ class _Building:
         finally:
             for name, initializer in kept.items():
                 setattr(self._layer, name, initializer)
+        # A weight that nobody handed over would keep what Keras initialised it with.
+        assert len(self._arrays) in (0, len(self._layer.weights)), self._layer.name
         if not self._arrays:
             for variable, original in zip(self._layer.weights, self._originals, strict=True):
                 variable.assign(original)

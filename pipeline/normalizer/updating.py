@@ -28,7 +28,7 @@ class LayerUpdate:
     """What changes in a layer."""
 
     arrays: dict[str, NDArray[np.generic]]
-    """Attribute (``"kernel"``, ``"gamma"``) -> its new value; empty when the weights stay."""
+    """Attribute (``"kernel"``, ``"gamma"``) -> its new value: all of the layer's weights, or none when they stay."""
     config: dict[str, Any] = field(default_factory=dict)
     """Settings that differ from the original layer's."""
 
@@ -150,7 +150,8 @@ def _norm_update(solution: Solution, node: Node) -> LayerUpdate:
     inputs, outputs = solution.of_parameters(layer)
     mean = as_array(layer.moving_mean)
     arrays: dict[str, NDArray[np.generic]] = {
-        "moving_mean": (mean.astype(np.float64) / inputs).astype(mean.dtype)
+        "moving_mean": (mean.astype(np.float64) / inputs).astype(mean.dtype),
+        "moving_variance": as_array(layer.moving_variance),
     }
     if not solution.walk.keep_structure:
         gamma = 1.0 if layer.gamma is None else as_array(layer.gamma).astype(np.float64)
@@ -158,8 +159,9 @@ def _norm_update(solution: Solution, node: Node) -> LayerUpdate:
         shape = mean.shape
         arrays["gamma"] = np.broadcast_to(gamma * inputs / outputs, shape).astype(mean.dtype)
         arrays["beta"] = np.broadcast_to(beta / outputs, shape).astype(mean.dtype)
-        arrays["moving_variance"] = as_array(layer.moving_variance)
         return LayerUpdate(arrays, {"scale": True, "center": True})
+    if layer.gamma is not None:
+        arrays["gamma"] = as_array(layer.gamma)
     if layer.beta is not None:
         arrays["beta"] = (as_array(layer.beta).astype(np.float64) / outputs).astype(mean.dtype)
     return LayerUpdate(arrays)

@@ -1,0 +1,252 @@
+"""The seven functions one by one: what SNN toolbox documents, and what it does at its edges where that is right."""
+
+from __future__ import annotations
+
+import inspect
+from configparser import ConfigParser
+from pathlib import Path
+from typing import Any
+
+import dask.array
+import keras
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from actisketch.pipeline import conversion
+from actisketch.pipeline.conversion import (
+    apply_normalization_schedule,
+    get_activations_batch,
+    get_activations_layer,
+    get_percentile,
+    get_scale_fac,
+    try_reload_activations,
+)
+from actisketch.storage.errors import FormatError, InputError
+
+SIGNATURES = {
+    "normalize_parameters": "(model, config, **kwargs)",
+    "get_scale_fac": "(activations, percentile)",
+    "get_percentile": "(config, layer_idx=None)",
+    "apply_normalization_schedule": "(perc, layer_idx)",
+    "get_activations_layer": "(layer_in, layer_out, x, batch_size=None)",
+    "get_activations_batch": "(ann, x_batch)",
+    "try_reload_activations": "(layer, model, x_norm, batch_size, activ_dir)",
+}
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_names_and_signatures_are_those_of_the_toolbox(name: str) -> None:
+    signature = inspect.signature(getattr(conversion, name))
+    bare = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
+
+    assert str(inspect.Signature(bare)) == SIGNATURES[name]
+
+
+# get_scale_fac
+
+
+@given(
+    hnp.arrays(np.float32, st.integers(1, 50), elements=st.floats(-1e6, 1e6, width=32)),
+    st.floats(0, 100),
+)
+@settings(max_examples=50, deadline=None)
+def test_a_scale_factor_is_the_percentile_of_all_values(
+    activations: NDArray[np.float32], percentile: float
+) -> None:
+    assert get_scale_fac(activations, percentile) == pytest.approx(np.percentile(activations, percentile))
+
+
+def test_no_activations_give_factor_one() -> None:
+    assert get_scale_fac(np.zeros((0, 3)), 99.9) == 1
+
+
+@pytest.mark.parametrize("kind", ["memmap", "zarr", "dask"])
+def test_activations_on_disk_give_the_same_factor_chunk_by_chunk(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actisketch.pipeline.conversion.percentiles.CHUNK_VALUES", 1000)
+    values = np.random.default_rng(61).normal(0, 1, (701, 13)).astype(np.float32)
+    np.save(tmp_path / "x.npy", values)
+    array: Any = np.load(tmp_path / "x.npy", mmap_mode="r")
+    if kind == "zarr":
+        array = zarr.create_array(tmp_path / "x.zarr", data=values, chunks=(100, 13))
+    elif kind == "dask":
+        array = dask.array.from_array(values, chunks=(97, 13))
+
+    assert get_scale_fac(array, 99.9) == np.percentile(values, 99.9)
+
+
+@pytest.mark.parametrize("percentile", [-1, 150, float("nan")])
+def test_an_impossible_percentile_is_refused(percentile: float) -> None:
+    with pytest.raises(InputError, match="between 0 and 100"):
+        get_scale_fac(np.ones(3), percentile)
+
+
+def test_activations_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(InputError, match="NaN"):
+        get_scale_fac(np.array([1.0, np.nan]), 50)
+
+
+# get_percentile, apply_normalization_schedule
+
+
+@pytest.mark.parametrize(
+    ("percentile", "by_layer"),
+    [
+        (100.0, [100, 99, 99, 99, 99, 99]),
+        (99.99, [99, 99, 99, 99, 99, 99]),
+        (99.9, [99, 99, 99, 99, 99, 99]),
+        (99.0, [99, 98, 98, 98, 98, 98]),
+    ],
+)
+def test_the_schedule_truncates_as_the_toolbox_does(percentile: float, by_layer: list[int]) -> None:
+    assert [apply_normalization_schedule(percentile, index) for index in range(6)] == by_layer
+
+
+def test_without_a_schedule_every_layer_has_the_percentile_of_the_settings(config: ConfigParser) -> None:
+    assert get_percentile(config) == get_percentile(config, 7) == 99.9
+
+
+def test_with_a_schedule_the_layer_counts(config: ConfigParser) -> None:
+    config.set("normalization", "normalization_schedule", "True")
+
+    assert get_percentile(config, 0) == 99
+    with pytest.raises(InputError, match="layer_idx=None"):
+        get_percentile(config)
+
+
+@pytest.mark.parametrize("text", ["150", "-1", "high", ""])
+def test_an_unusable_percentile_in_the_settings_is_refused(text: str, config: ConfigParser) -> None:
+    config.set("normalization", "percentile", text)
+    with pytest.raises(InputError, match="percentile"):
+        get_percentile(config)
+
+
+# get_activations_layer, get_activations_batch
+
+
+def test_activations_of_a_layer_are_those_of_keras_for_whole_batches(
+    small_model: Any, small_data: Any
+) -> None:
+    layer = small_model.get_layer("second")
+    found = get_activations_layer(small_model.inputs[0], layer.output, small_data, 25)
+    oracle = keras.Model(small_model.inputs[0], layer.output)(small_data[:50])
+
+    np.testing.assert_allclose(found, oracle, rtol=1e-6)
+
+
+def test_the_default_batch_is_ten_and_the_tail_is_dropped(small_model: Any, small_data: Any) -> None:
+    output = small_model.get_layer("first").output
+
+    assert get_activations_layer(small_model.inputs[0], output, small_data).shape == (50, 8)
+    with pytest.raises(InputError, match="do not fill one batch of 64"):
+        get_activations_layer(small_model.inputs[0], output, small_data, 64)
+
+
+def test_activations_of_a_batch_leave_out_layers_that_only_move_values(digits: Any) -> None:
+    layers = keras.layers
+    x = keras.Input((8, 8, 1))
+    y = layers.Conv2D(2, 3, name="conv")(layers.ZeroPadding2D()(x))
+    y = layers.Concatenate()(
+        [layers.AveragePooling2D(2, name="pool")(y), layers.MaxPooling2D(2, name="max")(y)]
+    )
+    model = keras.Model(x, layers.Dense(3, name="dense")(layers.Flatten()(y)))
+    found = get_activations_batch(model, digits[0][:7])
+
+    assert [name for _, name in found] == ["conv", "pool", "max", "dense"]
+    assert [array.shape for array, _ in found] == [(7, 8, 8, 2), (7, 4, 4, 2), (7, 4, 4, 2), (7, 3)]
+    np.testing.assert_allclose(found[-1][0], model(digits[0][:7]), rtol=1e-5, atol=1e-6)
+
+
+# try_reload_activations
+
+
+def reload(model: Any, data: Any, folder: Path, *, layer: str = "second") -> Any:
+    return try_reload_activations(model.get_layer(layer), model, data, 10, folder)
+
+
+def test_activations_are_recorded_once_and_reloaded(
+    small_model: Any, small_data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = reload(small_model, small_data, tmp_path)
+    calls: list[int] = []
+    monkeypatch.setattr(
+        "actisketch.pipeline.producer.KerasProducer.batches", lambda *_: calls.append(1) or iter(())
+    )
+    second, other = (
+        reload(small_model, small_data, tmp_path),
+        reload(small_model, small_data, tmp_path, layer="first"),
+    )
+
+    assert (first.shape, other.shape) == ((50, 7), (50, 8))
+    np.testing.assert_array_equal(first, second)
+    assert not calls
+
+
+@pytest.mark.parametrize("what", ["weights", "samples"])
+def test_a_stale_cache_is_recomputed_with_a_warning(
+    what: str, small_model: Any, small_data: Any, tmp_path: Path
+) -> None:
+    reload(small_model, small_data, tmp_path)
+    if what == "weights":
+        small_model.get_layer("first").kernel.assign(small_model.get_layer("first").kernel * 2)
+    else:
+        small_data = small_data[::-1].copy()
+    with pytest.warns(RuntimeWarning, match="not used and computed again"):
+        found = reload(small_model, small_data, tmp_path)
+
+    oracle = keras.Model(small_model.inputs[0], small_model.get_layer("second").output)(small_data[:50])
+    np.testing.assert_allclose(found, oracle, rtol=1e-6)
+
+
+def test_without_samples_what_is_stored_is_given_if_the_network_is_the_same(
+    small_model: Any, small_data: Any, tmp_path: Path
+) -> None:
+    assert reload(small_model, None, tmp_path) is None
+    stored = reload(small_model, small_data, tmp_path)
+
+    np.testing.assert_array_equal(reload(small_model, None, tmp_path), stored)
+    small_model.get_layer("first").bias.assign(np.ones(8))
+    with pytest.warns(RuntimeWarning, match="of another network"):
+        assert reload(small_model, None, tmp_path) is None
+
+
+def test_a_file_of_the_toolbox_is_used_if_it_is_right_and_recomputed_if_not(
+    small_model: Any, small_data: Any, tmp_path: Path
+) -> None:
+    right = get_activations_layer(small_model.inputs[0], small_model.get_layer("second").output, small_data)
+    right[20:30] = 7.0  # neither the first nor the last batch: shows where the answer comes from
+    np.savez_compressed(tmp_path / "second.npz", right)
+    np.testing.assert_array_equal(reload(small_model, small_data, tmp_path), right)
+
+    np.savez_compressed(tmp_path / "second.npz", right * 1.01)
+    with pytest.warns(RuntimeWarning, match="another network or other samples"):
+        found = reload(small_model, small_data, tmp_path)
+    assert not (found == 7.0).any()
+
+
+def test_a_file_of_the_toolbox_without_samples_is_read_with_a_warning(
+    small_model: Any, tmp_path: Path
+) -> None:
+    np.savez_compressed(tmp_path / "second.npz", np.ones((20, 7)))
+    with pytest.warns(RuntimeWarning, match="does not say which network"):
+        assert reload(small_model, None, tmp_path).shape == (20, 7)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty"])
+def test_a_damaged_file_of_the_toolbox_is_named(
+    damage: str, small_model: Any, small_data: Any, tmp_path: Path
+) -> None:
+    np.savez_compressed(tmp_path / "second.npz", np.ones((20, 7)))
+    content = (tmp_path / "second.npz").read_bytes()
+    (tmp_path / "second.npz").write_bytes(b"" if damage == "empty" else content[: len(content) // 2])
+
+    with pytest.warns(RuntimeWarning, match="does not say"), pytest.raises(FormatError, match=r"second\.npz"):
+        reload(small_model, None, tmp_path)
+    with pytest.warns(RuntimeWarning, match="computed again"):
+        assert reload(small_model, small_data, tmp_path).shape == (50, 7)
