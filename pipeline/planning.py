@@ -13,13 +13,17 @@ import numpy as np
 from ..storage import CacheSpec, PointSpec, Projection, projection
 from ..storage.errors import InputError, OverBudgetError
 from ..storage.files import STAGING_NBYTES
-from .recorder import BLOCKS_IN_FLIGHT
+from .recorder import BLOCKS_IN_FLIGHT, SLAB_NBYTES, slab_samples
 from .settings import format_bytes
 
 __all__ = ["MemoryProjection", "Plan", "PointPlan", "make_plan"]
 
-# A block that is lost costs minutes, not hours, and a chunk stays well below what object stores take in one PUT.
-LARGEST_BLOCK_NBYTES = 512 * 2**20
+# Of a network so large that few batches fill a slab, a block is several slabs, until the chunks of its smallest layer
+# are worth a file, or the block is so large that losing it would hurt.
+WORTHWHILE_CHUNK_NBYTES = 256 * 2**10
+LARGEST_BLOCK_NBYTES = 4 * 2**30
+# And never more than this part of the run: what a kill costs, what workers share out among them.
+FEWEST_BLOCKS = 16
 
 # What tracing the network, the compiled loops of the sketch, threads and the allocator take beside all that is
 # counted: 60 to 100 MiB were measured, from a small network to blocks of half a gigabyte.
@@ -50,7 +54,7 @@ class MemoryProjection:
     batch: int
     """The samples and all recorded activations of one batch, and the network's largest tensors."""
     blocks: int
-    """Activations of the blocks in flight."""
+    """Activations in flight: two slabs, and the chunks that are filled by more than one."""
     codec: int
     """Encoding the largest chunk: a padded or rounded copy of it, its compressed form, and aligned memory."""
     sketches: int
@@ -206,8 +210,8 @@ def make_plan(
     fixed = model_nbytes + batch + sketches + RUNTIME_NBYTES
     dtype = "float16" if stored_itemsize == 2 else "float32"
 
-    def stored(samples: int) -> Projection:
-        spec = CacheSpec(
+    def stored_spec(samples: int) -> CacheSpec:
+        return CacheSpec(
             points=tuple(points),
             n_samples=n_samples,
             batch_size=batch_size,
@@ -216,23 +220,36 @@ def make_plan(
             dtype=dtype,
             record=record,
         )
-        return projection(spec)
+
+    def stored(samples: int) -> Projection:
+        return projection(stored_spec(samples))
 
     def encoding(samples: int) -> int:
         return STAGING_NBYTES + (1 + compresses) * stored(samples).largest_chunk_nbytes
 
     def in_flight(samples: int) -> int:
-        n_buffers = min(BLOCKS_IN_FLIGHT, -(-n_samples // samples))
-        return n_buffers * min(samples, n_samples) * sum(per_sample)
+        slab = slab_samples(points, batch_size=batch_size, block_samples=samples)
+        n_buffers = min(BLOCKS_IN_FLIGHT, -(-n_samples // slab))
+        chunks = stored_spec(samples).chunk_samples if record else {}
+        gathered = sum(
+            size * point.n_values * 4 for point in points if (size := chunks.get(point.name, 0)) > slab
+        )
+        return n_buffers * min(slab, n_samples) * sum(per_sample) + gathered
 
     if block_samples is None:
-        small_enough = LARGEST_BLOCK_NBYTES // sum(per_sample) // batch_size
+        small_enough = SLAB_NBYTES // sum(per_sample) // batch_size
         n_batches = max(1, min(small_enough, -(-n_samples // batch_size)))
         if max_block_samples is not None:
             n_batches = min(n_batches, -(-max_block_samples // batch_size))
         room = memory_limit - fixed
         while n_batches > 1 and (in_flight(n_batches * batch_size) + encoding(n_batches * batch_size) > room):
             n_batches = n_batches * 7 // 8
+        if record and max_block_samples is None and n_batches >= small_enough:
+            n_batches = _joined(n_batches, batch_size, per_sample, n_samples)
+            while (
+                n_batches > 1 and in_flight(n_batches * batch_size) + encoding(n_batches * batch_size) > room
+            ):
+                n_batches //= 2
         block_samples = n_batches * batch_size
     memory = MemoryProjection(
         model=model_nbytes,
@@ -260,6 +277,17 @@ def make_plan(
         disk_nbytes=sum(per_sample) // 4 * stored_itemsize * n_samples if record else 0,
         n_files=stored(block_samples).n_files,
     )
+
+
+def _joined(n_batches: int, batch_size: int, per_sample: list[int], n_samples: int) -> int:
+    """Return the batches of a block of one slab, doubled until its smallest chunk is worth a file."""
+    while (
+        n_batches * batch_size * min(per_sample) < WORTHWHILE_CHUNK_NBYTES
+        and 2 * n_batches * batch_size * sum(per_sample) <= LARGEST_BLOCK_NBYTES
+        and 2 * n_batches * batch_size * FEWEST_BLOCKS <= n_samples
+    ):
+        n_batches *= 2
+    return n_batches
 
 
 def _free_nbytes(path: Path | None) -> int | None:

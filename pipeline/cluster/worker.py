@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ...storage import Block, Cache, PointSpec
 from ...storage.errors import IncompleteError, InputError
 from ..producer import Producer
-from ..recorder import BLOCKS_IN_FLIGHT, BlockBuffers, record_block
+from ..recorder import BLOCKS_IN_FLIGHT, BlockBuffers, record_block, slab_samples
 from ..sketch import SketchSpec
 from .reachability import Token, check_token
 from .recipes import Recipe
@@ -116,8 +116,10 @@ class BlockPlugin(WorkerPlugin):  # type: ignore[misc] # distributed has no type
         if tuple(point.name for point in producer.points) != tuple(p.name for p in cache.spec.points):
             raise InputError("the network on this worker has other points than the cache")
         buffers: LifoQueue[BlockBuffers] = LifoQueue()
+        spec = cache.spec
+        n_slab = slab_samples(producer.points, batch_size=spec.batch_size, block_samples=spec.block_samples)
         for _ in range(BLOCKS_IN_FLIGHT):
-            buffers.put(BlockBuffers(producer.points, self._largest_block))
+            buffers.put(BlockBuffers(producer.points, min(n_slab, self._largest_block)))
         return _Ready(cache, producer, buffers)
 
     def record(self, block: Block, leave_pool: Callable[[], None]) -> None:
@@ -127,7 +129,7 @@ class BlockPlugin(WorkerPlugin):  # type: ignore[misc] # distributed has no type
             return  # the worker that did it died before Dask knew
         buffers = ready.buffers.get()  # waits while two blocks are in memory
         try:
-            producer = _InTurn(ready.producer, self._turn, leave_pool)
+            producer = _InTurn(ready.producer, self._turn, leave_pool, last=block.stop)
             record_block(ready.cache, producer, block, sketch=self._sketch, buffers=buffers)
         finally:
             ready.buffers.put(buffers)
@@ -139,8 +141,10 @@ class _InTurn:
     So the next block is computed while this one is sketched and written, whatever the number of Dask's threads.
     """
 
-    def __init__(self, producer: Producer, turn: threading.Lock, leave_pool: Callable[[], None]) -> None:
-        self._producer, self._turn, self._leave_pool = producer, turn, leave_pool
+    def __init__(
+        self, producer: Producer, turn: threading.Lock, leave_pool: Callable[[], None], *, last: int
+    ) -> None:
+        self._producer, self._turn, self._leave_pool, self._last = producer, turn, leave_pool, last
 
     @property
     def points(self) -> tuple[PointSpec, ...]:
@@ -153,7 +157,8 @@ class _InTurn:
     def batches(self, start: int, stop: int) -> Iterator[Mapping[str, NDArray[np.float32]]]:
         with self._turn:
             yield from self._producer.batches(start, stop)
-        self._leave_pool()
+        if stop == self._last:  # the block may be computed in several parts
+            self._leave_pool()
 
 
 def run_block(name: str, block: Block) -> None:

@@ -1,8 +1,11 @@
 """What a run takes is known before it runs; the numbers are primes, so that a lost term shows."""
 
+import math
+
 import pytest
 
 from actisketch.pipeline.planning import LARGEST_BLOCK_NBYTES, make_plan
+from actisketch.pipeline.recorder import SLAB_NBYTES
 from actisketch.storage import PointSpec
 from actisketch.storage.errors import InputError, OverBudgetError
 
@@ -40,9 +43,23 @@ def test_a_tight_limit_makes_smaller_blocks_and_the_projection_keeps_to_it():
     loose = plan_of(points=big, n_samples=10_007, memory_limit=8 * 2**30)
     tight = plan_of(points=big, n_samples=10_007, memory_limit=700 * 2**20)
 
-    assert loose.block_samples * 4 * 1_000_003 <= LARGEST_BLOCK_NBYTES
+    assert loose.block_samples * 4 * 1_000_003 <= SLAB_NBYTES
     assert tight.block_samples < loose.block_samples
     assert tight.memory.total <= tight.memory_limit
+
+
+def test_blocks_of_a_large_network_are_several_slabs_so_that_small_layers_are_no_tiny_files():
+    """VGG16-like: a batch of 8 samples fills a slab, its smallest layer has 1,000 values."""
+    points = [PointSpec(name="conv", shape=(224, 224, 64)), PointSpec(name="more", shape=(10_000_000,))]
+    points.append(PointSpec(name="classes", shape=(1000,)))
+    few = plan_of(points=points, n_samples=64, batch_size=8, memory_limit=16 * 2**30)
+    many = plan_of(points=points, n_samples=50_000, batch_size=8, memory_limit=16 * 2**30)
+
+    assert few.block_samples == 8  # sixteen blocks at least, where there are samples for them
+    assert many.block_samples == 64  # 256 KiB of the smallest layer, 3.2 GiB of all
+    assert many.block_samples * sum(4 * math.prod(p.shape) for p in points) <= LARGEST_BLOCK_NBYTES
+    assert many.disk_nbytes / many.n_files > 32 * 2**20
+    assert many.memory.blocks < 2.5 * SLAB_NBYTES * 2
 
 
 def test_memory_does_not_grow_with_the_number_of_samples():

@@ -160,6 +160,45 @@ def test_a_producer_that_ends_early_is_found_out(tmp_path, make_producer):
         record_missing(cache, short, sketch=SKETCH)
 
 
+@pytest.mark.parametrize("slab_nbytes", [1, 4 * 37 * 4, 4 * 37 * 8, 2**29])
+def test_the_bytes_do_not_depend_on_how_many_samples_are_collected_at_a_time(
+    tmp_path, producer, monkeypatch, slab_nbytes
+):
+    """A sample has 37 values: blocks of 24 samples are collected by 4, 4, 8 and 24."""
+    with make_cache(tmp_path / "plain", producer, block_samples=24) as cache:
+        record_missing(cache, producer, sketch=SKETCH)
+    monkeypatch.setattr("actisketch.pipeline.recorder.SLAB_NBYTES", slab_nbytes)
+    with make_cache(tmp_path / "slabs", producer, block_samples=24) as cache:
+        record_missing(cache, producer, sketch=SKETCH)
+    with make_cache(tmp_path / "one by one", producer, block_samples=24) as cache:
+        for block in cache.blocks:
+            record_block(cache, producer, block, sketch=SKETCH)
+
+    def files(folder):
+        paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "lock"]
+        return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+    assert files(tmp_path / "plain") == files(tmp_path / "slabs") == files(tmp_path / "one by one")
+
+
+def test_a_slab_that_fails_in_the_middle_of_a_block_leaves_the_block_missing(
+    tmp_path, make_producer, monkeypatch
+):
+    monkeypatch.setattr("actisketch.pipeline.recorder.SLAB_NBYTES", 1)
+    failing = make_producer(fail_at=30)
+    with make_cache(tmp_path / "c", failing, block_samples=24) as cache, pytest.raises(RuntimeError):
+        record_missing(cache, failing, sketch=SKETCH)
+    committed = [record.block.index for record in Cache.open(tmp_path / "c").committed()]
+    whole = make_producer()
+    with make_cache(tmp_path / "c", whole, block_samples=24) as cache:
+        record_missing(cache, whole, sketch=SKETCH)
+
+    assert committed == [0]
+    assert np.array_equal(
+        np.concatenate(list(Cache.open(tmp_path / "c").chunks("conv"))), whole.all_values("conv")
+    )
+
+
 def test_merging_many_blocks_does_not_depend_on_how_they_are_grouped(producer):
     sketches = []
     for i in range(producer.n_samples):
