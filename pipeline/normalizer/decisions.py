@@ -22,18 +22,16 @@ HALF = 0.5
 class Decisions:
     """Running counts for every output that decides between classes.
 
-    An output with two or more channels decides by its largest; one with a single sigmoid by 0.5.
+    An output with two or more channels decides by its largest; one with a single sigmoid by 0.5, at every position.
     """
 
     def __init__(self, graph: Graph) -> None:
-        self._axes: dict[int, int | None] = {}
+        self._axes: dict[int, int] = {}
         for index, value in enumerate(graph.outputs):
             recorded = graph.values[value]
             n_channels = recorded.shape[recorded.channel_axis] if recorded.shape else 1
-            if (n_channels or 0) > 1:
+            if (n_channels or 0) > 1 or (recorded.shape and _is_probability(graph, value)):
                 self._axes[index] = recorded.channel_axis
-            elif _is_probability(graph, value):
-                self._axes[index] = None
         self._equal = dict.fromkeys(self._axes, 0)
         self._decided = dict.fromkeys(self._axes, 0)
         self._right = [0, 0]
@@ -81,9 +79,9 @@ def _is_probability(graph: Graph, value: int) -> bool:
     return operation is not None and activation_of(operation) == "sigmoid"
 
 
-def _decide(output: NDArray[Any], axis: int | None) -> NDArray[Any]:
-    if axis is None:
-        decided: NDArray[Any] = (output > HALF).reshape(len(output))
+def _decide(output: NDArray[Any], axis: int) -> NDArray[Any]:
+    if output.shape[axis] == 1:
+        decided: NDArray[Any] = output.take(0, axis=axis) > HALF
         return decided
     found: NDArray[Any] = output.argmax(axis=axis)
     return found
