@@ -47,6 +47,18 @@ def shared_client() -> Iterator[Any]:
         yield client
 
 
+@pytest.fixture(scope="session")
+def threads_client() -> Iterator[Any]:
+    """A worker in this process: TensorFlow is here already."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=3, processes=False, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
 class Cluster:
     """A scheduler and workers started by hand from the command line, in a working directory of their own."""
 

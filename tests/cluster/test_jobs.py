@@ -36,18 +36,6 @@ def small_model() -> Any:
     return keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="classes")(x))
 
 
-@pytest.fixture(scope="module")
-def threads_client() -> Iterator[Any]:
-    """A worker in this process: TensorFlow is here already."""
-    from distributed import Client, LocalCluster
-
-    with (
-        LocalCluster(n_workers=1, threads_per_worker=3, processes=False, dashboard_address=None) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
-
-
 class TestFromPython:
     def test_a_client_gives_the_files_that_this_process_gives(
         self, small_model: Any, threads_client: Any, tmp_path: Path, read_all: Contents

@@ -377,3 +377,22 @@ def test_what_comes_back_from_workers_equals_numpy(shared_client: Any, tmp_path:
 
     expected = np.concatenate([batch["point1"] for batch in RehearsalRecipe().batches(0, 3 * BLOCK)])
     np.testing.assert_array_equal(stored, expected)
+
+
+def test_blocks_of_several_slabs_are_written_as_in_process(
+    threads_client: Any, tmp_path: Path, read_all: Contents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a worker in this process, so that a slab can be made small."""
+    from actisketch.pipeline import recorder
+
+    monkeypatch.setattr(recorder, "SLAB_NBYTES", 4 * 4 * (16 * 16 * 8 + 64))
+    recipe = RehearsalRecipe(batch_size=4)
+    for name in ("here", "dask"):
+        with new_cache(tmp_path / name, recipe, 9) as cache:
+            if name == "here":
+                record_missing(cache, recipe, sketch=SKETCH)
+            else:
+                record_missing_on(threads_client, cache, recipe, sketch=SKETCH)
+
+    assert recorder.slab_samples(recipe.points, batch_size=4, block_samples=BLOCK) == 4
+    assert read_all(tmp_path / "dask") == read_all(tmp_path / "here")

@@ -1,0 +1,151 @@
+"""What a cluster costs and gives: overhead of one worker, scaling to two, cost of a block on the scheduler.
+
+``pytest tests/benchmarks/test_dask_speed.py --benchmark-enable -s`` prints the figures. Without the option each is
+run once, small, and no ratio is asserted: two busy cores tell nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actisketch.pipeline.cluster import connected, record_missing_on
+from actisketch.pipeline.cluster.rehearsal import RehearsalRecipe, rehearsal_spec
+from actisketch.pipeline.recorder import record_missing
+from actisketch.pipeline.sketch import SketchSpec
+from actisketch.storage import Cache
+
+# 0.9 GFLOP and 4 MB of activations a sample, about VGG16's proportion. With all points recorded, sketching and
+# writing take as much of a second core as the pass takes of the first; with the last point only, the pass is all.
+CODE = """
+import json, sys, time
+import keras, numpy as np
+import tensorflow as tf
+tf.config.threading.set_intra_op_parallelism_threads(1)
+tf.config.threading.set_inter_op_parallelism_threads(1)
+from actisketch.pipeline.cluster import KerasRecipe, connected, record_missing_on
+from actisketch.pipeline.graph import model_fingerprint
+from actisketch.pipeline.preparation import prepare, cache_spec
+from actisketch.pipeline.recorder import record_missing
+from actisketch.pipeline.settings import validate_job
+from actisketch.pipeline.sketch import SketchSpec
+from actisketch.storage import Cache
+
+if __name__ == "__main__":
+    folder, n_workers, points = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+    points = points if points == "parameters" else [points]
+    model = folder + "/model.keras"
+    job = prepare(validate_job({
+        "output": folder + "/run", "model": {"path": model}, "data": {"path": folder + "/x.npy"},
+        "record": {"batch_size": 8, "block_samples": 16, "points": points}, "normalize": {"enabled": False},
+    }))
+    with Cache.create_or_resume(f"{folder}/cache-{sys.argv[3]}-{n_workers}", job.spec) as cache:
+        sketch = SketchSpec()
+        if n_workers == 0:
+            list(job.producer.batches(0, 8))
+            started = time.perf_counter()
+            record_missing(cache, job.producer, sketch=sketch)
+            print(json.dumps(time.perf_counter() - started))
+        else:
+            recipe = KerasRecipe(
+                model_path=model, model_bytes=None, custom_objects=None, safe_mode=True,
+                fingerprint=job.fingerprint, source=job.source, data=job.source.fingerprint(),
+                points=points, batch_size=8,
+            )
+            first = []
+            with connected(workers=n_workers) as client:
+                record_missing_on(client, cache, recipe, sketch=sketch, n_threads=1,
+                                  on_event=lambda event: first.append(time.perf_counter()))
+            # Start-up apart: from the first block to the last, per block.
+            print(json.dumps((first[-1] - first[0]) / (len(first) - 1) * len(first)))
+"""
+
+
+@pytest.fixture
+def is_measured(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("benchmark_enable"))
+
+
+@pytest.mark.slow
+def test_two_workers_record_nearly_twice_as_fast_and_one_costs_little(
+    tmp_path: Path, *, is_measured: bool
+) -> None:
+    import keras
+    import numpy as np
+
+    n_samples = 512 if is_measured else 32
+    layers: list[Any] = [keras.Input((64, 64, 3))]
+    layers += [
+        keras.layers.Conv2D(64, 3, padding="same", activation="relu", name=f"conv{i}") for i in range(4)
+    ]
+    layers += [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10, name="classes")]
+    keras.Sequential([*layers[:5], keras.layers.MaxPooling2D(16), *layers[5:]]).save(tmp_path / "model.keras")
+    np.save(tmp_path / "x.npy", np.random.default_rng(7).random((n_samples, 64, 64, 3), np.float32))
+    (tmp_path / "bench.py").write_text(CODE)
+
+    for points in ("parameters", "classes"):
+        seconds = {n: _run(tmp_path, n, points) for n in (0, 1, 2)}
+        print(
+            f"\n{points}: in process {seconds[0]:.2f} s, 1 worker {seconds[1]:.2f} s "
+            f"({seconds[1] / seconds[0]:.2f}x), 2 workers {seconds[2]:.2f} s (1 to 2: "
+            f"{seconds[1] / seconds[2]:.2f}x)"
+        )
+    if is_measured:  # of the pass alone, with one thread: the rest is a matter of cores and disks
+        assert seconds[1] / seconds[0] <= 1.1
+        assert seconds[1] / seconds[2] >= 1.8
+
+
+def _run(folder: Path, n_workers: int, points: str) -> float:
+    done = subprocess.run(
+        [sys.executable, str(folder / "bench.py"), str(folder), str(n_workers), points],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.slow
+def test_the_scheduler_costs_milliseconds_a_block_and_its_memory_stays_flat(
+    tmp_path: Path, *, is_measured: bool
+) -> None:
+    """Blocks of next to nothing, sketches only: what is left is the cost of handing out and committing."""
+    n_blocks = 10_000 if is_measured else 300
+    recipe = RehearsalRecipe(shapes=((4,),), batch_size=4)
+    spec = rehearsal_spec(recipe, n_blocks=n_blocks, block_samples=4, record=False)
+    with Cache.create_or_resume(tmp_path / "here", spec) as cache:
+        started = time.perf_counter()
+        record_missing(cache, recipe, sketch=SketchSpec())
+        here_s = time.perf_counter() - started
+    sizes: list[tuple[int, int]] = []
+
+    def look(event: object) -> None:
+        if len(sizes) * n_blocks // 10 <= look.seen:  # type: ignore[attr-defined] # a counter on the function
+            sizes.append(client.run_on_scheduler(_size))
+        look.seen += 1  # type: ignore[attr-defined] # as above
+
+    look.seen = 0  # type: ignore[attr-defined] # as above
+    with connected(workers=2) as client, Cache.create_or_resume(tmp_path / "dask", spec) as cache:
+        started = time.perf_counter()
+        record_missing_on(client, cache, recipe, sketch=SketchSpec(), on_event=look)
+        dask_s = time.perf_counter() - started
+
+    growth = (sizes[-1][1] - sizes[len(sizes) // 2][1]) / 2**20
+    print(
+        f"\n{n_blocks} blocks: in process {here_s / n_blocks * 1e3:.2f} ms each, on 2 workers "
+        f"{dask_s / n_blocks * 1e3:.2f} ms each; keys {[keys for keys, _ in sizes]}, scheduler's process "
+        f"{sizes[0][1] / 2**20:.0f} to {sizes[-1][1] / 2**20:.0f} MiB ({growth:+.1f} in the second half)"
+    )
+    assert max(keys for keys, _ in sizes) <= 8
+
+
+def _size(dask_scheduler: Any) -> tuple[int, int]:
+    import psutil
+
+    return len(dask_scheduler.tasks), psutil.Process().memory_info().rss
