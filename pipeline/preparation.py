@@ -6,7 +6,8 @@ Opens the model and the data; writes nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,13 +116,15 @@ def prepare(
         )
     graph = read_graph(model)
     if source is None:
-        source = open_source(data_spec(settings.data, graph))
+        with _in_words_of_the_job():
+            source = open_source(data_spec(settings.data, graph))
     points = graph.points(settings.record.points)
     overrides_by_point([point.name for point in points], settings.factors.overrides)
     ties = Ties()
     if settings.normalize.enabled:
         # Refuses a layer without a rule now, and not after hours of recording.
-        ties = read_ties(graph, points, settings.normalize, per_channel=settings.sketch.per_channel)
+        with _in_words_of_the_job():
+            ties = read_ties(graph, points, settings.normalize, per_channel=settings.sketch.per_channel)
         _check_recorded(graph, points)
     producer = KerasProducer(graph, points, source, batch_size=settings.record.batch_size)
     plan = _plan(settings, model, source, producer, existing)
@@ -137,6 +140,29 @@ def prepare(
         plan=plan,
         ties=ties,
     )
+
+
+# What the parts below call a setting, and what the one who wrote the job calls it.
+_WORDS = {
+    "inputs_key": "data.inputs",
+    "labels_key": "data.labels",
+    "labels_path": "data.labels_path",
+    "set format": "set data.format",
+    "treat_as_identity": "normalize.treat_as_identity",
+    "pin=": "normalize.pin = ",
+}
+
+
+@contextmanager
+def _in_words_of_the_job() -> Iterator[None]:
+    """Let errors name settings as the job file does."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        for word, words in _WORDS.items():
+            text = text.replace(word, words)
+        raise type(error)(text, **error.facts) from error
 
 
 def _check_recorded(graph: Graph, points: tuple[Point, ...]) -> None:
@@ -168,7 +194,10 @@ def data_spec(data: DataSettings, graph: Graph) -> DataSpec:
     return DataSpec(
         path=data.path,
         inputs_key=inputs,
+        format=data.format,
         labels_key=data.labels,
+        labels_path=data.labels_path,
+        interpolation=data.interpolation,
         num_samples=data.num_samples,
         scale=data.scale,
         offset=data.offset,

@@ -113,10 +113,14 @@ class DataSettings(_Settings):
 
     path: str | None = None
     """``.npz``, ``.npy``, a zarr array or group, an image folder, TFRecord files (a glob is fine)."""
+    format: Literal["npz", "npy", "zarr", "images", "tfrecord"] | None = None
+    """What lies at ``path``; default: by its ending and what is there."""
     inputs: str | list[str] | None = None
     """Names of the arrays in the file, one for each input of the network; default: ``x`` or the only one."""
     labels: str | None = None
     """Name of the array with the classes (whole numbers), for accuracy; default: ``y`` when there is one."""
+    labels_path: str | None = None
+    """File of the classes when they lie apart (``y_test.npy``)."""
     num_samples: Annotated[int, Field(gt=0)] | None = None
     """Use the first so many samples; default: all."""
     scale: float = 1.0
@@ -129,6 +133,10 @@ class DataSettings(_Settings):
     image_size: tuple[int, int] | None = None
     """(height, width) to which the images of a folder are resized; default: the network's input."""
     color_mode: Literal["rgb", "grayscale", "rgba"] | None = None
+    interpolation: Literal[
+        "nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "keras_bilinear"
+    ] = "bilinear"
+    """For resizing images, as ``keras.utils.load_img``; ``keras_bilinear``: as ``image_dataset_from_directory``."""
     features: dict[str, dict[str, Any]] | None = None
     """TFRecord only: ``{image = {dtype = "uint8", shape = [28, 28, 1]}}``, a table for each feature that is read."""
     fingerprint: Literal["sampled", "full"] = "sampled"
@@ -327,7 +335,11 @@ def _anchor_paths(tree: dict[str, Any], folder: Path) -> None:
     tree.setdefault("output", "actisketch-run")
     places = [(tree, "output")]
     places += [(tree.get("model", {}), "path"), (tree.get("model", {}), "custom_objects")]
-    places += [(tree.get("data", {}), "path"), (tree.get("cache", {}), "url")]
+    places += [
+        (tree.get("data", {}), "path"),
+        (tree.get("data", {}), "labels_path"),
+        (tree.get("cache", {}), "url"),
+    ]
     for table, key in places:
         text = table.get(key)
         if isinstance(text, str) and "://" not in text:

@@ -18,8 +18,10 @@ path = "network.keras"          # a .keras or .h5 file
 
 [data]
 path = "samples.npz"            # .npz, .npy, a zarr array or group, an image folder, TFRecord files ("part-*.tfrecord")
+#format = "npz"                 # npz, npy, zarr, images or tfrecord; default: by what lies there
 #inputs = "x"                   # array in the file; a list for a network with several inputs
 #labels = "y"                   # array with the classes, for accuracy
+#labels_path = "y.npy"          # file of the classes when they lie apart
 #num_samples = 1000             # use the first so many; default: all
 #divide_by = 255.0              # each value becomes value / divide_by + offset ...
 #scale = 1.0                    # ... or value * scale + offset
@@ -27,6 +29,7 @@ path = "samples.npz"            # .npz, .npy, a zarr array or group, an image fo
 #preprocessing = "vgg16"        # keras.applications.vgg16.preprocess_input
 #image_size = [224, 224]        # height, width; image folders only; default: the network's input
 #color_mode = "rgb"             # rgb, grayscale or rgba; image folders only
+#interpolation = "bilinear"     # for resizing images
 #fingerprint = "sampled"        # "full" reads every byte to identify the data
 #[data.features]                # TFRecord files only: what to read
 #image = { dtype = "uint8", shape = [28, 28, 1] }

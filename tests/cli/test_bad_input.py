@@ -102,7 +102,7 @@ def test_more_samples_than_there_are(refused, small_files):
 def test_an_array_that_is_not_in_the_file(refused, small_files):
     message = refused(small_files["job"], "--inputs", "images")
 
-    assert "images" in message
+    assert "data.inputs = 'images'" in message
     assert "x" in message
 
 

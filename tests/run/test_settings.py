@@ -68,7 +68,8 @@ def test_the_template_is_a_valid_job_as_it_is():
 def test_the_template_names_every_setting_and_shows_its_default():
     tree = uncommented(JOB_TEMPLATE)
     examples = {
-        "model.path", "model.custom_objects", "data.path", "data.inputs", "data.labels", "data.num_samples",
+        "model.path", "model.custom_objects", "data.path", "data.inputs", "data.labels", "data.labels_path",
+        "data.format", "data.num_samples",
         "data.divide_by", "data.preprocessing", "data.image_size", "data.color_mode", "data.features",
         "record.disk_limit", "record.block_samples", "record.scheduler", "cache.url", "cache.codec",
         "cache.storage_options", "factors.overrides", "normalize.samples",
