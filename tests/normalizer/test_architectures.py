@@ -92,7 +92,10 @@ def check(certificate: Certificate) -> None:
     """It passed, and it was no comparison of zeros."""
     assert certificate.passed, certificate.summary()
     assert not any(point.is_dead for point in certificate.points)
-    assert max(abs(np.log(point.factor)) for point in certificate.points) > 0.1
+    scaled = [point for point in certificate.points if not point.pinned]
+    assert all(point.factor == 1.0 for point in certificate.points if point.pinned)
+    assert all(point.peak <= 1 + 1e-5 for point in scaled)
+    assert max((abs(np.log(point.factor)) for point in scaled), default=1) > 0.1
     for output in certificate.outputs:
         assert output.class_agreement in {None, 1.0}
 
@@ -114,7 +117,6 @@ def test_networks_with_skips_and_with_two_inputs_are_normalised(
     report(normalized, certificate)
     check(certificate)
     assert [point.name for point in certificate.points if point.pinned] == [certificate.points[-1].name]
-    assert all(point.peak <= 1 + 1e-5 or point.pinned for point in certificate.points)
 
 
 @pytest.mark.slow
@@ -147,13 +149,13 @@ def test_a_homogeneous_architecture_is_normalised_everywhere_but_at_its_softmax(
     report(normalized, certificate)
     check(certificate)
     assert [point.name for point in certificate.points if point.pinned] == [certificate.points[-1].name]
-    assert all(point.peak <= 1 + 1e-5 or point.pinned for point in certificate.points)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "reasons"),
     [
+        # Squeezing gates and SiLU everywhere, but the projections between blocks are linear: they are scaled.
         ("EfficientNetB0", ["silu is not positively homogeneous", "subtracts a mean"]),
         ("ConvNeXtTiny", ["gelu is not positively homogeneous", "normalises by its own statistics"]),
     ],
@@ -175,8 +177,8 @@ def test_curved_architectures_list_what_is_pinned_and_pass(
     assert set(reasons) <= told
     free = [point for point in certificate.points if not point.pinned]
     print(f"  pinned: {sorted(told)}; free: {len(free)} of {len(certificate.points)} points")
-    assert all(point.factor == 1.0 for point in certificate.points if point.pinned)
-    assert all(point.peak <= 1 + 1e-5 for point in free)
+    if not free:  # normalised by its own statistics all along: the same network comes back, to the bit
+        assert {point.max_residual for point in certificate.points} == {0.0}
 
 
 @pytest.fixture(scope="module")
