@@ -186,13 +186,13 @@ def normalize_in_place(
 
 def _assign_all(changes: list[tuple[Any, NDArray[np.generic]]]) -> None:
     """Write all arrays into their variables, or put back what was there."""
-    import keras
+    import tensorflow as tf
 
     written: list[tuple[Any, Any]] = []
     try:
         for variable, array in changes:
-            # A tensor is immutable: this holds the old weights without a copy.
-            written.append((variable, keras.ops.convert_to_tensor(variable)))
+            # A tensor, unlike the variable, is immutable: this holds the old weights without a copy.
+            written.append((variable, tf.convert_to_tensor(variable.value)))
             variable.assign(taken_over(array, variable.dtype))
     except BaseException:
         for variable, old in written:

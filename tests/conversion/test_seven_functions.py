@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
@@ -175,9 +176,12 @@ def test_activations_are_recorded_once_and_reloaded(
 ) -> None:
     first = reload(small_model, small_data, tmp_path)
     calls: list[int] = []
-    monkeypatch.setattr(
-        "actisketch.pipeline.producer.KerasProducer.batches", lambda *_: calls.append(1) or iter(())
-    )
+
+    def batches(*_: object) -> Iterator[object]:
+        calls.append(1)
+        return iter(())
+
+    monkeypatch.setattr("actisketch.pipeline.producer.KerasProducer.batches", batches)
     second, other = (
         reload(small_model, small_data, tmp_path),
         reload(small_model, small_data, tmp_path, layer="first"),

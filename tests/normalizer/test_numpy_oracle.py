@@ -54,7 +54,7 @@ def test_a_chain_with_a_folded_normalisation(randomize: Any) -> None:
     )
     randomize(model)
     x = np.random.default_rng(37).random((5, 6, 6, 2))
-    factors = {"conv": np.array([0.7, 1.9, 3.1]), "out": 5.3}
+    factors = {"conv": np.array([0.7, 1.9, 3.1]), "out": np.array(5.3)}
     old, new = weights_of(model), weights_of(normalize_model(model, factors, mode="channel").model)
 
     (kernel,) = old["conv"]
@@ -77,9 +77,9 @@ def test_branches_that_are_joined_and_flattened(mode: str, randomize: Any) -> No
     model = keras.Model(x_in, layers.Dense(2, name="out")(layers.Flatten()(joined)))
     randomize(model)
     x = np.random.default_rng(43).random((4, 5, 5, 2))
-    factors = {"a": np.array([2.0, 7.0]), "b": np.array([0.3, 1.1, 5.0]), "out": 1.7}
+    factors = {"a": np.array([2.0, 7.0]), "b": np.array([0.3, 1.1, 5.0]), "out": np.array(1.7)}
     if mode == "layer":
-        factors = {"a": np.array(2.0), "b": np.array(0.3), "out": np.array(1.7)}  # type: ignore[dict-item]
+        factors = {"a": np.array(2.0), "b": np.array(0.3), "out": np.array(1.7)}
     old, new = weights_of(model), weights_of(normalize_model(model, factors, mode=mode).model)  # type: ignore[arg-type]
 
     def forward(weights: Weights) -> Array:
