@@ -115,7 +115,7 @@ class SimulatedClient:
 def test_a_thousand_workers_are_kept_busy_by_one_coordinator() -> None:
     spec = vgg16_spec()
     client = SimulatedClient(block_s := 4.0)
-    run = _Run(client, "simulated", Limits(), ignore_event, sample_nbytes=1)  # type: ignore[arg-type] # stands in
+    run = _Run(client, "simulated", Limits(), ignore_event, sample_nbytes=1)
     run._n_workers = N_WORKERS
 
     started = time.perf_counter()

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import click
+import pytest
 import yaml
 from click.testing import CliRunner
 
@@ -187,7 +187,9 @@ def jobqueue_module() -> Any:
 def test_the_jobqueue_example_writes_the_job_that_it_promises(tmp_path: Path) -> None:
     pytest.importorskip("dask_jobqueue", reason="pip install '.[deploy]'")
     module = jobqueue_module()
-    options: argparse.Namespace = module.parse(["job.toml", "--cores", "3", "--memory", "5GB", "--logs", str(tmp_path)])
+    options: argparse.Namespace = module.parse(
+        ["job.toml", "--cores", "3", "--memory", "5GB", "--logs", str(tmp_path)]
+    )
 
     with module.make_cluster(options) as cluster:
         script = cluster.job_script()
