@@ -49,7 +49,10 @@ class Tally:
     def add(self, numbers: Sequence[NDArray[np.float32]], *, n_values: int, start: int) -> None:
         """Add what `Comparison` found in one batch."""
         error, squares, saturated, peaks = (np.asarray(each, dtype=np.float64) for each in numbers)
-        if not error <= self.max_error:  # also for NaN, which then stays
+        if np.isnan(squares):
+            error = squares  # a maximum may pass over a NaN, a sum never does
+        # Once NaN it stays: nothing is larger than NaN.
+        if np.isnan(error) or error > self.max_error:
             self.max_error, self.worst_start = float(error), start
         self.square_sum += float(squares)
         self.n_saturated += int(saturated)
@@ -130,14 +133,16 @@ def _numbers(old: Any, new: Any, each: Compared, margin: float) -> list[Any]:
     import tensorflow as tf
 
     factor = each.factor
+    is_one_scale = np.all(each.scales == factor)
     relative = tf.constant((each.scales / factor)[np.newaxis], tf.float32)
-    error = new * relative - old * tf.constant(1.0 / factor, tf.float32)
+    error = (new if is_one_scale else new * relative) - old * tf.constant(1.0 / factor, tf.float32)
     rank = len(each.scales.shape) + 1
     axis = each.channel_axis % rank if rank > 1 else 0
     others = [a for a in range(rank) if a != axis or rank == 1]
+    # Reductions of what is there, without an array of magnitudes or squares between: memory sets the pace.
     return [
-        tf.reduce_max(tf.abs(error)),
-        tf.reduce_sum(tf.square(error)),
-        tf.math.count_nonzero(new > 1.0 + margin),
-        tf.reduce_max(tf.abs(old), axis=others),
+        tf.maximum(tf.reduce_max(error), -tf.reduce_min(error)),
+        2.0 * tf.nn.l2_loss(error),
+        tf.math.count_nonzero(new > 1.0 + margin, dtype=tf.int32),
+        tf.maximum(tf.reduce_max(old, axis=others), -tf.reduce_min(old, axis=others)),
     ]

@@ -99,6 +99,15 @@ def test_the_weights_of_one_channel_that_are_off_by_a_thousandth_fail(
     assert {point.name for point in certificate.points if not point.passed} >= {name}
 
 
+def test_nan_in_one_batch_is_not_forgotten_in_the_next(residual: Any, samples: Any) -> None:
+    normalized = normalize_model(residual, FACTORS)
+    poisoned = samples.copy()
+    poisoned[2] *= np.float32(3e38)  # overflows within, in the first of three batches
+    certificate = certify(residual, normalized, as_source(poisoned), batch_size=4)
+
+    assert not certificate.passed
+
+
 def test_a_network_that_gives_nan_fails(residual: Any, samples: Any) -> None:
     normalized = normalize_model(residual, FACTORS)
     normalized.model.get_layer("b").bias.assign(np.full(4, np.nan))
