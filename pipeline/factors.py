@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ..storage import PointSpec
 from ..storage.errors import FormatError, InputError
 from .settings import FactorSettings, OverrideSettings
-from .sketch import PointSketch
+from .sketch import PointSketch, merge_sketches
 from .ties import Ties
 
 __all__ = ["Factors", "PointFactor", "compute_factors", "overrides_by_point", "scheduled_percentile"]
@@ -231,16 +231,20 @@ def compute_factors(
         else:
             chosen.append(_point_factor(point, sketches[point.name], q, settings, exact))
     return Factors(
-        points=tuple(_tied(chosen, ties or Ties(), per_channel=settings.per_channel)),
+        points=tuple(_tied(chosen, ties or Ties(), sketches, settings)),
         nonzero=settings.nonzero,
         input_factor=input_factor,
         model=dict(model or {}),
     )
 
 
-def _tied(points: Sequence[PointFactor], ties: Ties, *, per_channel: bool) -> Iterator[PointFactor]:
+def _tied(
+    points: Sequence[PointFactor], ties: Ties, sketches: Mapping[str, PointSketch], settings: FactorSettings
+) -> Iterator[PointFactor]:
     """Yield the points with the scales that the graph leaves them."""
-    numbers = ties.channel if per_channel else {name: [number] for name, number in ties.layer.items()}
+    numbers = (
+        ties.channel if settings.per_channel else {name: [number] for name, number in ties.layer.items()}
+    )
     largest: dict[int, float] = {}
     for p in points:
         if p.rule in ("dead", "pinned") or p.name not in numbers:
@@ -248,6 +252,8 @@ def _tied(points: Sequence[PointFactor], ties: Ties, *, per_channel: bool) -> It
         own = np.broadcast_to(np.asarray(p.factor), (len(numbers.get(p.name, ())),))
         for number, factor in zip(numbers.get(p.name, ()), own.tolist(), strict=True):
             largest[number] = max(factor, largest.get(number, 0.0))
+    if settings.groups == "merged":
+        largest |= _merged(points, ties, sketches, settings)
     largest |= ties.fixed
     for p in points:
         if p.name not in numbers:
@@ -262,6 +268,28 @@ def _tied(points: Sequence[PointFactor], ties: Ties, *, per_channel: bool) -> It
             yield replace(
                 p, factor=tuple(used) if isinstance(p.factor, tuple) or len(used) > 1 else used[0], rule=rule
             )
+
+
+def _merged(
+    points: Sequence[PointFactor], ties: Ties, sketches: Mapping[str, PointSketch], settings: FactorSettings
+) -> dict[int, float]:
+    """Return the percentile of all values of each group of points, where no factor in it was fixed by the user."""
+    groups: dict[int, list[PointFactor]] = {}
+    for p in points:
+        if p.name in ties.layer:
+            groups.setdefault(ties.layer[p.name], []).append(p)
+    found = {}
+    for number, members in groups.items():
+        if len(members) < 2 or any(p.rule == "override" for p in members):
+            continue
+        layer = merge_sketches([sketches[p.name] for p in members]).layer
+        q = max(p.percentile or settings.percentile for p in members)
+        if layer.n == (layer.n_zeros if settings.nonzero else 0):
+            continue
+        value = layer.percentile(q, nonzero=settings.nonzero).value
+        if value >= settings.floor:
+            found[number] = value
+    return found
 
 
 def overrides_by_point(

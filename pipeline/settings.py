@@ -219,6 +219,8 @@ class FactorSettings(_Settings):
     """Refine every percentile to the exact one from the cache."""
     per_channel: bool = False
     """A factor for each channel instead of one for the point; needs ``sketch.per_channel``."""
+    groups: Literal["largest", "merged"] = "largest"
+    """Points that meet in an Add share a factor: the largest of theirs, or the percentile of all their values."""
     floor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-6
     """A point or channel whose percentile is below this counts as dead and gets a safe factor."""
     overrides: dict[str, OverrideSettings] = Field(default_factory=dict)
@@ -266,6 +268,8 @@ class JobSettings(_Settings):
     def _channels_are_sketched(self) -> JobSettings:
         if self.factors.per_channel and not self.sketch.per_channel:
             raise ValueError("factors.per_channel = true needs sketch.per_channel = true")
+        if self.factors.groups == "merged" and (self.factors.per_channel or self.factors.exact):
+            raise ValueError("factors.groups = 'merged' goes with one factor per point, from sketches")
         if self.factors.exact and not self.record.activations:
             raise ValueError("factors.exact = true needs record.activations = true")
         return self

@@ -62,6 +62,7 @@ path = "samples.npz"            # .npz, .npy, a zarr array or group, an image fo
 #schedule = 0.0                 # percent points taken off per layer
 #exact = false                  # refine to the exact percentiles from the cache
 #per_channel = false            # a factor for each channel; needs sketch.per_channel
+#groups = "largest"             # points that meet in an Add: "largest" factor, or percentile of all, "merged"
 #floor = 1e-6                   # below this a layer or channel counts as dead
 #[factors.overrides]            # by name or pattern
 #"fc*" = { percentile = 99.0 }

@@ -8,6 +8,7 @@ import pytest
 from actisketch.pipeline.factors import Factors, PointFactor, compute_factors, scheduled_percentile
 from actisketch.pipeline.settings import FactorSettings, OverrideSettings
 from actisketch.pipeline.sketch import PointSketch, SketchSpec
+from actisketch.pipeline.ties import Ties
 from actisketch.storage import PointSpec
 from actisketch.storage.errors import FormatError, InputError
 
@@ -97,6 +98,50 @@ def test_the_schedule_takes_percent_points_off_with_depth_and_does_not_truncate(
 def test_a_schedule_that_leaves_nothing_is_refused():
     with pytest.raises(InputError, match="smaller schedule"):
         scheduled_percentile(50.0, 3, schedule=20.0)
+
+
+TIES = Ties(layer={"a": 4, "b": 4, "c": 7, "classes": 0}, fixed={0: 1.0})
+
+
+def tied_factors(arrays, settings):
+    points = [
+        PointSpec(name=n, shape=a.shape[1:], meta={"pinned": n == "classes"}) for n, a in arrays.items()
+    ]
+    sketches = {name: sketched(array) for name, array in arrays.items()}
+    return compute_factors(points, sketches, settings, ties=TIES)
+
+
+def test_tied_points_share_the_largest_factor_and_others_keep_theirs():
+    arrays = {"a": RELU, "b": RELU * 3, "c": RELU * 2, "classes": RELU}
+    a, b, c, classes = tied_factors(arrays, FactorSettings(percentile=100.0)).points
+
+    assert a.factor == b.factor == float((RELU * 3).max())
+    assert (a.rule, b.rule, c.rule, classes.rule) == ("tied", "percentile", "percentile", "pinned")
+    assert c.factor == float((RELU * 2).max())
+    assert classes.factor == 1.0
+
+
+def test_a_dead_point_of_a_group_claims_nothing_and_takes_the_scale_of_the_others():
+    arrays = {"a": np.zeros_like(RELU), "b": RELU * 0.01, "c": RELU}
+    a, b, _ = tied_factors(arrays, FactorSettings(percentile=100.0)).points
+
+    assert a.factor == b.factor == pytest.approx(float(RELU.max()) * 0.01)
+
+
+def test_tied_points_may_share_the_percentile_of_all_their_values():
+    arrays = {"a": RELU, "b": RELU * 3, "c": RELU * 2}
+    a, b, c = tied_factors(arrays, FactorSettings(percentile=90.0, groups="merged")).points
+    together = np.concatenate([RELU, RELU * 3])
+
+    assert a.factor == b.factor == pytest.approx(np.percentile(together[together > 0], 90.0), rel=2**-10)
+    assert c.factor == pytest.approx(np.percentile((RELU * 2)[RELU > 0], 90.0), rel=2**-10)
+
+
+def test_a_factor_that_the_user_fixed_holds_for_its_group():
+    settings = FactorSettings(percentile=90.0, groups="merged", overrides={"b": OverrideSettings(factor=9.0)})
+    a, b, _ = tied_factors({"a": RELU, "b": RELU, "c": RELU}, settings).points
+
+    assert (a.factor, b.factor) == (9.0, 9.0)
 
 
 def test_overrides_go_by_name_or_pattern_and_the_first_that_matches_wins():
