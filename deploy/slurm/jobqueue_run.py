@@ -35,7 +35,9 @@ def make_cluster(options: argparse.Namespace) -> Any:
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("job", help="job file; its paths must be readable on every node")
     parser.add_argument("--jobs", type=int, default=4, help="at most so many SLURM jobs at a time")
     parser.add_argument("--cores", type=int, default=4, help="of each; the worker's TensorFlow threads")
@@ -44,7 +46,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--partition")
     parser.add_argument("--interface", help="network interface that the nodes share, as ib0")
     parser.add_argument("--logs", default="dask-logs", help="folder for the workers' logs")
-    parser.add_argument("--prologue", action="append", default=[], help="shell line to run before the worker starts")
+    parser.add_argument(
+        "--prologue", action="append", default=[], help="shell line to run before the worker starts"
+    )
     return parser.parse_args(arguments)
 
 

@@ -122,11 +122,14 @@ def start_cluster() -> Iterator[Callable[[int], Cluster]]:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a cache but the lock: what must be the same, byte for byte."""
+    """Every file of a cache but the lock: what must be the same, byte for byte.
+
+    Nor what a killed worker was in the middle of writing: it has no name yet, and goes when the cache is next opened.
+    """
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "lock"
+        if path.is_file() and path.name != "lock" and path.parent != folder / ".actisketch" / "tmp"
     }
 
 
