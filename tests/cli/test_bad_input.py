@@ -351,3 +351,27 @@ def test_a_pipe_that_nobody_reads_ends_quietly(finished):
 
     assert "Traceback" not in answer.stderr
     assert "Exception ignored" not in answer.stderr
+
+
+def test_a_wrong_claim_fails_the_certificate_and_the_command_and_leaves_no_network(call, small_files):
+    """The user says that scales may pass a tanh: the rewritten network is another function."""
+    import keras
+
+    layers = keras.layers
+    keras.utils.set_random_seed(1)
+    first = layers.Dense(4, activation="relu", name="first")
+    model = keras.Sequential(
+        [keras.Input((6,)), first, layers.Activation("tanh"), layers.Dense(3, name="second")]
+    )
+    model.save(small_files["model"])
+    small_files["job"].write_text(
+        small_files["job"].read_text() + '[normalize]\ntreat_as_identity = ["Activation"]\n'
+    )
+    answer = call("run", small_files["job"])
+    certificate = json.loads((small_files["run"] / "certificate.json").read_text())
+
+    assert answer.code == 8
+    assert "does not compute what the original does" in answer.err
+    assert "Traceback" not in answer.err
+    assert certificate["passed"] is False
+    assert not (small_files["run"] / "normalized.keras").exists()
