@@ -57,7 +57,8 @@ def test_zarr_opens_the_cache_and_names_the_points(folder: Path) -> None:
 
 
 def test_xarray_opens_the_cache_in_one_call(folder: Path) -> None:
-    with xarray.open_zarr(folder) as dataset:
+    # In this process, whatever Dask client another test has left behind as the default one.
+    with dask.config.set(scheduler="synchronous"), xarray.open_zarr(folder) as dataset:
         check(
             Cache.open(folder).spec.keys, {str(key): array.values for key, array in dataset.data_vars.items()}
         )
