@@ -38,16 +38,18 @@ def faulty() -> Any:
     return faulty_module
 
 
-@pytest.fixture(scope="session")
+# Of a module and not of the session: a client that lives on is everybody's default, and arrays of other tests would
+# be computed on it.
+@pytest.fixture(scope="module")
 def shared_client() -> Iterator[Any]:
-    """Two local workers for all tests that leave them as they were."""
+    """Two local workers for the tests of a module that leave them as they were."""
     from actisketch.pipeline.cluster import connected
 
     with connected(workers=2) as client:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def threads_client() -> Iterator[Any]:
     """A worker in this process: TensorFlow is here already."""
     from distributed import Client, LocalCluster
