@@ -118,17 +118,18 @@ def run_job(
         cache = open_cache(settings, folder)
         _write_manifest(job)
         factors = make_factors(folder, cache, settings, ties=job.ties, engine=engine, on_event=listen)
-    certificate = None
-    if settings.normalize.enabled:
-        certificate = normalize_network(
-            folder,
-            factors,
-            settings,
-            model=job.model,
-            fingerprint=job.fingerprint,
-            source=job.source,
-            on_event=listen,
-        )
+        certificate = None
+        if settings.normalize.enabled:
+            certificate = normalize_network(
+                folder,
+                factors,
+                settings,
+                model=job.model,
+                fingerprint=job.fingerprint,
+                source=job.source,
+                engine=engine,
+                on_event=listen,
+            )
     if settings.report.enabled:
         draw_report(open_run(folder.path), folder.report_path, on_event=listen)
     return JobResult(

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..storage.errors import CertificateError, MismatchError
 from .events import OnEvent, SamplesDone, StageDone, StageStarted, ignore_event
 from .factors import Factors
 from .folder import RunFolder, content_key, write_json
 from .model import save_network
-from .normalizer import Certificate, certify, normalize_model
+from .normalizer import Certificate, Rewriting, certify
 from .preparation import sketch_spec
 from .reporting import AfterSketches, sketch_weights
 from .settings import JobSettings
 from .sources import Source
+
+if TYPE_CHECKING:
+    from .cluster.engine import ClusterEngine
 
 __all__ = ["check_factors", "normalize_network"]
 
@@ -47,9 +50,12 @@ def normalize_network(
     fingerprint: Mapping[str, Any],
     source: Source,
     remember: bool = True,
+    engine: ClusterEngine | None = None,
     on_event: OnEvent = ignore_event,
 ) -> Certificate:
     """Write ``normalized.keras`` and ``certificate.json``; reload them where nothing changed.
+
+    The samples go through the networks on the cluster of ``engine``, if there is one.
 
     Raises
     ------
@@ -71,7 +77,14 @@ def normalize_network(
         on_event(StageDone(stage="normalize", message="reloaded the normalised network", reloaded=True))
         return Certificate.from_dict(json.loads(folder.certificate_path.read_text(encoding="utf-8")))
     certificate = _rewrite_and_certify(
-        folder, factors, settings, model=model, source=source, on_event=on_event
+        folder,
+        factors,
+        settings,
+        model=model,
+        fingerprint=fingerprint,
+        source=source,
+        engine=engine,
+        on_event=on_event,
     )
     if remember:
         folder.mark_made("normalize", key)
@@ -84,20 +97,25 @@ def _rewrite_and_certify(
     settings: JobSettings,
     *,
     model: Any,
+    fingerprint: Mapping[str, Any],
     source: Source,
+    engine: ClusterEngine | None,
     on_event: OnEvent,
 ) -> Certificate:
     chosen = settings.normalize
     n_samples = min(chosen.samples or source.n_samples, source.n_samples)
     on_event(StageStarted(stage="normalize"))
-    normalized = normalize_model(
-        model,
-        factors.by_point(),
+    rewriting = Rewriting(
+        factors=factors.by_point(),
         input_factors=chosen.input_factor,
         mode="channel" if settings.factors.per_channel else "layer",
         pin=tuple(chosen.pin),
         treat_as_identity=tuple(chosen.treat_as_identity),
     )
+    normalized = rewriting.rewrite(model)
+    examiner = None
+    if engine is not None:
+        examiner = engine.examiner(rewriting, model=model, fingerprint=fingerprint, source=source)
     on_event(StageStarted(stage="certify", n_total=n_samples, unit="samples"))
     certificate = certify(
         model,
@@ -108,6 +126,7 @@ def _rewrite_and_certify(
         sketch_spec=sketch_spec(settings),
         tolerance=chosen.tolerance,
         progress=lambda n_done: on_event(SamplesDone(n_done=n_done)),
+        examiner=examiner,
     )
     write_json(folder.certificate_path, certificate.to_dict())
     if not certificate.passed:

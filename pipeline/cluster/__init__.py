@@ -1,15 +1,16 @@
-"""Run the blocks of a job on a Dask cluster; the same task, the same bytes as in process."""
+"""Run the stages of a job on a Dask cluster; the same tasks, the same bytes as in process."""
 
 from __future__ import annotations
 
 from .connecting import connected, dashboard_link, local_threads, reported
 from .limits import Limits
-from .recipes import KerasRecipe, Recipe
+from .recipes import KerasRecipe, NetworkRecipe, Recipe
 from .recording import record_missing_on
 
 __all__ = [
     "KerasRecipe",
     "Limits",
+    "NetworkRecipe",
     "Recipe",
     "connected",
     "dashboard_link",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +18,16 @@ from ...storage import Cache
 from ...storage.errors import InputError, OverBudgetError
 from ..events import OnEvent, StageDone, ignore_event
 from ..factors import ExactPercentile
+from ..graph import model_fingerprint
+from ..normalizer import Examination, Examiner, Findings, Rewriting
 from ..preparation import Prepared, sketch_spec
 from ..settings import JobSettings, format_bytes
 from ..sketch import PointSketch
+from ..sources import Source
 from .connecting import connected, dashboard_link, local_threads, reported
+from .examining import examine_on
 from .limits import Limits
-from .recipes import KerasRecipe
+from .recipes import ExaminationRecipe, KerasRecipe, NetworkRecipe
 from .recording import record_missing_on
 from .reducing import exact_percentiles_on, merged_sketches_on
 
@@ -105,7 +109,11 @@ class ClusterEngine:
             return 0
         if self._n_local:
             check_local_memory(self._n_local, job.plan.memory.total)
-        recipe = _recipe(job)
+        network = _network_recipe(
+            job.settings, model=job.model, fingerprint=job.fingerprint, source=job.source
+        )
+        record = job.settings.record
+        recipe = KerasRecipe(network=network, points=record.points, batch_size=record.batch_size)
         return record_missing_on(
             self._connected(),
             cache,
@@ -142,6 +150,39 @@ class ClusterEngine:
 
         return percentile
 
+    def examiner(
+        self, rewriting: Rewriting, *, model: Any, fingerprint: Mapping[str, Any], source: Source
+    ) -> Examiner:
+        """Return what examines a network that was rewritten so on the workers."""
+
+        def examine(
+            examination: Examination,
+            *,
+            doubtful: Callable[[Findings], Mapping[int, int]],
+            progress: Callable[[int], None],
+        ) -> tuple[Findings, Mapping[int, float]]:
+            settings = self._settings
+            recipe = ExaminationRecipe(
+                network=_network_recipe(settings, model=model, fingerprint=fingerprint, source=source),
+                rewriting=rewriting,
+                normalized=model_fingerprint(examination.normalized.model),
+                batch_size=examination.batch_size,
+                n_samples=examination.n_samples,
+                sketch=examination.sketch_spec,
+                margin=examination.margin,
+            )
+            return examine_on(
+                self._connected(),
+                recipe,
+                examination,
+                doubtful=doubtful,
+                progress=progress,
+                n_threads=self._n_threads,
+                limits=self._limits,
+            )
+
+        return examine
+
 
 def check_local_memory(workers: int, per_worker_nbytes: int) -> None:
     """Refuse a local cluster that this machine has no memory for.
@@ -170,26 +211,24 @@ def _described(client: Client, threads: int | None) -> str:
     return f"{len(workers)} workers with {each} at {client.scheduler.address}{seen}"
 
 
-def _recipe(job: Prepared) -> KerasRecipe:
-    """Return what a worker needs of a job.
+def _network_recipe(
+    settings: JobSettings, *, model: Any, fingerprint: Mapping[str, Any], source: Source
+) -> NetworkRecipe:
+    """Return how a worker gets the network and the samples.
 
     Raises
     ------
     InputError
         If the samples or the network cannot travel.
     """
-    settings = job.settings
-    given = settings.model.path is None
-    return KerasRecipe(
+    return NetworkRecipe(
         model_path=settings.model.path,
-        model_bytes=_saved(job.model) if given else None,
+        model_bytes=_saved(model) if settings.model.path is None else None,
         custom_objects=settings.model.custom_objects,
         safe_mode=settings.model.safe_mode,
-        fingerprint=dict(job.fingerprint),
-        source=_travelling(job),
-        data=job.source.fingerprint(),
-        points=settings.record.points,
-        batch_size=settings.record.batch_size,
+        fingerprint=dict(fingerprint),
+        source=_travelling(source),
+        data=source.fingerprint(),
     )
 
 
@@ -206,17 +245,17 @@ def _saved(model: Any) -> bytes:
         return path.read_bytes()
 
 
-def _travelling(job: Prepared) -> Any:
+def _travelling(source: Source) -> Source:
     """Return the source, if it can be sent to workers."""
     from distributed.protocol.pickle import dumps
 
     advice = "save the samples as .npy, .npz, zarr or TFRecord where all workers read them, and give the path"
     try:
-        nbytes = len(dumps(job.source))
+        nbytes = len(dumps(source))
     except Exception as error:  # whatever the user's objects raise when they are pickled
         raise InputError(f"the samples cannot be sent to workers ({error}): {advice}") from error
     if nbytes > LARGEST_SOURCE_NBYTES:
         raise InputError(
             f"the samples are {format_bytes(nbytes)} in memory, too much to send to every worker: {advice}"
         )
-    return job.source
+    return source

@@ -1,4 +1,4 @@
-"""What a worker process needs to make its producer: picklable, small, and checked where it is used.
+"""What a worker process needs to do its part: picklable, small, and checked where it is used.
 
 Knows how a network and samples travel. Does not know blocks or Dask.
 """
@@ -10,28 +10,32 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from ...storage.errors import MismatchError
+from ..normalizer import Examination, Rewriting
 from ..producer import KerasProducer, Producer
+from ..sketch import SketchSpec
 from ..sources import Source
 
-__all__ = ["KerasRecipe", "Recipe", "set_tensorflow_threads"]
+__all__ = ["ExaminationRecipe", "KerasRecipe", "NetworkRecipe", "Recipe", "set_tensorflow_threads"]
 
 logger = logging.getLogger(__name__)
 
+Made = TypeVar("Made", covariant=True)
 
-class Recipe(Protocol):
-    """Makes a producer in a worker process."""
 
-    def make(self, n_threads: int) -> Producer:
-        """Return the producer; ``n_threads`` are what it may use."""
+class Recipe(Protocol[Made]):
+    """Makes in a worker process what its tasks need."""
+
+    def make(self, n_threads: int) -> Made:
+        """Return it; ``n_threads`` are what it may use."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class KerasRecipe:
-    """A Keras network over a source.
+class NetworkRecipe:
+    """A Keras network and samples, the same as the coordinator's.
 
     The network is a file that the worker reads, or travels as the bytes of a ``.keras`` file when it was handed
     over in memory.
@@ -46,10 +50,8 @@ class KerasRecipe:
     source: Source
     data: Mapping[str, Any]
     """Fingerprint of the coordinator's data."""
-    points: Any
-    batch_size: int
 
-    def make(self, n_threads: int) -> Producer:
+    def open(self, n_threads: int) -> tuple[Any, Source]:
         """Load the network, once for a worker process.
 
         Raises
@@ -59,7 +61,7 @@ class KerasRecipe:
         MismatchError
             If the network or the data at that path is not the coordinator's.
         """
-        from ..graph import model_fingerprint, read_graph
+        from ..graph import model_fingerprint
 
         set_tensorflow_threads(n_threads)
         model = self._load()
@@ -69,8 +71,7 @@ class KerasRecipe:
             )
         if self.source.fingerprint() != dict(self.data):
             raise MismatchError("the data on this host is not that of the coordinator: share one path")
-        graph = read_graph(model)
-        return KerasProducer(graph, graph.points(self.points), self.source, batch_size=self.batch_size)
+        return model, self.source
 
     def _load(self) -> Any:
         from ..model import load_network
@@ -82,6 +83,68 @@ class KerasRecipe:
             path.write_bytes(self.model_bytes or b"")
             # It was in the coordinator's memory, so there is no file to mistrust.
             return load_network(str(path), custom_objects=self.custom_objects, safe_mode=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KerasRecipe:
+    """Activations of a Keras network over samples."""
+
+    network: NetworkRecipe
+    points: Any
+    batch_size: int
+
+    def make(self, n_threads: int) -> Producer:
+        """Return the producer; errors as `NetworkRecipe.open`."""
+        from ..graph import read_graph
+
+        model, source = self.network.open(n_threads)
+        graph = read_graph(model)
+        return KerasProducer(graph, graph.points(self.points), source, batch_size=self.batch_size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExaminationRecipe:
+    """A network, and the same network rewritten, over samples.
+
+    The rewritten one does not travel: a worker rewrites its own copy in the same way, and its fingerprint tells
+    whether that gave the same weights.
+    """
+
+    network: NetworkRecipe
+    rewriting: Rewriting
+    normalized: Mapping[str, Any]
+    """Fingerprint of what the coordinator made."""
+    batch_size: int
+    n_samples: int
+    sketch: SketchSpec | None
+    margin: float
+
+    def make(self, n_threads: int) -> Examination:
+        """Return what examines parts; errors as `NetworkRecipe.open`.
+
+        Raises
+        ------
+        MismatchError
+            If rewriting gives other weights on this host.
+        """
+        from ..graph import model_fingerprint
+
+        model, source = self.network.open(n_threads)
+        normalized = self.rewriting.rewrite(model)
+        if dict(model_fingerprint(normalized.model)) != dict(self.normalized):
+            raise MismatchError(
+                "rewriting the network gives other weights on this host than on the coordinator's: certify there, "
+                "without a cluster (actisketch normalize)"
+            )
+        return Examination(
+            model,
+            normalized,
+            source,
+            batch_size=self.batch_size,
+            n_samples=self.n_samples,
+            sketch_spec=self.sketch,
+            margin=self.margin,
+        )
 
 
 def set_tensorflow_threads(n_threads: int) -> None:

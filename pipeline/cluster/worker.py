@@ -1,4 +1,4 @@
-"""What runs in a worker process: one network, loaded once, and one task per block.
+"""What runs in a worker process: what a job needs, loaded once, and the task that records a block.
 
 Knows Dask's workers. The block task itself is :func:`~..recorder.record_block`, the same as in process.
 """
@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from queue import LifoQueue
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from distributed import Worker, WorkerPlugin, get_worker, secede
@@ -27,71 +27,50 @@ from ..sketch import SketchSpec
 from .reachability import Token, check_token
 from .recipes import Recipe
 
-__all__ = ["BlockPlugin", "WorkerNotReady", "make_ready", "run_block"]
+__all__ = ["BlockPlugin", "LoadedOnce", "WorkerNotReady", "make_ready", "plugin_named", "run_block"]
 
 logger = logging.getLogger(__name__)
+
+Loaded = TypeVar("Loaded")
 
 
 class WorkerNotReady(IncompleteError):
     """A worker cannot do its work at all; another one may. The coordinator's signal, nobody else's."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Ready:
-    cache: Cache
-    producer: Producer
-    buffers: LifoQueue[BlockBuffers]
-
-
-class BlockPlugin(WorkerPlugin):  # type: ignore[misc] # distributed has no types
-    """Keeps the network, the cache and the buffers of one run in a worker process.
+class LoadedOnce(WorkerPlugin, Generic[Loaded]):  # type: ignore[misc] # distributed has no types
+    """Keeps what a job needs in a worker process, and loads it once.
 
     Parameters
     ----------
     name : str
-        Of the run: several runs may share a cluster.
+        Of the job: several may share a cluster.
     recipe : Recipe
         Travels as bytes and is opened where errors can be reported.
-    token : Token
-        Of the cache.
-    sketch : SketchSpec
-        How finely to sketch.
-    largest_block : int
-        Samples of the largest block.
     n_threads : int, optional
         TensorFlow threads; default: the worker's own number (``dask worker --nthreads``).
     """
 
-    def __init__(
-        self,
-        name: str,
-        recipe: Recipe,
-        token: Token,
-        *,
-        sketch: SketchSpec,
-        largest_block: int,
-        n_threads: int | None = None,
-    ) -> None:
+    def __init__(self, name: str, recipe: Recipe[Any], *, n_threads: int | None = None) -> None:
         self.name = name
         self._recipe = dumps(recipe)
-        self._token, self._sketch = token, sketch
-        self._largest_block, self._n_threads = largest_block, n_threads
+        self._n_threads = n_threads
 
     def setup(self, worker: Worker) -> None:
-        """Prepare to load when the first block comes, not here: loading would hold up the worker's heart."""
+        """Prepare to load when the first task comes, not here: loading would hold up the worker's heart."""
         if self._n_threads is None:
             self._n_threads = worker.state.nthreads
         self._address = worker.address
         self._loading = threading.Lock()
         self._turn = threading.Lock()
-        self._ready: _Ready | None = None
+        self._loaded: Loaded | None = None
 
     def teardown(self, worker: Worker) -> None:
         """Let the network go."""
-        self._ready = None
+        self._loaded = None
 
-    def ready(self) -> _Ready:
-        """Load the network, once.
+    def ready(self) -> Loaded:
+        """Load, once.
 
         Raises
         ------
@@ -99,19 +78,62 @@ class BlockPlugin(WorkerPlugin):  # type: ignore[misc] # distributed has no type
             With the host and the cause.
         """
         with self._loading:
-            if self._ready is None:
+            if self._loaded is None:
                 host = socket.gethostname()
                 try:
-                    self._ready = self._load(host)
+                    self._loaded = self._load(host)
                 except Exception as error:
                     logger.warning("this worker is not ready", exc_info=True)
                     raise WorkerNotReady(f"{error}", host=host, address=self._address) from error
-        return self._ready
+        return self._loaded
 
-    def _load(self, host: str) -> _Ready:
+    def _made(self) -> Any:
+        """Return what the recipe makes here."""
+        recipe: Recipe[Any] = loads(self._recipe)
+        return recipe.make(self._n_threads or 1)
+
+    def _load(self, host: str) -> Loaded:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class _Recording:
+    cache: Cache
+    producer: Producer
+    buffers: LifoQueue[BlockBuffers]
+
+
+class BlockPlugin(LoadedOnce[_Recording]):
+    """Keeps the network, the cache and the buffers of one run in a worker process.
+
+    Parameters
+    ----------
+    name, recipe, n_threads
+        As `LoadedOnce`; the recipe makes a producer.
+    token : Token
+        Of the cache.
+    sketch : SketchSpec
+        How finely to sketch.
+    largest_block : int
+        Samples of the largest block.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        recipe: Recipe[Producer],
+        token: Token,
+        *,
+        sketch: SketchSpec,
+        largest_block: int,
+        n_threads: int | None = None,
+    ) -> None:
+        super().__init__(name, recipe, n_threads=n_threads)
+        self._token, self._sketch, self._largest_block = token, sketch, largest_block
+
+    def _load(self, host: str) -> _Recording:
         check_token(self._token, host=host)
-        recipe: Recipe = loads(self._recipe)
-        producer = recipe.make(self._n_threads or 1)
+        producer: Producer = self._made()
         cache = Cache.attach(self._token.url, storage_options=self._token.storage_options)
         if tuple(point.name for point in producer.points) != tuple(p.name for p in cache.spec.points):
             raise InputError("the network on this worker has other points than the cache")
@@ -120,7 +142,7 @@ class BlockPlugin(WorkerPlugin):  # type: ignore[misc] # distributed has no type
         n_slab = slab_samples(producer.points, batch_size=spec.batch_size, block_samples=spec.block_samples)
         for _ in range(BLOCKS_IN_FLIGHT):
             buffers.put(BlockBuffers(producer.points, min(n_slab, self._largest_block)))
-        return _Ready(cache, producer, buffers)
+        return _Recording(cache, producer, buffers)
 
     def record(self, block: Block, leave_pool: Callable[[], None]) -> None:
         """Compute and commit a block, unless that was done already."""
@@ -163,16 +185,30 @@ class _InTurn:
 
 def run_block(name: str, block: Block) -> None:
     """Record one block of the run ``name``: the task. Nothing travels back but that it is done."""
-    plugin: BlockPlugin | None = get_worker().plugins.get(name)
-    if plugin is None:
+    plugin_named(name, BlockPlugin).record(block, secede)
+
+
+Plugin = TypeVar("Plugin", bound=LoadedOnce[Any])
+
+
+def plugin_named(name: str, kind: type[Plugin]) -> Plugin:
+    """Return the plugin of a job in this worker.
+
+    Raises
+    ------
+    WorkerNotReady
+        If the worker has none.
+    """
+    plugin = get_worker().plugins.get(name)
+    if not isinstance(plugin, kind):
         address = get_worker().address
         raise WorkerNotReady(f"worker {address} does not know the run {name!r}", address=address)
-    plugin.record(block, secede)
+    return plugin
 
 
 async def make_ready(name: str, dask_worker: Any) -> str:
-    """Load the network of a run in this worker; return what is wrong, or nothing."""
-    plugin: BlockPlugin = dask_worker.plugins[name]
+    """Load what a job needs in this worker; return what is wrong, or nothing."""
+    plugin: LoadedOnce[Any] = dask_worker.plugins[name]
     try:
         await asyncio.get_running_loop().run_in_executor(None, plugin.ready)
     except WorkerNotReady as error:

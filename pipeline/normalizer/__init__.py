@@ -1,22 +1,29 @@
 """Rewrite a network so that its activations are divided by factors, and prove that it computes the same."""
 
 from .certificate import Certificate, OutputCertificate, PointCertificate
-from .certifying import DEFAULT_TOLERANCE, certify
-from .normalizing import NormalizedModel, normalize_in_place, normalize_model
+from .certifying import DEFAULT_TOLERANCE, Examiner, certify
+from .examination import Examination
+from .findings import Findings, add_up
+from .normalizing import NormalizedModel, Rewriting, normalize_in_place, normalize_model
 from .propagation import Exceptions, Mode, Pinned
 from .solving import Factor, Solution, propagate, solve, tied_groups
 
 __all__ = [
     "DEFAULT_TOLERANCE",
     "Certificate",
+    "Examination",
+    "Examiner",
     "Exceptions",
     "Factor",
+    "Findings",
     "Mode",
     "NormalizedModel",
     "OutputCertificate",
     "Pinned",
     "PointCertificate",
+    "Rewriting",
     "Solution",
+    "add_up",
     "certify",
     "normalize_in_place",
     "normalize_model",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..graph import Graph, input_tensor
 from .normalizing import NormalizedModel
 
-__all__ = ["Compared", "Comparison", "Tally"]
+__all__ = ["Compared", "Comparison"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,32 +32,6 @@ class Compared:
     def factor(self) -> float:
         """The largest scale."""
         return float(self.scales.max())
-
-
-class Tally:
-    """Running totals of one compared value over batches."""
-
-    def __init__(self) -> None:
-        self.max_error = 0.0
-        self.square_sum = 0.0
-        self.n_saturated = 0
-        self.n_values = 0
-        self.channel_peaks: NDArray[np.float64] = np.zeros(1)
-        self.worst_start = 0
-        """First sample of the batch with the largest error."""
-
-    def add(self, numbers: Sequence[NDArray[np.float32]], *, n_values: int, start: int) -> None:
-        """Add what `Comparison` found in one batch."""
-        error, squares, saturated, peaks = (np.asarray(each, dtype=np.float64) for each in numbers)
-        if np.isnan(squares):
-            error = squares  # a maximum may pass over a NaN, a sum never does
-        # Once NaN it stays: nothing is larger than NaN.
-        if np.isnan(error) or error > self.max_error:
-            self.max_error, self.worst_start = float(error), start
-        self.square_sum += float(squares)
-        self.n_saturated += int(saturated)
-        self.n_values += n_values
-        self.channel_peaks = np.maximum(self.channel_peaks, peaks)
 
 
 class Comparison:

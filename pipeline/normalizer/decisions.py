@@ -56,6 +56,14 @@ class Decisions:
         self._right[1] += int(np.count_nonzero(new == labels))
         self._labelled += labels.size
 
+    def merge(self, other: Decisions) -> None:
+        """Add the counts of other samples."""
+        for index in self._axes:
+            self._equal[index] += other._equal[index]
+            self._decided[index] += other._decided[index]
+        self._right = [mine + theirs for mine, theirs in zip(self._right, other._right, strict=True)]
+        self._labelled += other._labelled
+
     @property
     def agreement(self) -> dict[int, tuple[float, int]]:
         """Output -> (share of equal decisions, how many decisions)."""

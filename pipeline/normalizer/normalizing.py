@@ -17,9 +17,31 @@ from .rebuilding import RebuiltNetwork, rebuild, taken_over
 from .solving import Factor, Solution, propagate, solve
 from .updating import layer_update
 
-__all__ = ["NormalizedModel", "normalize_in_place", "normalize_model"]
+__all__ = ["NormalizedModel", "Rewriting", "normalize_in_place", "normalize_model"]
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Rewriting:
+    """How a network is to be rewritten: the arguments of `normalize_model`, in a form that travels."""
+
+    factors: Mapping[str, ArrayLike]
+    input_factors: Factor | Mapping[str, Factor] = 1.0
+    mode: Mode = "layer"
+    pin: tuple[str, ...] = ()
+    treat_as_identity: tuple[str, ...] = ()
+
+    def rewrite(self, model: Any) -> NormalizedModel:
+        """Return what `normalize_model` does, with its errors."""
+        return normalize_model(
+            model,
+            self.factors,
+            input_factors=self.input_factors,
+            mode=self.mode,
+            pin=self.pin,
+            treat_as_identity=self.treat_as_identity,
+        )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

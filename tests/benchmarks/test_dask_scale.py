@@ -12,15 +12,16 @@ import queue
 import random
 import time
 import tracemalloc
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from actisketch.pipeline.cluster.coordinator import Coordinator
 from actisketch.pipeline.cluster.limits import Limits
-from actisketch.pipeline.cluster.recording import _Run
 from actisketch.pipeline.cluster.reducing import FAN_IN, LEAF_BLOCKS, merge_blocks, tree_shape
-from actisketch.pipeline.events import ignore_event
+from actisketch.pipeline.cluster.worker import run_block
 from actisketch.pipeline.recorder import BLOCKS_IN_FLIGHT
 from actisketch.pipeline.sketch import PointSketch, SketchSpec
 from actisketch.storage import Block, Cache, CacheSpec, PointSpec, projection
@@ -123,12 +124,18 @@ class SimulatedWait(queue.SimpleQueue[Any]):
 def test_a_thousand_workers_are_kept_busy_by_one_coordinator() -> None:
     spec = vgg16_spec()
     client = SimulatedClient(block_s := 4.0)
-    run = _Run(client, "simulated", Limits(), ignore_event, sample_nbytes=1)
+    run = Coordinator(
+        client,
+        partial(run_block, "simulated"),
+        name="simulated",
+        limits=Limits(),
+        on_done=lambda block, result: None,
+    )
     run._n_workers = N_WORKERS
     run._done = SimulatedWait(client)
 
     started = time.perf_counter()
-    run.record(spec.blocks)
+    run.run(spec.blocks)
     coordinator_s = time.perf_counter() - started
 
     ideal_s = spec.n_blocks * block_s / N_WORKERS

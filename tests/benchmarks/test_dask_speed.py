@@ -29,7 +29,7 @@ import keras, numpy as np
 import tensorflow as tf
 tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)
-from actisketch.pipeline.cluster import KerasRecipe, connected, record_missing_on
+from actisketch.pipeline.cluster import KerasRecipe, NetworkRecipe, connected, record_missing_on
 from actisketch.pipeline.graph import model_fingerprint
 from actisketch.pipeline.preparation import prepare, cache_spec
 from actisketch.pipeline.recorder import record_missing
@@ -53,11 +53,11 @@ if __name__ == "__main__":
             record_missing(cache, job.producer, sketch=sketch)
             print(json.dumps(time.perf_counter() - started))
         else:
-            recipe = KerasRecipe(
+            network = NetworkRecipe(
                 model_path=model, model_bytes=None, custom_objects=None, safe_mode=True,
                 fingerprint=job.fingerprint, source=job.source, data=job.source.fingerprint(),
-                points=points, batch_size=8,
             )
+            recipe = KerasRecipe(network=network, points=points, batch_size=8)
             first = []
             with connected(workers=n_workers) as client:
                 record_missing_on(client, cache, recipe, sketch=sketch, n_threads=1,

@@ -157,7 +157,7 @@ class TestFromTheCommandLine:
         assert "dashboard http" in told
         assert (tmp_path / "p.html").stat().st_size > 10_000
         assert read_all(output / "cache") == read_all(tmp_path / "here/cache")
-        for name in ("statistics.json", "factors.json"):
+        for name in ("statistics.json", "factors.json", "certificate.json", "normalized-sketches.json"):
             assert (output / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
 
     def test_a_client_that_is_killed_leaves_a_cluster_that_the_next_run_uses(

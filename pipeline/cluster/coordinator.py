@@ -1,0 +1,225 @@
+"""Hand out parts of a job to workers: watch, retry, let go.
+
+The coordinator. Whatever comes back from a part is taken at once and its future let go, so that neither the
+scheduler's memory nor the number of keys grows with the job. Knows parts, not what is done with them.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ...storage import Block
+from ...storage.errors import ActisketchError, IncompleteError, InputError, StorageError
+from ..recorder import BLOCKS_IN_FLIGHT
+from .limits import Limits
+from .worker import LoadedOnce, WorkerNotReady, make_ready
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+__all__ = ["Coordinator", "installed", "raise_failures"]
+
+logger = logging.getLogger(__name__)
+
+# Between two looks at the cluster's health, in seconds; parts that finish are seen at once.
+LOOK_S = 1.0
+
+
+@contextmanager
+def installed(client: Client, plugin: LoadedOnce[Any]) -> Iterator[None]:
+    """Have ``plugin`` in every worker, now and later; refuse the job if one of those there cannot work."""
+    client.register_plugin(plugin, name=plugin.name)
+    try:
+        _prepare_workers(client, plugin.name)
+        yield
+    finally:
+        _unregister(client, plugin.name)
+
+
+def _prepare_workers(client: Client, name: str) -> None:
+    """Load the network in every worker there is now; refuse the run if one cannot."""
+    started = time.monotonic()
+    answers: Mapping[str, Any] = client.run(make_ready, name, on_error="return")
+    wrong = {address: str(answer) for address, answer in answers.items() if answer}
+    if wrong:
+        address, cause = min(wrong.items())
+        raise InputError(
+            f"{len(wrong)} of {len(answers)} workers cannot work; {address}: {cause}", workers=dict(wrong)
+        )
+    logger.info("%d workers ready after %.1f s", len(answers), time.monotonic() - started)
+
+
+class Coordinator:
+    """The parts of one job on their way.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Of the cluster.
+    task : callable
+        ``task(part)`` runs in a worker; tasks may run twice.
+    name : str
+        In the keys of the tasks: no other job's.
+    limits : Limits
+        Retries and patience.
+    on_done : callable
+        ``on_done(part, result)`` is called here for each part that is finished.
+    collects : bool, default=False
+        Whether results travel back; else ``result`` is None.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        task: Callable[[Block], Any],
+        *,
+        name: str,
+        limits: Limits,
+        on_done: Callable[[Block, Any], None],
+        collects: bool = False,
+    ) -> None:
+        self._client, self._task, self._name, self._limits = client, task, name, limits
+        self._on_done, self._collects = on_done, collects
+        self._waiting: deque[Block] = deque()
+        self._running: dict[int, tuple[Block, Future]] = {}
+        self._suspects: deque[Block] = deque()
+        self._alone: set[int] = set()
+        self._attempts: dict[int, int] = {}
+        self._done: queue.SimpleQueue[tuple[int, Future]] = queue.SimpleQueue()
+        self._n_finished = 0
+        self._n_workers = 1
+        self._looked = self._alive = self._worked = time.monotonic()
+        self.failures: dict[int, BaseException] = {}
+
+    def run(self, blocks: Sequence[Block]) -> None:
+        """Hand out parts until all are finished or have failed: ``failures`` names those, with their causes."""
+        self._waiting.extend(blocks)
+        try:
+            while self._waiting or self._running or self._suspects:
+                self._look()
+                if self._suspects and not self._waiting and not self._running:
+                    self._waiting.append(self._suspects.popleft())
+                self._hand_out()
+                try:
+                    self._take(*self._done.get(timeout=LOOK_S))
+                    while True:
+                        self._take(*self._done.get_nowait())
+                except queue.Empty:
+                    continue
+        finally:
+            futures = [future for _, future in self._running.values()]
+            self._running.clear()
+            if futures and self._client.status == "running":
+                self._client.cancel(futures, force=True)
+
+    def _hand_out(self) -> None:
+        window = self._limits.window(self._n_workers, BLOCKS_IN_FLIGHT)
+        while self._waiting and len(self._running) < window:
+            block = self._waiting.popleft()
+            attempt = self._attempts.get(block.index, 0)
+            future = self._client.submit(
+                self._task, block, key=f"{self._name}-{block.index}-{attempt}", pure=False
+            )
+            self._running[block.index] = (block, future)
+            future.add_done_callback(lambda done, index=block.index: self._done.put((index, done)))
+
+    def _take(self, index: int, future: Future) -> None:
+        running = self._running.get(index)
+        if running is None or (running[1] is not future and running[1].key != future.key):
+            return  # an attempt that was given up
+        block, status = running[0], future.status
+        del self._running[index]  # the last reference: the scheduler forgets the key
+        error: BaseException | None = None
+        if status == "finished":
+            try:
+                result = future.result(timeout=self._limits.scheduler_silence_s) if self._collects else None
+            except (CancelledError, OSError, TimeoutError) as lost:  # the worker that had it is gone
+                error = IncompleteError(f"the result of part {index} was lost: {lost}")
+            else:
+                self._n_finished += 1
+                self._on_done(block, result)
+                return
+        elif status == "error":
+            error = future.exception()
+        self._retry_or_fail(block, error)
+
+    def _retry_or_fail(self, block: Block, error: BaseException | None) -> None:
+        from distributed import KilledWorker
+
+        attempts = self._attempts[block.index] = self._attempts.get(block.index, 0) + 1
+        if isinstance(error, KilledWorker) and block.index not in self._alone:
+            # Two blocks are in a worker at a time, so that the other one may have killed it. At the end, when
+            # nothing else runs, each of them gets a worker for itself.
+            logger.warning(
+                "block %d was in several workers that died: it is tried alone at the end", block.index
+            )
+            self._alone.add(block.index)
+            self._suspects.append(block)
+            return
+        # Dask itself has given a killed block to several workers; wrong data stays wrong.
+        for_good = isinstance(error, KilledWorker) or (
+            isinstance(error, ActisketchError) and not isinstance(error, StorageError | WorkerNotReady)
+        )
+        if isinstance(error, WorkerNotReady):
+            # It would take every block, and fail each at once.
+            logger.warning("worker %s is sent home: %s", error.address, error)
+            self._client.retire_workers([error.address])
+        if not for_good and attempts <= self._limits.retries:
+            logger.warning("block %d is tried again: %s", block.index, error or "its task was lost")
+            self._waiting.appendleft(block)
+            return
+        cause = error or IncompleteError(f"the task of block {block.index} was lost {attempts} times")
+        logger.error("block %d failed: %s", block.index, cause)
+        self.failures[block.index] = cause
+        if not self._n_finished and len(self.failures) >= self._limits.first_failures:
+            raise cause
+
+    def _look(self) -> None:
+        """Notice, at most once in ``LOOK_S``, that the scheduler or all workers are gone."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_S:
+            return
+        self._looked = now
+        address = self._client.scheduler.address if self._client.scheduler else "the scheduler"
+        if self._client.status == "running":
+            self._alive = now
+            self._n_workers = len(self._client.nthreads())
+        elif self._client.status == "closed" or now - self._alive > self._limits.scheduler_silence_s:
+            raise IncompleteError(
+                f"the connection to {address} was lost: finished blocks are kept, run again to resume"
+            )
+        if self._n_workers:
+            self._worked = now
+        elif now - self._worked > self._limits.no_workers_s:
+            raise IncompleteError(
+                f"no worker was left for {self._limits.no_workers_s:.0f} s at {address}: finished blocks are kept; "
+                "start workers and run again to resume"
+            )
+
+
+def _unregister(client: Client, name: str) -> None:
+    if client.status != "running":
+        return
+    try:
+        client.unregister_worker_plugin(name)
+    except (OSError, TimeoutError, ValueError) as error:  # the run is over; workers forget it when they end
+        logger.info("the workers were not told that the run is over: %s", error)
+
+
+def raise_failures(failures: Mapping[int, BaseException], *, what: str, n_parts: int) -> None:
+    """Raise `IncompleteError` if parts failed on every attempt: with their number, the first one and its cause."""
+    if not failures:
+        return
+    index = min(failures)
+    raise IncompleteError(
+        f"{len(failures)} of {n_parts} {what}s failed on every attempt, the others are finished; {what} {index}: "
+        f"{failures[index]}; mend the cause and run again to resume",
+        failures={index: str(cause) for index, cause in sorted(failures.items())},
+    ) from failures[index]

@@ -1,0 +1,207 @@
+"""Examine a normalised network: stream samples through it and its original, in any number of parts.
+
+Memory holds one batch and totals. What comes out are findings, no verdict; a part may be examined in another process.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...storage.errors import InputError, MismatchError
+from ..graph import Graph, read_graph
+from ..sketch import PointSketch, SketchSpec
+from ..sources import Source
+from .comparing import Compared, Comparison
+from .decisions import Decisions
+from .findings import Findings, Tally
+from .normalizing import NormalizedModel
+from .rounding import rounding_errors
+
+__all__ = ["Examination"]
+
+
+class Examination:
+    """Two networks and samples, checked against each other.
+
+    Parameters
+    ----------
+    original : keras.Model
+        The network that was normalised.
+    normalized : NormalizedModel
+    source : Source
+        Samples, with labels if it has any.
+    batch_size : int
+        Samples that go through both networks together: memory grows with it.
+    n_samples : int, optional
+        How many, from the first; all by default.
+    sketch_spec : SketchSpec, optional
+        Sketch the normalised activations as they pass by.
+    margin : float
+        An activation above 1 + margin is saturated.
+
+    Raises
+    ------
+    InputError
+        If the samples do not fit the network, or there are none.
+    MismatchError
+        If ``original`` is not the network that was normalised.
+    """
+
+    def __init__(
+        self,
+        original: Any,
+        normalized: NormalizedModel,
+        source: Source,
+        *,
+        batch_size: int,
+        n_samples: int | None,
+        sketch_spec: SketchSpec | None,
+        margin: float,
+    ) -> None:
+        self.graph = _checked_graph(original, normalized)
+        self.n_samples = _checked_count(source, n_samples)
+        self.batch_size = batch_size
+        self.normalized = normalized
+        self.compared = _compared(self.graph, normalized)
+        """The points, and behind them the outputs of the network."""
+        self.sketch_spec, self.margin = sketch_spec, margin
+        self._source = source
+        self._order = input_order(self.graph, source)
+
+    def empty(self) -> Findings:
+        """Return the findings of no samples."""
+        spec, points = self.sketch_spec, self.normalized.points
+        sketches = {} if spec is None else {p.name: PointSketch.empty(spec, p.n_channels) for p in points}
+        return Findings(
+            tallies=tuple(Tally() for _ in self.compared), decisions=Decisions(self.graph), sketches=sketches
+        )
+
+    def examine(self, start: int, stop: int, *, progress: Callable[[int], None] | None = None) -> Findings:
+        """Return what is found on the samples start..stop-1; ``start`` is a multiple of the batch size."""
+        found = self.empty()
+        axes = {point.name: point.channel_axis for point in self.normalized.points}
+        for first in range(start, stop, self.batch_size):
+            batch = self._source.read(first, min(first + self.batch_size, stop))
+            inputs = [batch.inputs[i] for i in self._order]
+            numbers, handed, outputs, new_outputs = self._comparison(inputs)
+            for tally, each, of_one in zip(found.tallies, self.compared, numbers, strict=True):
+                tally.add(of_one, n_values=len(batch) * _n_values(self.graph, each), start=first)
+            for (name, sketch), tensor in zip(found.sketches.items(), handed, strict=True):
+                sketch.update(np.asarray(tensor), channel_axis=axes[name], point=name)
+            found.decisions.add(outputs, new_outputs, batch.labels)
+            found.n_samples += len(batch)
+            if progress is not None:
+                progress(found.n_samples)
+        return found
+
+    def rounding(self, starts: Mapping[int, int]) -> dict[int, float]:
+        """Return the rounding error of the original itself, measured against float64.
+
+        Parameters
+        ----------
+        starts : mapping
+            Index of a compared value -> first sample of the batch to measure it on.
+
+        Returns
+        -------
+        dict
+            Index -> largest error, in units of the factor; without those that cannot be measured.
+        """
+        if not starts:
+            return {}
+
+        def read(start: int) -> list[NDArray[Any]]:
+            batch = self._source.read(start, min(start + self.batch_size, self.n_samples))
+            return [batch.inputs[i] for i in self._order]
+
+        wanted = {index: (self.compared[index].value, start) for index, start in starts.items()}
+        errors = rounding_errors(self.graph, wanted, read)
+        return {index: error / self.compared[index].factor for index, error in errors.items()}
+
+    @cached_property
+    def _comparison(self) -> Comparison:
+        """Both networks in one function, traced when the first batch comes."""
+        return Comparison(
+            self.graph,
+            self.normalized,
+            self.compared,
+            margin=self.margin,
+            hand_out=self.sketch_spec is not None,
+            n_points=len(self.normalized.points),
+        )
+
+
+def _checked_graph(original: Any, normalized: NormalizedModel) -> Graph:
+    graph = read_graph(original)
+    mine = [(node.name, node.type) for node in graph.nodes]
+    theirs = [(node.name, node.type) for node in normalized.graph.nodes]
+    if mine != theirs:
+        differ = next((a for a, b in zip(mine, theirs, strict=False) if a != b), ("the number of layers", ""))
+        raise MismatchError(
+            f"the certificate needs the network that was normalised: this one differs at {differ[0]!r}",
+            layer=differ[0],
+        )
+    return graph
+
+
+def _checked_count(source: Source, n_samples: int | None) -> int:
+    total = source.n_samples if n_samples is None else n_samples
+    if not 1 <= total <= source.n_samples:
+        raise InputError(
+            f"the certificate was asked for {total} samples, the data has {source.n_samples}: "
+            "give a number between 1 and that",
+            n_samples=total,
+        )
+    return total
+
+
+def input_order(graph: Graph, source: Source) -> list[int]:
+    """Return for each input of the network the array of the source that feeds it: by name, else by order.
+
+    Raises
+    ------
+    InputError
+        If their number or a shape differs.
+    """
+    wanted, given = graph.input_specs, source.inputs
+    if len(wanted) != len(given):
+        raise InputError(
+            f"the network has {len(wanted)} inputs, the data has {len(given)}: give one array for each"
+        )
+    names = [spec.name for spec in given]
+    by_name = len(given) > 1 and set(names) == {name for name, _, _ in wanted}
+    order = [names.index(name) if by_name else i for i, (name, _, _) in enumerate(wanted)]
+    for (name, shape, _), index in zip(wanted, order, strict=True):
+        have = given[index].shape
+        if len(have) != len(shape) or any(n not in (None, m) for n, m in zip(shape, have, strict=True)):
+            raise InputError(
+                f"input {name!r} takes samples of shape {shape}, the data has {have}", input=name
+            )
+    return order
+
+
+def _compared(graph: Graph, normalized: NormalizedModel) -> list[Compared]:
+    """Return the points, and behind them the outputs of the network."""
+    outputs = [(graph.producer(value).name, value) for value in graph.outputs]
+    pairs = [(point.name, point.value) for point in normalized.points] + outputs
+    return [
+        Compared(
+            name=name,
+            value=value,
+            place=normalized.places[value],
+            scales=normalized.value_scales[value],
+            channel_axis=graph.values[value].channel_axis,
+        )
+        for name, value in pairs
+    ]
+
+
+def _n_values(graph: Graph, each: Compared) -> int:
+    sizes = graph.values[each.value].shape
+    return math.prod(size for size in sizes if size is not None)
