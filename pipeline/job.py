@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,6 +234,9 @@ def normalize_run(
     output: Path | None = None,
     model_path: str | None = None,
     data_path: str | None = None,
+    workers: int = 0,
+    scheduler: str | None = None,
+    client: Any = None,
     on_event: OnEvent = ignore_event,
 ) -> Certificate:
     """Rewrite and certify the network of a run that is recorded, with its own or with other factors.
@@ -248,6 +252,8 @@ def normalize_run(
         the run's own factors. Needed with other factors.
     model_path, data_path : str, optional
         Where the network and the samples are now; default: where they were.
+    workers, scheduler, client
+        A Dask cluster for the certificate, as in :func:`run_job`; default: this process, whatever recorded the run.
 
     Raises
     ------
@@ -257,23 +263,26 @@ def normalize_run(
     factors = run.saved_factors() if factors_path is None else Factors.load(factors_path)
     if factors_path is not None and output is None:
         raise InputError("other factors than the run's own need a folder of their own: give output")
-    job = _prepare_again(run, model_path=model_path, data_path=data_path)
+    cluster = {"workers": workers, "scheduler": scheduler}
+    job = _prepare_again(run, model_path=model_path, data_path=data_path, cluster=cluster)
     check_data(run.cache, job.source, full=run.settings.data.fingerprint == "full")
     folder = run.folder if output is None else RunFolder(output)
     check_factors(factors, job.fingerprint)
     if output is not None:
         folder.check_side_results()
         write_json(folder.factors_path, factors.to_dict())
-    return normalize_network(
-        folder,
-        factors,
-        job.settings,
-        model=job.model,
-        fingerprint=job.fingerprint,
-        source=job.source,
-        remember=output is None,
-        on_event=on_event,
-    )
+    with _engine(job.settings, client, None, on_event) as engine:
+        return normalize_network(
+            folder,
+            factors,
+            job.settings,
+            model=job.model,
+            fingerprint=job.fingerprint,
+            source=job.source,
+            remember=output is None,
+            engine=engine,
+            on_event=on_event,
+        )
 
 
 def repair_run(run: Run, *, on_event: OnEvent = ignore_event) -> int:
@@ -294,9 +303,16 @@ def repair_run(run: Run, *, on_event: OnEvent = ignore_event) -> int:
         return record_missing(cache, job.producer, sketch=sketch_spec(run.settings), on_event=on_event)
 
 
-def _prepare_again(run: Run, *, model_path: str | None, data_path: str | None) -> Prepared:
+def _prepare_again(
+    run: Run,
+    *,
+    model_path: str | None,
+    data_path: str | None,
+    cluster: Mapping[str, Any] | None = None,
+) -> Prepared:
     """Open the network and the samples of a run again."""
     tree = run.settings.model_dump(mode="json")
+    tree["record"].update(cluster or {})
     if model_path is not None:
         tree["model"]["path"] = str(Path(model_path).absolute())
     if data_path is not None:

@@ -146,6 +146,8 @@ def _run(
 @click.option(
     "--data", "data_path", help="The samples for the certificate, if they are no longer where they were."
 )
+@click.option("--workers", type=int, default=0, metavar="N", help="Certify on so many local processes.")
+@click.option("--scheduler", help="Certify on a running Dask cluster: tcp://host:8786 or its scheduler file.")
 @json_option
 @click.pass_obj
 def normalize(
@@ -155,6 +157,8 @@ def normalize(
     output: Path | None,
     model_path: str | None,
     data_path: str | None,
+    workers: int,
+    scheduler: str | None,
     as_json: bool,
 ) -> None:
     """Rewrite the network of RUN with its factors, and certify that its function is preserved.
@@ -180,6 +184,8 @@ def normalize(
             output=output,
             model_path=model_path,
             data_path=data_path,
+            workers=workers,
+            scheduler=scheduler,
             on_event=on_event,
         )
     folder = chosen.folder if output is None else RunFolder(output)

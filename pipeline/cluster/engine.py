@@ -105,7 +105,8 @@ class ClusterEngine:
 
     def record(self, job: Prepared, cache: Cache, on_event: OnEvent) -> int:
         """Record the missing blocks; return how many there were."""
-        if not cache.missing():
+        n_missing = len(cache.missing())
+        if not n_missing:
             return 0
         if self._n_local:
             check_local_memory(self._n_local, job.plan.memory.total)
@@ -114,8 +115,16 @@ class ClusterEngine:
         )
         record = job.settings.record
         recipe = KerasRecipe(network=network, points=record.points, batch_size=record.batch_size)
+        client = self._connected()
+        if n_missing < (n_workers := len(client.nthreads())):
+            # Block sizes are part of a cache's bytes: they must not follow the workers that happen to be there.
+            advice = (
+                f"{n_missing} blocks for {n_workers} workers: some stay idle, unless a new run has a smaller "
+                "record.block_samples"
+            )
+            on_event(StageDone(stage="cluster", message=advice))
         return record_missing_on(
-            self._connected(),
+            client,
             cache,
             recipe,
             sketch=sketch_spec(job.settings),

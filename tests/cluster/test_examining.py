@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from actisketch.pipeline.cluster.limits import Limits
 from actisketch.pipeline.cluster.recipes import ExaminationRecipe, NetworkRecipe
 from actisketch.pipeline.events import Event, SamplesDone
 from actisketch.pipeline.graph import model_fingerprint
+from actisketch.pipeline.job import normalize_run
 from actisketch.pipeline.normalizer import Examination, Findings, Rewriting
 from actisketch.pipeline.sketch import SketchSpec
 from actisketch.pipeline.sources import as_source
@@ -189,3 +191,26 @@ def test_a_worker_that_dies_on_the_way_changes_no_byte(
     assert done
     for name in RESULTS:
         assert (tmp_path / "dask" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+
+
+def test_other_factors_of_a_finished_run_are_certified_on_a_cluster_too(
+    model: Any, samples: Any, threads_client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.save(tmp_path / "m.keras")
+    np.save(tmp_path / "x.npy", samples)
+    finished = run(
+        str(tmp_path / "m.keras"),
+        str(tmp_path / "x.npy"),
+        output=tmp_path / "r",
+        batch_size=8,
+        normalize=False,
+    )
+    factors = tmp_path / "max.json"
+    factors.write_text(json.dumps(finished.factors(percentile=100.0).to_dict()))
+    here = normalize_run(finished, factors_path=factors, output=tmp_path / "here")
+    monkeypatch.setattr("actisketch.pipeline.normalizer.certifying._examine_here", None)
+
+    there = normalize_run(finished, factors_path=factors, output=tmp_path / "there", client=threads_client)
+
+    assert there == here
+    assert there.passed
