@@ -1,6 +1,11 @@
-"""Networks and runs that several folders of tests share. TensorFlow is imported by the fixtures that need it."""
+"""Networks, runs and a server that tests share. TensorFlow is imported by the fixtures that need it."""
 
 import os
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -27,9 +32,6 @@ def digits(demo_files):
 @pytest.fixture(scope="session")
 def demo_run(tmp_path_factory):
     """A finished demo: its folder, and what it printed. Read it, do not change it."""
-    import subprocess
-    import sys
-
     folder = tmp_path_factory.mktemp("demo") / "run"
     command = [sys.executable, "-m", "actisketch.pipeline", "demo", "--output", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder.parent)
@@ -72,3 +74,61 @@ def small_data():
 def small_parts():
     """What makes the small model and its data, for fixtures of a longer scope."""
     return make_small_model, make_small_data
+
+
+# A real S3 server that answers over HTTP.
+BUCKET = "activations"
+
+
+class S3Server(NamedTuple):
+    """A running server."""
+
+    endpoint: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What obstore needs to reach it."""
+        return s3_options(self.endpoint)
+
+
+def s3_options(endpoint: str) -> dict[str, Any]:
+    """Return the storage options of a server without TLS."""
+    return {
+        "endpoint": endpoint,
+        "access_key_id": "test",
+        "secret_access_key": "test",
+        "region": "us-east-1",
+        "client_options": {"allow_http": True},
+    }
+
+
+# The server chooses a free port itself and says which: asking the system for one beforehand is a race.
+_SERVER = """
+import logging, sys, threading
+logging.getLogger("werkzeug").setLevel("ERROR")
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """Run moto's S3 in a process of its own, with one bucket."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SERVER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"},
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with process:
+        server = S3Server(f"http://127.0.0.1:{int(process.stdout.readline())}")
+        urllib.request.urlopen(urllib.request.Request(f"{server.endpoint}/{BUCKET}", method="PUT")).close()
+        yield server
+        process.stdin.close()

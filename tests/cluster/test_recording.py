@@ -370,6 +370,51 @@ class TestByHand:
             pass
 
 
+def test_workers_write_to_an_object_store_what_they_write_to_a_folder(
+    shared_client: Any, s3: Any, in_process: dict[str, bytes]
+) -> None:
+    url, spec = "s3://activations/cluster", rehearsal_spec(RehearsalRecipe(), n_blocks=5, block_samples=BLOCK)
+
+    with Cache.create_or_resume(url, spec, storage_options=s3.options) as cache:
+        record_missing_on(shared_client, cache, RehearsalRecipe(), sketch=SKETCH, storage_options=s3.options)
+        written = {key: cache.store.read(key) for key, _ in cache.store.list("") if "/c." in key}
+
+    assert len(written) == 2 * 5
+    # Not the shape of the whole, which is in the metadata: this one is shorter.
+    assert written == {key: in_process[key] for key in written}
+
+
+@pytest.mark.slow
+def test_an_adaptive_cluster_grows_with_the_work_and_shrinks_without_losing_a_block(
+    tmp_path: Path, folder: Path, faulty: Any, in_process: dict[str, bytes], read_all: Contents
+) -> None:
+    from distributed import Client, LocalCluster
+
+    recipe = faulty.FaultyRecipe(folder=str(folder), batch_s=0.1)
+    n_seen: list[int] = []
+
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", memory_limit=0
+        ) as grown,
+        Client(grown, set_as_default=False) as client,
+        new_cache(tmp_path / "c", recipe) as cache,
+    ):
+        grown.adapt(minimum=1, maximum=3, interval="200ms", wait_count=2, target_duration="500ms")
+        record_missing_on(
+            client,
+            cache,
+            recipe,
+            sketch=SKETCH,
+            on_event=lambda event: n_seen.append(len(client.nthreads())),
+        )
+
+    assert max(n_seen) > 1
+    assert len(faulty.pids(folder)) > 1
+    assert set(faulty.computed(folder).values()) == {1}
+    assert read_all(tmp_path / "c") == in_process
+
+
 def test_what_comes_back_from_workers_equals_numpy(shared_client: Any, tmp_path: Path) -> None:
     with new_cache(tmp_path / "c", n_blocks=3) as cache:
         record_missing_on(shared_client, cache, RehearsalRecipe(), sketch=SKETCH)
