@@ -13,7 +13,7 @@ import numpy as np
 from ..storage import CacheSpec, PointSpec, Projection, projection
 from ..storage.errors import InputError, OverBudgetError
 from ..storage.files import STAGING_NBYTES
-from .recorder import BLOCKS_IN_FLIGHT, SLAB_NBYTES, slab_samples
+from .recorder import BLOCKS_IN_FLIGHT, JOINED_NBYTES, RECORDING_THREADS, SLAB_NBYTES, slab_samples
 from .settings import format_bytes
 
 __all__ = ["MemoryProjection", "Plan", "PointPlan", "make_plan"]
@@ -52,12 +52,13 @@ class MemoryProjection:
     model: int
     """Weights, as loaded."""
     batch: int
-    """The samples and all recorded activations of one batch, and the network's largest tensors."""
+    """The samples of one batch, and the network's largest tensors."""
     blocks: int
-    """Activations in flight: two slabs, and the chunks that are filled by more than one."""
+    """Activations in flight: two slabs, and the chunks that are filled by more than one batch."""
     codec: int
-    """Encoding the largest chunk: a padded or rounded copy of it, its compressed form, and aligned memory."""
+    """Encoding the largest chunks, one for each thread: padded or rounded copies, compressed forms, aligned memory."""
     sketches: int
+    """And for each thread the counters of one sketch, and where small batches are joined."""
     runtime: int = RUNTIME_NBYTES
     """The traced network, compiled loops, threads."""
 
@@ -203,10 +204,11 @@ def make_plan(
     if n_samples < 1:
         raise InputError("the data has no samples: check data.path and data.num_samples")
     per_sample = [4 * int(np.prod(point.shape, dtype=np.int64)) for point in points]
-    # The recorded tensors of a batch live until the batch ends; beside them the network holds a few
-    # tensors that are not recorded: input, output and workspace of the layer at work.
-    batch = min(batch_size, n_samples) * (2 * sample_nbytes + sum(per_sample) + 3 * largest_tensor_nbytes)
-    sketches = (SKETCH_BYTES_PER_BUCKET << sketch_bits) * 2 + n_channel_sketches * 2**15
+    # Recorded tensors are counted with the slab they are collected for; beside them the network holds a few
+    # that are not recorded: input, output and workspace of the layer at work.
+    batch = min(batch_size, n_samples) * (2 * sample_nbytes + 3 * largest_tensor_nbytes)
+    of_thread = (SKETCH_BYTES_PER_BUCKET << sketch_bits) + JOINED_NBYTES
+    sketches = of_thread * RECORDING_THREADS + n_channel_sketches * 2**15
     fixed = model_nbytes + batch + sketches + RUNTIME_NBYTES
     dtype = "float16" if stored_itemsize == 2 else "float32"
 
@@ -224,17 +226,21 @@ def make_plan(
     def stored(samples: int) -> Projection:
         return projection(stored_spec(samples))
 
+    def chunk_nbytes(samples: int) -> dict[str, int]:
+        """Return the bytes in memory of a chunk of each point that is kept."""
+        sizes = stored_spec(samples).chunk_samples if record else {}
+        return {point.name: sizes[point.name] * point.n_values * 4 for point in points if sizes}
+
     def encoding(samples: int) -> int:
-        return STAGING_NBYTES + (1 + compresses) * stored(samples).largest_chunk_nbytes
+        of_threads = sorted(chunk_nbytes(samples).values())[-RECORDING_THREADS:]
+        return STAGING_NBYTES * len(of_threads) + (1 + compresses) * sum(of_threads) * stored_itemsize // 4
 
     def in_flight(samples: int) -> int:
         slab = slab_samples(points, batch_size=batch_size, block_samples=samples)
-        n_buffers = min(BLOCKS_IN_FLIGHT, -(-n_samples // slab))
-        chunks = stored_spec(samples).chunk_samples if record else {}
-        gathered = sum(
-            size * point.n_values * 4 for point in points if (size := chunks.get(point.name, 0)) > slab
-        )
-        return n_buffers * min(slab, n_samples) * sum(per_sample) + gathered
+        n_slabs = min(BLOCKS_IN_FLIGHT, -(-n_samples // slab))
+        of_slab = {point.name: slab * point.n_values * 4 for point in points}
+        gathered = sum(nbytes for name, nbytes in chunk_nbytes(samples).items() if nbytes > of_slab[name])
+        return n_slabs * min(slab, n_samples) * sum(per_sample) + gathered
 
     if block_samples is None:
         small_enough = SLAB_NBYTES // sum(per_sample) // batch_size

@@ -37,7 +37,7 @@ class Producer(Protocol):
         """Yield ``{point: float32 of shape (n_batch, *point shape)}`` for the samples start..stop-1.
 
         ``start`` is a multiple of the batch size, so the same samples always meet the same
-        batch. An array is valid until the next one is asked for.
+        batch. Arrays are given away: the producer does not write to their memory again.
         """
         ...
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,12 @@ from .sketch import PointSketch, SketchSpec
 
 __all__ = [
     "BLOCKS_IN_FLIGHT",
+    "JOINED_NBYTES",
+    "RECORDING_THREADS",
     "SLAB_NBYTES",
-    "BlockBuffers",
     "record_block",
     "record_missing",
+    "recording_threads",
     "slab_samples",
 ]
 
@@ -38,6 +40,12 @@ BLOCKS_IN_FLIGHT = 2
 # So many bytes of activations are collected before they are sketched and written. A block is one slab, unless the
 # network is so large that the chunks of its small layers would be tiny: then it is several.
 SLAB_NBYTES = 512 * 2**20
+
+# Points are sketched and written by several threads, since a network on two cores computes more values than one core
+# sketches; more of them than cores, since half of the time they wait for the disk (4 against 2 on two cores: 1.1x).
+RECORDING_THREADS = 4
+# Small batches of a point are joined up to so much: a call for each costs more than the copy.
+JOINED_NBYTES = 8 * 2**20
 
 
 def slab_samples(points: Sequence[PointSpec], *, batch_size: int, block_samples: int) -> int:
@@ -61,64 +69,75 @@ def slab_samples(points: Sequence[PointSpec], *, batch_size: int, block_samples:
     return batch_size * max(fitting, default=1)
 
 
-class BlockBuffers:
-    """Memory for the activations of one slab of samples, used again for every slab.
+Collected = dict[str, list[NDArray[np.float32]]]
+"""Activations of the samples of a slab by point, batch after batch: the producer's own memory, not a copy."""
 
-    First touch of fresh memory runs at 0.7-2 GB/s, slower than many a network computes.
+
+def collect(producer: Producer, slab: Block) -> Collected:
+    """Return the activations of some samples.
 
     Parameters
     ----------
-    points : sequence of PointSpec
-        Where is recorded.
-    n_samples : int
-        Samples of the largest slab; see :func:`slab_samples`.
+    producer : Producer
+        Where from.
+    slab : Block
+        A block or a part of one: its index, and which samples.
+
+    Raises
+    ------
+    InputError
+        If the producer gives another number of samples, or another shape, than it announced.
     """
+    n_filled, n_wanted = 0, slab.stop - slab.start
+    collected: Collected = {point.name: [] for point in producer.points}
+    for batch in producer.batches(slab.start, slab.stop):
+        n_batch = len(next(iter(batch.values())))
+        for point in producer.points:
+            array = batch[point.name]
+            if array.shape != (n_batch, *point.shape) or n_filled + n_batch > n_wanted:
+                raise InputError(
+                    f"point {point.name!r}, block {slab.index}: expected samples of shape {point.shape}, "
+                    f"{n_wanted} of them, got an array of shape {array.shape} after {n_filled}",
+                    point=point.name,
+                    block=slab.index,
+                )
+            collected[point.name].append(array)
+        n_filled += n_batch
+    if n_filled != n_wanted:
+        raise InputError(
+            f"samples {slab.start} to {slab.stop - 1} of block {slab.index} were asked for, the producer gave "
+            f"{n_filled}: the data has become shorter since the job was planned",
+            block=slab.index,
+        )
+    return collected
 
-    def __init__(self, points: Sequence[PointSpec], n_samples: int) -> None:
-        self._arrays = {p.name: np.empty((n_samples, *p.shape), np.float32) for p in points}
 
-    @property
-    def n_samples(self) -> int:
-        """How many samples they hold."""
-        return min((len(array) for array in self._arrays.values()), default=0)
+class _Joint:
+    """Memory of one thread in which small batches are put together; touched once, used for every point."""
 
-    def collect(self, producer: Producer, slab: Block) -> dict[str, NDArray[np.float32]]:
-        """Return the activations of some samples, ``{point: (n_samples, *point shape)}``; views of this memory.
+    _of_thread = threading.local()
 
-        Parameters
-        ----------
-        producer : Producer
-            Where from.
-        slab : Block
-            A block or a part of one: its index, and which samples.
+    @classmethod
+    def joined(cls, arrays: Sequence[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+        """Yield the same samples in fewer arrays, each valid until the next one is asked for."""
+        group: list[NDArray[np.float32]] = []
+        for array in arrays:
+            if group and sum(each.nbytes for each in group) + array.nbytes > JOINED_NBYTES:
+                yield cls._together(group)
+                group = []
+            group.append(array)
+        if group:
+            yield cls._together(group)
 
-        Raises
-        ------
-        InputError
-            If the producer gives another number of samples, or another shape, than it announced.
-        """
-        n_filled, n_wanted = 0, slab.stop - slab.start
-        for batch in producer.batches(slab.start, slab.stop):
-            n_batch = len(next(iter(batch.values())))
-            for name, target in self._arrays.items():
-                array = batch[name]
-                shape_fits = len(array) == n_batch and array.shape[1:] == target.shape[1:]
-                if not shape_fits or n_filled + n_batch > n_wanted:
-                    raise InputError(
-                        f"point {name!r}, block {slab.index}: expected samples of shape {target.shape[1:]}, "
-                        f"{n_wanted} of them, got an array of shape {array.shape} after {n_filled}",
-                        point=name,
-                        block=slab.index,
-                    )
-                target[n_filled : n_filled + n_batch] = array
-            n_filled += n_batch
-        if n_filled != n_wanted:
-            raise InputError(
-                f"samples {slab.start} to {slab.stop - 1} of block {slab.index} were asked for, the producer gave "
-                f"{n_filled}: the data has become shorter since the job was planned",
-                block=slab.index,
-            )
-        return {name: array[:n_filled] for name, array in self._arrays.items()}
+    @classmethod
+    def _together(cls, group: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+        if len(group) == 1:
+            return group[0]
+        if not hasattr(cls._of_thread, "memory"):
+            cls._of_thread.memory = np.empty(JOINED_NBYTES // 4, np.float32)
+        n_samples, shape = sum(map(len, group)), group[0].shape[1:]
+        out: NDArray[np.float32] = cls._of_thread.memory[: n_samples * math.prod(shape)]
+        return np.concatenate(group, out=out.reshape(n_samples, *shape))
 
 
 def slabs_of(block: Block, n_samples: int) -> Iterator[Block]:
@@ -131,29 +150,49 @@ class _OpenBlock:
     """A block that is being sketched and written, slab by slab."""
 
     def __init__(self, cache: Cache, points: Sequence[PointSpec], block: Block, spec: SketchSpec) -> None:
-        self._block, self._points = block, points
+        # The largest first: they find the largest buffers free, and no thread is left with one at the end.
+        self._block, self._points = block, sorted(points, key=lambda point: -point.n_values)
         self._writer = cache.write(block)
         self._records = cache.spec.record
         self._sketches = {point.name: _empty_sketch(spec, point) for point in points}
+        self._n_samples = dict.fromkeys(self._sketches, 0)
+        """Done so far."""
         self._is_whole = True
 
-    def add(self, arrays: Mapping[str, NDArray[np.float32]]) -> None:
-        """Sketch and write the next samples."""
+    def add(self, collected: Collected, pool: Executor | None = None) -> None:
+        """Sketch and write the next samples, several points at a time where there is a pool.
+
+        The memory of a point is let go when it is written.
+        """
         if not self._is_whole:
             return  # a slab before this one failed, and its error is on the way
         try:
-            for point in self._points:
-                self._sketches[point.name].update(
-                    arrays[point.name],
-                    channel_axis=point.channel_axis,
-                    point=point.name,
-                    block=self._block.index,
-                )
-            if self._records:
-                self._writer.append(arrays)
+            if pool is None:
+                for point in self._points:
+                    self._add_point(point, collected)
+                return
+            points = [pool.submit(self._add_point, point, collected) for point in self._points]
+            # All of them, before an error goes on: the writer's memory is given back then.
+            wait(points)
+            for each in points:
+                each.result()
         except BaseException:
             self.abandon()
             raise
+
+    def _add_point(self, point: PointSpec, collected: Collected) -> None:
+        sketch = self._sketches[point.name]
+        for array in _Joint.joined(collected.pop(point.name)):
+            sketch.update(
+                array,
+                channel_axis=point.channel_axis,
+                point=point.name,
+                block=self._block.index,
+                first_sample=self._n_samples[point.name],
+            )
+            if self._records:
+                self._writer.append({point.name: array})
+            self._n_samples[point.name] += len(array)
 
     def commit(self, digest: str) -> CommitRecord | None:
         """Commit the block, unless a slab failed."""
@@ -176,13 +215,19 @@ def _empty_sketch(spec: SketchSpec, point: PointSpec) -> PointSketch:
     return PointSketch.empty(spec, n_channels=n_channels)
 
 
+def recording_threads(n_threads: int | None = None) -> ThreadPoolExecutor:
+    """Return the threads that sketch and write: ``RECORDING_THREADS``, or fewer where ``n_threads`` says so."""
+    n_threads = min(n_threads or RECORDING_THREADS, RECORDING_THREADS)
+    return ThreadPoolExecutor(n_threads, thread_name_prefix="actisketch-point")
+
+
 def record_block(
     cache: Cache,
     producer: Producer,
     block: Block,
     *,
     sketch: SketchSpec,
-    buffers: BlockBuffers | None = None,
+    pool: Executor | None = None,
 ) -> CommitRecord:
     """Compute, sketch and commit one block. May run twice: same name, same bytes.
 
@@ -196,8 +241,8 @@ def record_block(
         Which samples.
     sketch : SketchSpec
         How finely to sketch.
-    buffers : BlockBuffers, optional
-        Memory to use again.
+    pool : Executor, optional
+        Threads that sketch and write several points at a time.
 
     Returns
     -------
@@ -208,11 +253,10 @@ def record_block(
         return cache.read_record(block)
     spec = cache.spec
     n_slab = slab_samples(producer.points, batch_size=spec.batch_size, block_samples=spec.block_samples)
-    buffers = buffers or BlockBuffers(producer.points, min(n_slab, block.n_samples))
     opened = _OpenBlock(cache, producer.points, block, sketch)
     try:
         for slab in slabs_of(block, n_slab):
-            opened.add(buffers.collect(producer, slab))
+            opened.add(collect(producer, slab), pool)
         record = opened.commit(producer.digest(block.start, block.stop))
     except BaseException:
         opened.abandon()
@@ -230,7 +274,7 @@ def record_missing(
 ) -> int:
     """Record every block that the cache lacks, in this process.
 
-    Samples are computed in this thread and sketched and written in another; at most
+    Samples are computed in this thread and sketched and written in others; at most
     ``BLOCKS_IN_FLIGHT`` slabs are in memory. When anything fails, or Ctrl-C is pressed, the block that is
     being written is finished, nothing new is begun, and the error goes on.
 
@@ -244,18 +288,14 @@ def record_missing(
         return 0
     spec = cache.spec
     n_slab = slab_samples(producer.points, batch_size=spec.batch_size, block_samples=spec.block_samples)
-    n_slabs = sum(-(-block.n_samples // n_slab) for block in blocks)
-    n_largest = min(n_slab, max(block.n_samples for block in blocks))
-    # All buffers exist before the first block, so that a run that starts has its memory.
-    free = [BlockBuffers(producer.points, n_largest) for _ in range(min(BLOCKS_IN_FLIGHT, n_slabs))]
-    available = threading.Semaphore(len(free))
+    available = threading.Semaphore(BLOCKS_IN_FLIGHT)
     pending: list[Future[None]] = []
 
-    def add(opened: _OpenBlock, arrays: Mapping[str, NDArray[np.float32]], buffers: BlockBuffers) -> None:
+    def add(opened: _OpenBlock, collected: Collected) -> None:
         try:
-            opened.add(arrays)
+            opened.add(collected, pool)
         finally:
-            free.append(buffers)
+            collected.clear()
             available.release()
 
     def commit(opened: _OpenBlock, block: Block, digest: str) -> None:
@@ -263,16 +303,17 @@ def record_missing(
             nbytes = 4 * block.n_samples * sum(math.prod(point.shape) for point in producer.points)
             on_event(BlockDone(block=block.index, n_samples=block.n_samples, nbytes=nbytes))
 
-    with ThreadPoolExecutor(1, thread_name_prefix="actisketch-writer") as writer:
+    with (
+        recording_threads() as pool,
+        ThreadPoolExecutor(1, thread_name_prefix="actisketch-writer") as writer,
+    ):
         try:
             for block in blocks:
                 opened = _OpenBlock(cache, producer.points, block, sketch)
                 for slab in slabs_of(block, n_slab):
                     available.acquire()
                     _raise_first_failure(pending)
-                    buffers = free.pop()
-                    arrays = buffers.collect(producer, slab)
-                    pending.append(writer.submit(add, opened, arrays, buffers))
+                    pending.append(writer.submit(add, opened, collect(producer, slab)))
                 # Here and not in the writer: a stream has one place, and two threads would restart it.
                 digest = producer.digest(block.start, block.stop)
                 pending.append(writer.submit(commit, opened, block, digest))

@@ -88,8 +88,7 @@ def record_missing_on(
 
     name = f"actisketch-{secrets.token_hex(6)}"
     with token_in(cache, storage_options or {}) as token:
-        largest = max(block.stop - block.start for block in blocks)
-        plugin = BlockPlugin(name, recipe, token, sketch=sketch, largest_block=largest, n_threads=n_threads)
+        plugin = BlockPlugin(name, recipe, token, sketch=sketch, n_threads=n_threads)
         with installed(client, plugin):
             run = Coordinator(client, partial(run_block, name), name=name, limits=limits, on_done=tell)
             run.run(order(blocks))

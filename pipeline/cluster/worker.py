@@ -10,8 +10,8 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from queue import LifoQueue
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from ...storage import Block, Cache, PointSpec
 from ...storage.errors import IncompleteError, InputError
 from ..producer import Producer
-from ..recorder import BLOCKS_IN_FLIGHT, BlockBuffers, record_block, slab_samples
+from ..recorder import BLOCKS_IN_FLIGHT, record_block, recording_threads
 from ..sketch import SketchSpec
 from .reachability import Token, check_token
 from .recipes import Recipe
@@ -100,7 +100,9 @@ class LoadedOnce(WorkerPlugin, Generic[Loaded]):  # type: ignore[misc] # distrib
 class _Recording:
     cache: Cache
     producer: Producer
-    buffers: LifoQueue[BlockBuffers]
+    pool: Executor
+    in_flight: threading.Semaphore
+    """So many blocks may be in memory."""
 
 
 class BlockPlugin(LoadedOnce[_Recording]):
@@ -114,8 +116,6 @@ class BlockPlugin(LoadedOnce[_Recording]):
         Of the cache.
     sketch : SketchSpec
         How finely to sketch.
-    largest_block : int
-        Samples of the largest block.
     """
 
     def __init__(
@@ -125,11 +125,10 @@ class BlockPlugin(LoadedOnce[_Recording]):
         token: Token,
         *,
         sketch: SketchSpec,
-        largest_block: int,
         n_threads: int | None = None,
     ) -> None:
         super().__init__(name, recipe, n_threads=n_threads)
-        self._token, self._sketch, self._largest_block = token, sketch, largest_block
+        self._token, self._sketch = token, sketch
 
     def _load(self, host: str) -> _Recording:
         check_token(self._token, host=host)
@@ -137,24 +136,17 @@ class BlockPlugin(LoadedOnce[_Recording]):
         cache = Cache.attach(self._token.url, storage_options=self._token.storage_options)
         if tuple(point.name for point in producer.points) != tuple(p.name for p in cache.spec.points):
             raise InputError("the network on this worker has other points than the cache")
-        buffers: LifoQueue[BlockBuffers] = LifoQueue()
-        spec = cache.spec
-        n_slab = slab_samples(producer.points, batch_size=spec.batch_size, block_samples=spec.block_samples)
-        for _ in range(BLOCKS_IN_FLIGHT):
-            buffers.put(BlockBuffers(producer.points, min(n_slab, self._largest_block)))
-        return _Recording(cache, producer, buffers)
+        pool = recording_threads(self._n_threads)
+        return _Recording(cache, producer, pool, threading.Semaphore(BLOCKS_IN_FLIGHT))
 
     def record(self, block: Block, leave_pool: Callable[[], None]) -> None:
         """Compute and commit a block, unless that was done already."""
         ready = self.ready()
         if ready.cache.is_committed(block):
             return  # the worker that did it died before Dask knew
-        buffers = ready.buffers.get()  # waits while two blocks are in memory
-        try:
+        with ready.in_flight:
             producer = _InTurn(ready.producer, self._turn, leave_pool, last=block.stop)
-            record_block(ready.cache, producer, block, sketch=self._sketch, buffers=buffers)
-        finally:
-            ready.buffers.put(buffers)
+            record_block(ready.cache, producer, block, sketch=self._sketch, pool=ready.pool)
 
 
 class _InTurn:

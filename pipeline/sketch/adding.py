@@ -1,6 +1,6 @@
 """The loops over buckets, compiled by Numba: adding up many sketches, unpacking their bytes.
 
-The twins in numpy are `merging.add_by_sorting` and `packing.gather_groups`.
+The twins in numpy are `merging.add_by_sorting`, `packing.gather_groups` and `packing.scatter_groups`.
 """
 
 from __future__ import annotations
@@ -75,3 +75,34 @@ def unpack_groups(widths, packed, group, numbers):
                     number |= np.uint64(packed[at + i * width + k]) << np.uint64(8 * k)
                 numbers[begin + i] = number
         at += width * (end - begin)
+
+
+@_jit
+def pack_groups(numbers, group, widths, packed):
+    """Write what `unpack_groups` reads into ``widths`` and ``packed``; return how many bytes of it were used."""
+    at = 0
+    for g in range(widths.size):
+        begin = g * group
+        end = min(begin + group, numbers.size)
+        largest = np.uint64(0)
+        for i in range(begin, end):
+            largest = max(largest, numbers[i])
+        width = 0
+        while width < 8 and largest >> np.uint64(8 * width):
+            width += 1
+        widths[g] = width
+        if width == 1:
+            for i in range(end - begin):
+                packed[at + i] = np.uint8(numbers[begin + i])
+        elif width == 2:
+            for i in range(end - begin):
+                number = numbers[begin + i]
+                packed[at + 2 * i] = np.uint8(number & np.uint64(255))
+                packed[at + 2 * i + 1] = np.uint8(number >> np.uint64(8))
+        else:
+            for i in range(end - begin):
+                number = numbers[begin + i]
+                for k in range(width):
+                    packed[at + i * width + k] = np.uint8((number >> np.uint64(8 * k)) & np.uint64(255))
+        at += width * (end - begin)
+    return at

@@ -108,13 +108,20 @@ def _run(tasks: Sequence[Callable[[], Tally]], threads: int) -> list[Tally]:
         return list(pool.map(lambda task: task(), tasks))
 
 
-def refuse_nonfinite(array: NDArray[Any], tally: Tally, *, point: str | None, block: int | None) -> None:
-    """Raise InputError naming point, block and first index if the tally of ``array`` counted NaN or infinities."""
+def refuse_nonfinite(
+    array: NDArray[Any], tally: Tally, *, point: str | None, block: int | None, first_sample: int = 0
+) -> None:
+    """Raise InputError naming point, block and first index if the tally of ``array`` counted NaN or infinities.
+
+    ``first_sample`` is where the array begins within its block.
+    """
     n_nan, n_inf = int(tally.n_nan.sum()), int(tally.n_inf.sum())
     if not n_nan + n_inf:
         return
     found = first_nonfinite(array)
     index, value = found if found is not None else ((), float("nan"))
+    if index:
+        index = (index[0] + first_sample, *index[1:])
     sample = f" (sample {index[0]} of this block)" if block is not None and index else ""
     raise InputError(
         f"{place(point, block)}{n_nan} NaN and {n_inf} infinite of {array.size} activations, "

@@ -66,6 +66,7 @@ class PointSketch:
         channel_axis: int = -1,
         point: str | None = None,
         block: int | None = None,
+        first_sample: int = 0,
         threads: int = 1,
     ) -> None:
         """Add the activations of some samples.
@@ -78,6 +79,8 @@ class PointSketch:
             Axis of the channels, samples counted as axis 0.
         point, block : optional
             Named in error messages.
+        first_sample : int, default=0
+            Where the array begins within its block, for those messages.
         threads : int, default=1
             Threads that count together; the result does not depend on it.
 
@@ -95,7 +98,7 @@ class PointSketch:
             axis = parse_channel_axis(array, channel_axis, n_channels, point=point, block=block)
         layer, maxima = tally_samples(array, bits=self.spec.bits, threads=threads)
         if self.spec.on_nonfinite == "error":
-            refuse_nonfinite(array, layer, point=point, block=block)
+            refuse_nonfinite(array, layer, point=point, block=block, first_sample=first_sample)
         if self.channels is not None:
             bits = self.spec.channel_bits
             self.channels._add(tally_channels(array, bits=bits, channel_axis=axis, threads=threads))

@@ -129,9 +129,12 @@ def test_exact_percentiles_are_those_of_numpy_to_the_last_bit(tmp_path, producer
     assert answer == [np.percentile(values, q) for q in qs]
 
 
+@pytest.mark.parametrize("joined_nbytes", [1, 2**23])
 def test_nan_in_the_activations_names_point_block_and_index_and_commits_nothing_of_the_block(
-    tmp_path, producer
+    tmp_path, producer, monkeypatch, joined_nbytes
 ):
+    monkeypatch.setattr("actisketch.pipeline.recorder.JOINED_NBYTES", joined_nbytes)
+
     class Poisoned(type(producer)):
         def sample(self, name, index):
             values = super().sample(name, index)
@@ -145,6 +148,8 @@ def test_nan_in_the_activations_names_point_block_and_index_and_commits_nothing_
 
     assert "'dense'" in str(caught.value)
     assert "block 1" in str(caught.value)
+    # Blocks hold 12 samples: 17 is the sixth of the second one.
+    assert "index (5, 3) (sample 5 of this block)" in str(caught.value)
     committed = {record.block.index for record in Cache.open(tmp_path / "c").committed()}
     assert 0 in committed
     assert 1 not in committed
@@ -160,14 +165,16 @@ def test_a_producer_that_ends_early_is_found_out(tmp_path, make_producer):
         record_missing(cache, short, sketch=SKETCH)
 
 
+@pytest.mark.parametrize("joined_nbytes", [1, 4 * 30 * 10, 2**23])
 @pytest.mark.parametrize("slab_nbytes", [1, 4 * 37 * 4, 4 * 37 * 8, 2**29])
 def test_the_bytes_do_not_depend_on_how_many_samples_are_collected_at_a_time(
-    tmp_path, producer, monkeypatch, slab_nbytes
+    tmp_path, producer, monkeypatch, slab_nbytes, joined_nbytes
 ):
-    """A sample has 37 values: blocks of 24 samples are collected by 4, 4, 8 and 24."""
+    """A sample has 37 values: blocks of 24 samples are collected by 4, 4, 8 and 24, and joined by 4, 8 and 24."""
     with make_cache(tmp_path / "plain", producer, block_samples=24) as cache:
         record_missing(cache, producer, sketch=SKETCH)
     monkeypatch.setattr("actisketch.pipeline.recorder.SLAB_NBYTES", slab_nbytes)
+    monkeypatch.setattr("actisketch.pipeline.recorder.JOINED_NBYTES", joined_nbytes)
     with make_cache(tmp_path / "slabs", producer, block_samples=24) as cache:
         record_missing(cache, producer, sketch=SKETCH)
     with make_cache(tmp_path / "one by one", producer, block_samples=24) as cache:
