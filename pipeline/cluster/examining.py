@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["examine_on", "parts"]
 
-# What comes back from a part is as large as a commit record, 1-10 MB for a large network: few parts for each worker,
-# but enough that none waits long for the last one.
+# What comes back from a part is as large as a commit record, 1-10 MB for a large network: no more parts than are needed
+# so that no worker waits long for the last one, and on a large cluster one for each.
 PARTS_PER_WORKER = 8
+MOST_PARTS = 1024
 # Workers that join late should find something to do.
 LARGEST_PART = 32
 """In batches."""
@@ -40,7 +41,8 @@ def parts(n_samples: int, *, batch_size: int, n_workers: int) -> tuple[Block, ..
     [(0, 20), (20, 40), (40, 60), (60, 80), (80, 100)]
     """
     n_batches = -(-n_samples // batch_size)
-    each = min(-(-n_batches // (PARTS_PER_WORKER * n_workers)), LARGEST_PART) * batch_size
+    per_worker = max(1, min(PARTS_PER_WORKER, MOST_PARTS // n_workers))
+    each = min(-(-n_batches // (per_worker * n_workers)), LARGEST_PART) * batch_size
     return tuple(
         Block(index=index, start=start, stop=min(start + each, n_samples))
         for index, start in enumerate(range(0, n_samples, each))
