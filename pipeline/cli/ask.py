@@ -26,7 +26,7 @@ _NONZERO = click.option(
 )
 
 
-@click.command()
+@click.command(short_help="How far a run is, and what is in it.")
 @run_argument
 @json_option
 @click.pass_obj
@@ -45,7 +45,7 @@ def status(session: Session, run: Path, as_json: bool) -> None:
         session.print(line)
 
 
-@click.command()
+@click.command(short_help="Any percentile of any layer, certified or exact.")
 @run_argument
 @click.option("-q", "qs", type=float, multiple=True, default=(50.0, 99.0, 99.9, 100.0), show_default=True)
 @click.option("--point", "points", multiple=True, help="Only this point; may be given several times.")
@@ -90,7 +90,7 @@ def percentiles(
         percentile_table(session, rows)
 
 
-@click.command()
+@click.command(short_help="Scale factors for another percentile or schedule.")
 @run_argument
 @click.option("--percentile", type=float, metavar="X", help="In percent; 100 is the maximum.")
 @click.option("--schedule", type=float, metavar="X", help="Percent points taken off per layer.")
@@ -129,7 +129,7 @@ def factors(
             session.print(f"wrote {output}")
 
 
-@click.command()
+@click.command(short_help="JSON, CSV, or SNN toolbox's {percentile}.json.")
 @run_argument
 @click.option(
     "--format",
@@ -169,7 +169,7 @@ def export(session: Session, run: Path, kind: str, output: Path | None) -> None:
     session.print(f"wrote {output}")
 
 
-@click.command()
+@click.command(short_help="Read the whole cache and name what is damaged.")
 @run_argument
 @click.option(
     "--repair", is_flag=True, help="Compute the damaged blocks again (needs the model and the data)."

@@ -21,7 +21,7 @@ from .template import JOB_TEMPLATE
 __all__ = ["demo", "init", "normalize", "plan", "report", "run"]
 
 
-@click.command()
+@click.command(short_help="Write a commented job file to start from.")
 @click.argument("path", type=click.Path(path_type=Path), default=Path("job.toml"))
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @click.pass_obj
@@ -40,7 +40,7 @@ def init(session: Session, path: Path, force: bool) -> None:
     session.print(f"wrote {path}: set model.path and data.path in it, then `actisketch plan {path}`")
 
 
-@click.command()
+@click.command(short_help="What a job would take, before anything runs.")
 @job_options
 @json_option
 @click.pass_obj
@@ -63,7 +63,7 @@ def plan(session: Session, /, job: Path | None, as_json: bool, **flags: Any) -> 
     prepared.check_budget()
 
 
-@click.command()
+@click.command(short_help="Run a job, or resume one.")
 @job_options
 @click.option(
     "--performance-report",
@@ -93,7 +93,7 @@ def run(
     _run(session, settings, as_json=as_json, resume=resume, performance_report=performance_report)
 
 
-@click.command()
+@click.command(short_help="The whole flow on digits and a network, both shipped.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -132,7 +132,7 @@ def _run(
     print_result(session, open_run(settings.output), result, as_json=as_json)
 
 
-@click.command()
+@click.command(short_help="Rewrite and certify the network of a run.")
 @run_argument
 @click.option(
     "--factors", type=click.Path(path_type=Path), help="Factors file to use instead of the run's own."
@@ -197,7 +197,7 @@ def normalize(
         session.print(f"wrote {folder.network_path} and {folder.certificate_path}")
 
 
-@click.command()
+@click.command(short_help="The plots and the page of a run, again.")
 @run_argument
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the report; default: RUN/report.")
 @click.pass_obj
