@@ -71,6 +71,8 @@ class Coordinator:
         Retries and patience.
     on_done : callable
         ``on_done(part, result)`` is called here for each part that is finished.
+    what : str, default="block"
+        What a part is called in messages.
     collects : bool, default=False
         Whether results travel back; else ``result`` is None.
     """
@@ -83,10 +85,11 @@ class Coordinator:
         name: str,
         limits: Limits,
         on_done: Callable[[Block, Any], None],
+        what: str = "block",
         collects: bool = False,
     ) -> None:
         self._client, self._task, self._name, self._limits = client, task, name, limits
-        self._on_done, self._collects = on_done, collects
+        self._on_done, self._what, self._collects = on_done, what, collects
         self._waiting: deque[Block] = deque()
         self._running: dict[int, tuple[Block, Future]] = {}
         self._suspects: deque[Block] = deque()
@@ -141,7 +144,7 @@ class Coordinator:
             try:
                 result = future.result(timeout=self._limits.scheduler_silence_s) if self._collects else None
             except (CancelledError, OSError, TimeoutError) as lost:  # the worker that had it is gone
-                error = IncompleteError(f"the result of part {index} was lost: {lost}")
+                error = IncompleteError(f"the result of {self._what} {index} was lost: {lost}")
             else:
                 self._n_finished += 1
                 self._on_done(block, result)
@@ -158,7 +161,9 @@ class Coordinator:
             # Two blocks are in a worker at a time, so that the other one may have killed it. At the end, when
             # nothing else runs, each of them gets a worker for itself.
             logger.warning(
-                "block %d was in several workers that died: it is tried alone at the end", block.index
+                "%s %d was in several workers that died: it is tried alone at the end",
+                self._what,
+                block.index,
             )
             self._alone.add(block.index)
             self._suspects.append(block)
@@ -172,11 +177,11 @@ class Coordinator:
             logger.warning("worker %s is sent home: %s", error.address, error)
             self._client.retire_workers([error.address])
         if not for_good and attempts <= self._limits.retries:
-            logger.warning("block %d is tried again: %s", block.index, error or "its task was lost")
+            logger.warning("%s %d is tried again: %s", self._what, block.index, error or "its task was lost")
             self._waiting.appendleft(block)
             return
-        cause = error or IncompleteError(f"the task of block {block.index} was lost {attempts} times")
-        logger.error("block %d failed: %s", block.index, cause)
+        cause = error or IncompleteError(f"the task of {self._what} {block.index} was lost {attempts} times")
+        logger.error("%s %d failed: %s", self._what, block.index, cause)
         self.failures[block.index] = cause
         if not self._n_finished and len(self.failures) >= self._limits.first_failures:
             raise cause

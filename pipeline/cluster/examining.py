@@ -95,7 +95,13 @@ def examine_on(
         n_workers = max(1, len(client.nthreads()))
         blocks = parts(examination.n_samples, batch_size=examination.batch_size, n_workers=n_workers)
         run = Coordinator(
-            client, partial(examine_part, name), name=name, limits=limits, on_done=take, collects=True
+            client,
+            partial(examine_part, name),
+            name=name,
+            limits=limits,
+            on_done=take,
+            what="part",
+            collects=True,
         )
         run.run(blocks)
         raise_failures(run.failures, what="part", n_parts=len(blocks))
@@ -114,6 +120,7 @@ def _rounding(client: Client, name: str, starts: Mapping[int, int], limits: Limi
         name=f"{name}-rounding",
         limits=limits,
         on_done=lambda part, result: measured.update(result),
+        what="measurement of rounding",
         collects=True,
     )
     run.run([Block(index=0, start=0, stop=1)])
