@@ -190,8 +190,10 @@ def normalize_in_place(
     )
     solution = solve(walk, factors, dead=dead)
     changes: list[tuple[Any, NDArray[np.generic]]] = []
+    seen: set[int] = set()
     for node in graph.nodes:
-        if node.operation is not None and node.call == 0:
+        if node.operation is not None and id(node.operation) not in seen:
+            seen.add(id(node.operation))
             update = layer_update(solution, node)
             changes.extend((getattr(node.operation, name), array) for name, array in update.arrays.items())
     broken = [variable.path for variable, array in changes if not np.all(np.isfinite(array))]

@@ -105,6 +105,12 @@ class Propagation:
         self.pinned.append(Pinned(node.name, node.type, reason))
         return [self.ones(value) for value in node.outputs]
 
+    def pin_parameters(self, node: Node) -> None:
+        """Keep the weights of a layer as they are, for all of its calls."""
+        one = np.full(1, ONE, dtype=np.int64)
+        for ids in self.parameters.setdefault(id(node.operation), (one, one)):
+            self.variables.pin(ids, where=node.name)
+
     def ones(self, value: int) -> Ids:
         """Return the pinned scale for a value."""
         return np.full((1,) * self.rank(value), ONE, dtype=np.int64)

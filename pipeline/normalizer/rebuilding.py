@@ -20,7 +20,7 @@ from ..graph.kinds import is_activation
 from .solving import Solution
 from .updating import LayerUpdate, layer_update, relu_config
 
-__all__ = ["Rebuilt", "float64_twin", "rebuild"]
+__all__ = ["Rebuilt", "rebuild", "rebuilt_copy"]
 
 
 class Rebuilt:
@@ -171,17 +171,20 @@ def rebuild(solution: Solution, *, like: Any) -> RebuiltNetwork:
     return RebuiltNetwork(keras.Model(inputs, outputs, name=like.name), tensors, building.first_tensors)
 
 
-def float64_twin(graph: Graph) -> tuple[Graph, dict[int, int]]:
-    """Return the same network in float64, and where the values of ``graph`` are in it."""
+def rebuilt_copy(graph: Graph, *, dtype: str | None = None) -> tuple[Graph, dict[int, int]]:
+    """Return the same network, rebuilt and not rescaled, and where the values of ``graph`` are in it.
+
+    ``dtype`` is that of all its layers; by default each has its own.
+    """
     import keras
 
-    building = Rebuilt(graph, None, dtype="float64")
+    building = Rebuilt(graph, None, dtype=dtype)
     building.run()
     tensors = building.tensors
-    twin = keras.Model(
+    copy = keras.Model(
         [tensors[value] for value in graph.inputs], [tensors[value] for value in graph.outputs]
     )
-    read = read_graph(twin)
+    read = read_graph(copy)
     places = {value: read.tensors[id(t)] for value, t in tensors.items() if id(t) in read.tensors}
     return read, places
 
@@ -237,7 +240,19 @@ class _Building:
         if not self._arrays:
             for variable, original in zip(self._layer.weights, self._originals, strict=True):
                 variable.assign(original)
+            for each in self._layer._flatten_layers():
+                # Normalization computes with what it made of its weights when it was built.
+                if hasattr(each, "finalize_state"):
+                    each.finalize_state()
         return outputs
+
+
+def _refresh(layer: Any) -> None:
+    """Have what a layer derives from its weights computed anew: an adapted Normalization keeps a mean beside them."""
+    for each in layer._flatten_layers():
+        finalize = getattr(each, "finalize_state", None)
+        if each.weights and callable(finalize):
+            finalize()
 
 
 def _initializer_name(layer: Any, attribute: str) -> str:

@@ -42,6 +42,7 @@ def outputs_of(walk: Propagation, node: Node) -> list[Ids]:
     """
     asked = walk.exceptions.says(node)
     if asked == "pin":
+        walk.pin_parameters(node)
         return walk.pin_node(node, "asked for")
     if asked == "identity":
         return walk.one_scale(node)

@@ -5,6 +5,7 @@ Reads the layer's variables and gives arrays by the name of the attribute that h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Node
-from ..graph.kinds import BOUNDED, activation_of, is_batch_norm, is_linear, relu_layer
+from ..graph.kinds import BOUNDED, activation_of, is_batch_norm, is_from_keras, is_linear, relu_layer
 from .rescaling import Affine, conv_input_scales, rescale_kernel, rescaled_bias
 from .solving import Solution
 
-__all__ = ["LayerUpdate", "as_array", "layer_update", "relu_config"]
+__all__ = ["LayerUpdate", "as_array", "largest_gain", "layer_update", "relu_config"]
 
 Array = NDArray[np.float64]
 RELU6_BOUND = 6.0
@@ -58,17 +59,30 @@ def layer_update(solution: Solution, node: Node, *, norm: Node | None = None) ->
         return LayerUpdate(
             {"embeddings": rescale_kernel(kernel, np.ones((1, 1)), 1.0 / outputs.reshape(1, -1))}
         )
-    if node.type == "Rescaling" and np.any(np.asarray(layer.offset)):
-        scale = float(solution.of_value(node.inputs[0]).flat[0])
-        return LayerUpdate({}, {"scale": (np.asarray(layer.scale) * scale).tolist()})
+    if node.type == "Rescaling" and is_from_keras(layer) and not solution.walk.keep_structure:
+        return LayerUpdate({}, _rescaling_config(solution, node))
     return LayerUpdate({})
+
+
+def _rescaling_config(solution: Solution, node: Node) -> dict[str, Any]:
+    """Return the settings of ``x * scale + offset`` between other scales; nothing where they stay."""
+    layer = node.operation
+    if not np.any(np.asarray(layer.offset)):
+        return {}
+    before, after = (float(solution.of_value(value).flat[0]) for value in (node.inputs[0], node.outputs[0]))
+    if before == after == 1.0:
+        return {}
+    scale, offset = np.asarray(layer.scale) * (before / after), np.asarray(layer.offset) / after
+    return {"scale": scale.tolist(), "offset": offset.tolist()}
 
 
 def relu_config(solution: Solution, node: Node) -> dict[str, Any] | None:
     """Return the settings of the ReLU layer that must take the place of the activation function of ``node``.
 
-    None where the function stays: it has no bound, or its scale is 1.
+    None where the function stays: it has no bound, or its scale is 1, or nothing but weights may change.
     """
+    if solution.walk.keep_structure:
+        return None
     scale = float(solution.of_value(node.outputs[0]).flat[0])
     layer = relu_layer(node.operation)
     upper = RELU6_BOUND if layer is None else layer.max_value
@@ -93,6 +107,16 @@ def _affine_of(layer: Any) -> Affine:
     return Affine.of_batch_norm(
         gamma=read(layer.gamma), beta=read(layer.beta), mean=mean, variance=variance, epsilon=layer.epsilon
     )
+
+
+def largest_gain(node: Node) -> float:
+    """Return the largest factor by which a linear layer or a BatchNormalization multiplies one number."""
+    layer = node.operation
+    if is_batch_norm(layer):
+        return float(np.max(np.abs(_affine_of(layer).gain), initial=0.0))
+    names = ("kernel",) if hasattr(layer, "kernel") else ("depthwise_kernel", "pointwise_kernel")
+    kernels = [np.asarray(as_array(getattr(layer, name)), dtype=np.float64) for name in names]
+    return math.prod(float(np.max(np.abs(kernel), initial=0.0)) for kernel in kernels)
 
 
 def _linear_update(solution: Solution, node: Node, norm: Node | None) -> LayerUpdate:
