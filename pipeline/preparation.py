@@ -21,7 +21,7 @@ from .answers import cache_url
 from .factors import overrides_by_point
 from .folder import RunFolder
 from .graph import Graph, Point, model_fingerprint, read_graph
-from .model import load_network
+from .model import file_hash, load_network
 from .planning import Plan, make_plan
 from .producer import KerasProducer
 from .settings import DataSettings, JobSettings
@@ -225,11 +225,14 @@ def cache_spec(
     data: Mapping[str, Any],
 ) -> CacheSpec:
     """Return what the cache of a job holds, with the identity of all that changes its values."""
-    identity = {
-        "model": dict(model),
-        "data": dict(data),
-        "settings": {"batch_size": settings.record.batch_size, "sketch": sketch_spec(settings).to_dict()},
+    chosen: dict[str, Any] = {
+        "batch_size": settings.record.batch_size,
+        "sketch": sketch_spec(settings).to_dict(),
     }
+    if settings.model.custom_objects is not None:
+        # What the network's own code refers to is hashed with it; this is for what no one sees from there.
+        chosen["custom_objects"] = file_hash(settings.model.custom_objects)
+    identity = {"model": dict(model), "data": dict(data), "settings": chosen}
     codec = {} if settings.cache.codec is None else {"codec": settings.cache.codec}
     return CacheSpec(
         points=points,
