@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from ..storage import Block, Cache, CacheSpec, PointSpec
+from ..storage import Cache, CacheSpec, PointSpec
 from ..storage.codecs import DEFAULT_CODEC
-from ..storage.errors import InputError, MismatchError
+from ..storage.errors import FormatError, InputError, MismatchError
+from ..storage.keys import record_key
+from ..storage.record import CommitRecord
 from .answers import cache_url
 from .factors import overrides_by_point
 from .folder import RunFolder
@@ -29,7 +31,15 @@ from .sketch import SketchSpec
 from .sources import DataSpec, Source, open_source
 from .ties import Ties, read_ties
 
-__all__ = ["Prepared", "cache_spec", "check_data", "data_spec", "prepare", "sketch_spec"]
+__all__ = [
+    "Prepared",
+    "cache_spec",
+    "check_data",
+    "check_data_of_damaged",
+    "data_spec",
+    "prepare",
+    "sketch_spec",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -294,13 +304,37 @@ def check_data(cache: Cache, source: Source, *, full: bool = False) -> None:
         chosen = np.linspace(0, len(records) - 1, N_SAMPLED_BLOCKS).astype(int)
         records = [records[i] for i in chosen]
     for record in records:
-        block: Block = record.block
-        recorded = record.facts.get("data")
-        if recorded is not None and recorded != source.digest(block.start, block.stop):
-            raise MismatchError(
-                f"the samples {block.start} to {block.stop - 1} are not those that the cache was recorded from: "
-                "the data has changed or is in another order; choose another output folder",
-                block=block.index,
-                start=block.start,
-                stop=block.stop,
-            )
+        _compare(record, source)
+
+
+def check_data_of_damaged(cache: Cache, source: Source) -> None:
+    """As :func:`check_data`, of every block whose record can be read, whatever else of the cache is damaged.
+
+    Raises
+    ------
+    MismatchError
+        With the first block that differs.
+    """
+    for block in cache.blocks:
+        if block.stop > source.n_samples:
+            continue
+        stored = cache.store.read(record_key(block.index, block.start, block.stop))
+        try:
+            # Its header is enough: a damaged sketch says nothing of the samples.
+            record = CommitRecord.decode(stored or b"", with_sketches=False)
+        except FormatError:
+            continue
+        if record.block == block:
+            _compare(record, source)
+
+
+def _compare(record: CommitRecord, source: Source) -> None:
+    block, recorded = record.block, record.facts.get("data")
+    if recorded is not None and recorded != source.digest(block.start, block.stop):
+        raise MismatchError(
+            f"the samples {block.start} to {block.stop - 1} are not those that the cache was recorded from: "
+            "the data has changed or is in another order; choose another output folder",
+            block=block.index,
+            start=block.start,
+            stop=block.stop,
+        )

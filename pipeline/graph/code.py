@@ -1,7 +1,8 @@
 """Hash the code that a network brings along: its own layers, functions and what they call.
 
 Names do not tell what code computes: a function that was edited keeps its name. Keras, TensorFlow, NumPy and the
-standard library are no part of it. Stable across processes and machines: no file names, line numbers or memory addresses.
+standard library are no part of it. Stable across processes and machines: no file names, line numbers or memory
+addresses.
 """
 
 from __future__ import annotations

@@ -225,7 +225,7 @@ def test_verify_names_a_damaged_chunk_and_repair_computes_just_that_block(call, 
     assert damaged.code == 4
     assert "block 1, point 'second'" in damaged.out
     assert repaired.code == 0
-    assert "computed 1 blocks again" in repaired.out
+    assert "computed 1 damaged block again" in repaired.out
     assert chunks[1].read_bytes() == whole
 
 
