@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from .planning import Plan, make_plan
 from .producer import KerasProducer
 from .settings import DataSettings, JobSettings
 from .sketch import SketchSpec
-from .sources import DataSpec, Source, open_source
+from .sources import DataSpec, PreparedSource, Source, open_source
 from .ties import Ties, read_ties
 
 __all__ = [
@@ -107,7 +107,7 @@ def prepare(
     source : Source, optional
         The samples, where they are not a file.
     existing : CacheSpec, optional
-        What a cache that is there already holds: its block size stays.
+        What a cache that is there already holds: its block size stays, and how it hashed its samples.
 
     Raises
     ------
@@ -127,7 +127,10 @@ def prepare(
     graph = read_graph(model)
     if source is None:
         with _in_words_of_the_job():
-            source = open_source(data_spec(settings.data, graph))
+            spec = data_spec(settings.data, graph)
+            source = open_source(replace(spec, fingerprint=_recorded_hashing(existing, spec.fingerprint)))
+    elif isinstance(source, PreparedSource):
+        source = source.with_hashing(_recorded_hashing(existing, source.hashed))
     points = graph.points(settings.record.points)
     overrides_by_point([point.name for point in points], settings.factors.overrides)
     ties = Ties()
@@ -150,6 +153,21 @@ def prepare(
         plan=plan,
         ties=ties,
     )
+
+
+def _recorded_hashing(existing: CacheSpec | None, wanted: str) -> Any:
+    """Return how a cache that is there has hashed its samples, "full" or "sampled"; ``wanted`` where there is none.
+
+    Samples are compared with these hashes, and no value follows from how they were made.
+    """
+    recorded = existing.identity.get("data", {}).get("hashed") if existing is not None else None
+    if recorded not in ("full", "sampled") or recorded == wanted:
+        return wanted
+    message = (
+        "data.fingerprint = %r is for a new cache: this one was recorded with %r, and is compared by that"
+    )
+    logger.warning(message, wanted, recorded)
+    return recorded
 
 
 # What the parts below call a setting, and what the one who wrote the job calls it.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline import open_run, run
+from actisketch.pipeline.events import BlockDone
 from actisketch.pipeline.job import repair_run
 from actisketch.storage.errors import MismatchError
 
@@ -160,3 +161,29 @@ def test_limits_that_were_lowered_refuse_nothing_where_nothing_is_to_be_computed
     result = job.run(memory_limit="1 MiB", settings={"record": {"disk_limit": 1}})
 
     assert result.status().is_recorded
+
+
+@pytest.mark.parametrize("hashed", [("sampled", "full"), ("full", "sampled")], ids=" then ".join)
+@pytest.mark.parametrize("in_memory", [False, True], ids=["file", "memory"])
+def test_how_samples_are_hashed_may_change_without_recording_them_again(job, monkeypatch, hashed, in_memory):
+    from actisketch.pipeline.sources import prepared
+
+    # So that blocks of 16 rows are too large to be hashed whole.
+    monkeypatch.setattr(prepared, "DIGEST_BUDGET_NBYTES", 3 * 6 * 4)
+
+    def again(way):
+        events = []
+        data = np.load(job.data_path)
+        if in_memory:
+            job.data_path = data
+        try:
+            job.run(settings={"data": {"fingerprint": way}}, on_event=events.append)
+        finally:
+            job.data_path = job.folder / "x.npy"
+        return [event for event in events if isinstance(event, BlockDone)]
+
+    assert len(again(hashed[0])) == 4
+    assert again(hashed[1]) == []
+    job.scale_row(16, 2.0)  # the first row of a block, which is hashed either way
+    with pytest.raises(MismatchError, match="the data has changed"):
+        again(hashed[1])
