@@ -158,7 +158,7 @@ def percentile_table(session: Session, rows: Sequence[PercentileRow]) -> None:
     table = _table(*columns)
     for row in rows:
         # Exact values are shown to the last bit: repr gives the shortest text that reads back the same.
-        show = repr if row.exact else _number
+        show = repr if row.exact and not math.isnan(row.value) else _number
         cells = [row.point, f"{row.q:g}", show(row.value), show(row.lo), show(row.hi)]
         if per_channel:
             cells.insert(1, str(row.channel))
