@@ -11,7 +11,7 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -306,14 +306,12 @@ def repair_run(run: Run, *, on_event: OnEvent = ignore_event) -> int:
         If the model or the data is not there any more, or is another one: nothing is changed then.
     """
     report = run.cache.verify()
-    job = _prepare_again(run, model_path=None, data_path=None)
+    # The samples of the cache: data that grew since is no reason to extend it now.
+    job = _prepare_again(run, model_path=None, data_path=None, n_samples=run.cache.spec.n_samples)
     # Blocks of other samples beside those that are kept would be a mixture that nothing shows any more.
     check_data_of_damaged(run.cache, job.source)
-    # Data that grew since is no reason to extend the cache now.
-    n_samples = min(job.plan.n_samples, run.cache.spec.n_samples)
-    spec = replace(job.spec, n_samples=n_samples)
     options = run.settings.cache.storage_options
-    with Cache.create_or_resume(job.cache_url, spec, storage_options=options) as cache:
+    with Cache.create_or_resume(job.cache_url, job.spec, storage_options=options) as cache:
         damaged = cache.repair(report)
         on_event(StageStarted(stage="record", n_total=len(damaged), unit="blocks"))
         _record_again(cache, damaged, job, on_event)
@@ -338,11 +336,14 @@ def _prepare_again(
     *,
     model_path: str | None,
     data_path: str | None,
+    n_samples: int | None = None,
     cluster: Mapping[str, Any] | None = None,
 ) -> Prepared:
     """Open the network and the samples of a run again."""
     tree = run.settings.model_dump(mode="json")
     tree["record"].update(cluster or {})
+    if n_samples is not None:
+        tree["data"]["num_samples"] = n_samples
     if model_path is not None:
         tree["model"]["path"] = str(Path(model_path).absolute())
     if data_path is not None:
