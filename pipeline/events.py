@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["BlockDone", "Event", "OnEvent", "SamplesDone", "StageDone", "StageStarted", "ignore_event"]
+__all__ = [
+    "BlockDone",
+    "Event",
+    "OnEvent",
+    "SamplesDone",
+    "StageDone",
+    "StageStarted",
+    "counted",
+    "ignore_event",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +56,17 @@ class StageDone:
     """One sentence for a person."""
     reloaded: bool = False
     """True when nothing had to be computed."""
+
+
+def counted(n: int, noun: str) -> str:
+    """Return a number of things as a person says it.
+
+    Examples
+    --------
+    >>> counted(1, "block"), counted(1200, "block")
+    ('1 block', '1200 blocks')
+    """
+    return f"{n} {noun if n == 1 else noun + 's'}"
 
 
 Event = StageStarted | BlockDone | SamplesDone | StageDone

@@ -7,24 +7,25 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..storage import Cache
+from ..storage import Block, Cache
 from ..storage.errors import InputError
 from .answers import existing_cache, factors_of, open_cache
-from .events import Event, OnEvent, StageDone, StageStarted, ignore_event
+from .events import BlockDone, Event, OnEvent, StageDone, StageStarted, counted, ignore_event
 from .factors import Factors
 from .folder import RunFolder, content_key, write_json
 from .merged import merged_key, save_merged
 from .normalizer import Certificate
 from .normalizing import check_factors, normalize_network
-from .preparation import Prepared, check_data, prepare, sketch_spec
-from .recorder import record_missing
+from .preparation import Prepared, check_data, check_data_of_damaged, prepare, sketch_spec
+from .recorder import record_block, record_missing, recording_threads
 from .reduce import merged_sketches, statistics
 from .reporting import draw_report
 from .results import Run, open_run
@@ -113,12 +114,16 @@ def run_job(
     existing = existing_cache(settings, folder)
     if existing is not None:
         check_data(existing, job.source, full=settings.data.fingerprint == "full")
-    job.check_budget(done_nbytes=existing.nbytes() if existing is not None else 0)
+    if existing is None or existing.missing() or existing.spec.n_samples != job.plan.n_samples:
+        job.check_budget(done_nbytes=existing.nbytes() if existing is not None else 0)
     with _engine(settings, client, performance_report, listen) as engine:
         n_computed, n_blocks = _record(job, listen, engine)
         cache = open_cache(settings, folder)
         _write_manifest(job)
-        factors = make_factors(folder, cache, settings, ties=job.ties, engine=engine, on_event=listen)
+        recorded = merged_key(cache)
+        factors = make_factors(
+            folder, cache, settings, recorded=recorded, ties=job.ties, engine=engine, on_event=listen
+        )
         certificate = None
         if settings.normalize.enabled:
             certificate = normalize_network(
@@ -128,6 +133,7 @@ def run_job(
                 model=job.model,
                 fingerprint=job.fingerprint,
                 source=job.source,
+                recorded=recorded,
                 engine=engine,
                 on_event=listen,
             )
@@ -173,8 +179,10 @@ def _record(job: Prepared, on_event: OnEvent, engine: ClusterEngine | None) -> t
             n_computed = record_missing(cache, job.producer, sketch=sketch_spec(settings), on_event=on_event)
         nbytes = cache.nbytes()
     reloaded = n_computed == 0
-    what = "nothing to compute: reloaded" if reloaded else f"computed {n_computed} blocks, reloaded"
-    message = f"{what} {n_blocks - n_computed} of {n_blocks} blocks; the cache holds {format_bytes(nbytes)}"
+    what = (
+        "nothing to compute: reloaded" if reloaded else f"computed {counted(n_computed, 'block')}, reloaded"
+    )
+    message = f"{what} {n_blocks - n_computed} of {counted(n_blocks, 'block')}; the cache holds {format_bytes(nbytes)}"
     logger.info("record: %s", message)
     on_event(StageDone(stage="record", message=message, reloaded=reloaded))
     return n_computed, n_blocks
@@ -199,14 +207,17 @@ def make_factors(
     cache: Cache,
     settings: JobSettings,
     *,
+    recorded: str,
     ties: Ties | None = None,
     engine: ClusterEngine | None = None,
     on_event: OnEvent = ignore_event,
 ) -> Factors:
-    """Reduce the sketches, write ``statistics.json`` and ``factors.json``; reload them where nothing changed."""
+    """Reduce the sketches, write ``statistics.json`` and ``factors.json``; reload them where nothing changed.
+
+    ``recorded`` names what is in the cache: :func:`~.merged.merged_key`.
+    """
     key = content_key(
-        cache.spec.digest,
-        cache.spec.n_samples,
+        recorded,
         settings.factors.model_dump(),
         settings.normalize.input_factor,
         (ties or Ties()).to_dict(),
@@ -216,14 +227,14 @@ def make_factors(
         return Factors.load(folder.factors_path)
     on_event(StageStarted(stage="factors"))
     sketches = merged_sketches(cache) if engine is None else engine.merged_sketches(cache)
-    save_merged(folder.merged_path, merged_key(cache), sketches)
+    save_merged(folder.merged_path, recorded, sketches)
     shapes = {point.name: point.shape for point in cache.spec.points}
     exact = None if engine is None else engine.exact(cache, sketches)
     factors = factors_of(cache, sketches, settings, ties=ties, exact=exact)
     write_json(folder.statistics_path, {"points": statistics(sketches, shapes)})
     write_json(folder.factors_path, factors.to_dict())
     folder.mark_made("factors", key)
-    on_event(StageDone(stage="factors", message=f"factors of {len(factors.points)} points"))
+    on_event(StageDone(stage="factors", message=f"factors of {counted(len(factors.points), 'point')}"))
     return factors
 
 
@@ -279,6 +290,7 @@ def normalize_run(
             model=job.model,
             fingerprint=job.fingerprint,
             source=job.source,
+            recorded=merged_key(run.cache),
             remember=output is None,
             engine=engine,
             on_event=on_event,
@@ -286,7 +298,7 @@ def normalize_run(
 
 
 def repair_run(run: Run, *, on_event: OnEvent = ignore_event) -> int:
-    """Compute the damaged blocks of a run again, and those that are missing; return how many.
+    """Compute the damaged blocks of a run again; return how many. Blocks that are missing are left to :func:`run_job`.
 
     Raises
     ------
@@ -294,13 +306,29 @@ def repair_run(run: Run, *, on_event: OnEvent = ignore_event) -> int:
         If the model or the data is not there any more, or is another one: nothing is changed then.
     """
     report = run.cache.verify()
-    job = _prepare_again(run, model_path=None, data_path=None)
+    # The samples of the cache: data that grew since is no reason to extend it now.
+    job = _prepare_again(run, model_path=None, data_path=None, n_samples=run.cache.spec.n_samples)
+    # Blocks of other samples beside those that are kept would be a mixture that nothing shows any more.
+    check_data_of_damaged(run.cache, job.source)
     options = run.settings.cache.storage_options
     with Cache.create_or_resume(job.cache_url, job.spec, storage_options=options) as cache:
-        cache.repair(report)
-        n_missing, n_blocks = len(cache.missing()), len(cache.blocks)
-        on_event(StageStarted(stage="record", n_total=n_blocks, n_done=n_blocks - n_missing, unit="blocks"))
-        return record_missing(cache, job.producer, sketch=sketch_spec(run.settings), on_event=on_event)
+        damaged = cache.repair(report)
+        on_event(StageStarted(stage="record", n_total=len(damaged), unit="blocks"))
+        _record_again(cache, damaged, job, on_event)
+        n_missing = len(cache.missing())
+    if n_missing:
+        message = f"{counted(n_missing, 'block')} of {len(cache.blocks)} not recorded yet: run the job again"
+        on_event(StageDone(stage="record", message=message))
+    return len(damaged)
+
+
+def _record_again(cache: Cache, blocks: Sequence[Block], job: Prepared, on_event: OnEvent) -> None:
+    sample_nbytes = 4 * sum(math.prod(point.shape) for point in job.producer.points)
+    with recording_threads() as pool:
+        for block in blocks:
+            record_block(cache, job.producer, block, sketch=sketch_spec(job.settings), pool=pool)
+            nbytes = block.n_samples * sample_nbytes
+            on_event(BlockDone(block=block.index, n_samples=block.n_samples, nbytes=nbytes))
 
 
 def _prepare_again(
@@ -308,11 +336,14 @@ def _prepare_again(
     *,
     model_path: str | None,
     data_path: str | None,
+    n_samples: int | None = None,
     cluster: Mapping[str, Any] | None = None,
 ) -> Prepared:
     """Open the network and the samples of a run again."""
     tree = run.settings.model_dump(mode="json")
     tree["record"].update(cluster or {})
+    if n_samples is not None:
+        tree["data"]["num_samples"] = n_samples
     if model_path is not None:
         tree["model"]["path"] = str(Path(model_path).absolute())
     if data_path is not None:

@@ -5,6 +5,7 @@ The only place that reads model files. TensorFlow is imported here and not befor
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import logging
@@ -21,7 +22,7 @@ from typing import Any
 from ..storage.errors import InputError
 from .folder import replacing
 
-__all__ = ["import_keras", "load_network", "save_network"]
+__all__ = ["file_hash", "import_keras", "load_network", "save_network"]
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +108,11 @@ def load_network(
         raise InputError(
             f"the model {str(path)!r} cannot be loaded: {_advice(error)}", path=str(path)
         ) from error
+
+
+def file_hash(path: str | Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _advice(error: Exception) -> str:

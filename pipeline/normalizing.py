@@ -49,13 +49,15 @@ def normalize_network(
     model: Any,
     fingerprint: Mapping[str, Any],
     source: Source,
+    recorded: str,
     remember: bool = True,
     engine: ClusterEngine | None = None,
     on_event: OnEvent = ignore_event,
 ) -> Certificate:
     """Write ``normalized.keras`` and ``certificate.json``; reload them where nothing changed.
 
-    The samples go through the networks on the cluster of ``engine``, if there is one.
+    The samples go through the networks on the cluster of ``engine``, if there is one. ``recorded`` names what was
+    recorded from them (:func:`~.merged.merged_key`).
 
     Raises
     ------
@@ -72,6 +74,7 @@ def normalize_network(
         source.fingerprint(),
         source.n_samples,
         dict(fingerprint),
+        recorded,
     )
     if remember and folder.is_made_from("normalize", key, folder.network_path, folder.certificate_path):
         on_event(StageDone(stage="normalize", message="reloaded the normalised network", reloaded=True))

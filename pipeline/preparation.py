@@ -8,28 +8,38 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..storage import Block, Cache, CacheSpec, PointSpec
+from ..storage import Cache, CacheSpec, PointSpec
 from ..storage.codecs import DEFAULT_CODEC
-from ..storage.errors import InputError, MismatchError
+from ..storage.errors import FormatError, InputError, MismatchError
+from ..storage.keys import record_key
+from ..storage.record import CommitRecord
 from .answers import cache_url
 from .factors import overrides_by_point
 from .folder import RunFolder
 from .graph import Graph, Point, model_fingerprint, read_graph
-from .model import load_network
+from .model import file_hash, load_network
 from .planning import Plan, make_plan
 from .producer import KerasProducer
 from .settings import DataSettings, JobSettings
 from .sketch import SketchSpec
-from .sources import DataSpec, Source, open_source
+from .sources import DataSpec, PreparedSource, Source, open_source
 from .ties import Ties, read_ties
 
-__all__ = ["Prepared", "cache_spec", "check_data", "data_spec", "prepare", "sketch_spec"]
+__all__ = [
+    "Prepared",
+    "cache_spec",
+    "check_data",
+    "check_data_of_damaged",
+    "data_spec",
+    "prepare",
+    "sketch_spec",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +107,7 @@ def prepare(
     source : Source, optional
         The samples, where they are not a file.
     existing : CacheSpec, optional
-        What a cache that is there already holds: its block size stays.
+        What a cache that is there already holds: its block size stays, and how it hashed its samples.
 
     Raises
     ------
@@ -117,7 +127,10 @@ def prepare(
     graph = read_graph(model)
     if source is None:
         with _in_words_of_the_job():
-            source = open_source(data_spec(settings.data, graph))
+            spec = data_spec(settings.data, graph)
+            source = open_source(replace(spec, fingerprint=_recorded_hashing(existing, spec.fingerprint)))
+    elif isinstance(source, PreparedSource):
+        source = source.with_hashing(_recorded_hashing(existing, source.hashed))
     points = graph.points(settings.record.points)
     overrides_by_point([point.name for point in points], settings.factors.overrides)
     ties = Ties()
@@ -140,6 +153,21 @@ def prepare(
         plan=plan,
         ties=ties,
     )
+
+
+def _recorded_hashing(existing: CacheSpec | None, wanted: str) -> Any:
+    """Return how a cache that is there has hashed its samples, "full" or "sampled"; ``wanted`` where there is none.
+
+    Samples are compared with these hashes, and no value follows from how they were made.
+    """
+    recorded = existing.identity.get("data", {}).get("hashed") if existing is not None else None
+    if recorded not in ("full", "sampled") or recorded == wanted:
+        return wanted
+    message = (
+        "data.fingerprint = %r is for a new cache: this one was recorded with %r, and is compared by that"
+    )
+    logger.warning(message, wanted, recorded)
+    return recorded
 
 
 # What the parts below call a setting, and what the one who wrote the job calls it.
@@ -225,11 +253,14 @@ def cache_spec(
     data: Mapping[str, Any],
 ) -> CacheSpec:
     """Return what the cache of a job holds, with the identity of all that changes its values."""
-    identity = {
-        "model": dict(model),
-        "data": dict(data),
-        "settings": {"batch_size": settings.record.batch_size, "sketch": sketch_spec(settings).to_dict()},
+    chosen: dict[str, Any] = {
+        "batch_size": settings.record.batch_size,
+        "sketch": sketch_spec(settings).to_dict(),
     }
+    if settings.model.custom_objects is not None:
+        # What the network's own code refers to is hashed with it; this is for what no one sees from there.
+        chosen["custom_objects"] = file_hash(settings.model.custom_objects)
+    identity = {"model": dict(model), "data": dict(data), "settings": chosen}
     codec = {} if settings.cache.codec is None else {"codec": settings.cache.codec}
     return CacheSpec(
         points=points,
@@ -291,13 +322,37 @@ def check_data(cache: Cache, source: Source, *, full: bool = False) -> None:
         chosen = np.linspace(0, len(records) - 1, N_SAMPLED_BLOCKS).astype(int)
         records = [records[i] for i in chosen]
     for record in records:
-        block: Block = record.block
-        recorded = record.facts.get("data")
-        if recorded is not None and recorded != source.digest(block.start, block.stop):
-            raise MismatchError(
-                f"the samples {block.start} to {block.stop - 1} are not those that the cache was recorded from: "
-                "the data has changed or is in another order; choose another output folder",
-                block=block.index,
-                start=block.start,
-                stop=block.stop,
-            )
+        _compare(record, source)
+
+
+def check_data_of_damaged(cache: Cache, source: Source) -> None:
+    """As :func:`check_data`, of every block whose record can be read, whatever else of the cache is damaged.
+
+    Raises
+    ------
+    MismatchError
+        With the first block that differs.
+    """
+    for block in cache.blocks:
+        if block.stop > source.n_samples:
+            continue
+        stored = cache.store.read(record_key(block.index, block.start, block.stop))
+        try:
+            # Its header is enough: a damaged sketch says nothing of the samples.
+            record = CommitRecord.decode(stored or b"", with_sketches=False)
+        except FormatError:
+            continue
+        if record.block == block:
+            _compare(record, source)
+
+
+def _compare(record: CommitRecord, source: Source) -> None:
+    block, recorded = record.block, record.facts.get("data")
+    if recorded is not None and recorded != source.digest(block.start, block.stop):
+        raise MismatchError(
+            f"the samples {block.start} to {block.stop - 1} are not those that the cache was recorded from: "
+            "the data has changed or is in another order; choose another output folder",
+            block=block.index,
+            start=block.start,
+            stop=block.stop,
+        )

@@ -8,11 +8,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from ..storage import Cache
 from ..storage.errors import InputError
+from .activations import Activations
 from .answers import factors_of, open_cache
 from .factors import Factors
 from .folder import RunFolder, open_folder
@@ -153,10 +155,12 @@ class Run:
         per_channel: bool = False,
         accept_rounding: bool = False,
     ) -> list[PercentileRow]:
-        """Return percentiles, point by point; see :meth:`percentile`. ``per_channel`` gives one for each channel."""
+        """Return percentiles, point by point; see :meth:`percentile`. ``per_channel`` gives one for each channel.
+
+        NaN where there are no values, as over the activations that are not zero of a layer that is dead.
+        """
         for q in qs:
-            if not 0 <= q <= 100:
-                raise InputError(f"percentile {q!r} is refused: a number from 0 to 100")
+            _check_percent(q)
         chosen = self._chosen(points)
         source = ExactSource(self.cache, self.sketches, accept_rounding) if exact else None
         if per_channel:
@@ -164,15 +168,15 @@ class Run:
         rows = []
         for name in chosen:
             layer = self.sketches[name].layer
-            if layer.n == (layer.n_zeros if nonzero else 0):
-                continue
-            if source is not None:
+            is_empty = layer.n == (layer.n_zeros if nonzero else 0)
+            if source is not None and not is_empty:
                 values = source.percentiles(name, qs, nonzero=nonzero)
                 rows += [
                     _row(name, q, Percentile(v, v, v), exact=True) for q, v in zip(qs, values, strict=True)
                 ]
             else:
-                rows += [_row(name, q, layer.percentile(q, nonzero=nonzero)) for q in qs]
+                exact_rows = source is not None
+                rows += [_row(name, q, layer.percentile(q, nonzero=nonzero), exact=exact_rows) for q in qs]
         return rows
 
     def _channel_rows(
@@ -240,25 +244,28 @@ class Run:
         tree["factors"] |= changes
         return validate_job(tree, origin="the flags")
 
-    def activations(self, point: str) -> Any:
-        """Return the recorded activations of a point as a ``zarr.Array`` of shape (n_samples, *point shape).
+    def activations(self, point: str) -> Activations:
+        """Return the recorded activations of a point, of shape (n_samples, *point shape), to be indexed.
 
-        Slicing reads only the chunks it needs. For reads that are checked against the commit records use
-        ``run.cache.read_block``.
+        Only the blocks that an index needs are read, and each is checked. On every kind of store. For plain Zarr
+        readers, which check less, the cache at ``run.cache.url`` is a Zarr group with one array for each point.
+
+        Raises
+        ------
+        InputError
+            For an unknown point, or a run without recorded activations.
+
+        Examples
+        --------
+        >>> open_run("digits").activations("conv1")[:100].max()  # doctest: +SKIP
+        2.1034
         """
-        import zarr
-
+        (name,) = self._chosen([point])
         if not self.cache.spec.record:
             raise InputError(
                 "this run holds sketches only: record with record.activations = true", point=point
             )
-        (name,) = self._chosen([point])
-        return zarr.open_group(self.cache.url, mode="r", storage_options=self._storage_options())[
-            self.cache.spec.keys[name]
-        ]
-
-    def _storage_options(self) -> dict[str, Any] | None:
-        return dict(self.settings.cache.storage_options) or None
+        return Activations(self.cache, name, self.settings.cache.storage_options)
 
     def certificate(self) -> dict[str, Any] | None:
         """Return the certificate of the normalised network as plain values, or None if there is none."""
@@ -336,7 +343,12 @@ class Run:
         return table.getvalue()
 
 
-def _row(name: str, q: float, found: Percentile, *, exact: bool = False) -> PercentileRow:
+def _check_percent(q: Any) -> None:
+    if not isinstance(q, Real) or not 0 <= float(q) <= 100:
+        raise InputError(f"percentile {q!r} is refused: a number from 0 to 100")
+
+
+def _row(name: str, q: float, found: Percentile, *, exact: bool) -> PercentileRow:
     return PercentileRow(point=name, q=q, value=found.value, lo=found.lo, hi=found.hi, exact=exact)
 
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import click
 
+from ...storage import VerifyReport
 from ...storage.errors import FormatError, InputError
+from ..events import counted
 from ..folder import replacing, write_json
 from ..results import open_run
 from .options import json_option, run_argument
@@ -187,7 +189,8 @@ def verify(session: Session, run: Path, repair: bool, as_json: bool) -> None:
 
         with session.job(run, resume=f"actisketch verify {run} --repair") as on_event:
             n_repaired = repair_run(chosen, on_event=on_event)
-        session.print(f"computed {n_repaired} blocks again")
+        if not as_json:
+            session.print(f"computed {counted(n_repaired, 'damaged block')} again")
         chosen = open_run(run)
     report = chosen.cache.verify()
     if as_json:
@@ -198,15 +201,23 @@ def verify(session: Session, run: Path, repair: bool, as_json: bool) -> None:
         for line in verify_lines(report):
             session.print(line)
     if not report.is_sound:
-        raise FormatError(
-            f"{len(report.damaged)} blocks of {str(run)!r} are damaged: "
-            f"`actisketch verify {run} --repair` computes them again"
-        )
+        raise FormatError(_advice(report, run))
     if not report.is_complete:
         session.err.print(
-            f"{report.n_blocks - report.n_committed} of {report.n_blocks} blocks are not recorded yet: "
+            f"not recorded yet: {report.n_blocks - report.n_committed} of {counted(report.n_blocks, 'block')}, "
             "run the job again",
             markup=False,
             highlight=False,
         )
         click.get_current_context().exit(9)
+
+
+def _advice(report: VerifyReport, run: Path) -> str:
+    n = len(report.damaged)
+    if n:
+        are, them = ("is", "it") if n == 1 else ("are", "them")
+        what = f"{counted(n, 'block')} of {str(run)!r} {are} damaged"
+        return f"{what}: `actisketch verify {run} --repair` computes {them} again"
+    if any(problem.kind == "document" for problem in report.problems):
+        return f"documents of {str(run)!r} are damaged: `actisketch verify {run} --repair` writes them again"
+    return f"the cache of {str(run)!r} holds what it never writes: move the files named above away"

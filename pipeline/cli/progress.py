@@ -122,9 +122,8 @@ class JobProgress:
             )
         elif event.n_total > event.n_done:
             left = event.n_total - event.n_done
-            self._print(
-                f"{_DOING.get(event.stage, event.stage)}: {left:,} of {event.n_total:,} {event.unit} to do"
-            )
+            unit = event.unit.removesuffix("s") if event.n_total == 1 else event.unit
+            self._print(f"{_DOING.get(event.stage, event.stage)}: {left:,} of {event.n_total:,} {unit} to do")
 
     def _advance(self, event: BlockDone | SamplesDone) -> None:
         if isinstance(event, BlockDone):

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...storage import VerifyReport
+from ..events import counted
 from ..factors import Factors
 from ..planning import Plan
 from ..report import layer_table
@@ -58,7 +59,8 @@ def plan_table(session: Session, plan: Plan) -> None:
     m = plan.memory
     session.print("")
     session.print(
-        f"{plan.n_samples:,} samples in {plan.n_blocks:,} blocks of {plan.block_samples:,} "
+        f"{plan.n_samples:,} samples in {plan.n_blocks:,} block{'' if plan.n_blocks == 1 else 's'} of "
+        f"{plan.block_samples:,} "
         f"(batches of {plan.batch_size:,})"
     )
     disk = (
@@ -97,7 +99,9 @@ def print_result(session: Session, run: Run, result: JobResult, *, as_json: bool
     if result.certificate is not None:
         session.print(f"certificate: {result.certificate.summary()}")
     if result.is_reloaded:
-        session.print(f"nothing was recomputed: all {result.n_blocks} blocks were reloaded from the cache")
+        n = result.n_blocks
+        blocks = "the only block was" if n == 1 else f"all {n} blocks were"
+        session.print(f"nothing was recomputed: {blocks} reloaded from the cache")
     for line in _places(run):
         session.print(line)
 
@@ -154,7 +158,7 @@ def percentile_table(session: Session, rows: Sequence[PercentileRow]) -> None:
     table = _table(*columns)
     for row in rows:
         # Exact values are shown to the last bit: repr gives the shortest text that reads back the same.
-        show = repr if row.exact else _number
+        show = repr if row.exact and not math.isnan(row.value) else _number
         cells = [row.point, f"{row.q:g}", show(row.value), show(row.lo), show(row.hi)]
         if per_channel:
             cells.insert(1, str(row.channel))
@@ -190,5 +194,6 @@ def verify_lines(report: VerifyReport) -> Iterator[str]:
         yield f"{problem.kind}{block}{point}: {problem.key}: {problem.detail}"
     verdict = "sound" if report.is_sound else "DAMAGED"
     yield (
-        f"{report.n_committed} of {report.n_blocks} blocks, {format_bytes(report.nbytes)} read and checked: {verdict}"
+        f"{report.n_committed} of {counted(report.n_blocks, 'block')}, {format_bytes(report.nbytes)} read and "
+        f"checked: {verdict}"
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from .code import code_hashes
 from .nodes import Node, Slot
 from .reading import read_graph
 
@@ -37,6 +38,8 @@ def model_fingerprint(model: Any) -> dict[str, str]:
     dict of str to str
         ``topology``: SHA-256 of the graph and every layer's settings. ``weights``: SHA-256 of
         all weights in topological order, read one array at a time. ``dtype_policy``: the policies in use.
+        ``code of {module.qualname}``: of each class and function that is not Keras' own, what it does; none where
+        all are.
 
     Notes
     -----
@@ -60,6 +63,21 @@ def model_fingerprint(model: Any) -> dict[str, str]:
         "topology": hashlib.sha256(text.encode()).hexdigest(),
         "weights": _weights_hash(graph.nodes),
         "dtype_policy": ",".join(sorted({_policy(node.operation) for node in graph.nodes} - {""})),
+        **_code(graph.nodes),
+    }
+
+
+def _code(nodes: Sequence[Node]) -> dict[str, str]:
+    """Return what the network's own classes and functions do: a name stays when its code is edited."""
+    hashes: dict[str, list[str]] = {}
+    operations = {id(node.operation): node.operation for node in nodes if node.operation is not None}
+    for operation in operations.values():
+        for name, found in code_hashes(operation).items():
+            hashes.setdefault(name, []).append(found)
+    # Several lambdas of a function share a name.
+    return {
+        f"code of {name}": hashlib.sha256("".join(dict.fromkeys(found)).encode()).hexdigest()
+        for name, found in hashes.items()
     }
 
 

@@ -5,6 +5,7 @@ Knows what every source must do alike. Does not know where rows come from.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Mapping
 from typing import Any
@@ -89,6 +90,19 @@ class PreparedSource:
     def __repr__(self) -> str:
         return f"<{self.n_samples} samples of {self.reader.origin}: {', '.join(map(str, self.inputs))}>"
 
+    def with_hashing(self, hashed: str) -> PreparedSource:
+        """Return the same samples, identified by ``"full"`` or ``"sampled"`` hashes: as a cache of them is."""
+        if hashed == self.hashed:
+            return self
+        again = copy.copy(self)
+        again._full = hashed == "full"
+        return again
+
+    @property
+    def hashed(self) -> str:
+        """``"full"`` or ``"sampled"``: see :class:`~.spec.DataSpec`."""
+        return "full" if self._full else "sampled"
+
     def read(self, start: int, stop: int) -> Batch:
         """Return the samples ``start`` to ``stop``, preprocessed; see :meth:`.protocol.Source.read`."""
         self._check_range(start, stop)
@@ -112,7 +126,7 @@ class PreparedSource:
         return {
             "inputs": inputs,
             "reading": self.reader.identity(),
-            "hashed": "full" if self._full else "sampled",
+            "hashed": self.hashed,
             "first_sample": self.digest(0, 1),
         }
 

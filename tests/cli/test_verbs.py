@@ -225,7 +225,7 @@ def test_verify_names_a_damaged_chunk_and_repair_computes_just_that_block(call, 
     assert damaged.code == 4
     assert "block 1, point 'second'" in damaged.out
     assert repaired.code == 0
-    assert "computed 1 blocks again" in repaired.out
+    assert "computed 1 damaged block again" in repaired.out
     assert chunks[1].read_bytes() == whole
 
 
@@ -367,3 +367,15 @@ def test_a_keras_preprocessing_function_is_applied_by_its_name(call, tmp_path):
 
     assert answer.code == 0, answer.err
     assert np.allclose(open_run(tmp_path / "r").activations("conv")[:], expected, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("more", [(), ("--exact",)], ids=["sketches", "exact"])
+def test_percentiles_of_a_layer_without_values_are_a_dash_and_null(call, small_files, small_model, more):
+    small_model.layers[1].set_weights([np.zeros((8, 7)), -np.ones(7)])
+    small_model.save(small_files["model"])
+    assert call("run", small_files["job"], "--no-normalize").code == 0
+    ask = ("percentiles", small_files["run"], "-q", 99, "--point", "second", *more)
+    shown, rows = call(*ask), json.loads(call(*ask, "--json").out)
+
+    assert shown.out.splitlines()[1].split() == ["second", "99", "-", "-", "-"]
+    assert [(row["value"], row["lo"], row["hi"]) for row in rows] == [(None, None, None)]

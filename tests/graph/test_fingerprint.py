@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -106,3 +107,115 @@ def test_constants_of_bare_operations_count() -> None:
     one, other = np.array([1, 2], np.float32), np.array([1, 3], np.float32)
     assert model_fingerprint(shifted(one)) == model_fingerprint(shifted(one.copy()))
     assert model_fingerprint(shifted(one)) != model_fingerprint(shifted(other))
+
+
+OWN = """
+import keras
+
+SLOPE = {slope}
+
+def steep(x):
+    return keras.ops.relu(x) * SLOPE
+
+@keras.saving.register_keras_serializable()
+def myact(x):
+    {act}
+
+@keras.saving.register_keras_serializable()
+class Scaled(keras.layers.Layer):
+    def call(self, x):
+        return self.inner(x)
+
+    def inner(self, x):
+        return {inner}
+
+@keras.saving.register_keras_serializable()
+class Cell(keras.layers.Layer):
+    state_size = 2
+
+    def call(self, x, states):
+        return x * {cell}, states
+"""
+AS_FIRST = {"slope": "1.0", "act": "return keras.ops.relu(x) * 1.0", "inner": "x * 1.0", "cell": "1.0"}
+
+
+def own_code_fingerprint(path: Path, text: str, build: Callable[[dict[str, Any]], Any]) -> dict[str, str]:
+    """The fingerprint of a network of one layer, as a program that runs the file at ``path`` sees it."""
+    path.write_text(text)
+    space: dict[str, Any] = {"__name__": "own"}
+    exec(compile(text, str(path), "exec"), space)
+    keras.saving.get_custom_objects().clear()
+    x = keras.Input((4, 2))
+    return model_fingerprint(keras.Model(x, build(space)(x)))
+
+
+OWN_LAYERS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "act": (lambda own: layers.Activation(own["myact"]), "own.myact"),
+    "inner": (lambda own: own["Scaled"](), "own.Scaled"),
+    "cell": (lambda own: layers.RNN(own["Cell"]()), "own.Cell"),
+    "slope": (lambda own: layers.Activation(own["steep"]), "own.steep"),
+}
+
+
+@pytest.mark.parametrize("what", OWN_LAYERS)
+def test_code_that_was_edited_changes_it_and_is_named(tmp_path: Path, what: str) -> None:
+    build, name = OWN_LAYERS[what]
+    first = own_code_fingerprint(tmp_path / "own.py", OWN.format(**AS_FIRST), build)
+    edited = {**AS_FIRST, what: AS_FIRST[what].replace("1.0", "3.0")}
+    second = own_code_fingerprint(tmp_path / "own.py", OWN.format(**edited), build)
+
+    assert {key for key in first if first[key] != second.get(key)} == {f"code of {name}"}
+
+
+@pytest.mark.parametrize("what", OWN_LAYERS)
+def test_where_code_lies_is_no_part_of_it(tmp_path: Path, what: str) -> None:
+    build, _ = OWN_LAYERS[what]
+    (tmp_path / "elsewhere").mkdir()
+    first = own_code_fingerprint(tmp_path / "own.py", OWN.format(**AS_FIRST), build)
+    moved = own_code_fingerprint(tmp_path / "elsewhere" / "b.py", "\n\n" + OWN.format(**AS_FIRST), build)
+
+    assert moved == first
+
+
+def test_code_that_runs_counts_and_not_what_its_file_says_by_now(tmp_path: Path) -> None:
+    def build(own: dict[str, Any]) -> Any:
+        (tmp_path / "own.py").write_text(OWN.format(**{**AS_FIRST, "inner": "x * 3.0"}))
+        return own["Scaled"]()
+
+    edited_since = own_code_fingerprint(tmp_path / "own.py", OWN.format(**AS_FIRST), build)
+    edited = own_code_fingerprint(tmp_path / "own.py", OWN.format(**{**AS_FIRST, "inner": "x * 3.0"}), build)
+
+    assert edited_since["code of own.Scaled"] != edited["code of own.Scaled"]
+
+
+def test_code_is_the_same_in_another_process(tmp_path: Path) -> None:
+    code = (
+        "import sys, keras; sys.path.insert(0, sys.argv[1]); import own;"
+        "from actisketch.pipeline.graph import model_fingerprint;"
+        "x = keras.Input((4, 2));"
+        "y = keras.layers.RNN(own.Cell())(own.Scaled()(keras.layers.Activation(own.myact)(x)));"
+        "print(model_fingerprint(keras.Model(x, y)))"
+    )
+    found = []
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "own.py").write_text(OWN.format(**AS_FIRST))
+        command = [sys.executable, "-c", code, str(tmp_path / name)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+        found.append(done.stdout.strip().splitlines()[-1])
+
+    assert found[0] == found[1]
+    assert "code of own.Scaled" in found[0]
+
+
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
+def test_a_network_of_keras_alone_has_no_code() -> None:
+    """Whatever Keras wraps around its layers: caches of such networks stay valid."""
+    x = keras.Input((8, 8, 2))
+    y = layers.Conv2D(3, 3, activation="gelu")(x)
+    y = layers.PReLU()(layers.BatchNormalization()(y))
+    y = layers.TimeDistributed(layers.Dense(3))(layers.Reshape((36, 3))(y))
+    y = layers.Bidirectional(layers.LSTM(2))(layers.MultiHeadAttention(2, 3)(y, y))
+    y = layers.Lambda(lambda values: values * 2)(keras.ops.sin(y) + 1)
+
+    assert set(model_fingerprint(keras.Model(x, y))) == {"topology", "weights", "dtype_policy"}
