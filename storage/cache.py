@@ -25,6 +25,7 @@ from .ledger import Ledger
 from .record import CommitRecord
 from .spec import Block, CacheSpec, differences
 from .stores import Lock, Store, open_store
+from .unreadable import read_or_none
 from .writer import BlockWriter, BufferPool
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Cache:
             if held != there:
                 store.write_durably(DOCUMENT, [describe(held)])
             cache = cls(store, held, lock=lock, may_write=True)
-            if not zarr_is_current(store.read("zarr.json"), held):
+            if not zarr_is_current(read_or_none(store, "zarr.json"), held):
                 cache._write_zarr_documents()
             n_done = len(cache._ledger.scan(drop_outdated=True))
         except BaseException:

@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ __all__ = ["LocalFolder"]
 
 logger = logging.getLogger(__name__)
 
-_counter = itertools.count()
+# Not from 0: in a container that is started again host and process id are those of the one that was killed.
+_counter = itertools.count(time.time_ns())
 
 
 class LocalFolder:
@@ -88,7 +90,7 @@ class LocalFolder:
             write_new(beside, parts)
             if is_durable:
                 sync(beside)
-            os.replace(beside, target)
+            _put_in_place(beside, target)
         except OSError as error:
             with contextlib.suppress(OSError):
                 beside.unlink()
@@ -116,10 +118,13 @@ class LocalFolder:
                 raise storage_error(error, path, "flush") from error
 
     def delete(self, key: str) -> None:
-        """Remove a file and flush its folder; a missing one is fine."""
+        """Remove a file, or an empty folder that has taken its name, and flush its folder; a missing one is fine."""
         path = self.folder / key
         try:
-            path.unlink()
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            else:
+                path.unlink()
             sync(path.parent)
         except (FileNotFoundError, NotADirectoryError):
             return
@@ -175,6 +180,14 @@ class LocalFolder:
         return free_nbytes(self.folder)
 
 
+def _put_in_place(beside: Path, target: Path) -> None:
+    try:
+        os.replace(beside, target)
+    except IsADirectoryError:
+        target.rmdir()  # of a folder with files in it the system refuses that: they are not ours
+        os.replace(beside, target)
+
+
 def free_nbytes(path: Path) -> int | None:
     """Return the free bytes of the file system that `path` is or would be on."""
     for folder in (path, *path.parents):
@@ -194,6 +207,9 @@ def storage_error(error: OSError, path: Path, verb: str, needed: int = 0) -> Sto
             "make room, or run "
             "with another folder; what is committed is kept and the next run goes on from there"
         )
+    elif error.errno in (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+        # Of which path is said by the message; a folder of ours has no files under the name of one.
+        step = "a folder stands where a file belongs, or a file where a folder belongs: move it elsewhere and run again"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         step = "choose a folder that this user may write to, or only read with Cache.open"
     else:

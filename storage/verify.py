@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from .documents import zarr_documents, zarr_is_current
-from .errors import FormatError, IncompleteError
+from .errors import FormatError, IncompleteError, StorageError
 from .keys import COMMITS, DOCUMENT, LOCK, TEMPORARY, parse_chunk_key, parse_record_key, record_key
+from .record import ChunkRecord
 from .spec import Block
+from .unreadable import read_or_error, read_or_none, refuse_if_away
 
 if TYPE_CHECKING:
     from .cache import Cache
@@ -80,6 +82,9 @@ def verify(cache: Cache) -> VerifyReport:
         n_committed += all(problem.kind not in ("uncommitted", "record") for problem in found)
     problems += _check_documents(cache)
     problems += _foreign(cache)
+    if problems:
+        # A disk that was unmounted meanwhile reads as missing chunks.
+        refuse_if_away(cache.store)
     return VerifyReport(
         problems=tuple(problems), n_blocks=len(cache.blocks), n_committed=n_committed, nbytes=nbytes
     )
@@ -88,11 +93,13 @@ def verify(cache: Cache) -> VerifyReport:
 def _check_block(cache: Cache, block: Block) -> tuple[list[Problem], int]:
     key = record_key(block.index, block.start, block.stop)
     try:
-        record = cache.read_record(block)
+        record = read_or_error(cache.store, lambda: cache.read_record(block))
     except IncompleteError:
         return [Problem(kind="uncommitted", key=key, block=block, detail="there is no commit record")], 0
     except FormatError as error:
         return [Problem(kind="record", key=key, block=block, detail=str(error))], 0
+    if isinstance(record, StorageError):
+        return [Problem(kind="record", key=key, block=block, detail=f"it cannot be read: {record}")], 0
     problems: list[Problem] = []
     nbytes = 0
     for point in cache.spec.points if cache.spec.record else ():
@@ -101,25 +108,38 @@ def _check_block(cache: Cache, block: Block) -> tuple[list[Problem], int]:
             detail = f"it lists {len(chunks)} chunks, {len(keys)} were expected"
             problems.append(Problem(kind="record", key=key, point=point.name, block=block, detail=detail))
         for chunk, place in zip(chunks, keys, strict=False):
-            stored = cache.store.read(place)
-            nbytes += len(stored or b"")
-            detail = "there is no such chunk" if stored is None else chunk.problem(stored) or ""
-            if detail:
-                kind: Kind = "missing" if stored is None else "damaged"
+            size, kind, detail = _check_chunk(cache, place, chunk)
+            nbytes += size
+            if kind is not None:
                 problems.append(Problem(kind=kind, key=place, point=point.name, block=block, detail=detail))
     return problems, nbytes
 
 
+def _check_chunk(cache: Cache, key: str, expected: ChunkRecord) -> tuple[int, Kind | None, str]:
+    """Return the bytes read, what is wrong or None, and how that shows."""
+    stored = read_or_error(cache.store, lambda: cache.store.read(key))
+    if stored is None:
+        return 0, "missing", "there is no such chunk"
+    if isinstance(stored, StorageError):
+        return 0, "damaged", f"it cannot be read: {stored}"
+    detail = expected.problem(stored)
+    return len(stored), "damaged" if detail else None, detail or ""
+
+
 def _check_documents(cache: Cache) -> Iterator[Problem]:
     expected = zarr_documents(cache.spec)
-    if not zarr_is_current(cache.store.read("zarr.json"), cache.spec):
+    if not zarr_is_current(read_or_none(cache.store, "zarr.json"), cache.spec):
         yield Problem(
-            kind="document", key="zarr.json", detail="it is missing, or does not describe this cache"
+            kind="document",
+            key="zarr.json",
+            detail="it is missing or unreadable, or does not describe this cache",
         )
     for key, document in expected.items():
-        if key != "zarr.json" and _essence(cache.store.read(key)) != _essence(document):
+        if key != "zarr.json" and _essence(read_or_none(cache.store, key)) != _essence(document):
             yield Problem(
-                kind="document", key=key, detail="it is missing, or does not describe the point's array"
+                kind="document",
+                key=key,
+                detail="it is missing or unreadable, or does not describe the point's array",
             )
 
 
