@@ -12,9 +12,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .documents import zarr_documents, zarr_is_current
 from .errors import FormatError, IncompleteError, StorageError
-from .keys import COMMITS, DOCUMENT, LOCK, TEMPORARY, parse_chunk_key, parse_record_key, record_key
+from .keys import (
+    COMMITS,
+    DOCUMENT,
+    LOCK,
+    TEMPORARY,
+    parse_chunk_key,
+    parse_record_key,
+    parse_temporary_key,
+    record_key,
+)
+from .local import is_alive
 from .record import ChunkRecord
 from .spec import Block
+from .stores import Store
 from .unreadable import read_or_error, read_or_none, refuse_if_away
 
 if TYPE_CHECKING:
@@ -22,7 +33,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Problem", "VerifyReport", "verify"]
 
-Kind = Literal["uncommitted", "record", "missing", "damaged", "foreign", "document"]
+Kind = Literal["uncommitted", "record", "missing", "damaged", "foreign", "leftover", "document"]
+_HARMLESS = ("uncommitted", "leftover")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +43,8 @@ class Problem:
 
     kind: Kind
     """``uncommitted``: the block has no record; ``record``: its record is unusable; ``missing`` or
-    ``damaged``: a chunk; ``foreign``: a key not of the cache; ``document``: a ``zarr.json``."""
+    ``damaged``: a chunk; ``foreign``: a key not of the cache; ``leftover``: half-written by a process that is
+    dead or of another host, harmless; ``document``: a ``zarr.json``."""
     key: str
     detail: str
     point: str | None = None
@@ -58,7 +71,7 @@ class VerifyReport:
     @property
     def is_sound(self) -> bool:
         """Whether all that is committed is as it was; an interrupted run is sound and not complete."""
-        return all(problem.kind == "uncommitted" for problem in self.problems)
+        return all(problem.kind in _HARMLESS for problem in self.problems)
 
     @property
     def damaged(self) -> tuple[Block, ...]:
@@ -69,6 +82,16 @@ class VerifyReport:
             if p.block is not None and p.kind in ("record", "missing", "damaged")
         }
         return tuple(sorted(blocks, key=lambda block: block.index))
+
+    @property
+    def documents(self) -> tuple[str, ...]:
+        """The keys of the documents of Zarr that repair writes again."""
+        return tuple(problem.key for problem in self.problems if problem.kind == "document")
+
+    @property
+    def foreign(self) -> tuple[str, ...]:
+        """The keys that do not belong to the cache; repair leaves them, whoever put them there removes them."""
+        return tuple(problem.key for problem in self.problems if problem.kind == "foreign")
 
 
 def verify(cache: Cache) -> VerifyReport:
@@ -171,7 +194,11 @@ def _foreign(cache: Cache) -> Iterator[Problem]:
     axes = {keys[p.name]: len(p.shape) + 1 for p in spec.points}
     known = {DOCUMENT, LOCK, "zarr.json", *(f"{key}/zarr.json" for key in n_chunks)}
     for key, _ in cache.store.list(""):
-        if key in known or key.startswith(f"{TEMPORARY}/"):
+        if key in known:
+            continue
+        if key.startswith(f"{TEMPORARY}/"):
+            if detail := _leftover(cache.store, key):
+                yield Problem(kind="leftover", key=key, detail=f"{detail}; harmless")
             continue
         record, chunk = parse_record_key(key), parse_chunk_key(key)
         if (
@@ -183,4 +210,21 @@ def _foreign(cache: Cache) -> Iterator[Problem]:
             continue
         if chunk and chunk[1] < n_chunks.get(chunk[0], 0) and key.count(".", len(chunk[0])) == axes[chunk[0]]:
             continue
-        yield Problem(kind="foreign", key=key, detail="the cache never writes this key")
+        yield Problem(
+            kind="foreign",
+            key=key,
+            detail="the cache never writes this key: move or remove it, repair leaves what is not the cache's",
+        )
+
+
+def _leftover(store: Store, key: str) -> str | None:
+    """Return what there is to say of a temporary file, or None if a process here is writing it."""
+    writer = parse_temporary_key(key)
+    if writer is None or store.is_remote:
+        return "no file that this program writes here: remove it"
+    host, pid = writer
+    alive = is_alive(host, pid)
+    if alive:
+        return None
+    when = "a run removes it once it is a day old" if alive is None else "the next run removes it"
+    return f"half-written by process {pid} of {host}: {when}"

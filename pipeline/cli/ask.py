@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ...storage import VerifyReport
 from ...storage.errors import FormatError, InputError
 from ..folder import replacing, write_json
 from ..results import open_run
@@ -17,6 +18,9 @@ from .session import Session
 from .show import factor_table, percentile_table, status_lines, verify_lines
 
 __all__ = ["export", "factors", "percentiles", "status", "verify"]
+
+# A folder that was unpacked in the wrong place has thousands.
+_NAMED_KEYS = 5
 
 _ACCEPT_ROUNDING = click.option(
     "--accept-rounding", is_flag=True, help="With --exact: answer from float16 storage too."
@@ -179,7 +183,7 @@ def export(session: Session, run: Path, kind: str, output: Path | None) -> None:
 def verify(session: Session, run: Path, repair: bool, as_json: bool) -> None:
     """Read the whole cache of RUN and name every damaged, missing or foreign chunk.
 
-    Exit code 0: sound. 4: damaged. 9: sound, but not all blocks are recorded.
+    Exit code 0: sound. 4: damaged, or with files of others. 9: sound, but not all blocks are recorded.
     """
     chosen = open_run(run)
     if repair:
@@ -198,10 +202,7 @@ def verify(session: Session, run: Path, repair: bool, as_json: bool) -> None:
         for line in verify_lines(report):
             session.print(line)
     if not report.is_sound:
-        raise FormatError(
-            f"{len(report.damaged)} blocks of {str(run)!r} are damaged: "
-            f"`actisketch verify {run} --repair` computes them again"
-        )
+        raise FormatError(_advice(run, chosen.cache.url, report))
     if not report.is_complete:
         session.err.print(
             f"{report.n_blocks - report.n_committed} of {report.n_blocks} blocks are not recorded yet: "
@@ -210,3 +211,26 @@ def verify(session: Session, run: Path, repair: bool, as_json: bool) -> None:
             highlight=False,
         )
         click.get_current_context().exit(9)
+
+
+def _advice(run: Path, cache_url: str, report: VerifyReport) -> str:
+    """Return what is wrong with a cache, and for each what mends it."""
+    sentences = []
+    if report.damaged:
+        sentences.append(
+            f"{len(report.damaged)} blocks of {str(run)!r} are damaged: "
+            f"`actisketch verify {run} --repair` computes them again"
+        )
+    if report.documents:
+        sentences.append(
+            f"{len(report.documents)} documents of Zarr in {str(run)!r} are damaged: "
+            f"`actisketch verify {run} --repair` writes them again"
+        )
+    if report.foreign:
+        keys = ", ".join(map(repr, report.foreign[:_NAMED_KEYS]))
+        more = ", ..." if len(report.foreign) > _NAMED_KEYS else ""
+        sentences.append(
+            f"{len(report.foreign)} files in {cache_url!r} are not the cache's, remove them yourself "
+            f"(--repair deletes only what is its own): {keys}{more}"
+        )
+    return "\n".join(sentences)

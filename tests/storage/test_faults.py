@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -336,13 +337,26 @@ def test_a_killed_process_leaves_no_half_written_files_behind_the_next_run(tmp_p
     )
     folder = tmp_path / "cache/.actisketch/tmp"
     mine, theirs = f"{os.uname().nodename}.{os.getpid()}.99", f"{os.uname().nodename}.{int(dead.stdout)}.0"
-    for name in (mine, theirs, "another.host.1.0"):
+    young, old = "another.host.1.0", "pod-abc.7.0"
+    for name in (mine, theirs, young, old, "notes.txt"):
         (folder / name).write_bytes(b"half")
+    for name in (old, "notes.txt"):
+        os.utime(folder / name, (time.time() - 25 * 3600,) * 2)
+    before = {p.key: p.detail for p in Cache.open(tmp_path / "cache").verify().problems}
     run(tmp_path / "cache")
+    report = Cache.open(tmp_path / "cache").verify()
 
-    assert sorted(path.name for path in folder.iterdir()) == sorted([mine, "another.host.1.0"])
-    with Cache.open(tmp_path / "cache") as cache:
-        assert cache.verify().problems == ()
+    assert sorted(path.name for path in folder.iterdir()) == sorted([mine, young, "notes.txt"])
+    assert sorted(key.rpartition("/")[2] for key in before) == sorted([theirs, young, old, "notes.txt"])
+    assert "the next run removes it" in before[f".actisketch/tmp/{theirs}"]
+    assert [(p.kind, p.key.rpartition("/")[2]) for p in sorted(report.problems, key=lambda p: p.key)] == [
+        ("leftover", young),
+        ("leftover", "notes.txt"),
+    ]
+    assert "process 1 of another.host: a run removes it once it is a day old" in str(report.problems)
+    assert report.is_sound
+    assert report.is_complete
+    assert report.damaged == report.foreign == ()
 
 
 def test_incomplete_is_not_damage(tmp_path: Path) -> None:
