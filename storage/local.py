@@ -137,7 +137,7 @@ class LocalFolder:
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Yield (key, length) of every file under a folder, through links to other folders too."""
         # Each with the real paths of itself and of the folders above: a link to one of them would never end.
-        pending = [(prefix, (os.path.realpath(self.folder / prefix),))]
+        pending: list[tuple[str, tuple[str, ...]]] = [(prefix, (os.path.realpath(self.folder / prefix),))]
         while pending:
             folder, above = pending.pop()
             try:
