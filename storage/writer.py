@@ -26,29 +26,60 @@ __all__ = ["BlockWriter", "BufferPool"]
 class BufferPool:
     """Chunk buffers that are used again: first touch of fresh memory costs more than the copy.
 
-    Holds no more than the largest buffers that were ever in use at the same time.
+    May be used from several threads. There are never more buffers than were in use at the same time, and none is
+    larger than the largest that was asked for. What lies here unused goes as soon as it would bring the whole above
+    the bytes that were ever asked for at the same time: of T threads with a chunk each, the T largest chunks.
+
+    Notes
+    -----
+    The whole is above those bytes only while small chunks are in large buffers and large ones are asked for at the
+    same time. With the largest first, as the recorder asks, small chunks get large buffers when those are done.
     """
 
     def __init__(self) -> None:
         self._free: list[NDArray[np.uint8]] = []
+        self._used: dict[int, tuple[int, int]] = {}
+        """By the id of a buffer in use: bytes asked for, and bytes that it has."""
+        self._most_nbytes = 0
+        """Bytes ever asked for at the same time."""
         self._lock = threading.Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers, in use or not."""
+        with self._lock:
+            return self._nbytes()
 
     def take(self, nbytes: int) -> NDArray[np.uint8]:
         """Return at least so many bytes, with arbitrary content."""
         with self._lock:
-            self._free.sort(key=len)
-            for i, buffer in enumerate(self._free):
-                if len(buffer) >= nbytes:
-                    return self._free.pop(i)
-            # None is large enough: let the largest go, so that buffers do not pile up.
-            if self._free:
-                self._free.pop()
-        return np.empty(nbytes, np.uint8)
+            buffer = self._fitting(nbytes)
+            self._used[id(buffer)] = nbytes, len(buffer)
+            self._most_nbytes = max(self._most_nbytes, sum(asked for asked, _ in self._used.values()))
+        return buffer
+
+    def _fitting(self, nbytes: int) -> NDArray[np.uint8]:
+        self._free.sort(key=len)
+        for i, buffer in enumerate(self._free):
+            if len(buffer) >= nbytes:
+                return self._free.pop(i)
+        # None is large enough: let the largest go, so that buffers do not pile up.
+        if self._free:
+            self._free.pop()
+        return np.empty(nbytes, np.uint8)  # costs nothing before it is touched
 
     def give(self, buffer: NDArray[np.uint8]) -> None:
         """Take a buffer back."""
         with self._lock:
+            del self._used[id(buffer)]
             self._free.append(buffer)
+            self._free.sort(key=len)
+            while self._free and (excess := self._nbytes() - self._most_nbytes) > 0:
+                # The smallest that is enough, else the largest: what stays is touched memory.
+                self._free.pop(next((i for i, one in enumerate(self._free) if len(one) >= excess), -1))
+
+    def _nbytes(self) -> int:
+        return sum(len(buffer) for buffer in self._free) + sum(has for _, has in self._used.values())
 
 
 class _Column:
@@ -62,6 +93,9 @@ class _Column:
         self.memory: NDArray[np.uint8] | None = None
         self.buffer: NDArray[Any] | None = None
         """A chunk's view of that memory."""
+        self.is_open = True
+        self.guard = threading.Lock()
+        """Held while samples are taken, and to end that: memory never goes to another block while it is filled."""
         self.chunks: list[ChunkRecord] = []
         self.chunk_keys: list[str] = []
 
@@ -71,6 +105,13 @@ class BlockWriter:
 
     Nothing is held but one chunk per point, and that only where batches and chunks do not coincide. Leave the
     ``with`` without `commit` and the block stays missing.
+
+    Notes
+    -----
+    Different points may be appended from several threads at once: they share nothing but the store and the pool of
+    buffers, which several threads may use, and the block has the same bytes. The samples of one point come in order,
+    so from one thread at a time. `commit` comes when all of them have returned. Leaving the ``with`` waits for
+    appends that are under way; later ones are refused.
     """
 
     def __init__(
@@ -99,7 +140,9 @@ class BlockWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for column in self._columns.values():
-            self._release(column)
+            with column.guard:
+                column.is_open = False
+                self._release(column)
 
     def append(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take the next samples of the block, of every point or of some.
@@ -113,7 +156,8 @@ class BlockWriter:
         Raises
         ------
         InputError
-            If a shape does not fit, the block gets too many samples, or a value overflows float16.
+            If a shape does not fit, the block gets too many samples, a value overflows float16, or the writer has
+            been left.
         StorageError
             If the store refuses.
         """
@@ -123,10 +167,17 @@ class BlockWriter:
                 raise InputError(
                     "this cache holds sketches only: write activations with record=True", point=name
                 )
-            self._append(column, self._checked(column, array))
+            with column.guard:
+                self._append(column, self._checked(column, array))
 
     def _checked(self, column: _Column, array: NDArray[Any]) -> NDArray[Any]:
         point, block = column.point, self.block
+        if not column.is_open:
+            raise InputError(
+                f"the writer of block {block.index} has been left: take a new one from Cache.write",
+                point=point.name,
+                block=block.index,
+            )
         if array.shape[1:] != point.shape or array.ndim == 0:
             raise InputError(
                 f"activations of point {point.name!r} have shape {array.shape!r}, (samples, "
