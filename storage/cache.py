@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .buffers import BufferPool
 from .codecs import decode
 from .documents import describe, parse_description, zarr_documents, zarr_is_current
 from .errors import FormatError, InputError, MismatchError
@@ -26,7 +27,7 @@ from .record import CommitRecord
 from .spec import Block, CacheSpec, differences
 from .stores import Lock, Store, open_store
 from .unreadable import read_or_none
-from .writer import BlockWriter, BufferPool
+from .writer import BlockWriter
 
 if TYPE_CHECKING:
     from .verify import VerifyReport
