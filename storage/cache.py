@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .buffers import BufferPool
 from .codecs import decode
 from .documents import describe, parse_description, zarr_documents, zarr_is_current
 from .errors import FormatError, InputError, MismatchError
@@ -25,7 +26,8 @@ from .ledger import Ledger
 from .record import CommitRecord
 from .spec import Block, CacheSpec, differences
 from .stores import Lock, Store, open_store
-from .writer import BlockWriter, BufferPool
+from .unreadable import read_or_none
+from .writer import BlockWriter
 
 if TYPE_CHECKING:
     from .verify import VerifyReport
@@ -90,7 +92,7 @@ class Cache:
             if held != there:
                 store.write_durably(DOCUMENT, [describe(held)])
             cache = cls(store, held, lock=lock, may_write=True)
-            if not zarr_is_current(store.read("zarr.json"), held):
+            if not zarr_is_current(read_or_none(store, "zarr.json"), held):
                 cache._write_zarr_documents()
             n_done = len(cache._ledger.scan(drop_outdated=True))
         except BaseException:

@@ -21,7 +21,9 @@ __all__ = [
     "chunk_key",
     "parse_chunk_key",
     "parse_record_key",
+    "parse_temporary_key",
     "record_key",
+    "temporary_key",
 ]
 
 PRIVATE = ".actisketch"
@@ -112,6 +114,20 @@ def parse_record_key(key: str) -> tuple[int, int, int] | None:
     """Return (index, start, stop) of a commit record's key, or None for what is no record."""
     found = _RECORD.fullmatch(key.rpartition("/")[2])
     return (int(found[1]), int(found[2]), int(found[3])) if found else None
+
+
+def temporary_key(host: str, pid: int, n: int) -> str:
+    """Return the key of a file that a process is writing, its n-th."""
+    return f"{TEMPORARY}/{host}.{pid}.{n}"
+
+
+def parse_temporary_key(key: str) -> tuple[str, int] | None:
+    """Return (host, process id) of who writes or wrote a temporary file, or None for what is none."""
+    folder, _, name = key.rpartition("/")
+    host, *numbers = name.rsplit(".", 2)
+    if folder != TEMPORARY or len(numbers) < 2 or not all(n.isdecimal() and n.isascii() for n in numbers):
+        return None
+    return host, int(numbers[0])
 
 
 def dimension_names(key: str, n_axes: int, channel_axis: int | None) -> list[str]:

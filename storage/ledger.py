@@ -14,6 +14,7 @@ from .keys import COMMITS, parse_record_key, record_key
 from .record import PREFIX_NBYTES, CommitRecord, RecordPrefix
 from .spec import Block, CacheSpec
 from .stores import Store
+from .unreadable import read_or_error
 
 __all__ = ["Ledger"]
 
@@ -57,15 +58,25 @@ class Ledger:
     def is_committed(self, block: Block) -> bool:
         """Whether a sound record of the block is there; looks at that record only."""
         key = self._key(block)
-        start = self._store.read_start(key, PREFIX_NBYTES)
+        start = self._read_prefix(key, block)
         return start is not None and self._is_sound(key, block, start[1])
+
+    def _read_prefix(self, key: str, block: Block) -> tuple[bytes, int] | None:
+        start = read_or_error(self._store, lambda: self._store.read_start(key, PREFIX_NBYTES))
+        if isinstance(start, StorageError):
+            logger.warning("block %d counts as missing: its record cannot be read (%s)", block.index, start)
+            return None
+        return start
 
     def _is_sound(self, key: str, block: Block, nbytes: int) -> bool:
         # One request per record would make a remote scan slow; there a PUT is whole or absent, and
         # reading the record checks it.
         if self._store.is_remote:
             return nbytes > PREFIX_NBYTES
-        start, size = self._store.read_start(key, PREFIX_NBYTES) or (b"", 0)
+        found = self._read_prefix(key, block)
+        if found is None:
+            return False
+        start, size = found
         try:
             prefix = RecordPrefix.decode(start)
         except FormatError as error:

@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,18 @@ import psutil
 
 from .errors import ActisketchError, StorageError
 from .files import sync, write_new
-from .keys import TEMPORARY
+from .keys import TEMPORARY, parse_temporary_key, temporary_key
 from .locks import FileLock
 
 __all__ = ["LocalFolder"]
 
 logger = logging.getLogger(__name__)
 
-_counter = itertools.count()
+# Not from 0: in a container that is started again host and process id are those of the one that was killed.
+_counter = itertools.count(time.time_ns())
+
+# No file is written for so long; whether a process of another host is alive nobody can tell.
+ABANDONED_S = 24 * 3600
 
 
 class LocalFolder:
@@ -81,14 +86,14 @@ class LocalFolder:
 
     def _write(self, key: str, parts: Sequence[Any], *, is_durable: bool) -> None:
         target = self.folder / key
-        beside = self.folder / TEMPORARY / f"{socket.gethostname()}.{os.getpid()}.{next(_counter)}"
+        beside = self.folder / temporary_key(socket.gethostname(), os.getpid(), next(_counter))
         try:
             for folder in (beside.parent, target.parent):
                 folder.mkdir(parents=True, exist_ok=True)
             write_new(beside, parts)
             if is_durable:
                 sync(beside)
-            os.replace(beside, target)
+            _put_in_place(beside, target)
         except OSError as error:
             with contextlib.suppress(OSError):
                 beside.unlink()
@@ -116,10 +121,13 @@ class LocalFolder:
                 raise storage_error(error, path, "flush") from error
 
     def delete(self, key: str) -> None:
-        """Remove a file and flush its folder; a missing one is fine."""
+        """Remove a file, or an empty folder that has taken its name, and flush its folder; a missing one is fine."""
         path = self.folder / key
         try:
-            path.unlink()
+            if path.is_dir() and not path.is_symlink():
+                path.rmdir()
+            else:
+                path.unlink()
             sync(path.parent)
         except (FileNotFoundError, NotADirectoryError):
             return
@@ -127,10 +135,11 @@ class LocalFolder:
             raise storage_error(error, path, "delete") from error
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """Yield (key, length) of every file under a folder."""
-        pending = [prefix]
+        """Yield (key, length) of every file under a folder, through links to other folders too."""
+        # Each with the real paths of itself and of the folders above: a link to one of them would never end.
+        pending: list[tuple[str, tuple[str, ...]]] = [(prefix, (os.path.realpath(self.folder / prefix),))]
         while pending:
-            folder = pending.pop()
+            folder, above = pending.pop()
             try:
                 entries = list(os.scandir(self.folder / folder))
             except (FileNotFoundError, NotADirectoryError):
@@ -139,12 +148,15 @@ class LocalFolder:
                 raise storage_error(error, self.folder / folder, "list") from error
             for entry in entries:
                 key = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(key)
+                is_link = entry.is_symlink()
+                if not is_link and entry.is_dir():
+                    pending.append((key, (*above, f"{above[-1]}/{entry.name}")))
+                elif is_link and (real := os.path.realpath(entry.path)) not in above and os.path.isdir(real):
+                    pending.append((key, (*above, real)))
                 else:
                     # A file may go between the listing and the look at it.
                     with contextlib.suppress(FileNotFoundError):
-                        yield key, entry.stat().st_size
+                        yield key, _length(entry)
 
     def lock(self, key: str) -> FileLock:
         """Take the lock file of this folder."""
@@ -158,21 +170,47 @@ class LocalFolder:
             raise storage_error(error, path, "lock") from error
 
     def clean(self) -> int:
-        """Remove the half-written files of processes of this host that are dead."""
+        """Remove the half-written files of processes of this host that are dead, and old ones of any process."""
         removed = 0
         for key, _ in self.list(TEMPORARY):
-            host, _, rest = key.rpartition("/")[2].rpartition(".")[0].rpartition(".")
-            # What another host writes may be alive; it goes when that host cleans up.
-            if host == socket.gethostname() and not (rest.isdecimal() and psutil.pid_exists(int(rest))):
+            writer = parse_temporary_key(key)
+            if writer is not None and (is_alive(*writer) is False or self._age_s(key) > ABANDONED_S):
                 self.delete(key)
                 removed += 1
         if removed:
             logger.info("removed %d half-written files of dead processes from %s", removed, self.folder)
         return removed
 
+    def _age_s(self, key: str) -> float:
+        with contextlib.suppress(OSError):
+            return time.time() - os.stat(self.folder / key).st_mtime
+        return 0.0
+
     def free_nbytes(self) -> int | None:
         """Return the free bytes of the file system."""
         return free_nbytes(self.folder)
+
+
+def _length(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat().st_size
+    except OSError:
+        if not entry.is_symlink():
+            raise
+        return entry.stat(follow_symlinks=False).st_size  # a link to nowhere or to itself
+
+
+def _put_in_place(beside: Path, target: Path) -> None:
+    try:
+        os.replace(beside, target)
+    except IsADirectoryError:
+        target.rmdir()  # of a folder with files in it the system refuses that: they are not ours
+        os.replace(beside, target)
+
+
+def is_alive(host: str, pid: int) -> bool | None:
+    """Whether there is such a process; None for other hosts, where nobody can tell."""
+    return bool(psutil.pid_exists(pid)) if host == socket.gethostname() else None
 
 
 def free_nbytes(path: Path) -> int | None:
@@ -194,8 +232,15 @@ def storage_error(error: OSError, path: Path, verb: str, needed: int = 0) -> Sto
             "make room, or run "
             "with another folder; what is committed is kept and the next run goes on from there"
         )
+    elif error.errno in (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+        # Of which path is said by the message; a folder of ours has no files under the name of one.
+        step = "a folder stands where a file belongs, or a file where a folder belongs: move it elsewhere and run again"
+    elif error.errno == errno.EXDEV:
+        step = "its folder is a link to another file system: link the whole cache's folder instead, and run again"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         step = "choose a folder that this user may write to, or only read with Cache.open"
+        if verb in ("read", "list"):
+            step = "give this user the right to read it"
     else:
         step = "check the disk and run again: what is committed is kept"
     return StorageError(f"could not {verb} {str(path)!r}: {error.strerror or error}; {step}", **facts)

@@ -71,8 +71,8 @@ def open_store(url: str | os.PathLike[str], storage_options: Mapping[str, Any] |
     Parameters
     ----------
     url : str or path
-        A local path, ``file:///path``, ``memory://name`` (lives as long as the process), or the URL of an
-        object store that obstore knows: ``s3://bucket/prefix``, ``gs://``, ``az://``.
+        A local path, ``file:///path`` (percent-encoded), ``memory://name`` (lives as long as the process), or the
+        URL of an object store that obstore knows: ``s3://bucket/prefix``, ``gs://``, ``az://``.
     storage_options : mapping, optional
         Passed to ``obstore.store.from_url`` (``endpoint``, ``access_key_id``, ``region``,
         ``client_options``...).
@@ -80,7 +80,7 @@ def open_store(url: str | os.PathLike[str], storage_options: Mapping[str, Any] |
     Raises
     ------
     InputError
-        If the URL's scheme is unknown or an option does not exist.
+        If the URL's scheme is unknown, a ``file://`` URL says more than a path, or an option does not exist.
     """
     text = os.fspath(url)
     scheme = urlsplit(text).scheme if "://" in text else ""
@@ -92,7 +92,27 @@ def open_store(url: str | os.PathLike[str], storage_options: Mapping[str, Any] |
             )
         from .local import LocalFolder
 
-        return LocalFolder(Path(unquote(urlsplit(text).path) if scheme else text).absolute())
+        return LocalFolder(Path(_path_of(text) if scheme else text).absolute())
     from .objects import open_bucket
 
     return open_bucket(text, storage_options or {})
+
+
+def _path_of(url: str) -> str:
+    """Return the path that a ``file://`` URL names; InputError if it says anything that a path does not."""
+    parts = urlsplit(url)
+    if parts.netloc.lower() not in ("", "localhost"):
+        raise InputError(
+            f"{url!r} names the host {parts.netloc!r}, files are on this one: give file:///path with three "
+            "slashes, or the plain path",
+            place=url,
+        )
+    if "?" in url or "#" in url:
+        raise InputError(
+            f"{url!r} has a '?' or '#', which end the path of a URL: percent-encode them (%3F for '?', %23 for "
+            "'#', %25 for '%'), or give the plain path",
+            place=url,
+        )
+    if not parts.path:
+        raise InputError(f"{url!r} has no path: give file:///path, or the plain path", place=url)
+    return unquote(parts.path)

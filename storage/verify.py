@@ -11,16 +11,30 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from .documents import zarr_documents, zarr_is_current
-from .errors import FormatError, IncompleteError
-from .keys import COMMITS, DOCUMENT, LOCK, TEMPORARY, parse_chunk_key, parse_record_key, record_key
+from .errors import FormatError, IncompleteError, StorageError
+from .keys import (
+    COMMITS,
+    DOCUMENT,
+    LOCK,
+    TEMPORARY,
+    parse_chunk_key,
+    parse_record_key,
+    parse_temporary_key,
+    record_key,
+)
+from .local import is_alive
+from .record import ChunkRecord
 from .spec import Block
+from .stores import Store
+from .unreadable import read_or_error, read_or_none, refuse_if_away
 
 if TYPE_CHECKING:
     from .cache import Cache
 
 __all__ = ["Problem", "VerifyReport", "verify"]
 
-Kind = Literal["uncommitted", "record", "missing", "damaged", "foreign", "document"]
+Kind = Literal["uncommitted", "record", "missing", "damaged", "foreign", "leftover", "document"]
+_HARMLESS = ("uncommitted", "leftover")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +43,8 @@ class Problem:
 
     kind: Kind
     """``uncommitted``: the block has no record; ``record``: its record is unusable; ``missing`` or
-    ``damaged``: a chunk; ``foreign``: a key not of the cache; ``document``: a ``zarr.json``."""
+    ``damaged``: a chunk; ``foreign``: a key not of the cache; ``leftover``: half-written by a process that is
+    dead or of another host, harmless; ``document``: a ``zarr.json``."""
     key: str
     detail: str
     point: str | None = None
@@ -56,7 +71,7 @@ class VerifyReport:
     @property
     def is_sound(self) -> bool:
         """Whether all that is committed is as it was; an interrupted run is sound and not complete."""
-        return all(problem.kind == "uncommitted" for problem in self.problems)
+        return all(problem.kind in _HARMLESS for problem in self.problems)
 
     @property
     def damaged(self) -> tuple[Block, ...]:
@@ -67,6 +82,16 @@ class VerifyReport:
             if p.block is not None and p.kind in ("record", "missing", "damaged")
         }
         return tuple(sorted(blocks, key=lambda block: block.index))
+
+    @property
+    def documents(self) -> tuple[str, ...]:
+        """The keys of the documents of Zarr that repair writes again."""
+        return tuple(problem.key for problem in self.problems if problem.kind == "document")
+
+    @property
+    def foreign(self) -> tuple[str, ...]:
+        """The keys that do not belong to the cache; repair leaves them, whoever put them there removes them."""
+        return tuple(problem.key for problem in self.problems if problem.kind == "foreign")
 
 
 def verify(cache: Cache) -> VerifyReport:
@@ -80,6 +105,9 @@ def verify(cache: Cache) -> VerifyReport:
         n_committed += all(problem.kind not in ("uncommitted", "record") for problem in found)
     problems += _check_documents(cache)
     problems += _foreign(cache)
+    if problems:
+        # A disk that was unmounted meanwhile reads as missing chunks.
+        refuse_if_away(cache.store)
     return VerifyReport(
         problems=tuple(problems), n_blocks=len(cache.blocks), n_committed=n_committed, nbytes=nbytes
     )
@@ -88,11 +116,13 @@ def verify(cache: Cache) -> VerifyReport:
 def _check_block(cache: Cache, block: Block) -> tuple[list[Problem], int]:
     key = record_key(block.index, block.start, block.stop)
     try:
-        record = cache.read_record(block)
+        record = read_or_error(cache.store, lambda: cache.read_record(block))
     except IncompleteError:
         return [Problem(kind="uncommitted", key=key, block=block, detail="there is no commit record")], 0
     except FormatError as error:
         return [Problem(kind="record", key=key, block=block, detail=str(error))], 0
+    if isinstance(record, StorageError):
+        return [Problem(kind="record", key=key, block=block, detail=f"it cannot be read: {record}")], 0
     problems: list[Problem] = []
     nbytes = 0
     for point in cache.spec.points if cache.spec.record else ():
@@ -101,25 +131,38 @@ def _check_block(cache: Cache, block: Block) -> tuple[list[Problem], int]:
             detail = f"it lists {len(chunks)} chunks, {len(keys)} were expected"
             problems.append(Problem(kind="record", key=key, point=point.name, block=block, detail=detail))
         for chunk, place in zip(chunks, keys, strict=False):
-            stored = cache.store.read(place)
-            nbytes += len(stored or b"")
-            detail = "there is no such chunk" if stored is None else chunk.problem(stored) or ""
-            if detail:
-                kind: Kind = "missing" if stored is None else "damaged"
+            size, kind, detail = _check_chunk(cache, place, chunk)
+            nbytes += size
+            if kind is not None:
                 problems.append(Problem(kind=kind, key=place, point=point.name, block=block, detail=detail))
     return problems, nbytes
 
 
+def _check_chunk(cache: Cache, key: str, expected: ChunkRecord) -> tuple[int, Kind | None, str]:
+    """Return the bytes read, what is wrong or None, and how that shows."""
+    stored = read_or_error(cache.store, lambda: cache.store.read(key))
+    if stored is None:
+        return 0, "missing", "there is no such chunk"
+    if isinstance(stored, StorageError):
+        return 0, "damaged", f"it cannot be read: {stored}"
+    detail = expected.problem(stored)
+    return len(stored), "damaged" if detail else None, detail or ""
+
+
 def _check_documents(cache: Cache) -> Iterator[Problem]:
     expected = zarr_documents(cache.spec)
-    if not zarr_is_current(cache.store.read("zarr.json"), cache.spec):
+    if not zarr_is_current(read_or_none(cache.store, "zarr.json"), cache.spec):
         yield Problem(
-            kind="document", key="zarr.json", detail="it is missing, or does not describe this cache"
+            kind="document",
+            key="zarr.json",
+            detail="it is missing or unreadable, or does not describe this cache",
         )
     for key, document in expected.items():
-        if key != "zarr.json" and _essence(cache.store.read(key)) != _essence(document):
+        if key != "zarr.json" and _essence(read_or_none(cache.store, key)) != _essence(document):
             yield Problem(
-                kind="document", key=key, detail="it is missing, or does not describe the point's array"
+                kind="document",
+                key=key,
+                detail="it is missing or unreadable, or does not describe the point's array",
             )
 
 
@@ -151,7 +194,11 @@ def _foreign(cache: Cache) -> Iterator[Problem]:
     axes = {keys[p.name]: len(p.shape) + 1 for p in spec.points}
     known = {DOCUMENT, LOCK, "zarr.json", *(f"{key}/zarr.json" for key in n_chunks)}
     for key, _ in cache.store.list(""):
-        if key in known or key.startswith(f"{TEMPORARY}/"):
+        if key in known:
+            continue
+        if key.startswith(f"{TEMPORARY}/"):
+            if detail := _leftover(cache.store, key):
+                yield Problem(kind="leftover", key=key, detail=f"{detail}; harmless")
             continue
         record, chunk = parse_record_key(key), parse_chunk_key(key)
         if (
@@ -163,4 +210,21 @@ def _foreign(cache: Cache) -> Iterator[Problem]:
             continue
         if chunk and chunk[1] < n_chunks.get(chunk[0], 0) and key.count(".", len(chunk[0])) == axes[chunk[0]]:
             continue
-        yield Problem(kind="foreign", key=key, detail="the cache never writes this key")
+        yield Problem(
+            kind="foreign",
+            key=key,
+            detail="the cache never writes this key: move or remove it, repair leaves what is not the cache's",
+        )
+
+
+def _leftover(store: Store, key: str) -> str | None:
+    """Return what there is to say of a temporary file, or None if a process here is writing it."""
+    writer = parse_temporary_key(key)
+    if writer is None or store.is_remote:
+        return "no file that this program writes here: remove it"
+    host, pid = writer
+    alive = is_alive(host, pid)
+    if alive:
+        return None
+    when = "a run removes it once it is a day old" if alive is None else "the next run removes it"
+    return f"half-written by process {pid} of {host}: {when}"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .buffers import BufferPool
 from .codecs import encode
 from .errors import InputError
 from .keys import chunk_key
@@ -20,50 +21,51 @@ from .record import ChunkRecord, CommitRecord
 from .spec import Block, CacheSpec, PointSpec
 from .stores import Store
 
-__all__ = ["BlockWriter", "BufferPool"]
-
-
-class BufferPool:
-    """Chunk buffers that are used again: first touch of fresh memory costs more than the copy.
-
-    Holds no more than the largest buffers that were ever in use at the same time.
-    """
-
-    def __init__(self) -> None:
-        self._free: list[NDArray[np.uint8]] = []
-        self._lock = threading.Lock()
-
-    def take(self, nbytes: int) -> NDArray[np.uint8]:
-        """Return at least so many bytes, with arbitrary content."""
-        with self._lock:
-            self._free.sort(key=len)
-            for i, buffer in enumerate(self._free):
-                if len(buffer) >= nbytes:
-                    return self._free.pop(i)
-            # None is large enough: let the largest go, so that buffers do not pile up.
-            if self._free:
-                self._free.pop()
-        return np.empty(nbytes, np.uint8)
-
-    def give(self, buffer: NDArray[np.uint8]) -> None:
-        """Take a buffer back."""
-        with self._lock:
-            self._free.append(buffer)
+__all__ = ["BlockWriter"]
 
 
 class _Column:
     """The chunks of one point within the block being written."""
 
-    def __init__(self, point: PointSpec, key: str, chunk_samples: int) -> None:
+    def __init__(self, point: PointSpec, key: str, *, chunk_samples: int, dtype: str) -> None:
         self.point = point
         self.key = key
         self.chunk_samples = chunk_samples
+        self.dtype = np.dtype(dtype)
         self.n_done = 0
         self.memory: NDArray[np.uint8] | None = None
         self.buffer: NDArray[Any] | None = None
         """A chunk's view of that memory."""
         self.chunks: list[ChunkRecord] = []
         self.chunk_keys: list[str] = []
+        self.is_open = True
+        self.guard = threading.Lock()
+        """Held while samples are taken, and to end that: memory never goes to another block while it is filled."""
+
+    @property
+    def chunk_nbytes(self) -> int:
+        """Bytes of a chunk in memory."""
+        return self.chunk_samples * self.point.n_values * self.dtype.itemsize
+
+    def hold(self, memory: NDArray[np.uint8]) -> NDArray[Any]:
+        """Fill this memory from now on; return a chunk's view of it."""
+        view = memory[: self.chunk_nbytes].view(self.dtype)
+        self.memory, self.buffer = memory, view.reshape(self.chunk_samples, *self.point.shape)
+        return self.buffer
+
+    def move_to(self, memory: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+        """Go on in other memory and return what was held; None if somebody is filling or releasing it."""
+        if not self.guard.acquire(blocking=False):
+            return None
+        try:
+            held, buffer = self.memory, self.buffer
+            if held is None or buffer is None:
+                return None
+            filled = self.n_done % self.chunk_samples
+            self.hold(memory)[:filled] = buffer[:filled]
+            return held
+        finally:
+            self.guard.release()
 
 
 class BlockWriter:
@@ -71,6 +73,13 @@ class BlockWriter:
 
     Nothing is held but one chunk per point, and that only where batches and chunks do not coincide. Leave the
     ``with`` without `commit` and the block stays missing.
+
+    Notes
+    -----
+    Different points may be appended from several threads at once: they share nothing but the store and the pool of
+    buffers, which several threads may use, and the block has the same bytes. The samples of one point come in order,
+    so from one thread at a time. `commit` comes when all of them have returned. Leaving the ``with`` waits for
+    appends that are under way; later ones are refused.
     """
 
     def __init__(
@@ -89,7 +98,12 @@ class BlockWriter:
         self._committed = committed
         keys, sizes = spec.keys, spec.chunk_samples
         self._columns = (
-            {p.name: _Column(p, keys[p.name], sizes[p.name]) for p in spec.points} if spec.record else {}
+            {
+                p.name: _Column(p, keys[p.name], chunk_samples=sizes[p.name], dtype=spec.dtype)
+                for p in spec.points
+            }
+            if spec.record
+            else {}
         )
 
     def __enter__(self) -> BlockWriter:
@@ -99,7 +113,9 @@ class BlockWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for column in self._columns.values():
-            self._release(column)
+            with column.guard:
+                column.is_open = False
+                self._release(column)
 
     def append(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take the next samples of the block, of every point or of some.
@@ -113,7 +129,8 @@ class BlockWriter:
         Raises
         ------
         InputError
-            If a shape does not fit, the block gets too many samples, or a value overflows float16.
+            If a shape does not fit, the block gets too many samples, a value overflows float16, or the writer has
+            been left.
         StorageError
             If the store refuses.
         """
@@ -123,10 +140,15 @@ class BlockWriter:
                 raise InputError(
                     "this cache holds sketches only: write activations with record=True", point=name
                 )
-            self._append(column, self._checked(column, array))
+            with column.guard:
+                checked = self._checked(column, array)
+                column.is_open = False  # unless it succeeds: which samples are in place is not known then
+                self._append(column, checked)
+                column.is_open = True
 
     def _checked(self, column: _Column, array: NDArray[Any]) -> NDArray[Any]:
         point, block = column.point, self.block
+        self._check_open(column)
         if array.shape[1:] != point.shape or array.ndim == 0:
             raise InputError(
                 f"activations of point {point.name!r} have shape {array.shape!r}, (samples, "
@@ -142,6 +164,16 @@ class BlockWriter:
                 block=block.index,
             )
         return array
+
+    def _check_open(self, column: _Column) -> None:
+        point, block = column.point, self.block
+        if not column.is_open:
+            raise InputError(
+                f"the writer of block {block.index} has been left, or could not write point {point.name!r}: take a "
+                "new one from Cache.write",
+                point=point.name,
+                block=block.index,
+            )
 
     def _append(self, column: _Column, array: NDArray[Any]) -> None:
         size = column.chunk_samples
@@ -163,12 +195,10 @@ class BlockWriter:
                 self._release(column)
 
     def _fill(self, column: _Column, part: NDArray[Any], filled: int) -> None:
-        size, shape = column.chunk_samples, column.point.shape
-        if column.buffer is None:
-            n_values, dtype = size * column.point.n_values, np.dtype(self._spec.dtype)
-            column.memory = self._pool.take(n_values * dtype.itemsize)
-            column.buffer = column.memory[: n_values * dtype.itemsize].view(dtype).reshape(size, *shape)
-        column.buffer[filled : filled + len(part)] = part
+        buffer = column.buffer
+        if buffer is None:
+            buffer = column.hold(self._pool.take(column.chunk_nbytes, column))
+        buffer[filled : filled + len(part)] = part
 
     def _put(self, column: _Column, values: NDArray[Any]) -> None:
         per_block = self._spec.block_samples // column.chunk_samples
@@ -209,6 +239,7 @@ class BlockWriter:
     def _check_complete(self, sketches: Mapping[str, bytes]) -> None:
         block = self.block
         for name, column in self._columns.items():
+            self._check_open(column)
             if column.n_done != block.n_samples:
                 raise InputError(
                     f"block {block.index} has {block.n_samples} samples, point {name!r} got "

@@ -20,6 +20,9 @@ from .show import factor_table, percentile_table, status_lines, verify_lines
 
 __all__ = ["export", "factors", "percentiles", "status", "verify"]
 
+# A folder that was unpacked in the wrong place has thousands.
+_NAMED_KEYS = 5
+
 _ACCEPT_ROUNDING = click.option(
     "--accept-rounding", is_flag=True, help="With --exact: answer from float16 storage too."
 )
@@ -181,7 +184,7 @@ def export(session: Session, run: Path, kind: str, output: Path | None) -> None:
 def verify(session: Session, run: Path, repair: bool, as_json: bool) -> None:
     """Read the whole cache of RUN and name every damaged, missing or foreign chunk.
 
-    Exit code 0: sound. 4: damaged. 9: sound, but not all blocks are recorded.
+    Exit code 0: sound. 4: damaged, or with files of others. 9: sound, but not all blocks are recorded.
     """
     chosen = open_run(run)
     if repair:
@@ -201,7 +204,7 @@ def verify(session: Session, run: Path, repair: bool, as_json: bool) -> None:
         for line in verify_lines(report):
             session.print(line)
     if not report.is_sound:
-        raise FormatError(_advice(report, run))
+        raise FormatError(_advice(run, chosen.cache.url, report))
     if not report.is_complete:
         session.err.print(
             f"not recorded yet: {report.n_blocks - report.n_committed} of {counted(report.n_blocks, 'block')}, "
@@ -212,12 +215,24 @@ def verify(session: Session, run: Path, repair: bool, as_json: bool) -> None:
         click.get_current_context().exit(9)
 
 
-def _advice(report: VerifyReport, run: Path) -> str:
-    n = len(report.damaged)
-    if n:
-        are, them = ("is", "it") if n == 1 else ("are", "them")
-        what = f"{counted(n, 'block')} of {str(run)!r} {are} damaged"
-        return f"{what}: `actisketch verify {run} --repair` computes {them} again"
-    if any(problem.kind == "document" for problem in report.problems):
-        return f"documents of {str(run)!r} are damaged: `actisketch verify {run} --repair` writes them again"
-    return f"the cache of {str(run)!r} holds what it never writes: move the files named above away"
+def _advice(run: Path, cache_url: str, report: VerifyReport) -> str:
+    """Return what is wrong with a cache, and for each what mends it."""
+    sentences = []
+    if report.damaged:
+        sentences.append(
+            f"damaged: {counted(len(report.damaged), 'block')} of {str(run)!r}: "
+            f"`actisketch verify {run} --repair` computes what is damaged again"
+        )
+    if report.documents:
+        sentences.append(
+            f"damaged: {counted(len(report.documents), 'document')} of Zarr in {str(run)!r}: "
+            f"`actisketch verify {run} --repair` writes what is damaged again"
+        )
+    if report.foreign:
+        keys = ", ".join(map(repr, report.foreign[:_NAMED_KEYS]))
+        more = ", ..." if len(report.foreign) > _NAMED_KEYS else ""
+        sentences.append(
+            f"not the cache's: {counted(len(report.foreign), 'file')} in {cache_url!r}, to be removed by you "
+            f"(--repair deletes only what is its own): {keys}{more}"
+        )
+    return "\n".join(sentences)

@@ -192,7 +192,9 @@ def verify_lines(report: VerifyReport) -> Iterator[str]:
         point = f", point {problem.point!r}" if problem.point is not None else ""
         block = f" block {problem.block.index}" if problem.block is not None else ""
         yield f"{problem.kind}{block}{point}: {problem.key}: {problem.detail}"
-    verdict = "sound" if report.is_sound else "DAMAGED"
+    verdict = (
+        "sound" if report.is_sound else "DAMAGED" if report.damaged or report.documents else "FILES OF OTHERS"
+    )
     yield (
         f"{report.n_committed} of {counted(report.n_blocks, 'block')}, {format_bytes(report.nbytes)} read and "
         f"checked: {verdict}"

@@ -23,8 +23,15 @@ def parse_array(array: Any, *, point: str | None = None, block: int | None = Non
     Raises
     ------
     InputError
-        If it is not of float32, float16 or bfloat16.
+        If it is not of float32, float16 or bfloat16, or is a masked array: what is masked would be counted.
     """
+    if isinstance(array, np.ma.MaskedArray):
+        raise InputError(
+            f"{place(point, block)}sketches do not know masks, got a masked array of shape {array.shape}: "
+            "pass array.compressed() to leave the masked values out, or array.filled(value) to count them as a value",
+            point=point,
+            block=block,
+        )
     parsed: NDArray[Any] = np.asarray(array)
     dtype = parsed.dtype
     if dtype.type in (np.float32, np.float16) or dtype.name == "bfloat16":

@@ -16,8 +16,8 @@ from .buckets import Buckets
 from .ingest import refuse_nonfinite, tally_channels
 from .ladder import build_ladder, estimate_values, find_ranks, key_values, parse_percent, virtual_ranks
 from .layer import Sketch
-from .moments import as_float, exact_sums
-from .spec import OnNonFinite, parse_bits
+from .moments import as_float, exact_sums, square_sums
+from .spec import OnNonFinite, merged_policy, parse_bits
 from .tally import CompactTally, Tally, empty_tally, merge_tallies, same_tally
 from .wire import decode_tally, encode_tally
 
@@ -44,8 +44,8 @@ class ChannelSketch:
         self._on_nonfinite: OnNonFinite = on_nonfinite
 
     @classmethod
-    def _of(cls, tally: Tally) -> ChannelSketch:
-        sketch = cls(tally.n_channels, tally.bits)
+    def _of(cls, tally: Tally, on_nonfinite: OnNonFinite = "error") -> ChannelSketch:
+        sketch = cls(tally.n_channels, tally.bits, on_nonfinite=on_nonfinite)
         sketch._kept = CompactTally.of(tally)
         return sketch
 
@@ -92,8 +92,12 @@ class ChannelSketch:
             self._kept, self._pending = CompactTally.of(self.tally), []
 
     def merge(self, other: ChannelSketch) -> ChannelSketch:
-        """Return the sketch of both; neither is changed. InputError if resolution or channels differ."""
-        return ChannelSketch._of(merge_tallies([self.tally, other.tally]))
+        """Return the sketch of both; neither is changed. InputError if resolution or channels differ.
+
+        It excludes NaN and infinities from then on if one of the two does.
+        """
+        policy = merged_policy(self._on_nonfinite, other._on_nonfinite)
+        return ChannelSketch._of(merge_tallies([self.tally, other.tally]), policy)
 
     def to_bytes(self) -> bytes:
         """Return the sketch as bytes: equal for equal sketches."""
@@ -101,7 +105,10 @@ class ChannelSketch:
 
     @classmethod
     def from_bytes(cls, data: bytes | memoryview) -> ChannelSketch:
-        """Return the sketch that `to_bytes` gave; FormatError if the bytes are damaged or newer."""
+        """Return the sketch that `to_bytes` gave; FormatError if the bytes are damaged or newer.
+
+        Bytes hold values only: what was told of NaN and infinities is the default again.
+        """
         return cls._of(decode_tally(data))
 
     def __eq__(self, other: object) -> bool:
@@ -171,6 +178,16 @@ class ChannelSketch:
         return np.array([as_float(total) for total in exact_sums(self.tally)], np.float64)
 
     @property
+    def sum_squares(self) -> NDArray[np.float64]:
+        """Sum of squares of each channel; at most `sum_squares_error` off, the same in any order."""
+        return square_sums(self.tally)[0]
+
+    @property
+    def sum_squares_error(self) -> NDArray[np.float64]:
+        """Bound on the error of `sum_squares`: below 2^-16 of it for normal floats at 16 bits."""
+        return square_sums(self.tally)[1]
+
+    @property
     def sparsity(self) -> NDArray[np.float64]:
         """Share of zeros of each channel, 0 to 1; NaN where there are no values."""
         n = self.n
@@ -221,7 +238,8 @@ class ChannelSketch:
                 n_inf=tally.n_inf[own],
                 min_keys=tally.min_keys[own],
                 max_keys=tally.max_keys[own],
-            )
+            ),
+            self._on_nonfinite,
         )
 
 

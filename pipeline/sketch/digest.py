@@ -81,11 +81,11 @@ class Digest:
         return self.quantile(parse_percent(q) / 100.0)
 
     def cdf(self, x: float) -> float:
-        """Return the share of values that are at most ``x``, 0 to 1, monotone in ``x``; NaN if empty.
+        """Return the share of values that are at most ``x``, 0 to 1, monotone in ``x``; NaN if empty or ``x`` is NaN.
 
         Exact where ``x`` lies in no centroid's interval or at its upper end.
         """
-        if not len(self):
+        if not len(self) or math.isnan(x):
             return math.nan
         below = int(np.searchsorted(self.hi, x, side="right"))
         count = float(self.weights[:below].sum())
@@ -121,9 +121,12 @@ class Digest:
         """Return the digest that `to_dict` gave; FormatError if something is missing or newer."""
         if facts.get("format") != "actisketch-digest":
             raise FormatError(f"not a digest of actisketch: its format is {facts.get('format')!r}")
-        if facts.get("version", 0) > FORMAT_VERSION:
+        version = facts.get("version")
+        if type(version) is not int or version < 1:
+            raise FormatError(f"a digest of version {version!r}: the file is damaged")
+        if version > FORMAT_VERSION:
             raise FormatError(
-                f"a digest of version {facts['version']} is newer than this program, which reads up to "
+                f"a digest of version {version} is newer than this program, which reads up to "
                 f"{FORMAT_VERSION}: install a newer actisketch"
             )
         try:
@@ -138,9 +141,21 @@ class Digest:
             )
         except KeyError as missing:
             raise FormatError(f"a digest without {missing}: the file is damaged") from None
-        if len({digest.means.shape, digest.weights.shape, digest.lo.shape, digest.hi.shape}) > 1:
-            raise FormatError("a digest whose arrays differ in length: the file is damaged")
+        except (TypeError, ValueError, OverflowError) as problem:
+            raise FormatError(f"a digest that is damaged: {problem}") from None
+        digest._refuse_damage()
         return digest
+
+    def _refuse_damage(self) -> None:
+        arrays = (self.means, self.weights, self.lo, self.hi)
+        if {array.shape for array in arrays} != {(self.means.size,)}:
+            raise FormatError("a digest whose arrays are no lists of the same length: the file is damaged")
+        if not all(np.isfinite(array).all() for array in (*arrays, self.compression)):
+            raise FormatError("a digest with a number that is not finite: the file is damaged")
+        if (self.weights <= 0).any() or self.compression <= 0:
+            raise FormatError(
+                "a digest with a weight or a compression that is not positive: the file is damaged"
+            )
 
     def to_json(self) -> str:
         """Return `to_dict` as JSON text; every float survives exactly."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...storage.errors import FormatError
+from ...storage.errors import FormatError, InputError
 from .digest import Digest
 
 if TYPE_CHECKING:
@@ -38,7 +38,17 @@ def to_tdigest_dict(digest: Digest) -> dict[str, Any]:
 
 
 def to_tdigest(digest: Digest) -> TDigest:
-    """Return a digest as an object of the ``tdigest`` package."""
+    """Return a digest as an object of the ``tdigest`` package.
+
+    Raises
+    ------
+    InputError
+        If the digest is empty: of no values that package answers nothing, not even NaN.
+    """
+    if not len(digest):
+        raise InputError(
+            "the digest is empty and tdigest answers no percentile of no values: skip this point"
+        )
     from tdigest import TDigest  # only here: a sketch needs none of it
 
     return TDigest().update_from_dict(to_tdigest_dict(digest))

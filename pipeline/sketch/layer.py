@@ -26,8 +26,8 @@ from .ladder import (
     parse_percent,
     virtual_ranks,
 )
-from .moments import as_float, exact_sums, rung_means, square_sum
-from .spec import OnNonFinite, parse_bits
+from .moments import as_float, exact_sums, rung_means, square_sums
+from .spec import OnNonFinite, merged_policy, parse_bits
 from .tally import Tally, empty_tally, merge_tallies, same_tally
 from .wire import decode_tally, encode_tally
 
@@ -81,8 +81,8 @@ class Sketch:
         self._on_nonfinite: OnNonFinite = on_nonfinite
 
     @classmethod
-    def _of(cls, tally: Tally) -> Sketch:
-        sketch = cls(tally.bits)
+    def _of(cls, tally: Tally, on_nonfinite: OnNonFinite = "error") -> Sketch:
+        sketch = cls(tally.bits, on_nonfinite=on_nonfinite)
         sketch._parts = [tally]
         return sketch
 
@@ -134,8 +134,12 @@ class Sketch:
             self.__dict__.pop(name, None)
 
     def merge(self, other: Sketch) -> Sketch:
-        """Return the sketch of both; neither is changed. InputError if resolutions differ."""
-        return Sketch._of(merge_tallies([self.tally, other.tally]))
+        """Return the sketch of both; neither is changed. InputError if resolutions differ.
+
+        It excludes NaN and infinities from then on if one of the two does.
+        """
+        policy = merged_policy(self._on_nonfinite, other._on_nonfinite)
+        return Sketch._of(merge_tallies([self.tally, other.tally]), policy)
 
     def to_bytes(self) -> bytes:
         """Return the sketch as bytes: equal for equal sketches."""
@@ -143,7 +147,10 @@ class Sketch:
 
     @classmethod
     def from_bytes(cls, data: bytes | memoryview) -> Sketch:
-        """Return the sketch that `to_bytes` gave; FormatError if the bytes are damaged or newer."""
+        """Return the sketch that `to_bytes` gave; FormatError if the bytes are damaged or newer.
+
+        Bytes hold values only: what was told of NaN and infinities is the default again.
+        """
         tally = decode_tally(data)
         if tally.n_channels != 1:
             raise FormatError(
@@ -207,12 +214,12 @@ class Sketch:
     @property
     def sum_squares(self) -> float:
         """Sum of squares; at most `sum_squares_error` off, the same in any order."""
-        return square_sum(self.tally)[0]
+        return float(square_sums(self.tally)[0][0])
 
     @property
     def sum_squares_error(self) -> float:
         """Bound on the error of `sum_squares`: below 2^-24 of it for normal floats at 20 bits."""
-        return square_sum(self.tally)[1]
+        return float(square_sums(self.tally)[1][0])
 
     @property
     def sparsity(self) -> float:

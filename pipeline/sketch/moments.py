@@ -6,6 +6,7 @@ Knows tallies. Does not know ranks.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +54,8 @@ def rung_means(ladder: Ladder) -> NDArray[np.float64]:
     return np.ldexp(multiples, fb.steps_of(ladder.base_keys) + fb.SUBNORMAL_EXPONENT)
 
 
-def square_sum(tally: Tally) -> tuple[float, float]:
-    """Return the sum of squares of a layer's finite values and a bound on its error.
+def square_sums(tally: Tally) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the sum of squares of each channel's finite values and a bound on its error, of shape (n_channels,).
 
     Notes
     -----
@@ -63,14 +64,19 @@ def square_sum(tally: Tally) -> tuple[float, float]:
     ``2**(15 - 2 * bits) + 2**-50`` for normal floats, 2^-25 at 20 bits.
     """
     counts, atoms = tally.buckets.counts, tally.buckets.atoms
-    if not counts.size:
-        return 0.0, 0.0
     bases = tally.buckets.ids << np.uint32(tally.low_bits)
     largest = (1 << tally.low_bits) - 1
     lows = tally.buckets.sums / counts
     spacings = fb.spacings_of(bases)
     means = (fb.multiples_of(bases) + lows) * spacings
     spread = np.where(atoms, 0.0, lows * (largest - lows)) * spacings**2 / 2
+    middles = _rounded_sums(counts * (means**2 + spread), tally)
+    return middles, _rounded_sums(counts * spread, tally) + middles * 2.0**-50
+
+
+def _rounded_sums(terms: NDArray[np.float64], tally: Tally) -> NDArray[np.float64]:
+    """Return the sum of each channel's terms, one term for each bucket."""
+    starts = tally.starts.tolist()
     # fsum rounds once: no order and no width of a vector unit can change the result.
-    middle = math.fsum(counts * (means**2 + spread))
-    return middle, math.fsum(counts * spread) + middle * 2.0**-50
+    sums = [math.fsum(terms[first:last]) for first, last in pairwise(starts)]
+    return np.array(sums, np.float64)

@@ -18,7 +18,7 @@ from .ingest import refuse_nonfinite, tally_channels, tally_samples
 from .layer import Sketch
 from .spec import SketchSpec
 from .tally import merge_tallies
-from .wire import seal, unseal
+from .wire import decode_tally, seal, unseal
 
 MAGIC = b"ASKP"
 VERSION = 1
@@ -56,8 +56,9 @@ class PointSketch:
             raise InputError("per_channel needs the number of channels: PointSketch.empty(spec, n_channels)")
         channels = None
         if spec.per_channel and n_channels is not None:
-            channels = ChannelSketch(n_channels, spec.channel_bits)
-        return cls(spec=spec, layer=Sketch(spec.bits), channels=channels, maxima=Sketch(spec.bits))
+            channels = ChannelSketch(n_channels, spec.channel_bits, on_nonfinite=spec.on_nonfinite)
+        layer, maxima = (Sketch(spec.bits, on_nonfinite=spec.on_nonfinite) for _ in range(2))
+        return cls(spec=spec, layer=layer, channels=channels, maxima=maxima)
 
     def update(
         self,
@@ -128,12 +129,14 @@ class PointSketch:
                 raise FormatError("a point sketch ends too early: the bytes are cut off")
             parts.append(view[_LENGTH.size : _LENGTH.size + length])
             view = view[_LENGTH.size + length :]
-        spec, layer, channels, maxima = parts
+        spec = _parse_spec(bytes(parts[0]))
+        layer, channels, maxima = parts[1:]
+        policy = spec.on_nonfinite
         return cls(
-            spec=SketchSpec.from_dict(json.loads(bytes(spec))),
-            layer=Sketch.from_bytes(layer),
-            channels=ChannelSketch.from_bytes(channels) if len(channels) else None,
-            maxima=Sketch.from_bytes(maxima),
+            spec=spec,
+            layer=Sketch._of(Sketch.from_bytes(layer).tally, policy),
+            channels=ChannelSketch._of(decode_tally(channels), policy) if len(channels) else None,
+            maxima=Sketch._of(Sketch.from_bytes(maxima).tally, policy),
         )
 
     def __eq__(self, other: object) -> bool:
@@ -149,6 +152,16 @@ class PointSketch:
 
     def __repr__(self) -> str:
         return f"PointSketch(layer={self.layer!r}, channels={self.channels!r}, n_samples={self.maxima.n})"
+
+
+def _parse_spec(text: bytes) -> SketchSpec:
+    try:
+        return SketchSpec.from_dict(json.loads(text))
+    except (TypeError, ValueError) as problem:  # InputError is a ValueError
+        raise FormatError(
+            f"the settings in a point sketch are not ones that this program reads ({problem}): "
+            "they are damaged, or newer; install a newer actisketch"
+        ) from problem
 
 
 def merge_sketches(sketches: Iterable[PointSketch]) -> PointSketch:
@@ -178,13 +191,13 @@ def _merge_batch(sketches: Sequence[PointSketch]) -> PointSketch:
     for other in sketches[1:]:
         if other.spec != first.spec:
             raise InputError(f"cannot merge sketches of different settings: {first.spec} and {other.spec}")
-    channels = None
+    channels, policy = None, first.spec.on_nonfinite
     if first.channels is not None:
         parts = [sketch.channels.tally for sketch in sketches if sketch.channels is not None]
-        channels = ChannelSketch._of(merge_tallies(parts))
+        channels = ChannelSketch._of(merge_tallies(parts), policy)
     return PointSketch(
         spec=first.spec,
-        layer=Sketch._of(merge_tallies([sketch.layer.tally for sketch in sketches])),
+        layer=Sketch._of(merge_tallies([sketch.layer.tally for sketch in sketches]), policy),
         channels=channels,
-        maxima=Sketch._of(merge_tallies([sketch.maxima.tally for sketch in sketches])),
+        maxima=Sketch._of(merge_tallies([sketch.maxima.tally for sketch in sketches]), policy),
     )

@@ -67,6 +67,14 @@ class SketchSpec:
         return cls(**facts)
 
 
+def merged_policy(one: OnNonFinite, other: OnNonFinite) -> OnNonFinite:
+    """Return what a sketch merged of two does with NaN and infinities, the same in either order.
+
+    Once some may have been left out, refusing the next ones keeps no promise.
+    """
+    return "exclude" if "exclude" in (one, other) else "error"
+
+
 def parse_bits(bits: int, *, name: str = "bits") -> int:
     """Return ``bits`` if it is a resolution that sketches have, or raise InputError."""
     if type(bits) is not int or not MIN_BITS <= bits <= MAX_BITS:

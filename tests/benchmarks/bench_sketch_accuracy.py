@@ -1,21 +1,19 @@
 """Writes the accuracy table of the sketch and its peers into ``pipeline/sketch/README.md``.
 
-``python tests/benchmarks/bench_sketch_accuracy.py`` takes a minute or two and needs the peers (group ``bench``).
-Values and order are fixed; only crick, KLL and pytdigest may differ from version to version.
+``python tests/benchmarks/bench_sketch_accuracy.py`` takes a few minutes and needs the peers (group ``bench``).
+Values and order are fixed; only crick, KLL and pytdigest may differ from version to version. The ``tdigest`` package
+adds value by value in Python and gets every tenth value, in order; its errors are those for these.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import crick
-import datasketches
-import fastdigest
 import numpy as np
-import pytdigest
 from numpy.typing import NDArray
 
 from actisketch.pipeline.sketch import Percentile, Sketch
@@ -24,6 +22,9 @@ Values = NDArray[np.float32]
 Answer = Callable[[float], float]
 
 N = 1_000_000
+N_BLOCKS = 10
+TDIGEST_STEP = 10
+"""Of so many values the ``tdigest`` package gets one."""
 QS = (50.0, 99.0, 99.9)
 README = Path(__file__).parents[2] / "pipeline" / "sketch" / "README.md"
 BEGIN, END = "<!-- accuracy: begin -->", "<!-- accuracy: end -->"
@@ -50,36 +51,94 @@ def distributions() -> dict[str, Values]:
 def sketch(values: Values) -> Callable[[float], Percentile]:
     """Return the percentiles of our sketch, fed in blocks."""
     made = Sketch()
-    for block in np.array_split(values, 10):
+    for block in np.array_split(values, N_BLOCKS):
         made.update(block)
     return made.percentile
 
 
-def peers(values: Values) -> dict[str, Answer]:
-    """Return the percentiles of each peer, merged from ten blocks as ours are updated from ten."""
-    blocks = np.array_split(values, 10)
-    cricks = crick.TDigest(1000)
-    kll = datasketches.kll_floats_sketch(800)
-    theirs = datasketches.tdigest_double(1000)
-    fast = fastdigest.TDigest.from_values(blocks[0].tolist(), max_centroids=1000)
-    for i, block in enumerate(blocks):
+# Each peer is merged from ten blocks as ours is updated from ten, and imported where it is used: the names alone
+# need none of them.
+
+
+def of_crick(values: Values) -> Answer:
+    """Return the percentiles of crick's t-digest."""
+    import crick
+
+    digest = crick.TDigest(1000)
+    for block in np.array_split(values, N_BLOCKS):
         part = crick.TDigest(1000)
         part.update(block)
-        cricks.merge(part)
-        kll.update(block)
-        theirs.update(block.astype(np.float64))
-        if i:
-            fast.merge_inplace(fastdigest.TDigest.from_values(block.tolist(), max_centroids=1000))
-    py = pytdigest.TDigest.combine(
-        [pytdigest.TDigest.compute(block.astype(np.float64), compression=1000) for block in blocks]
+        digest.merge(part)
+    return lambda q: float(digest.quantile(q / 100))
+
+
+def of_fastdigest(values: Values) -> Answer:
+    """Return the percentiles of fastdigest."""
+    import fastdigest
+
+    first, *others = (
+        fastdigest.TDigest.from_values(block.tolist(), max_centroids=1000)
+        for block in np.array_split(values, N_BLOCKS)
     )
-    return {
-        "crick 1000": lambda q: float(cricks.quantile(q / 100)),
-        "fastdigest 1000": lambda q: float(fast.percentile(q)),
-        "pytdigest 1000": lambda q: float(py.inverse_cdf(np.array([q / 100, 1.0]))[0]),
-        "datasketches t-digest 1000": lambda q: float(theirs.get_quantile(q / 100)),
-        "datasketches KLL 800": lambda q: float(kll.get_quantile(q / 100)),
-    }
+    for other in others:
+        first.merge_inplace(other)
+    return lambda q: float(first.percentile(q))
+
+
+def of_pytdigest(values: Values) -> Answer:
+    """Return the percentiles of pytdigest."""
+    import pytdigest
+
+    blocks = np.array_split(values.astype(np.float64), N_BLOCKS)
+    digest = pytdigest.TDigest.combine(
+        [pytdigest.TDigest.compute(block, compression=1000) for block in blocks]
+    )
+    return lambda q: float(digest.inverse_cdf(np.array([q / 100, 1.0]))[0])
+
+
+def of_tdigest(values: Values) -> Answer:
+    """Return the percentiles of the tdigest package."""
+    from tdigest import TDigest
+
+    random.seed(0)  # it compresses in random order
+    digest = TDigest(delta=1 / 1000)
+    for block in np.array_split(values.astype(np.float64), N_BLOCKS):
+        part = TDigest(delta=1 / 1000)
+        part.batch_update(block)
+        digest += part
+    return lambda q: float(digest.percentile(q))
+
+
+def of_datasketches_tdigest(values: Values) -> Answer:
+    """Return the percentiles of the t-digest of datasketches."""
+    import datasketches
+
+    digest = datasketches.tdigest_double(1000)
+    for block in np.array_split(values.astype(np.float64), N_BLOCKS):
+        digest.update(block)
+    return lambda q: float(digest.get_quantile(q / 100))
+
+
+def of_kll(values: Values) -> Answer:
+    """Return the percentiles of the KLL sketch of datasketches."""
+    import datasketches
+
+    kll = datasketches.kll_floats_sketch(800)
+    for block in np.array_split(values, N_BLOCKS):
+        kll.update(block)
+    return lambda q: float(kll.get_quantile(q / 100))
+
+
+PEERS: Mapping[str, tuple[Callable[[Values], Answer], int]] = {
+    f"tdigest, delta 0.001, {N // TDIGEST_STEP:,} of the values": (of_tdigest, TDIGEST_STEP),
+    "crick 1000": (of_crick, 1),
+    "fastdigest 1000": (of_fastdigest, 1),
+    "pytdigest 1000": (of_pytdigest, 1),
+    "datasketches t-digest 1000": (of_datasketches_tdigest, 1),
+    "datasketches KLL 800": (of_kll, 1),
+}
+"""By the name of the column: what gives the percentiles, and of how many values it gets one."""
+COLUMNS = (f"{N:,} values, error at p50 / p99 / p99.9", "interval width", "actisketch", *PEERS)
 
 
 def relative(value: float, exact: float) -> str:
@@ -89,23 +148,41 @@ def relative(value: float, exact: float) -> str:
     return f"{abs(value - exact) / abs(exact):.0e}" if exact else f"{value:.0e} for 0"
 
 
+def percentiles(values: Values) -> list[float]:
+    """Return what the errors refer to."""
+    return [float(np.percentile(values, q)) for q in QS]
+
+
+def own_cells(name: str, values: Values) -> list[str]:
+    """Return the width of our intervals and our errors; raises if an interval does not contain the truth."""
+    ours, exact = sketch(values), percentiles(values)
+    found = [ours(q) for q in QS]
+    for q, one, truth in zip(QS, found, exact, strict=True):
+        if not one.lo <= truth <= one.hi:
+            raise AssertionError(f"{name}, q={q}: {truth} is not in {one}")
+    widths = [relative(one.hi, one.lo) for one in found]
+    errors = [relative(one.value, truth) for one, truth in zip(found, exact, strict=True)]
+    return [" / ".join(widths), " / ".join(errors)]
+
+
+def peer_cell(peer: Callable[[Values], Answer], values: Values) -> str:
+    """Return the errors of a peer."""
+    answer = peer(values)
+    return " / ".join(relative(answer(q), truth) for q, truth in zip(QS, percentiles(values), strict=True))
+
+
+def line(cells: list[str]) -> str:
+    """Return a line of a table in Markdown."""
+    return f"| {' | '.join(cells)} |"
+
+
 def table() -> str:
-    """Return the table as Markdown; raises if an interval does not contain the truth."""
-    names = ["actisketch", *peers(np.ones(100, np.float32))]
-    lines = [
-        f"| {N:,} values, error at p50 / p99 / p99.9 | interval width | " + " | ".join(names) + " |",
-        "|" + "---|" * (len(names) + 2),
-    ]
+    """Return the table as Markdown."""
+    lines = [line(list(COLUMNS)), "|" + "---|" * len(COLUMNS)]
     for name, values in distributions().items():
-        exact = {q: float(np.percentile(values, q)) for q in QS}
-        found = {q: sketch(values)(q) for q in QS}
-        for q in QS:
-            if not found[q].lo <= exact[q] <= found[q].hi:
-                raise AssertionError(f"{name}, q={q}: {exact[q]} is not in {found[q]}")
-        widths = " / ".join(relative(found[q].hi, found[q].lo) for q in QS)
-        answers: dict[str, Answer] = {"actisketch": lambda q, found=found: found[q].value, **peers(values)}  # type: ignore[misc]  # a default argument binds the loop variable
-        cells = [" / ".join(relative(answer(q), exact[q]) for q in QS) for answer in answers.values()]
-        lines.append(f"| {name} | {widths} | " + " | ".join(cells) + " |")
+        theirs = [peer_cell(peer, values[::step]) for peer, step in PEERS.values()]
+        lines.append(line([name, *own_cells(name, values), *theirs]))
+        logging.info("%s", lines[-1])
     return "\n".join(lines)
 
 

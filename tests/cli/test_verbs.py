@@ -212,6 +212,24 @@ def test_report_is_drawn_anew_without_model_and_data(call, small_run, finished, 
     assert "second" in (tmp_path / "again" / "index.html").read_text()
 
 
+def test_verify_says_to_remove_a_file_that_is_not_the_caches_and_repair_leaves_it(call, small_run):
+    junk = small_run / "cache" / "first" / "junk"
+    junk.write_text("precious")
+    try:
+        answers = [call("verify", small_run, *more) for more in ([], ["--repair"], [])]
+    finally:
+        kept = junk.read_text()
+        junk.unlink()
+
+    assert [answer.code for answer in answers] == [4, 4, 4]
+    assert kept == "precious"
+    for answer in answers:
+        assert "1 files in " in answer.err
+        assert "remove them yourself (--repair deletes only what is its own): 'first/junk'" in answer.err
+        assert "are damaged" not in answer.err
+    assert call("verify", small_run).code == 0
+
+
 def test_verify_names_a_damaged_chunk_and_repair_computes_just_that_block(call, small_run):
     chunks = sorted((small_run / "cache" / "second").glob("c*"))
     whole = chunks[1].read_bytes()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -41,8 +44,41 @@ class TestNonFiniteValues:
         assert point.channels.n.tolist() == [1, 2]
         assert point.channels.n_inf.tolist() == [2, 0]
 
+    def test_stay_left_out_after_merging_and_a_round_trip(self) -> None:
+        bad, spec = np.full((1, 2), np.nan, np.float32), SketchSpec(on_nonfinite="exclude", per_channel=True)
+        points = [PointSketch.empty(spec, 2), PointSketch.empty(spec, 2)]
+        for merged in (
+            points[0],
+            merge_sketches(points),
+            points[0].merge(points[1]),
+            PointSketch.from_bytes(points[0].to_bytes()),
+        ):
+            merged.update(bad)
+            merged.layer.update(bad)
+            assert merged.channels is not None
+            merged.channels.update(bad)
+            merged.channels.channel(0).update(bad)
+
+            assert merged.layer.n_nan == 4
+            assert merged.channels.n_nan.tolist() == [2, 2]
+        for one, other in (("exclude", "error"), ("error", "exclude")):
+            layer = Sketch(on_nonfinite=one).merge(Sketch(on_nonfinite=other))  # type: ignore[arg-type]  # both are known
+            channels = ChannelSketch(2, on_nonfinite=one).merge(ChannelSketch(2, on_nonfinite=other))  # type: ignore[arg-type]  # the same
+            layer.update(bad)
+            channels.update(bad)
+
+            assert (layer.n_nan, channels.n_nan.tolist()) == (2, [1, 1])
+        with pytest.raises(InputError, match="2 NaN"):
+            Sketch().merge(Sketch()).update(bad)
+
 
 class TestArrays:
+    def test_with_a_mask_are_refused_and_told_what_to_do(self) -> None:
+        masked = np.ma.masked_greater(np.ones((3, 2), np.float32), 0.5)
+        for sketch in (Sketch(), ChannelSketch(2), PointSketch.empty(SketchSpec())):
+            with pytest.raises(InputError, match=r"\.compressed\(\).*\.filled\(value\)"):
+                sketch.update(masked)
+
     @pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.bool_, np.complex64, np.float64])
     def test_of_other_dtypes_are_refused(self, dtype: type) -> None:
         with pytest.raises(InputError, match=np.dtype(dtype).name):
@@ -137,6 +173,16 @@ class TestBytes:
             newer = data[:4] + bytes([9]) + data[5:]
             with pytest.raises(FormatError, match="version 9 is newer"):
                 kind.from_bytes(newer)
+
+    @pytest.mark.parametrize("changed", [{"colour": 3}, {"bits": "many"}, {"bits": 99}])
+    def test_with_settings_of_a_newer_program_are_refused(self, changed: dict[str, object]) -> None:
+        data = PointSketch.empty(SketchSpec()).to_bytes()
+        (n_old,) = struct.unpack_from("<Q", data, 5)
+        settings = json.dumps(SketchSpec().to_dict() | changed).encode()
+        body = data[:5] + struct.pack("<Q", len(settings)) + settings + data[13 + n_old : -4]
+
+        with pytest.raises(FormatError, match="newer"):
+            PointSketch.from_bytes(body + struct.pack("<I", zlib.crc32(body)))
 
     def test_of_something_else_are_refused(self) -> None:
         with pytest.raises(FormatError, match="are not a point sketch"):

@@ -147,6 +147,30 @@ class TestRefusals:
         with pytest.raises(FormatError):
             Digest.from_json(text)
 
+    @pytest.mark.parametrize(
+        ("member", "value"),
+        [
+            ("version", "x"),
+            ("version", None),
+            ("version", 0),
+            ("means", "abc"),
+            ("means", [[1.0]]),
+            ("means", [None]),
+            ("means", 0.5),
+            ("means", [10**400]),
+            ("weights", [0.0]),
+            ("lo", [1.0, 2.0]),
+            ("hi", [float("inf")]),
+            ("compression", "much"),
+            ("compression", 0),
+            ("scale", "k3"),
+        ],
+    )
+    def test_a_damaged_member(self, member: str, value: object) -> None:
+        text = json.dumps(sketch_of("constant").digest().to_dict() | {member: value})
+        with pytest.raises(FormatError, match="damaged"):
+            Digest.from_json(text)
+
     def test_newer_versions(self) -> None:
         facts = sketch_of("constant").digest().to_dict() | {"version": 2}
         with pytest.raises(FormatError, match="newer"):
@@ -158,6 +182,13 @@ class TestRefusals:
     def test_what_is_no_tdigest(self, facts: dict[str, object]) -> None:
         with pytest.raises(FormatError):
             from_tdigest(facts)
+
+    def test_an_empty_digest_as_an_object_of_tdigest(self) -> None:
+        with pytest.raises(InputError, match="the digest is empty"):
+            to_tdigest(Sketch().digest())
+
+    def test_the_share_below_no_number_is_no_number(self) -> None:
+        assert np.isnan(sketch_of("rectified").digest().cdf(float("nan")))
 
     def test_an_empty_digest_answers_nan(self) -> None:
         digest = Sketch().digest()

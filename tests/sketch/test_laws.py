@@ -189,6 +189,11 @@ class TestMoments:
         values = make("heavy tail").reshape(-1, 6)
         sketch = ChannelSketch(6)
         sketch.update(values)
+        squares = [math.fsum(column.astype(np.float64) ** 2) for column in values.T]
 
+        assert sketch.sum_squares.tolist() == [sketch.channel(channel).sum_squares for channel in range(6)]
+        assert (np.abs(sketch.sum_squares - squares) <= sketch.sum_squares_error).all()
+        assert (sketch.sum_squares_error <= 2.0**-16 * np.array(squares)).all()
+        assert ChannelSketch(3).sum_squares.tolist() == [0.0, 0.0, 0.0]
         assert sketch.mean.tolist() == [sketch.channel(channel).mean for channel in range(6)]
         assert sketch.sum.tolist() == [math.fsum(column.astype(np.float64)) for column in values.T]

@@ -257,3 +257,50 @@ def test_plain_zarr_reads_a_missing_chunk_as_nan_and_not_as_zero(whole: Path, tm
     assert np.isnan(values[8:16]).all()
     assert not values[:8].any()
     assert not values[16:].any()
+
+
+def test_a_foreign_key_is_left_by_repair_and_named_with_what_to_do(whole: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(whole, tmp_path / "copy")
+    junk = chunk_paths(folder)[0].with_name("junk")
+    junk.write_text("precious")
+    key = junk.relative_to(folder).as_posix()
+    with Cache.create_or_resume(folder, made_up.spec()) as cache:
+        report = cache.verify()
+        assert cache.repair(report) == ()
+        assert cache.verify() == report
+
+    assert report.foreign == (key,)
+    assert report.documents == ()
+    assert "move or remove it" in report.problems[0].detail
+    assert junk.read_text() == "precious"
+    junk.unlink()
+    assert Cache.open(folder).verify().is_sound
+
+
+def test_an_array_behind_a_link_is_the_caches(whole: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(whole, tmp_path / "copy")
+    nbytes = Cache.open(folder).nbytes()
+    array = chunk_paths(folder)[0].parent
+    shutil.move(array, tmp_path / "elsewhere")
+    array.symlink_to(tmp_path / "elsewhere")
+    with Cache.create_or_resume(folder, made_up.spec()) as cache:
+        assert cache.verify().problems == ()
+        cache.discard(cache.blocks[0])
+        made_up.check(made_up.fill(cache))
+        assert cache.verify().problems == ()
+
+    assert cache.nbytes() == nbytes
+    assert array.is_symlink()
+
+
+def test_links_that_lead_nowhere_or_round_in_a_circle_are_foreign(whole: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(whole, tmp_path / "copy")
+    nbytes = Cache.open(folder).nbytes()
+    array = chunk_paths(folder)[0].parent
+    (array / "up").symlink_to(folder)
+    (array / "itself").symlink_to(array / "itself")
+    (array / "nowhere").symlink_to(tmp_path / "nowhere")
+    cache = Cache.open(folder)
+
+    assert sorted(cache.verify().foreign) == [f"{array.name}/{name}" for name in ("itself", "nowhere", "up")]
+    assert nbytes < cache.nbytes() < nbytes + 10_000

@@ -13,6 +13,8 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
+import urllib.parse
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
@@ -320,13 +322,32 @@ def test_a_bucket_that_is_not_there_is_told(s3: S3Server) -> None:
         ("s3://bucket/x", {"colour": "blue"}, r"storage_options \['colour'\] do not fit"),
         ("memory://x", {"region": "y"}, "leave them out"),
         ("/tmp/x", {"region": "y"}, "leave them out"),
+        ("file://host/x", None, "names the host 'host'.*: give file:///path with three slashes"),
+        ("file://runs/cache", None, "names the host 'runs'"),
+        ("file:///a?q", None, "percent-encode them .%3F for"),
+        ("file:///a#b?q", None, "percent-encode them"),
+        ("file:///a#", None, "percent-encode them"),
+        ("file://", None, "has no path"),
+        ("file://localhost", None, "has no path"),
     ],
 )
 def test_urls_and_options_that_make_no_sense_are_refused(
-    url: str, options: dict[str, Any], message: str
+    url: str, options: dict[str, Any] | None, message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
         Cache.open(url, options)
+    with pytest.raises(InputError, match=message):
+        Cache.create_or_resume(url, made_up.spec(), options)
+
+
+@pytest.mark.parametrize("host", ["", "localhost", "LOCALHOST"])
+def test_odd_letters_in_a_file_url_are_percent_encoded(tmp_path: Path, host: str) -> None:
+    folder = tmp_path / "100 % a#b?q"
+    run(folder)
+
+    with Cache.open(f"file://{host}{urllib.parse.quote(str(folder))}") as cache:
+        assert cache.url == str(folder)
+        made_up.check(cache)
 
 
 def test_a_killed_process_leaves_no_half_written_files_behind_the_next_run(tmp_path: Path) -> None:
@@ -336,13 +357,26 @@ def test_a_killed_process_leaves_no_half_written_files_behind_the_next_run(tmp_p
     )
     folder = tmp_path / "cache/.actisketch/tmp"
     mine, theirs = f"{os.uname().nodename}.{os.getpid()}.99", f"{os.uname().nodename}.{int(dead.stdout)}.0"
-    for name in (mine, theirs, "another.host.1.0"):
+    young, old = "another.host.1.0", "pod-abc.7.0"
+    for name in (mine, theirs, young, old, "notes.txt"):
         (folder / name).write_bytes(b"half")
+    for name in (old, "notes.txt"):
+        os.utime(folder / name, (time.time() - 25 * 3600,) * 2)
+    before = {p.key: p.detail for p in Cache.open(tmp_path / "cache").verify().problems}
     run(tmp_path / "cache")
+    report = Cache.open(tmp_path / "cache").verify()
 
-    assert sorted(path.name for path in folder.iterdir()) == sorted([mine, "another.host.1.0"])
-    with Cache.open(tmp_path / "cache") as cache:
-        assert cache.verify().problems == ()
+    assert sorted(path.name for path in folder.iterdir()) == sorted([mine, young, "notes.txt"])
+    assert sorted(key.rpartition("/")[2] for key in before) == sorted([theirs, young, old, "notes.txt"])
+    assert "the next run removes it" in before[f".actisketch/tmp/{theirs}"]
+    assert [(p.kind, p.key.rpartition("/")[2]) for p in sorted(report.problems, key=lambda p: p.key)] == [
+        ("leftover", young),
+        ("leftover", "notes.txt"),
+    ]
+    assert "process 1 of another.host: a run removes it once it is a day old" in str(report.problems)
+    assert report.is_sound
+    assert report.is_complete
+    assert report.damaged == report.foreign == ()
 
 
 def test_incomplete_is_not_damage(tmp_path: Path) -> None:
