@@ -224,9 +224,9 @@ def test_verify_says_to_remove_a_file_that_is_not_the_caches_and_repair_leaves_i
     assert [answer.code for answer in answers] == [4, 4, 4]
     assert kept == "precious"
     for answer in answers:
-        assert "1 files in " in answer.err
-        assert "remove them yourself (--repair deletes only what is its own): 'first/junk'" in answer.err
-        assert "are damaged" not in answer.err
+        assert "not the cache's: 1 file in " in answer.err
+        assert "to be removed by you (--repair deletes only what is its own): 'first/junk'" in answer.err
+        assert "damaged" not in answer.err
     assert call("verify", small_run).code == 0
 
 
