@@ -12,9 +12,11 @@ import hashlib
 import inspect
 import linecache
 import sys
+import sysconfig
 import textwrap
 import types
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,9 +24,7 @@ import numpy as np
 __all__ = ["code_hashes"]
 
 # What changes with the version of a library is no change of the network.
-LIBRARIES = frozenset({"keras", "tensorflow", "numpy", "ml_dtypes", "h5py", "absl", "optree"}) | frozenset(
-    sys.stdlib_module_names
-)
+LIBRARIES = frozenset({"keras", "tensorflow", "numpy", "ml_dtypes", "h5py", "absl", "optree"})
 # Attributes of a layer that play no part at inference.
 IRRELEVANT_ENDINGS = ("_initializer", "_regularizer", "_constraint")
 # What Python adds to a class by itself, other in each version.
@@ -124,13 +124,21 @@ def _home(thing: Any) -> str:
     """Return the module whose code it is: not the one that a decorator says."""
     if isinstance(thing, types.FunctionType):
         return str(thing.__globals__.get("__name__", ""))
+    if isinstance(thing, types.ModuleType):
+        return thing.__name__
     return str(getattr(thing, "__module__", None) or "")
 
 
 def _is_library(thing: Any) -> bool:
     root = _home(thing).split(".")[0]
-    # `__main__` and names such as `test` are the user's own before they are Python's.
-    return root in LIBRARIES and root not in {"__main__", "test", "this"}
+    return root in LIBRARIES or (root in sys.stdlib_module_names and _is_stdlib(root))
+
+
+@functools.cache
+def _is_stdlib(name: str) -> bool:
+    """Tell a module of Python from one of the user's own that has its name, such as `code` or `test`."""
+    place = getattr(sys.modules.get(name), "__file__", None)
+    return place is None or Path(place).is_relative_to(sysconfig.get_path("stdlib"))
 
 
 def _name(thing: Any) -> str:
@@ -189,11 +197,12 @@ def _parts(part: Any) -> list[tuple[str, Any]]:
 
 def _globals_of(function: types.FunctionType) -> list[tuple[str, Any]]:
     """Return what the code of a function finds by name in its module, and in modules of the user's own."""
-    names = dict.fromkeys(_names(function.__code__))
+    # Sorted: in which order names are used, a compiler decides.
+    names = sorted(set(_names(function.__code__)))
     space = function.__globals__
     used = [(name, space[name]) for name in names if name in space and not name.startswith("__")]
     for module in [value for _, value in used if isinstance(value, types.ModuleType)]:
-        if module.__name__.split(".")[0] not in LIBRARIES:
+        if not _is_library(module):
             used += [(f"{module.__name__}.{n}", vars(module)[n]) for n in names if n in vars(module)]
     return used
 
