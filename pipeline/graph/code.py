@@ -67,7 +67,9 @@ def _own_code(holder: Any, *, seen: set[int]) -> Iterator[Any]:
         if isinstance(value, types.FunctionType) and _is_library(value):
             # Keras wraps `build` of each layer; what is wrapped is found with the class.
             value = inspect.unwrap(value)
-        if not (name.endswith(IRRELEVANT_ENDINGS) or _is_told(value) or _is_bound_to(holder, value)):
+        # Keras' own layers have the code of a lambda in their settings.
+        is_told = _is_library(type(holder)) and _is_plain_lambda(value)
+        if not (name.endswith(IRRELEVANT_ENDINGS) or is_told or _is_bound_to(holder, value)):
             yield from _within(value, seen=seen)
 
 
@@ -75,8 +77,8 @@ def _is_bound_to(holder: Any, value: Any) -> bool:
     return isinstance(value, types.MethodType) and value.__self__ is holder
 
 
-def _is_told(value: Any) -> bool:
-    """Tell whether it is a lambda whose whole code a Lambda layer has in its settings already."""
+def _is_plain_lambda(value: Any) -> bool:
+    """Tell whether it is a lambda that refers to nothing of the user's own."""
     if not isinstance(value, types.FunctionType) or value.__name__ != "<lambda>":
         return False
     return all(isinstance(each, types.ModuleType) or _is_library(each) for _, each in _globals_of(value))
@@ -150,7 +152,8 @@ def _hash_of(thing: Any) -> str:
     """Return a hash of a class or function and of everything of the user's own that it refers to."""
     digest = hashlib.sha256()
     pending: list[tuple[str, Any]] = [("", thing)]
-    seen: set[int] = set()
+    # With the things, so that none is freed and its id taken by another.
+    seen: dict[int, Any] = {}
     while pending:
         role, each = pending.pop(0)
         if isinstance(each, PLAIN):
@@ -158,13 +161,20 @@ def _hash_of(thing: Any) -> str:
             continue
         if id(each) in seen:
             continue
-        seen.add(id(each))
+        seen[id(each)] = each
         if isinstance(each, (np.ndarray, np.generic)):
             array = np.asarray(each)
             digest.update(f"{role}={array.dtype}{array.shape}:".encode() + array.tobytes())
         elif isinstance(each, (list, tuple, dict)):
             members = each.items() if isinstance(each, dict) else enumerate(each)
             pending += [(f"{role}[{key}]", value) for key, value in members]
+        elif isinstance(each, (set, frozenset)):
+            digest.update(f"{role}={sorted(repr(one) for one in each if isinstance(one, PLAIN))};".encode())
+        elif not isinstance(each, (type, types.FunctionType, functools.partial)) and not _is_library(
+            type(each)
+        ):
+            # An object of the user's own: what it holds, and what it can do.
+            pending += [(role, type(each)), *sorted(getattr(each, "__dict__", {}).items())]
         else:
             if isinstance(each, functools.partial):
                 pending += [(role, each.args), (role, each.keywords)]
@@ -172,7 +182,7 @@ def _hash_of(thing: Any) -> str:
                 if _is_library(part):
                     digest.update(f"{role}={_name(part)};".encode())
                 elif part is each or id(part) not in seen:
-                    seen.add(id(part))
+                    seen[id(part)] = part
                     pending += _parts(part)
                     digest.update(f"{role}={_text(part)};".encode())
     return digest.hexdigest()
