@@ -397,3 +397,42 @@ def test_percentiles_of_a_layer_without_values_are_a_dash_and_null(call, small_f
 
     assert shown.out.splitlines()[1].split() == ["second", "99", "-", "-", "-"]
     assert [(row["value"], row["lo"], row["hi"]) for row in rows] == [(None, None, None)]
+
+
+def test_one_block_is_not_said_to_be_blocks(call, small_files):
+    command = ("run", small_files["job"], "--num-samples", 16, "--no-normalize")
+    first, again = call(*command), call(*command)
+    chunk = small_files["run"] / "cache" / "second" / "c.0.0"
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    damaged = call("verify", small_files["run"])
+    repaired = call("verify", small_files["run"], "--repair")
+
+    assert "recording activations: 1 of 1 block to do" in first.err
+    assert "computed 1 block, reloaded 0 of 1 block;" in first.err
+    assert "nothing was recomputed: the only block was reloaded from the cache" in again.out
+    assert "1 block of " in damaged.err
+    assert "is damaged" in damaged.err
+    assert "computed 1 damaged block again" in repaired.out
+    assert "1 of 1 block, " in repaired.out
+
+
+def test_repair_leaves_missing_blocks_and_says_how_many(call, small_run):
+    records = sorted((small_run / "cache" / ".actisketch" / "commits").iterdir())
+    records[0].unlink()
+    chunk = small_run / "cache" / "second" / "c.2.0"
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    repaired = call("verify", small_run, "--repair", "--json")
+    report = json.loads(repaired.out)
+
+    assert repaired.code == 9
+    assert "1 block of 4 not recorded yet" in repaired.err
+    assert (report["is_sound"], report["is_complete"], report["n_committed"]) == (True, False, 3)
+
+
+def test_a_file_that_is_not_the_caches_is_named_and_not_called_a_damaged_block(call, small_run):
+    (small_run / "cache" / "second" / "notes.txt").write_text("mine")
+    answer = call("verify", small_run)
+
+    assert answer.code == 4
+    assert "notes.txt" in answer.out
+    assert "holds what it never writes" in answer.err
