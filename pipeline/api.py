@@ -11,7 +11,8 @@ from .events import OnEvent, ignore_event
 from .job import plan_job, run_job
 from .planning import Plan
 from .results import Run, open_run
-from .settings import JobSettings, parse_bytes, validate_job
+from .settings import JobSettings, validate_job
+from .sizes import parse_bytes
 from .sources import Source, as_source
 
 __all__ = ["plan", "run"]

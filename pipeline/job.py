@@ -28,7 +28,8 @@ from .recorder import record_missing
 from .reduce import merged_sketches, statistics
 from .reporting import draw_report
 from .results import Run, open_run
-from .settings import JobSettings, format_bytes, validate_job
+from .settings import JobSettings, validate_job
+from .sizes import format_bytes
 from .sources import Source
 from .ties import Ties
 

@@ -14,7 +14,7 @@ from ..storage import CacheSpec, PointSpec, Projection, projection
 from ..storage.errors import InputError, OverBudgetError
 from ..storage.files import STAGING_NBYTES
 from .recorder import BLOCKS_IN_FLIGHT, JOINED_NBYTES, RECORDING_THREADS, SLAB_NBYTES, slab_samples
-from .settings import format_bytes
+from .sizes import format_bytes
 
 __all__ = ["MemoryProjection", "Plan", "PointPlan", "make_plan"]
 

@@ -12,6 +12,7 @@ ORDER = [
     "storage",
     "pipeline.sketch",
     "pipeline.sources",
+    "pipeline.sizes",
     "pipeline.settings",
     "pipeline.events",
     "pipeline.graph",

@@ -16,7 +16,7 @@ from ..planning import Plan
 from ..report import layer_table
 from ..reporting import report_data
 from ..results import PercentileRow, Run, RunStatus
-from ..settings import format_bytes
+from ..sizes import format_bytes
 from .session import Session
 
 if TYPE_CHECKING:
