@@ -213,7 +213,12 @@ def data_spec(data: DataSettings, graph: Graph) -> DataSpec:
 def sketch_spec(settings: JobSettings) -> SketchSpec:
     """Return how finely points are sketched."""
     chosen = settings.sketch
-    return SketchSpec(bits=chosen.bits, per_channel=chosen.per_channel, on_nonfinite=chosen.nonfinite)
+    return SketchSpec(
+        bits=chosen.bits,
+        per_channel=chosen.per_channel,
+        channel_bits=chosen.channel_bits,
+        on_nonfinite=chosen.nonfinite,
+    )
 
 
 def cache_spec(

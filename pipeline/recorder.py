@@ -10,6 +10,7 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +26,12 @@ __all__ = [
     "JOINED_NBYTES",
     "RECORDING_THREADS",
     "SLAB_NBYTES",
+    "channel_axis_of",
     "record_block",
     "record_missing",
     "recording_threads",
     "slab_samples",
+    "with_channels",
 ]
 
 logger = logging.getLogger(__name__)
@@ -184,8 +187,8 @@ class _OpenBlock:
         sketch = self._sketches[point.name]
         for array in _Joint.joined(collected.pop(point.name)):
             sketch.update(
-                array,
-                channel_axis=point.channel_axis,
+                with_channels(array),
+                channel_axis=channel_axis_of(point),
                 point=point.name,
                 block=self._block.index,
                 first_sample=self._n_samples[point.name],
@@ -211,8 +214,18 @@ class _OpenBlock:
 
 def _empty_sketch(spec: SketchSpec, point: PointSpec) -> PointSketch:
     # The channel axis counts the samples' axis too; only its size matters here.
-    n_channels = (0, *point.shape)[point.channel_axis] if spec.per_channel and point.shape else None
-    return PointSketch.empty(spec, n_channels=n_channels)
+    n_channels = (0, *(point.shape or (1,)))[channel_axis_of(point)]
+    return PointSketch.empty(spec, n_channels=n_channels if spec.per_channel else None)
+
+
+def channel_axis_of(point: PointSpec) -> int:
+    """Return the axis of the channels, samples counted as axis 0, of what :func:`with_channels` gives."""
+    return point.channel_axis if point.shape else 1
+
+
+def with_channels(array: NDArray[Any]) -> NDArray[Any]:
+    """Return activations with an axis of channels: a point that has one number a sample has one channel."""
+    return array if array.ndim > 1 else array.reshape(-1, 1)
 
 
 def recording_threads(n_threads: int | None = None) -> ThreadPoolExecutor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 
 from ..storage import Cache
 from ..storage.errors import IncompleteError, InputError
-from .sketch import PointSketch, Sketch, exact_channel_percentiles, exact_percentiles, merge_sketches
+from .recorder import channel_axis_of, with_channels
+from .sketch import (
+    ChannelSketch,
+    PointSketch,
+    Sketch,
+    exact_channel_percentiles,
+    exact_percentiles,
+    merge_sketches,
+)
 
 __all__ = ["ExactSource", "check_complete", "merged_sketches", "statistics", "unknown_point"]
 
@@ -138,17 +146,18 @@ class ExactSource:
         if self.cache.spec.dtype != "float32" and not self.accept_rounding:
             raise InputError(
                 f"this cache stores {self.cache.spec.dtype}, which rounds: a percentile of the rounded values "
-                "is not the exact one. Accept that with --accept-rounding, or record with cache.dtype = 'float32'"
+                "is not the exact one. Accept that with --accept-rounding (factors.accept_rounding = true in a job), "
+                "or record with cache.dtype = 'float32'"
             )
 
     def percentiles(self, point: str, qs: Sequence[float], *, nonzero: bool) -> list[float]:
         """Return the percentiles of one point, equal to ``np.percentile(..., method="linear")`` of what is stored."""
         sketch = self.sketches[point].layer
-        if self.cache.spec.dtype != "float32":
-            # The sketch saw the values before they were rounded: their ranks may differ.
-            sketch = Sketch(self.sketches[point].spec.bits)
+        if self._is_rounded:
+            spec = self.sketches[point].spec
+            sketch = Sketch(spec.bits, on_nonfinite=spec.on_nonfinite)
             for chunk in self.cache.chunks(point):
-                sketch.update(chunk)
+                sketch.update(chunk, point=point)
         return exact_percentiles(lambda: self.cache.chunks(point), list(qs), sketch, nonzero=nonzero)
 
     def channel_percentiles(self, point: str, qs: Sequence[float], *, nonzero: bool) -> NDArray[np.float64]:
@@ -157,21 +166,27 @@ class ExactSource:
         Raises
         ------
         InputError
-            If channels were not sketched, or are of rounded storage.
+            If channels were not sketched.
         """
         channels = self.sketches[point].channels
         if channels is None:
             raise InputError(
                 "this run has no sketch per channel: record with sketch.per_channel = true", point=point
             )
-        if self.cache.spec.dtype != "float32":
-            raise InputError(
-                f"exact percentiles per channel need float32 storage, this cache has {self.cache.spec.dtype}"
-            )
+        axis = channel_axis_of(self.cache.spec.point(point))
+        if self._is_rounded:
+            spec = self.sketches[point].spec
+            channels = ChannelSketch(channels.n_channels, spec.channel_bits, on_nonfinite=spec.on_nonfinite)
+            for chunk in self._with_channels(point):
+                channels.update(chunk, channel_axis=axis, point=point)
         return exact_channel_percentiles(
-            lambda: self.cache.chunks(point),
-            list(qs),
-            channels,
-            nonzero=nonzero,
-            channel_axis=self.cache.spec.point(point).channel_axis,
+            lambda: self._with_channels(point), list(qs), channels, nonzero=nonzero, channel_axis=axis
         )
+
+    @property
+    def _is_rounded(self) -> bool:
+        """Whether the sketches saw the values before they were rounded: their ranks may differ from those stored."""
+        return self.cache.spec.dtype != "float32"
+
+    def _with_channels(self, point: str) -> Iterator[NDArray[Any]]:
+        return map(with_channels, self.cache.chunks(point))

@@ -135,7 +135,7 @@ class CacheSettings(_Settings):
     url: str | None = None
     """A folder or ``s3://bucket/prefix``; default: the folder ``cache`` of the run."""
     dtype: Literal["float32", "float16"] = "float32"
-    """``float16`` halves the cache and rounds what it holds: exact percentiles then need ``--accept-rounding``."""
+    """``float16`` halves the cache and rounds what it holds: see ``factors.accept_rounding``."""
     codec: str | None = None
     """Compression; default: the one that measured best, see storage/README.md."""
     storage_options: dict[str, Any] = Field(default_factory=dict)
@@ -149,6 +149,8 @@ class SketchSettings(_Settings):
     """Leading bits of the float pattern that are told apart: 20 is a relative width of 2^-11."""
     per_channel: bool = False
     """Also one sketch for each channel, for channel-wise factors."""
+    channel_bits: Annotated[int, Field(ge=12, le=22)] = 16
+    """As ``bits``, for the channels. A layer has at most 2^32 buckets: 15 for more than 65,536 channels."""
     nonfinite: Literal["error", "exclude"] = "error"
     """NaN and infinities end the run with the place named, or are counted and left out."""
 
@@ -177,6 +179,8 @@ class FactorSettings(_Settings):
     """Percent points taken off per point, linearly with depth: point i gets ``percentile - i * schedule``."""
     exact: bool = False
     """Refine every percentile to the exact one from the cache."""
+    accept_rounding: bool = False
+    """With ``exact`` and a cache of ``float16``: the exact percentiles are of the rounded activations."""
     per_channel: bool = False
     """A factor for each channel instead of one for the point; needs ``sketch.per_channel``."""
     groups: Literal["largest", "merged"] = "largest"
@@ -232,6 +236,12 @@ class JobSettings(_Settings):
             raise ValueError("factors.groups = 'merged' goes with one factor per point, from sketches")
         if self.factors.exact and not self.record.activations:
             raise ValueError("factors.exact = true needs record.activations = true")
+        if self.factors.exact and self.cache.dtype != "float32" and not self.factors.accept_rounding:
+            raise ValueError(
+                f"factors.exact = true from cache.dtype = {self.cache.dtype!r} would be of rounded activations: accept "
+                "that with factors.accept_rounding = true (--accept-rounding when a finished run is asked), or "
+                "record with cache.dtype = 'float32'"
+            )
         return self
 
 
