@@ -26,6 +26,7 @@ __all__ = [
     "JOINED_NBYTES",
     "RECORDING_THREADS",
     "SLAB_NBYTES",
+    "UNMERGED_NBYTES",
     "channel_axis_of",
     "record_block",
     "record_missing",
@@ -49,6 +50,9 @@ SLAB_NBYTES = 512 * 2**20
 RECORDING_THREADS = 4
 # Small batches of a point are joined up to so much: a call for each costs more than the copy.
 JOINED_NBYTES = 8 * 2**20
+# A sketch keeps what its updates add apart, since adding up many together is faster: in an open block so much of it
+# over all points.
+UNMERGED_NBYTES = 64 * 2**20
 
 
 def slab_samples(points: Sequence[PointSpec], *, batch_size: int, block_samples: int) -> int:
@@ -160,6 +164,8 @@ class _OpenBlock:
         self._sketches = {point.name: _empty_sketch(spec, point) for point in points}
         self._n_samples = dict.fromkeys(self._sketches, 0)
         """Done so far."""
+        self._merged_nbytes = dict.fromkeys(self._sketches, 0)
+        """Of each sketch, when its parts were last added up."""
         self._is_whole = True
 
     def add(self, collected: Collected, pool: Executor | None = None) -> None:
@@ -196,12 +202,21 @@ class _OpenBlock:
             if self._records:
                 self._writer.append({point.name: array})
             self._n_samples[point.name] += len(array)
+            self._spare_memory(point.name)
+
+    def _spare_memory(self, name: str) -> None:
+        """Add the parts of a sketch up when they have become more than its share."""
+        sketch = self._sketches[name]
+        if sketch_nbytes(sketch) - self._merged_nbytes[name] > UNMERGED_NBYTES // len(self._points):
+            add_up(sketch)
+            self._merged_nbytes[name] = sketch_nbytes(sketch)
 
     def commit(self, digest: str) -> CommitRecord | None:
         """Commit the block, unless a slab failed."""
         if not self._is_whole:
             return None
-        sketches = {name: sketch.to_bytes() for name, sketch in self._sketches.items()}
+        # Each is let go when it is packed: many points are not in memory twice.
+        sketches = {name: self._sketches.pop(name).to_bytes() for name in list(self._sketches)}
         with self._writer:
             # What the samples were is kept with the block: a resumed run compares it with the data it has.
             return self._writer.commit(sketches, {"data": digest})
@@ -216,6 +231,19 @@ def _empty_sketch(spec: SketchSpec, point: PointSpec) -> PointSketch:
     # The channel axis counts the samples' axis too; only its size matters here.
     n_channels = (0, *(point.shape or (1,)))[channel_axis_of(point)]
     return PointSketch.empty(spec, n_channels=n_channels if spec.per_channel else None)
+
+
+def sketch_nbytes(sketch: PointSketch) -> int:
+    """Return the bytes of a sketch in memory."""
+    parts = (sketch.layer, sketch.channels, sketch.maxima)
+    return sum(part.nbytes for part in parts if part is not None)
+
+
+def add_up(sketch: PointSketch) -> None:
+    """Add up what the updates of a sketch left apart: the same numbers in less memory."""
+    for part in (sketch.layer, sketch.channels, sketch.maxima):
+        if part is not None:
+            _ = part.tally
 
 
 def channel_axis_of(point: PointSpec) -> int:

@@ -25,9 +25,13 @@ from .sketch import (
 
 __all__ = ["ExactSource", "check_complete", "merged_sketches", "statistics", "unknown_point"]
 
-# Sketches of so many blocks are in memory at once: merging many together is faster, holding
-# all of 10,000 blocks would grow with the data.
-MERGED_TOGETHER = 64
+# Records wait as they were stored until they are so much, since many sketches of a point are merged faster together.
+WAITING_NBYTES = 16 * 2**20
+# Of these, one point's are unpacked at a time, at most so much at once: neither the number of blocks nor that of
+# points or channels decides how much memory a merge takes.
+UNPACKED_NBYTES = 32 * 2**20
+# A bucket takes 21 bytes in memory and 3 to 6 in a record.
+UNPACKED_PER_BYTE = 7
 
 
 def merged_sketches(cache: Cache, points: Iterable[str] | None = None) -> dict[str, PointSketch]:
@@ -54,15 +58,30 @@ def merged_sketches(cache: Cache, points: Iterable[str] | None = None) -> dict[s
             raise InputError(unknown_point(name, names), point=name)
     check_complete(cache)
     merged: dict[str, PointSketch] = {}
-    waiting: dict[str, list[PointSketch]] = {name: [] for name in chosen}
+    waiting: dict[str, list[bytes]] = {name: [] for name in chosen}
+    n_waiting = 0
     for i, sketches in enumerate(cache.all_sketches(), start=1):
         for name in chosen:
-            waiting[name].append(PointSketch.from_bytes(sketches[name]))
-        if i % MERGED_TOGETHER == 0 or i == len(cache.blocks):
-            for name, group in waiting.items():
-                merged[name] = merge_sketches([merged[name], *group] if name in merged else group)
-                group.clear()
+            waiting[name].append(sketches[name])
+            n_waiting += len(sketches[name])
+        if n_waiting >= WAITING_NBYTES or i == len(cache.blocks):
+            for name, stored in waiting.items():
+                merged[name] = _merge_stored(merged.get(name), stored)
+                stored.clear()
+            n_waiting = 0
     return merged
+
+
+def _merge_stored(merged: PointSketch | None, stored: Sequence[bytes]) -> PointSketch:
+    """Return the merged sketch of a point and of more of its blocks, unpacking a bounded number of them at once."""
+    group = [] if merged is None else [merged]
+    n_unpacked = 0
+    for packed in stored:
+        group.append(PointSketch.from_bytes(packed))
+        n_unpacked += UNPACKED_PER_BYTE * len(packed)
+        if n_unpacked >= UNPACKED_NBYTES:
+            group, n_unpacked = [merge_sketches(group)], 0
+    return merge_sketches(group)
 
 
 def check_complete(cache: Cache) -> None:
