@@ -171,7 +171,13 @@ def _record(job: Prepared, on_event: OnEvent, engine: ClusterEngine | None) -> t
         if engine is not None:
             n_computed = engine.record(job, cache, on_event)
         else:
-            n_computed = record_missing(cache, job.producer, sketch=sketch_spec(settings), on_event=on_event)
+            n_computed = record_missing(
+                cache,
+                job.producer,
+                sketch=sketch_spec(settings),
+                slab=job.plan.slab_samples,
+                on_event=on_event,
+            )
         nbytes = cache.nbytes()
     reloaded = n_computed == 0
     what = "nothing to compute: reloaded" if reloaded else f"computed {n_computed} blocks, reloaded"
@@ -301,7 +307,13 @@ def repair_run(run: Run, *, on_event: OnEvent = ignore_event) -> int:
         cache.repair(report)
         n_missing, n_blocks = len(cache.missing()), len(cache.blocks)
         on_event(StageStarted(stage="record", n_total=n_blocks, n_done=n_blocks - n_missing, unit="blocks"))
-        return record_missing(cache, job.producer, sketch=sketch_spec(run.settings), on_event=on_event)
+        return record_missing(
+            cache,
+            job.producer,
+            sketch=sketch_spec(run.settings),
+            slab=job.plan.slab_samples,
+            on_event=on_event,
+        )
 
 
 def _prepare_again(

@@ -253,14 +253,12 @@ def _plan(
 ) -> Plan:
     record = settings.record
     points = producer.points
-    n_channels = sum((1, *p.shape)[p.channel_axis] for p in points) if settings.sketch.per_channel else 0
     return make_plan(
         points,
         n_samples=source.n_samples,
         batch_size=record.batch_size,
         memory_limit=record.memory_limit,
-        sketch_bits=settings.sketch.bits,
-        n_channel_sketches=n_channels,
+        sketch=sketch_spec(settings),
         model_nbytes=sum(int(np.prod(w.shape)) * np.dtype("float32").itemsize for w in model.weights),
         sample_nbytes=sum(
             int(np.prod(i.shape, dtype=np.int64)) * np.dtype(i.dtype).itemsize for i in source.inputs

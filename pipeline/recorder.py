@@ -10,7 +10,6 @@ import math
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,8 @@ from ..storage import Block, Cache, CommitRecord, PointSpec
 from ..storage.errors import InputError
 from .events import BlockDone, OnEvent, ignore_event
 from .producer import Producer
-from .sketch import PointSketch, SketchSpec
+from .sketch import SketchSpec
+from .sketching import add_up, channel_axis_of, empty_sketch, sketch_nbytes, with_channels
 
 __all__ = [
     "BLOCKS_IN_FLIGHT",
@@ -27,12 +27,10 @@ __all__ = [
     "RECORDING_THREADS",
     "SLAB_NBYTES",
     "UNMERGED_NBYTES",
-    "channel_axis_of",
     "record_block",
     "record_missing",
     "recording_threads",
     "slab_samples",
-    "with_channels",
 ]
 
 logger = logging.getLogger(__name__)
@@ -52,10 +50,12 @@ RECORDING_THREADS = 4
 JOINED_NBYTES = 8 * 2**20
 # A sketch keeps what its updates add apart, since adding up many together is faster: in an open block so much of it
 # over all points.
-UNMERGED_NBYTES = 64 * 2**20
+UNMERGED_NBYTES = 32 * 2**20
 
 
-def slab_samples(points: Sequence[PointSpec], *, batch_size: int, block_samples: int) -> int:
+def slab_samples(
+    points: Sequence[PointSpec], *, batch_size: int, block_samples: int, slab_nbytes: int | None = None
+) -> int:
     """Return how many samples of a block are collected at a time.
 
     Parameters
@@ -64,15 +64,18 @@ def slab_samples(points: Sequence[PointSpec], *, batch_size: int, block_samples:
         Where is recorded.
     batch_size, block_samples : int
         Of the cache.
+    slab_nbytes : int, optional
+        Bytes of activations that may be collected; default: ``SLAB_NBYTES``.
 
     Returns
     -------
     int
-        Whole batches, a part of ``block_samples`` without a rest: the largest within ``SLAB_NBYTES``, at least a batch.
+        Whole batches, a part of ``block_samples`` without a rest: the largest within ``slab_nbytes``, at least a batch.
     """
     batch_nbytes = 4 * batch_size * sum(math.prod(point.shape) for point in points)
     n_batches = block_samples // batch_size
-    fitting = [n for n in range(1, n_batches + 1) if n_batches % n == 0 and n * batch_nbytes <= SLAB_NBYTES]
+    most = (SLAB_NBYTES if slab_nbytes is None else slab_nbytes) // batch_nbytes
+    fitting = [n for n in range(1, min(n_batches, most) + 1) if n_batches % n == 0]
     return batch_size * max(fitting, default=1)
 
 
@@ -161,7 +164,7 @@ class _OpenBlock:
         self._block, self._points = block, sorted(points, key=lambda point: -point.n_values)
         self._writer = cache.write(block)
         self._records = cache.spec.record
-        self._sketches = {point.name: _empty_sketch(spec, point) for point in points}
+        self._sketches = {point.name: empty_sketch(spec, point) for point in points}
         self._n_samples = dict.fromkeys(self._sketches, 0)
         """Done so far."""
         self._merged_nbytes = dict.fromkeys(self._sketches, 0)
@@ -227,35 +230,6 @@ class _OpenBlock:
         self._writer.__exit__(None, None, None)
 
 
-def _empty_sketch(spec: SketchSpec, point: PointSpec) -> PointSketch:
-    # The channel axis counts the samples' axis too; only its size matters here.
-    n_channels = (0, *(point.shape or (1,)))[channel_axis_of(point)]
-    return PointSketch.empty(spec, n_channels=n_channels if spec.per_channel else None)
-
-
-def sketch_nbytes(sketch: PointSketch) -> int:
-    """Return the bytes of a sketch in memory."""
-    parts = (sketch.layer, sketch.channels, sketch.maxima)
-    return sum(part.nbytes for part in parts if part is not None)
-
-
-def add_up(sketch: PointSketch) -> None:
-    """Add up what the updates of a sketch left apart: the same numbers in less memory."""
-    for part in (sketch.layer, sketch.channels, sketch.maxima):
-        if part is not None:
-            _ = part.tally
-
-
-def channel_axis_of(point: PointSpec) -> int:
-    """Return the axis of the channels, samples counted as axis 0, of what :func:`with_channels` gives."""
-    return point.channel_axis if point.shape else 1
-
-
-def with_channels(array: NDArray[Any]) -> NDArray[Any]:
-    """Return activations with an axis of channels: a point that has one number a sample has one channel."""
-    return array if array.ndim > 1 else array.reshape(-1, 1)
-
-
 def recording_threads(n_threads: int | None = None) -> ThreadPoolExecutor:
     """Return the threads that sketch and write: ``RECORDING_THREADS``, or fewer where ``n_threads`` says so."""
     n_threads = min(n_threads or RECORDING_THREADS, RECORDING_THREADS)
@@ -268,6 +242,7 @@ def record_block(
     block: Block,
     *,
     sketch: SketchSpec,
+    slab: int | None = None,
     pool: Executor | None = None,
 ) -> CommitRecord:
     """Compute, sketch and commit one block. May run twice: same name, same bytes.
@@ -282,6 +257,8 @@ def record_block(
         Which samples.
     sketch : SketchSpec
         How finely to sketch.
+    slab : int, optional
+        Samples that are collected at a time, of the plan; default: as :func:`slab_samples`. No matter of the bytes.
     pool : Executor, optional
         Threads that sketch and write several points at a time.
 
@@ -292,12 +269,11 @@ def record_block(
     """
     if cache.is_committed(block):
         return cache.read_record(block)
-    spec = cache.spec
-    n_slab = slab_samples(producer.points, batch_size=spec.batch_size, block_samples=spec.block_samples)
+    n_slab = slab or _default_slab(cache, producer)
     opened = _OpenBlock(cache, producer.points, block, sketch)
     try:
-        for slab in slabs_of(block, n_slab):
-            opened.add(collect(producer, slab), pool)
+        for part in slabs_of(block, n_slab):
+            opened.add(collect(producer, part), pool)
         record = opened.commit(producer.digest(block.start, block.stop))
     except BaseException:
         opened.abandon()
@@ -311,9 +287,10 @@ def record_missing(
     producer: Producer,
     *,
     sketch: SketchSpec,
+    slab: int | None = None,
     on_event: OnEvent = ignore_event,
 ) -> int:
-    """Record every block that the cache lacks, in this process.
+    """Record every block that the cache lacks, in this process; ``slab`` as for :func:`record_block`.
 
     Samples are computed in this thread and sketched and written in others; at most
     ``BLOCKS_IN_FLIGHT`` slabs are in memory. When anything fails, or Ctrl-C is pressed, the block that is
@@ -327,8 +304,7 @@ def record_missing(
     blocks = cache.missing()
     if not blocks:
         return 0
-    spec = cache.spec
-    n_slab = slab_samples(producer.points, batch_size=spec.batch_size, block_samples=spec.block_samples)
+    n_slab = slab or _default_slab(cache, producer)
     available = threading.Semaphore(BLOCKS_IN_FLIGHT)
     pending: list[Future[None]] = []
 
@@ -351,10 +327,10 @@ def record_missing(
         try:
             for block in blocks:
                 opened = _OpenBlock(cache, producer.points, block, sketch)
-                for slab in slabs_of(block, n_slab):
+                for part in slabs_of(block, n_slab):
                     available.acquire()
                     _raise_first_failure(pending)
-                    pending.append(writer.submit(add, opened, collect(producer, slab)))
+                    pending.append(writer.submit(add, opened, collect(producer, part)))
                 # Here and not in the writer: a stream has one place, and two threads would restart it.
                 digest = producer.digest(block.start, block.stop)
                 pending.append(writer.submit(commit, opened, block, digest))
@@ -365,6 +341,11 @@ def record_missing(
     _raise_first_failure(pending)
     logger.info("recorded %d blocks", len(blocks))
     return len(blocks)
+
+
+def _default_slab(cache: Cache, producer: Producer) -> int:
+    spec = cache.spec
+    return slab_samples(producer.points, batch_size=spec.batch_size, block_samples=spec.block_samples)
 
 
 def _raise_first_failure(pending: list[Future[None]]) -> None:

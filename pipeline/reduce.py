@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from ..storage import Cache
 from ..storage.errors import IncompleteError, InputError
-from .recorder import channel_axis_of, with_channels
 from .sketch import (
     ChannelSketch,
     PointSketch,
@@ -22,6 +21,7 @@ from .sketch import (
     exact_percentiles,
     merge_sketches,
 )
+from .sketching import channel_axis_of, with_channels
 
 __all__ = ["ExactSource", "check_complete", "merged_sketches", "statistics", "unknown_point"]
 
