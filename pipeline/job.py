@@ -29,7 +29,8 @@ from .recorder import record_block, record_missing, recording_threads
 from .reduce import merged_sketches, statistics
 from .reporting import draw_report
 from .results import Run, open_run
-from .settings import JobSettings, format_bytes, validate_job
+from .settings import JobSettings, validate_job
+from .sizes import format_bytes
 from .sources import Source
 from .ties import Ties
 
@@ -176,7 +177,13 @@ def _record(job: Prepared, on_event: OnEvent, engine: ClusterEngine | None) -> t
         if engine is not None:
             n_computed = engine.record(job, cache, on_event)
         else:
-            n_computed = record_missing(cache, job.producer, sketch=sketch_spec(settings), on_event=on_event)
+            n_computed = record_missing(
+                cache,
+                job.producer,
+                sketch=sketch_spec(settings),
+                slab=job.plan.slab_samples,
+                on_event=on_event,
+            )
         nbytes = cache.nbytes()
     reloaded = n_computed == 0
     what = (
@@ -326,7 +333,14 @@ def _record_again(cache: Cache, blocks: Sequence[Block], job: Prepared, on_event
     sample_nbytes = 4 * sum(math.prod(point.shape) for point in job.producer.points)
     with recording_threads() as pool:
         for block in blocks:
-            record_block(cache, job.producer, block, sketch=sketch_spec(job.settings), pool=pool)
+            record_block(
+                cache,
+                job.producer,
+                block,
+                sketch=sketch_spec(job.settings),
+                slab=job.plan.slab_samples,
+                pool=pool,
+            )
             nbytes = block.n_samples * sample_nbytes
             on_event(BlockDone(block=block.index, n_samples=block.n_samples, nbytes=nbytes))
 

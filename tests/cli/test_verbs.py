@@ -45,7 +45,7 @@ def test_plan_shows_layers_bytes_memory_and_blocks_and_writes_nothing(call, smal
     plan = json.loads(call("plan", small_files["job"], "--json").out)
 
     assert [point["name"] for point in plan["points"]] == ["first", "second", "classes"]
-    assert plan["disk_nbytes"] == 53 * 4 * (8 + 7 + 3)
+    assert plan["disk_nbytes"] >= plan["activations_nbytes"] >= 53 * 4 * (8 + 7 + 3)
     assert plan["n_blocks"] == 4
     assert plan["memory"]["total"] == sum(v for k, v in plan["memory"].items() if k != "total")
     assert "53 samples in 4 blocks of 16" in shown.out
