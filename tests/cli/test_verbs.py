@@ -435,4 +435,5 @@ def test_a_file_that_is_not_the_caches_is_named_and_not_called_a_damaged_block(c
 
     assert answer.code == 4
     assert "notes.txt" in answer.out
-    assert "holds what it never writes" in answer.err
+    assert "to be removed by you" in answer.err
+    assert "damaged" not in answer.err
