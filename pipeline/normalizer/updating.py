@@ -18,7 +18,7 @@ from ..graph.kinds import BOUNDED, activation_of, is_batch_norm, is_from_keras, 
 from .rescaling import Affine, conv_input_scales, rescale_kernel, rescaled_bias
 from .solving import Solution
 
-__all__ = ["LayerUpdate", "as_array", "largest_gain", "layer_update", "relu_config"]
+__all__ = ["LayerUpdate", "as_array", "largest_gain", "layer_update", "relu_config", "rescaling_config"]
 
 Array = NDArray[np.float64]
 RELU6_BOUND = 6.0
@@ -59,14 +59,17 @@ def layer_update(solution: Solution, node: Node, *, norm: Node | None = None) ->
         return LayerUpdate(
             {"embeddings": rescale_kernel(kernel, np.ones((1, 1)), 1.0 / outputs.reshape(1, -1))}
         )
-    if node.type == "Rescaling" and is_from_keras(layer) and not solution.walk.keep_structure:
-        return LayerUpdate({}, _rescaling_config(solution, node))
-    return LayerUpdate({})
+    return LayerUpdate({}, rescaling_config(solution, node))
 
 
-def _rescaling_config(solution: Solution, node: Node) -> dict[str, Any]:
-    """Return the settings of ``x * scale + offset`` between other scales; nothing where they stay."""
+def rescaling_config(solution: Solution, node: Node) -> dict[str, Any]:
+    """Return the settings of a layer that computes ``x * scale + offset`` between other scales.
+
+    Nothing for any other layer, and where they stay.
+    """
     layer = node.operation
+    if solution.walk.keep_structure or node.type != "Rescaling" or not is_from_keras(layer):
+        return {}
     if not np.any(np.asarray(layer.offset)):
         return {}
     before, after = (float(solution.of_value(value).flat[0]) for value in (node.inputs[0], node.outputs[0]))
