@@ -257,6 +257,14 @@ class _Building:
         # A weight that nobody handed over would keep what Keras initialised it with.
         assert len(self._arrays) in (0, len(self._layer.weights)), self._layer.name
         if not self._arrays:
+            if len(self._layer.weights) != len(self._originals):
+                name, n_now, n_before = self._layer.name, len(self._layer.weights), len(self._originals)
+                raise InputError(
+                    f"the layer {name!r} ({type(self._layer).__name__}) has {n_before} weights, and {n_now} when it is "
+                    "rebuilt from its settings: give its class a get_config() that returns the arguments of its "
+                    "constructor, and make its weights in build()",
+                    layer=name,
+                )
             for variable, original in zip(self._layer.weights, self._originals, strict=True):
                 variable.assign(original)
             for each in self._layer._flatten_layers():

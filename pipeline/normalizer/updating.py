@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Node
-from ..graph.kinds import BOUNDED, activation_of, is_batch_norm, is_from_keras, is_linear, relu_layer
+from ..graph.kinds import (
+    BOUNDED,
+    activation_of,
+    has_foreign_weights,
+    is_batch_norm,
+    is_from_keras,
+    is_linear,
+    relu_layer,
+)
 from .rescaling import Affine, conv_input_scales, rescale_kernel, rescaled_bias
 from .solving import Solution
 
@@ -49,6 +57,9 @@ def as_array(variable: Any) -> NDArray[np.generic]:
 def layer_update(solution: Solution, node: Node, *, norm: Node | None = None) -> LayerUpdate:
     """Return the new weights of the layer of ``node``; ``norm`` is the BatchNormalization folded into it."""
     layer = node.operation
+    if has_foreign_weights(layer):
+        # The rules let it through only where it is pinned or said to be homogeneous.
+        return LayerUpdate({})
     if is_linear(layer):
         return _linear_update(solution, node, norm)
     if is_batch_norm(layer) and id(layer) in solution.walk.parameters:
