@@ -108,7 +108,7 @@ def _rewrite_and_certify(
     rewriting = Rewriting(
         factors=factors.by_point(),
         input_factors=chosen.input_factor,
-        mode="channel" if settings.factors.per_channel else "layer",
+        mode="channel" if factors.per_channel else "layer",
         pin=tuple(chosen.pin),
         treat_as_identity=tuple(chosen.treat_as_identity),
     )
