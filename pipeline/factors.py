@@ -87,10 +87,29 @@ class Factors:
         """Return plain JSON values."""
         return {"actisketch_factors": FORMAT_VERSION, **asdict(self), "model": dict(self.model)}
 
-    def to_toolbox(self) -> dict[str, float | list[float]]:
-        """Return what SNN toolbox reads as ``{percentile}.json``: the input and each layer by name."""
-        named = {p.name: list(p.factor) if isinstance(p.factor, tuple) else p.factor for p in self.points}
-        return {"input": self.input_factor, **named}
+    def to_toolbox(self) -> dict[str, float]:
+        """Return what SNN toolbox reads as ``{percentile}.json``: one number for the input and each layer, by name.
+
+        Points of several scales (Concatenate) are left out: the toolbox asks for layers with parameters only.
+
+        Raises
+        ------
+        InputError
+            For factors of channels, which the toolbox cannot read.
+        """
+        found = {"input": self.input_factor}
+        for p in self.points:
+            if isinstance(p.factor, tuple):
+                if p.rule == "joined" and not self.per_channel:
+                    continue
+                raise InputError(
+                    f"SNN toolbox reads one number for each layer, but {p.name!r} has one for each of its "
+                    f"{len(p.factor)} channels: set factors.per_channel = false in the job and run it again, which "
+                    "reloads what is recorded; or export as json or csv",
+                    point=p.name,
+                )
+            found[p.name] = p.factor
+        return found
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Factors:

@@ -267,7 +267,7 @@ def normalize_run(
     job = _prepare_again(run, model_path=model_path, data_path=data_path, cluster=cluster)
     check_data(run.cache, job.source, full=run.settings.data.fingerprint == "full")
     folder = run.folder if output is None else RunFolder(output)
-    check_factors(factors, job.fingerprint)
+    check_factors(factors, job.fingerprint, job.settings)
     if output is not None:
         folder.check_side_results()
         write_json(folder.factors_path, factors.to_dict())

@@ -267,3 +267,19 @@ def test_a_file_with_two_factors_for_one_point_is_refused_and_the_point_named():
     with pytest.raises(InputError, match="'a' more than once") as caught:
         Factors.from_dict(tree)
     assert caught.value.points == ("a",)
+
+
+def test_the_toolbox_form_of_factors_of_channels_is_refused():
+    factors = factors_of({"a": RELU}, FactorSettings(per_channel=True), per_channel=True)
+
+    with pytest.raises(InputError, match=r"'a' .* 5 channels: set factors.per_channel = false"):
+        factors.to_toolbox()
+
+
+def test_the_toolbox_form_has_no_points_of_several_scales():
+    points = (
+        PointFactor(name="a", factor=2.0, rule="percentile"),
+        PointFactor(name="ab", factor=(2.0, 3.0), rule="joined"),
+    )
+
+    assert Factors(points=points, nonzero=True).to_toolbox() == {"input": 1.0, "a": 2.0}
