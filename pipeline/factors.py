@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ..storage import PointSpec
 from ..storage.errors import FormatError, InputError
-from .settings import FactorSettings, OverrideSettings
+from .settings import FactorSettings, InputFactor, OverrideSettings
 from .sketch import PointSketch, merge_sketches
 from .ties import Ties
 
@@ -71,7 +71,8 @@ class Factors:
 
     points: tuple[PointFactor, ...]
     nonzero: bool
-    input_factor: float = 1.0
+    input_factor: InputFactor = 1.0
+    """What the inputs are divided by; by name of an input where it is a table."""
     per_channel: bool = False
     """Whether each channel has a scale of its own; the normaliser works in the same way."""
     model: Mapping[str, Any] = field(default_factory=dict)
@@ -97,6 +98,11 @@ class Factors:
         InputError
             For factors of channels, which the toolbox cannot read.
         """
+        if isinstance(self.input_factor, dict):
+            raise InputError(
+                "SNN toolbox reads one factor for one input, normalize.input_factor is a table: set a number, or "
+                "export as json or csv"
+            )
         found = {"input": self.input_factor}
         for p in self.points:
             if isinstance(p.factor, tuple):
@@ -139,7 +145,7 @@ class Factors:
             return cls(
                 points=points,
                 nonzero=bool(tree["nonzero"]),
-                input_factor=_positive(tree["input_factor"], "the factor of the input"),
+                input_factor=_input_factor(tree["input_factor"]),
                 per_channel=bool(tree.get("per_channel", in_lists)),
                 model=dict(tree["model"]),
             )
@@ -190,6 +196,18 @@ def _positive(raw: object, what: str, **facts: str) -> float:
     return float(raw)
 
 
+def _input_factor(raw: object) -> InputFactor:
+    what = "the factor of the input"
+    if not isinstance(raw, Mapping):
+        return _positive(raw, what)
+    return {
+        str(name): [_positive(x, f"{what} {name!r}") for x in each]
+        if isinstance(each, list)
+        else _positive(each, f"{what} {name!r}")
+        for name, each in raw.items()
+    }
+
+
 def _check_once(names: Sequence[str]) -> None:
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
@@ -236,7 +254,7 @@ def compute_factors(
     sketches: Mapping[str, PointSketch],
     settings: FactorSettings,
     *,
-    input_factor: float = 1.0,
+    input_factor: InputFactor = 1.0,
     model: Mapping[str, Any] | None = None,
     exact: ExactPercentile | None = None,
     ties: Ties | None = None,
@@ -251,8 +269,8 @@ def compute_factors(
         The merged sketch of each point.
     settings : FactorSettings
         Percentile, non-zero or all values, schedule, overrides, floor.
-    input_factor : float
-        Scale of the network's input.
+    input_factor : float or mapping of str to float or list of float
+        Scale of the network's input, or of each of its inputs.
     model : mapping, optional
         Fingerprint of the recorded network, kept with the factors.
     exact : callable, optional

@@ -20,6 +20,7 @@ from .answers import existing_cache, factors_of, open_cache
 from .events import Event, OnEvent, StageDone, StageStarted, ignore_event
 from .factors import Factors
 from .folder import RunFolder, content_key, write_json
+from .measuring import measured_key, with_measured_input
 from .merged import merged_key, save_merged
 from .normalizer import Certificate
 from .normalizing import check_factors, normalize_network
@@ -114,10 +115,20 @@ def run_job(
     if existing is not None:
         check_data(existing, job.source, full=settings.data.fingerprint == "full")
     job.check_budget(done_nbytes=existing.nbytes() if existing is not None else 0)
+    measured = None
+    if settings.normalize.input_factor == "measured":
+        key = measured_key(settings, job.source)
+        before = folder.manifest().get("measured_input", {})
+        known = before.get("factor") if before.get("key") == key else None
+        job = with_measured_input(job, known, on_event=listen)
+        settings = job.settings
+        measured = {"key": key, "factor": settings.normalize.input_factor}
     with _engine(settings, client, performance_report, listen) as engine:
         n_computed, n_blocks = _record(job, listen, engine)
         cache = open_cache(settings, folder)
         _write_manifest(job)
+        if measured is not None:
+            folder.update_manifest({"measured_input": measured})
         factors = make_factors(folder, cache, settings, ties=job.ties, engine=engine, on_event=listen)
         certificate = None
         if settings.normalize.enabled:

@@ -16,6 +16,7 @@ from .preparation import sketch_spec
 from .reporting import AfterSketches, sketch_weights
 from .settings import JobSettings
 from .sources import Source
+from .ties import input_scales
 
 if TYPE_CHECKING:
     from .cluster.engine import ClusterEngine
@@ -115,7 +116,7 @@ def _rewrite_and_certify(
     on_event(StageStarted(stage="normalize"))
     rewriting = Rewriting(
         factors=factors.by_point(),
-        input_factors=chosen.input_factor,
+        input_factors=input_scales(factors.input_factor),
         mode="channel" if factors.per_channel else "layer",
         pin=tuple(chosen.pin),
         treat_as_identity=tuple(chosen.treat_as_identity),

@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 
 from .graph import Graph, Point
-from .normalizer import Exceptions, Mode, propagate
-from .settings import NormalizeSettings
+from .normalizer import Exceptions, Factor, Mode, propagate
+from .settings import InputFactor, NormalizeSettings
 
-__all__ = ["Joined", "Ties", "read_ties"]
+__all__ = ["Joined", "Ties", "input_scales", "read_ties"]
 
 Joined = Sequence[Sequence[int]]
 """For each channel the numbers of the scales that are found in it, at one place or another."""
+
+STAND_IN = 2.0
+"""Input factor of a job that is planned before its samples are measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,13 @@ class Ties:
         fixed = {int(number): float(scale) for number, scale in tree.get("fixed", [])}
         names = ("layer", "channel", "joined", "joined_channel")
         return cls(fixed=fixed, **{name: dict(tree.get(name, {})) for name in names})
+
+
+def input_scales(given: InputFactor) -> float | dict[str, Factor]:
+    """Return an input factor as the normaliser takes it: what is for each channel is an array."""
+    if not isinstance(given, dict):
+        return given
+    return {name: np.asarray(each) if isinstance(each, list) else each for name, each in given.items()}
 
 
 def read_ties(
@@ -97,7 +107,10 @@ def _numbers(
     walk = propagate(
         graph,
         mode=mode,
-        input_factors=settings.input_factor,
+        # A number that is yet to be measured is some number but 1: where that cannot be, it is refused now.
+        input_factors=STAND_IN
+        if settings.input_factor == "measured"
+        else input_scales(settings.input_factor),
         exceptions=Exceptions(tuple(settings.pin), tuple(settings.treat_as_identity)),
     )
     found: dict[str, Joined] = {}

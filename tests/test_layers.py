@@ -28,6 +28,7 @@ ORDER = [
     "pipeline.merged",
     "pipeline.answers",
     "pipeline.preparation",
+    "pipeline.measuring",
     "pipeline.cluster",
     "pipeline.results",
     "pipeline.reporting",

@@ -35,6 +35,11 @@ REFUSED = [
     ({"data": {"divide_by": 255.0, "scale": 0.5}}, "data", "scale or divide_by, not both"),
     ({"data": 3}, "data = 3", "a table"),
     ({"model": {"safe_mode": 1}}, "model.safe_mode = 1", "true or false"),
+    ({"normalize": {"input_factor": "abc"}}, "normalize.input_factor = 'abc'", "'measured'"),
+    ({"normalize": {"input_factor": 0}}, "normalize.input_factor = 0", "greater than 0"),
+    ({"normalize": {"input_factor": [1.0]}}, "normalize.input_factor = [1.0]", "table"),
+    ({"normalize": {"input_factor": {"x": [1.0, -1.0]}}}, "normalize.input_factor", "each channel"),
+    ({"normalize": {"input_factor": {"x": []}}}, "normalize.input_factor", "each channel"),
     ({"sketch": {"bits": 40}}, "sketch.bits = 40", "less than or equal to 22"),
 ]
 
