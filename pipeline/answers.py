@@ -58,6 +58,8 @@ def factors_of(
         def exact(point: str, q: float, nonzero: bool) -> float:
             return source.percentiles(point, [q], nonzero=nonzero)[0]
 
+    if settings.normalize.input_factor == "measured":
+        raise InputError("the input factor is not measured yet: run the job again to resume")
     return compute_factors(
         cache.spec.points,
         sketches,

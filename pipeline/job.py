@@ -21,6 +21,7 @@ from .answers import existing_cache, factors_of, open_cache
 from .events import BlockDone, Event, OnEvent, StageDone, StageStarted, counted, ignore_event
 from .factors import Factors
 from .folder import RunFolder, content_key, write_json
+from .measuring import measured_key, with_measured_input
 from .merged import merged_key, save_merged
 from .normalizer import Certificate
 from .normalizing import check_factors, normalize_network
@@ -117,10 +118,20 @@ def run_job(
         check_data(existing, job.source, full=settings.data.fingerprint == "full")
     if existing is None or existing.missing() or existing.spec.n_samples != job.plan.n_samples:
         job.check_budget(done_nbytes=existing.nbytes() if existing is not None else 0)
+    measured = None
+    if settings.normalize.input_factor == "measured":
+        key = measured_key(settings, job.source)
+        before = folder.manifest().get("measured_input", {})
+        known = before.get("factor") if before.get("key") == key else None
+        job = with_measured_input(job, known, on_event=listen)
+        settings = job.settings
+        measured = {"key": key, "factor": settings.normalize.input_factor}
     with _engine(settings, client, performance_report, listen) as engine:
         n_computed, n_blocks = _record(job, listen, engine)
         cache = open_cache(settings, folder)
         _write_manifest(job)
+        if measured is not None:
+            folder.update_manifest({"measured_input": measured})
         recorded = merged_key(cache)
         factors = make_factors(
             folder, cache, settings, recorded=recorded, ties=job.ties, engine=engine, on_event=listen
@@ -285,7 +296,7 @@ def normalize_run(
     job = _prepare_again(run, model_path=model_path, data_path=data_path, cluster=cluster)
     check_data(run.cache, job.source, full=run.settings.data.fingerprint == "full")
     folder = run.folder if output is None else RunFolder(output)
-    check_factors(factors, job.fingerprint)
+    check_factors(factors, job.fingerprint, job.settings)
     if output is not None:
         folder.check_side_results()
         write_json(folder.factors_path, factors.to_dict())

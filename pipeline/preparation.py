@@ -178,6 +178,7 @@ _WORDS = {
     "set format": "set data.format",
     "treat_as_identity": "normalize.treat_as_identity",
     "pin=": "normalize.pin = ",
+    "input_factors names": "normalize.input_factor names",
 }
 
 

@@ -20,6 +20,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -47,6 +48,11 @@ def _percent(value: float) -> float:
     if not 0 < value <= 100:
         raise ValueError("a percentile is above 0 and at most 100, which is the maximum")
     return value
+
+
+def _is_positive(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 < float(value) < float("inf")  # type: ignore[arg-type]
 
 
 Percent = Annotated[float, AfterValidator(_percent)]
@@ -191,12 +197,18 @@ class FactorSettings(_Settings):
     """By point name or pattern; the first pattern that matches wins."""
 
 
+InputFactor = float | dict[str, float | list[float]]
+"""What the inputs are divided by: a number, or by input a number or one for each channel."""
+
+
 class NormalizeSettings(_Settings):
     """How the network is rewritten."""
 
     enabled: bool = True
     """``false``: stop at the factors."""
-    input_factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    input_factor: InputFactor | Literal["measured"] = 1.0
+    """What the input of the normalised network is divided by. ``"measured"``: by the run's percentile of the size of
+    its samples. Or a table: by name of an input, a number or a list of one number for each channel."""
     pin: list[str] = Field(default_factory=list)
     """Layers whose scale stays 1."""
     treat_as_identity: list[str] = Field(default_factory=list)
@@ -205,6 +217,19 @@ class NormalizeSettings(_Settings):
     """Largest residual of the certificate, relative to the point's factor."""
     samples: Annotated[int, Field(gt=0)] | None = None
     """How many samples the certificate runs on; default: all of them."""
+
+    @field_validator("input_factor", mode="before")
+    @classmethod
+    def _positive_input_factor(cls, value: Any) -> Any:
+        given = list(value.values()) if isinstance(value, Mapping) else [value]
+        if isinstance(value, Mapping):
+            given = [x for each in given for x in (each if isinstance(each, list) and each else [each])]
+        if value != "measured" and not all(_is_positive(x) for x in given):
+            raise ValueError(
+                "allowed: a finite number greater than 0, 'measured', or a table with a number, or a list of one for "
+                "each channel, for each input"
+            )
+        return value
 
 
 class ReportSettings(_Settings):

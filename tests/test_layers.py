@@ -32,6 +32,7 @@ ORDER = [
     "pipeline.answers",
     "pipeline.activations",
     "pipeline.preparation",
+    "pipeline.measuring",
     "pipeline.cluster",
     "pipeline.results",
     "pipeline.reporting",

@@ -72,7 +72,7 @@ path = "samples.npz"            # .npz, .npy, a zarr array or group, an image fo
 
 [normalize]
 #enabled = true                 # false: stop at the factors
-#input_factor = 1.0
+#input_factor = 1.0             # of the samples; "measured": their percentile; or { image = [0.5, 0.4, 0.6] }
 #pin = []                       # layers whose scale stays 1
 #treat_as_identity = []         # layers without a rule, through which scales may pass
 #tolerance = 1e-5               # largest residual of the certificate, relative to the factor

@@ -191,6 +191,64 @@ def test_normalize_with_other_factors_writes_beside_the_run_what_belongs_togethe
     assert max(point["saturation"] for point in certificate["points"]) == 0.0
 
 
+def test_normalize_takes_factors_of_channels_as_they_were_made(call, small_files, tmp_path):
+    run, chosen = small_files["run"], tmp_path / "channels.json"
+    small_files["job"].write_text(small_files["job"].read_text() + "[sketch]\nper_channel = true\n")
+    by_layer = call("run", small_files["job"], "--percentile", 100)
+    made = call("factors", run, "--per-channel", "--output", chosen)
+    answer = call("normalize", run, "--factors", chosen)
+    array = zarr.open_group(str(run / "cache"), mode="r")["first"][:]
+    certificate = json.loads((run / "with-channels" / "certificate.json").read_text())
+
+    assert by_layer.code == made.code == answer.code == 0, answer.err
+    assert json.loads((run / "certificate.json").read_text())["mode"] == "layer"
+    assert (certificate["mode"], certificate["passed"]) == ("channel", True)
+    assert certificate["points"][0]["factor"] == pytest.approx(float(array.max()), rel=2**-6)
+
+
+def test_factors_for_another_input_factor_are_refused(call, small_run, tmp_path):
+    tree = json.loads((small_run / "factors.json").read_text())
+    chosen = tmp_path / "other.json"
+    chosen.write_text(json.dumps({**tree, "input_factor": 2.0}))
+    answer = call("normalize", small_run, "--factors", chosen)
+
+    assert answer.code == 3
+    assert "input factor 2.0" in answer.err
+    assert "normalize.input_factor = 1.0" in answer.err
+    assert not (small_run / "with-other").exists()
+
+
+@pytest.mark.parametrize("bad", ["abc", None, [1.0, "x"]])
+def test_factors_that_are_no_numbers_are_refused_and_the_point_named(call, small_run, tmp_path, bad):
+    tree = json.loads((small_run / "factors.json").read_text())
+    tree["points"][1]["factor"] = bad
+    chosen = tmp_path / "bad.json"
+    chosen.write_text(json.dumps(tree))
+    answer = call("normalize", small_run, "--factors", chosen)
+
+    assert answer.code == 2
+    assert "'second'" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("percentile", "name"), [(99.9, "99.9.json"), (99.99999, "99.99999.json"), (100, "100.json")]
+)
+def test_the_toolbox_file_is_named_by_the_percentile(call, small_files, tmp_path, percentile, name):
+    call("run", small_files["job"], "--percentile", percentile, "--no-normalize")
+    call("export", small_files["run"], "--format", "toolbox", "--output", f"{tmp_path}/log/")
+
+    assert [path.name for path in (tmp_path / "log").iterdir()] == [name]
+
+
+def test_factors_of_channels_are_not_exported_for_the_toolbox(call, small_files, tmp_path):
+    call("run", small_files["job"], "--per-channel")
+    answer = call("export", small_files["run"], "--format", "toolbox", "--output", f"{tmp_path}/log/")
+
+    assert answer.code == 2
+    assert "factors.per_channel = false" in answer.err
+    assert not (tmp_path / "log").exists()
+
+
 def test_exports_agree_with_each_other(call, small_run, tmp_path):
     tree = json.loads(call("export", small_run, "--format", "json").out)
     rows = list(csv.DictReader(io.StringIO(call("export", small_run, "--format", "csv").out)))

@@ -42,6 +42,11 @@ REFUSED = [
         "factors.accept_rounding",
     ),
     ({"sketch": {"channel_bits": 11}}, "sketch.channel_bits = 11", "greater than or equal to 12"),
+    ({"normalize": {"input_factor": "abc"}}, "normalize.input_factor = 'abc'", "'measured'"),
+    ({"normalize": {"input_factor": 0}}, "normalize.input_factor = 0", "greater than 0"),
+    ({"normalize": {"input_factor": [1.0]}}, "normalize.input_factor = [1.0]", "table"),
+    ({"normalize": {"input_factor": {"x": [1.0, -1.0]}}}, "normalize.input_factor", "each channel"),
+    ({"normalize": {"input_factor": {"x": []}}}, "normalize.input_factor", "each channel"),
     ({"sketch": {"bits": 40}}, "sketch.bits = 40", "less than or equal to 22"),
 ]
 
