@@ -104,7 +104,7 @@ def test_the_factors_of_a_run_are_those_by_which_its_network_is_divided(tmp_path
     normalised = keras.saving.load_model(found.folder.network_path)
 
     assert {name: float(np.max(factor)) for name, factor in factors.items()} == pytest.approx(used)
-    for name in ("a", "b", "c", "sum", "both", "out"):
+    for name in ("a", "b", "sum", "both", "out"):
         before = activations(model, name)
         divided = activations(normalised, name) * factors[name]
         assert np.allclose(divided, before, rtol=1e-5, atol=1e-5 * before.max()), name
