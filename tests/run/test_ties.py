@@ -76,3 +76,39 @@ def test_ties_come_back_from_a_manifest_as_they_were():
 
     assert Ties.from_dict(json.loads(json.dumps(ties.to_dict()))) == ties
     assert set(ties.joined) == set(ties.joined_channel) == {"both"}
+
+
+def entangled_network():
+    """An Add with dead channels on one side, bounded and joined branches, a BatchNormalization that is not folded."""
+    keras.utils.set_random_seed(32)
+    inputs = keras.Input((6, 6, 2))
+    a = layers.Conv2D(4, 1, activation="relu", name="a")(inputs)
+    b = layers.Conv2D(4, 1, activation="relu", name="b")(inputs)
+    c = layers.Conv2D(3, 1, activation="relu6", name="c")(inputs)
+    both = layers.Concatenate(name="both")([layers.Add(name="sum")([a, b]), c])
+    normed = layers.ReLU(name="relu")(layers.BatchNormalization(name="norm")(both))
+    pooled = layers.Concatenate(name="pooled")([layers.MaxPooling2D(name="pool")(normed), normed[:, :3, :3]])
+    model = keras.Model(inputs, layers.Dense(3, activation="softmax", name="out")(layers.Flatten()(pooled)))
+    model.get_layer("a").bias.assign([0.5, -99.0, 0.5, -99.0])
+    model.get_layer("a").kernel.assign(model.get_layer("a").kernel * 60)
+    model.get_layer("b").bias.assign([0.1, 0.1, 0.1, -99.0])
+    return model
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_the_factors_of_a_run_are_those_by_which_its_network_is_divided(tmp_path, per_channel):
+    model = entangled_network()
+    found = recorded(model, tmp_path / "r", points="all", per_channel=per_channel)
+    used = {p["name"]: p["factor"] for p in found.certificate()["points"]}
+    factors = found.saved_factors().by_point()
+    normalised = keras.saving.load_model(found.folder.network_path)
+
+    assert {name: float(np.max(factor)) for name, factor in factors.items()} == pytest.approx(used)
+    for name in ("a", "b", "sum", "both", "out"):
+        before = activations(model, name)
+        divided = activations(normalised, name) * factors[name]
+        assert np.allclose(divided, before, rtol=1e-5, atol=1e-5 * before.max()), name
+    if per_channel:
+        peaks = activations(model, "sum").max(axis=(0, 1, 2))
+        # a is dead in channel 1: the factor there is that of b and the sum, which are the same.
+        assert factors["a"][1] == factors["b"][1] == pytest.approx(peaks[1], rel=2**-6)
