@@ -298,3 +298,15 @@ def test_the_bytes_do_not_depend_on_when_a_sketch_is_added_up(
 
     apart, added_up = (list(Cache.open(tmp_path / name).all_sketches()) for name in ("apart", "added up"))
     assert apart == added_up
+
+
+@pytest.mark.parametrize("slab", [4, 8, 24])
+def test_a_planned_slab_changes_nothing_but_how_much_is_collected_at_a_time(tmp_path, producer, slab):
+    with make_cache(tmp_path / "plain", producer, block_samples=24) as cache:
+        record_missing(cache, producer, sketch=SKETCH)
+    with make_cache(tmp_path / "slabs", producer, block_samples=24) as cache:
+        record_missing(cache, producer, sketch=SKETCH, slab=slab)
+
+    plain, slabs = (Cache.open(tmp_path / name) for name in ("plain", "slabs"))
+    assert list(plain.all_sketches()) == list(slabs.all_sketches())
+    assert np.array_equal(np.concatenate(list(slabs.chunks("conv"))), producer.all_values("conv"))
