@@ -65,7 +65,8 @@ class MemoryProjection:
     codec: int
     """Encoding the largest chunks, one for each thread: padded or rounded copies, compressed forms, aligned memory."""
     sketches: int
-    """Of all points: in the blocks that are open, and merged; for each thread the counters of one and its joint."""
+    """Of all points in open blocks; and the larger of: counters of one point and a joint for each thread, or what is
+    merged."""
     runtime: int = RUNTIME_NBYTES
     """The traced network, compiled loops, threads."""
 
@@ -367,11 +368,12 @@ class _Run:
         of_thread = (SKETCH_BYTES_PER_BUCKET << counter_bits(self.sketch)) + JOINED_NBYTES
         block = min(block_samples, self.n_samples)
         opened = open_block_nbytes(self.points, self.sketch, block_samples=block, slab_samples=slab)
-        # Not the larger of the two: what recording took is not always given back before merging begins.
         merged = merged_nbytes(
             self.points, self.sketch, block_samples=block_samples, n_samples=self.n_samples
         )
-        return of_thread * RECORDING_THREADS + n_open * opened + merged
+        # Merging begins when the threads are gone with their counters; small pieces of what open blocks took may not
+        # have been given back by then.
+        return n_open * opened + max(of_thread * RECORDING_THREADS, merged)
 
 
 def _joined(n_batches: int, batch_size: int, per_sample: list[int], n_samples: int) -> int:

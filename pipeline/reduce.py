@@ -26,7 +26,7 @@ from .sketching import channel_axis_of, with_channels
 __all__ = ["ExactSource", "check_complete", "merged_sketches", "statistics", "unknown_point"]
 
 # Records wait as they were stored until they are so much, since many sketches of a point are merged faster together.
-WAITING_NBYTES = 16 * 2**20
+WAITING_NBYTES = 32 * 2**20
 # Of these, one point's are unpacked at a time, at most so much at once: neither the number of blocks nor that of
 # points or channels decides how much memory a merge takes.
 UNPACKED_NBYTES = 32 * 2**20

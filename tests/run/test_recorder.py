@@ -250,3 +250,63 @@ def test_what_was_excluded_from_the_sketch_is_excluded_from_exact_percentiles(
         np.testing.assert_array_equal(found, np.nanpercentile(stored, q))
     for row, q in zip(by_channel, [37.3, 100.0], strict=True):
         np.testing.assert_array_equal(row, [np.nanpercentile(column, q) for column in columns.T])
+
+
+@pytest.mark.parametrize("name", ["WAITING_NBYTES", "UNPACKED_NBYTES"])
+@pytest.mark.parametrize("nbytes", [1, 4000])
+def test_merged_statistics_do_not_depend_on_how_many_sketches_wait_or_are_unpacked(
+    tmp_path, producer, monkeypatch, name, nbytes
+):
+    spec = SketchSpec(per_channel=True)
+    with make_cache(tmp_path / "c", producer, block_samples=4) as cache:
+        record_missing(cache, producer, sketch=spec)
+    cache = Cache.open(tmp_path / "c")
+    together = {point: sketch.to_bytes() for point, sketch in merged_sketches(cache).items()}
+    monkeypatch.setattr(f"actisketch.pipeline.reduce.{name}", nbytes)
+
+    assert {point: sketch.to_bytes() for point, sketch in merged_sketches(cache).items()} == together
+
+
+def test_many_sketches_are_unpacked_a_few_at_a_time(tmp_path, producer, monkeypatch):
+    with make_cache(tmp_path / "c", producer, block_samples=4) as cache:
+        record_missing(cache, producer, sketch=SKETCH)
+    cache, groups = Cache.open(tmp_path / "c"), []
+
+    def counted(sketches):
+        groups.append(len(sketches))
+        return merge_sketches(sketches)
+
+    monkeypatch.setattr("actisketch.pipeline.reduce.merge_sketches", counted)
+    monkeypatch.setattr("actisketch.pipeline.reduce.UNPACKED_NBYTES", 1)
+    merged = merged_sketches(cache, ["conv"])
+
+    assert merged["conv"].layer.n == 50 * 30
+    assert max(groups) == 2
+    assert len(groups) >= len(cache.blocks)
+
+
+@pytest.mark.parametrize("unmerged_nbytes", [1, 10_000])
+def test_the_bytes_do_not_depend_on_when_a_sketch_is_added_up(
+    tmp_path, producer, monkeypatch, unmerged_nbytes
+):
+    spec = SketchSpec(per_channel=True)
+    monkeypatch.setattr("actisketch.pipeline.recorder.JOINED_NBYTES", 1)
+    for name, nbytes in (("apart", 2**30), ("added up", unmerged_nbytes)):
+        monkeypatch.setattr("actisketch.pipeline.recorder.UNMERGED_NBYTES", nbytes)
+        with make_cache(tmp_path / name, producer, block_samples=48) as cache:
+            record_missing(cache, producer, sketch=spec)
+
+    apart, added_up = (list(Cache.open(tmp_path / name).all_sketches()) for name in ("apart", "added up"))
+    assert apart == added_up
+
+
+@pytest.mark.parametrize("slab", [4, 8, 24])
+def test_a_planned_slab_changes_nothing_but_how_much_is_collected_at_a_time(tmp_path, producer, slab):
+    with make_cache(tmp_path / "plain", producer, block_samples=24) as cache:
+        record_missing(cache, producer, sketch=SKETCH)
+    with make_cache(tmp_path / "slabs", producer, block_samples=24) as cache:
+        record_missing(cache, producer, sketch=SKETCH, slab=slab)
+
+    plain, slabs = (Cache.open(tmp_path / name) for name in ("plain", "slabs"))
+    assert list(plain.all_sketches()) == list(slabs.all_sketches())
+    assert np.array_equal(np.concatenate(list(slabs.chunks("conv"))), producer.all_values("conv"))
