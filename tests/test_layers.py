@@ -27,6 +27,7 @@ ORDER = [
     "pipeline.reduce",
     "pipeline.merged",
     "pipeline.answers",
+    "pipeline.stages",
     "pipeline.activations",
     "pipeline.preparation",
     "pipeline.cluster",
