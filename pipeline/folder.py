@@ -14,7 +14,7 @@ from typing import Any
 
 from ..storage.errors import FormatError, InputError, StorageError
 
-__all__ = ["RunFolder", "content_key", "open_folder", "replacing", "write_json"]
+__all__ = ["RunFolder", "check_output", "content_key", "open_folder", "replacing", "write_json"]
 
 FORMAT_VERSION = 1
 # Hashing less is faster than a person notices.
@@ -145,6 +145,20 @@ class RunFolder:
         """``run.log``."""
         return self.path / "run.log"
 
+    def owns(self, path: Path) -> bool:
+        """Return whether a path is a file of this run, or lies in its cache or its report."""
+        files = (
+            self.manifest_path,
+            self.statistics_path,
+            self.factors_path,
+            self.network_path,
+            self.certificate_path,
+            self.merged_path,
+            self.sketches_path,
+            self.log_path,
+        )
+        return path in files or any(path.is_relative_to(at) for at in (self.cache_path, self.report_path))
+
     def check_claim(self) -> None:
         """Refuse a place that is not free for a run and holds none.
 
@@ -260,6 +274,23 @@ class RunFolder:
     def _name(self, path: Path) -> str:
         # Relative: the folder may be moved.
         return path.relative_to(self.path).as_posix() if path.is_relative_to(self.path) else str(path)
+
+
+def check_output(path: Path) -> None:
+    """Refuse a file to write to that belongs to a run, of whatever folder: its results would not be its own then.
+
+    Raises
+    ------
+    InputError
+        With the run.
+    """
+    resolved = path.resolve()
+    for folder in map(RunFolder, resolved.parents):
+        if folder.manifest_path.is_file() and folder.owns(resolved):
+            raise InputError(
+                f"{str(path)!r} belongs to a run, {str(folder.path)!r}: choose another name with --output",
+                path=str(path),
+            )
 
 
 def open_folder(path: str | Path) -> RunFolder:

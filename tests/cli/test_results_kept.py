@@ -102,7 +102,7 @@ def test_a_report_elsewhere_says_nothing_of_the_runs_own(call, finished, tmp_pat
 def test_a_run_of_an_earlier_program_opens_and_its_results_are_made_anew_from_the_cache(call, finished):
     manifest = finished["run"] / "run.json"
     tree = json.loads(manifest.read_text())
-    tree["stages"] = {name: "0123456789abcdef" for name in tree["stages"]}
+    tree["stages"] = dict.fromkeys(tree["stages"], "0123456789abcdef")
     del tree["labels"]
     manifest.write_text(json.dumps(tree))
     before = contents(finished["run"])
@@ -147,3 +147,98 @@ def test_labels_that_are_added_to_a_finished_run_give_accuracy(call, small_files
     np.savez(small_files["data"], x=small_data, y=np.arange(len(small_data)) % 3)
 
     assert accuracy(call("run", small_files["job"]))
+
+
+def test_results_of_other_settings_are_not_shown_as_those_of_the_run(call, finished):
+    call("report", finished["run"])
+    answer = call("run", finished["job"], "--percentile", 50, "--no-normalize")
+    status = open_run(finished["run"]).status()
+    said = call("status", finished["run"]).out
+    page = call("report", finished["run"], "--output", finished["folder"] / "again")
+    factors = {p.name: p.factor for p in open_run(finished["run"]).saved_factors().points}
+
+    assert answer.code == page.code == 0, answer.err + page.err
+    assert f"{factors['first']:.4g}" in answer.out
+    assert "residual" not in answer.out
+    assert "accuracy" not in answer.out
+    for line in answer.out.splitlines():
+        if line.startswith(("normalised network", "certificate", "report")):
+            assert line.endswith("(out of date)")
+    assert status.out_of_date == ("certificate", "network", "report")
+    assert (status.certificate_passed, status.has_network, status.has_report) == (None, False, False)
+    assert status.is_complete
+    assert said.count("out of date") == 3
+    assert not list((finished["folder"] / "again" / "figures").glob("*-weights.png"))
+
+
+def test_a_report_of_other_factors_is_not_counted_as_the_runs(call, finished):
+    call("report", finished["run"])
+    call("run", finished["job"], "--percentile", 98, "--no-report")
+    status = open_run(finished["run"]).status()
+
+    assert (status.has_network, status.certificate_passed, status.has_report) == (True, True, False)
+    assert status.out_of_date == ("report",)
+
+
+def test_turning_normalisation_off_keeps_the_network_of_the_same_factors(call, finished):
+    call("run", finished["job"], "--no-normalize")
+
+    assert open_run(finished["run"]).status().has_network
+    assert "reloaded the normalised network" in call("run", finished["job"]).err
+
+
+@pytest.mark.parametrize("step", ["save_network", "write_json"])
+def test_a_crash_while_results_are_replaced_leaves_no_certificate_of_another_network(
+    call, finished, monkeypatch, step
+):
+    from actisketch.pipeline import normalizing
+
+    def crash(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(normalizing, step, crash)
+        stopped = call("run", finished["job"], "--percentile", 50)
+    status = open_run(finished["run"]).status()
+
+    assert stopped.code == 130
+    assert not (finished["run"] / "certificate.json").exists()
+    assert (status.certificate_passed, status.has_network, status.is_complete) == (None, False, False)
+    assert call("run", finished["job"], "--percentile", 50).code == 0
+    assert open_run(finished["run"]).status().certificate_passed
+
+
+OWN = ("run.json", "statistics.json", "factors.json", "certificate.json", "normalized.keras", "sketches.npz")
+
+
+@pytest.mark.parametrize("name", [*OWN, "run.log", "cache/first/zarr.json"])
+@pytest.mark.parametrize("verb", ["factors", "export"])
+def test_no_output_replaces_a_file_of_a_run(call, finished, verb, name):
+    target = finished["run"] / name
+    before = target.read_bytes() if target.exists() else None
+    answer = call(verb, finished["run"], "--output", target)
+
+    assert answer.code == 2
+    assert "belongs to a run" in answer.err
+    if name != "run.log":
+        assert (target.read_bytes() if target.exists() else None) == before
+
+
+def test_no_output_replaces_a_file_of_a_run_by_another_name_of_it(call, finished):
+    link = finished["folder"] / "link.json"
+    link.symlink_to(finished["run"] / "factors.json")
+    answer = call("factors", finished["run"], "--percentile", 50, "--output", link)
+
+    assert answer.code == 2
+    assert open_run(finished["run"]).status().has_factors
+
+
+def test_an_export_into_the_folder_of_a_run_lies_beside_its_files(call, finished):
+    before = contents(finished["run"])
+    answer = call("export", finished["run"], "--output", finished["run"])
+    factors = call("factors", finished["run"], "--output", finished["run"] / "f50.json")
+    after = contents(finished["run"])
+
+    assert answer.code == factors.code == 0, answer.err
+    assert set(after) - set(before) == {"export.json", "f50.json"}
+    assert {n: after[n] for n in before} == before
