@@ -8,20 +8,52 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..storage.errors import FormatError, InputError, StorageError
 
-__all__ = ["RunFolder", "content_key", "open_folder", "replacing", "write_json"]
+__all__ = ["RunFolder", "check_output", "content_key", "open_folder", "replacing", "write_json"]
 
 FORMAT_VERSION = 1
+# Hashing less is faster than a person notices.
+REMEMBERED_NBYTES = 16 * 2**20
 
 
 def content_key(*parts: Any) -> str:
     """Return a short name for JSON values: equal values, equal name."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _digest(path: Path) -> dict[str, Any] | None:
+    """Return the size and the hash of a file; None where there is none.
+
+    The bytes are read, not the date: a file that was damaged or restored may keep its size and its date. The largest
+    result is the network, and blake2b takes a second for a gigabyte; it is read once in a process, as a run that
+    reloads asks several times.
+    """
+    try:
+        at = path.stat()
+        if at.st_size < REMEMBERED_NBYTES:
+            return {"nbytes": at.st_size, "blake2b": _hash(path)}
+        return {
+            "nbytes": at.st_size,
+            "blake2b": _remembered_hash(path, at.st_size, at.st_mtime_ns, at.st_ctime_ns, at.st_ino),
+        }
+    except OSError:
+        return None
+
+
+def _hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+@lru_cache(maxsize=64)
+def _remembered_hash(path: Path, *_seen: int) -> str:
+    return _hash(path)
 
 
 def write_json(path: Path, tree: Any) -> None:
@@ -113,6 +145,20 @@ class RunFolder:
         """``run.log``."""
         return self.path / "run.log"
 
+    def owns(self, path: Path) -> bool:
+        """Return whether a path is a file of this run, or lies in its cache or its report."""
+        files = (
+            self.manifest_path,
+            self.statistics_path,
+            self.factors_path,
+            self.network_path,
+            self.certificate_path,
+            self.merged_path,
+            self.sketches_path,
+            self.log_path,
+        )
+        return path in files or any(path.is_relative_to(at) for at in (self.cache_path, self.report_path))
+
     def check_claim(self) -> None:
         """Refuse a place that is not free for a run and holds none.
 
@@ -188,14 +234,63 @@ class RunFolder:
         """Replace top-level keys of the manifest."""
         write_json(self.manifest_path, {**self.manifest(), **changes, "actisketch_run": FORMAT_VERSION})
 
-    def is_made_from(self, stage: str, key: str, *results: Path) -> bool:
-        """Return whether the results of a stage exist and were made from what ``key`` names."""
-        stages = self.manifest().get("stages", {})
-        return stages.get(stage) == key and all(path.exists() for path in results)
+    def made_from(self, stage: str) -> str | None:
+        """Return the key of what the results of a stage were made from; None where none is noted."""
+        made = self._made(stage)
+        return None if made is None else str(made["key"])
 
-    def mark_made(self, stage: str, key: str) -> None:
-        """Note what the results of a stage were made from, after they were written."""
-        self.update_manifest({"stages": {**self.manifest().get("stages", {}), stage: key}})
+    def is_made_from(self, stage: str, key: str, *results: Path) -> bool:
+        """Return whether a stage was made from what ``key`` names, with these results, and none has changed since.
+
+        Every file that the stage wrote is read, and compared with the digest that was noted then.
+        """
+        made = self._made(stage)
+        if made is None or made["key"] != key:
+            return False
+        noted = made["results"]
+        return all(self._name(path) in noted for path in results) and all(
+            _digest(self.path / name) == digest for name, digest in noted.items()
+        )
+
+    def mark_made(self, stage: str, key: str, *results: Path) -> None:
+        """Note what the results of a stage were made from, and their digests, after they were written."""
+        made = {"key": key, "results": {self._name(path): _digest(path) for path in results}}
+        self.update_manifest({"stages": {**self.manifest().get("stages", {}), stage: made}})
+
+    def forget(self, stage: str) -> None:
+        """Note that the results of a stage are about to be replaced: killed half-way, they count as not made."""
+        stages = self.manifest().get("stages", {})
+        if stage in stages:
+            self.update_manifest({"stages": {name: made for name, made in stages.items() if name != stage}})
+
+    def _made(self, stage: str) -> dict[str, Any] | None:
+        stages = self.manifest().get("stages", {})
+        made = stages.get(stage) if isinstance(stages, dict) else None
+        # Earlier programs noted a key and no digests: whether their files are whole cannot be known.
+        if not isinstance(made, dict) or "key" not in made or not isinstance(made.get("results"), dict):
+            return None
+        return made
+
+    def _name(self, path: Path) -> str:
+        # Relative: the folder may be moved.
+        return path.relative_to(self.path).as_posix() if path.is_relative_to(self.path) else str(path)
+
+
+def check_output(path: Path) -> None:
+    """Refuse a file to write to that belongs to a run, of whatever folder: its results would not be its own then.
+
+    Raises
+    ------
+    InputError
+        With the run.
+    """
+    resolved = path.resolve()
+    for folder in map(RunFolder, resolved.parents):
+        if folder.manifest_path.is_file() and folder.owns(resolved):
+            raise InputError(
+                f"{str(path)!r} belongs to a run, {str(folder.path)!r}: choose another name with --output",
+                path=str(path),
+            )
 
 
 def open_folder(path: str | Path) -> RunFolder:

@@ -20,7 +20,7 @@ from ..storage.errors import InputError
 from .answers import existing_cache, factors_of, open_cache
 from .events import BlockDone, Event, OnEvent, StageDone, StageStarted, counted, ignore_event
 from .factors import Factors
-from .folder import RunFolder, content_key, write_json
+from .folder import RunFolder, write_json
 from .measuring import measured_key, with_measured_input
 from .merged import merged_key, save_merged
 from .normalizer import Certificate
@@ -33,6 +33,7 @@ from .results import Run, open_run
 from .settings import JobSettings, validate_job
 from .sizes import format_bytes
 from .sources import Source
+from .stages import factors_key
 from .ties import Ties
 
 if TYPE_CHECKING:
@@ -234,12 +235,7 @@ def make_factors(
 
     ``recorded`` names what is in the cache: :func:`~.merged.merged_key`.
     """
-    key = content_key(
-        recorded,
-        settings.factors.model_dump(),
-        settings.normalize.input_factor,
-        (ties or Ties()).to_dict(),
-    )
+    key = factors_key(recorded, settings, ties or Ties())
     if folder.is_made_from("factors", key, folder.factors_path, folder.statistics_path):
         on_event(StageDone(stage="factors", message="reloaded statistics and factors", reloaded=True))
         return Factors.load(folder.factors_path)
@@ -249,9 +245,10 @@ def make_factors(
     shapes = {point.name: point.shape for point in cache.spec.points}
     exact = None if engine is None else engine.exact(cache, sketches)
     factors = factors_of(cache, sketches, settings, ties=ties, exact=exact)
+    folder.forget("factors")
     write_json(folder.statistics_path, {"points": statistics(sketches, shapes)})
     write_json(folder.factors_path, factors.to_dict())
-    folder.mark_made("factors", key)
+    folder.mark_made("factors", key, folder.factors_path, folder.statistics_path)
     on_event(StageDone(stage="factors", message=f"factors of {counted(len(factors.points), 'point')}"))
     return factors
 

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any
 from ..storage.errors import CertificateError, MismatchError
 from .events import OnEvent, SamplesDone, StageDone, StageStarted, ignore_event
 from .factors import Factors
-from .folder import RunFolder, content_key, write_json
+from .folder import RunFolder, write_json
 from .model import save_network
 from .normalizer import Certificate, Rewriting, certify
 from .preparation import sketch_spec
 from .reporting import AfterSketches, sketch_weights
 from .settings import JobSettings
-from .sources import Source
+from .sources import Source, labels_digest
+from .stages import normalize_key
 from .ties import input_scales
 
 if TYPE_CHECKING:
     from .cluster.engine import ClusterEngine
+    from .normalizer import NormalizedModel
 
 __all__ = ["check_factors", "normalize_network"]
 
@@ -77,19 +79,16 @@ def normalize_network(
         then, the network is not.
     """
     check_factors(factors, fingerprint, settings)
-    key = content_key(
-        factors.to_dict(),
-        settings.normalize.model_dump(),
-        source.fingerprint(),
-        source.n_samples,
-        dict(fingerprint),
-        recorded,
-    )
-    if remember and folder.is_made_from("normalize", key, folder.network_path, folder.certificate_path):
-        on_event(StageDone(stage="normalize", message="reloaded the normalised network", reloaded=True))
-        return Certificate.from_dict(json.loads(folder.certificate_path.read_text(encoding="utf-8")))
-    certificate = _rewrite_and_certify(
-        folder,
+    labels = labels_digest(source)
+    key = normalize_key(recorded, factors, settings, labels=labels)
+    results = (folder.sketches_path, folder.network_path, folder.certificate_path)
+    if remember:
+        if folder.is_made_from("normalize", key, *results):
+            on_event(StageDone(stage="normalize", message="reloaded the normalised network", reloaded=True))
+            return Certificate.from_dict(json.loads(folder.certificate_path.read_text(encoding="utf-8")))
+        # Before the certificate, so that one of other labels is known for one if this is interrupted.
+        folder.update_manifest({"labels": labels})
+    normalized, certificate = _rewrite_and_certify(
         factors,
         settings,
         model=model,
@@ -99,12 +98,22 @@ def normalize_network(
         on_event=on_event,
     )
     if remember:
-        folder.mark_made("normalize", key)
+        folder.forget("normalize")
+    _write(folder, normalized, certificate)
+    if remember:
+        # A certificate that failed is a result as well, if not all that is wanted.
+        folder.mark_made("normalize", key, *(path for path in results if path.exists()))
+    if not certificate.passed:
+        raise CertificateError(
+            f"the normalised network does not compute what the original does: {certificate.summary()}; it was not "
+            f"written, see {folder.certificate_path}",
+            path=str(folder.certificate_path),
+        )
+    on_event(StageDone(stage="certify", message=certificate.summary()))
     return certificate
 
 
 def _rewrite_and_certify(
-    folder: RunFolder,
     factors: Factors,
     settings: JobSettings,
     *,
@@ -113,7 +122,7 @@ def _rewrite_and_certify(
     source: Source,
     engine: ClusterEngine | None,
     on_event: OnEvent,
-) -> Certificate:
+) -> tuple[NormalizedModel, Certificate]:
     chosen = settings.normalize
     n_samples = min(chosen.samples or source.n_samples, source.n_samples)
     on_event(StageStarted(stage="normalize"))
@@ -140,18 +149,19 @@ def _rewrite_and_certify(
         progress=lambda n_done: on_event(SamplesDone(n_done=n_done)),
         examiner=examiner,
     )
-    write_json(folder.certificate_path, certificate.to_dict())
-    if not certificate.passed:
+    return normalized, certificate
+
+
+def _write(folder: RunFolder, normalized: NormalizedModel, certificate: Certificate) -> None:
+    """Replace the results: the certificate goes first and comes last, so that none lies beside another network."""
+    folder.certificate_path.unlink(missing_ok=True)
+    if certificate.passed:
+        weights_before, weights_after = sketch_weights(normalized)
+        AfterSketches(
+            activations=certificate.sketches, weights_before=weights_before, weights_after=weights_after
+        ).save(folder.sketches_path)
+        save_network(normalized.model, folder.network_path)
+    else:
+        folder.sketches_path.unlink(missing_ok=True)
         folder.network_path.unlink(missing_ok=True)
-        raise CertificateError(
-            f"the normalised network does not compute what the original does: {certificate.summary()}; it was not "
-            f"written, see {folder.certificate_path}",
-            path=str(folder.certificate_path),
-        )
-    weights_before, weights_after = sketch_weights(normalized)
-    AfterSketches(
-        activations=certificate.sketches, weights_before=weights_before, weights_after=weights_after
-    ).save(folder.sketches_path)
-    save_network(normalized.model, folder.network_path)
-    on_event(StageDone(stage="certify", message=certificate.summary()))
-    return certificate
+    write_json(folder.certificate_path, certificate.to_dict())

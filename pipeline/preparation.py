@@ -125,6 +125,7 @@ def prepare(
             safe_mode=settings.model.safe_mode,
         )
     graph = read_graph(model)
+    _check_weights(model)
     if source is None:
         with _in_words_of_the_job():
             spec = data_spec(settings.data, graph)
@@ -153,6 +154,24 @@ def prepare(
         plan=plan,
         ties=ties,
     )
+
+
+def _check_weights(model: Any) -> None:
+    """Refuse weights that are NaN or infinite now: a ReLU can hide them from every activation that is recorded."""
+    for weight in model.weights:
+        # A copy of one variable at a time, and no mask of it: a NaN or an infinity shows in its ends.
+        values = np.asarray(weight)
+        if values.dtype.kind not in "fV" or values.size == 0:
+            continue
+        ends = np.array([values.min(), values.max()], np.float64)
+        if not np.isfinite(ends).all():
+            layer, _, name = weight.path.rpartition("/")
+            n_bad = int((~np.isfinite(values.astype(np.float64))).sum())
+            raise InputError(
+                f"{n_bad:,} of {values.size:,} values of the weight {name!r} of layer {layer!r} are NaN or infinite: "
+                "no percentile means anything in such a network, mend it or load an earlier checkpoint",
+                layer=layer,
+            )
 
 
 def _recorded_hashing(existing: CacheSpec | None, wanted: str) -> Any:

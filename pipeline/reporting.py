@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from ..storage.errors import FormatError
 from .events import OnEvent, SamplesDone, StageDone, StageStarted, ignore_event
 from .factors import PointFactor
-from .folder import content_key, write_json
+from .folder import write_json
 from .graph import Graph, Point
 from .report import PointReport, ReportData, weight_sketch, write_report
 from .sketch import Percentile, PointSketch, Sketch
+from .stages import report_key
 
 if TYPE_CHECKING:
     from .normalizer import NormalizedModel
@@ -78,7 +79,7 @@ class AfterSketches:
             return cls()
         except (ValueError, KeyError, TypeError) as error:
             raise FormatError(
-                f"{str(path)!r} is damaged: {error}; `actisketch normalize` writes it anew"
+                f"{str(path)!r} is damaged: {error}; run the job again, or `actisketch normalize`: it is written anew"
             ) from None
 
 
@@ -121,8 +122,10 @@ def _arrays(layer: Any) -> Iterator[NDArray[Any]]:
 def report_data(run: Run) -> ReportData:
     """Return everything that the report and the table say of a run."""
     factors = run.saved_factors()
-    after = AfterSketches.load(run.folder.sketches_path)
     certificate = run.certificate()
+    # Of another network than the certified one, they would be drawn beside factors that are not theirs.
+    has_network = certificate is not None and bool(certificate["passed"])
+    after = AfterSketches.load(run.folder.sketches_path) if has_network else AfterSketches()
     manifest = run.folder.manifest()
     certified = {p["name"]: p for p in certificate["points"]} if certificate else {}
     specs = {spec.name: spec for spec in run.cache.spec.points}
@@ -185,16 +188,19 @@ def _shown_percentile(run: Run, sketch: PointSketch, factor: PointFactor) -> Per
 
 
 def draw_report(run: Run, folder: Path, *, on_event: OnEvent = ignore_event) -> Path:
-    """Draw the report of a run; return its page. Nothing is drawn when nothing has changed."""
+    """Draw the report of a run; return its page. In the run's own folder, nothing is drawn when nothing has changed."""
     data = report_data(run)
-    stages = {name: key for name, key in run.folder.manifest().get("stages", {}).items() if name != "report"}
-    key = content_key(stages, str(data.program), str(folder))
+    key = report_key(run.folder, run.normalized_key())
     page = folder / "index.html"
-    if run.folder.is_made_from("report", key, page):
+    is_own = folder.absolute() == run.folder.report_path.absolute()
+    if is_own and run.folder.is_made_from("report", key, page):
         on_event(StageDone(stage="report", message="reloaded", reloaded=True))
         return page
     on_event(StageStarted(stage="report", n_total=len(data.points), unit="layers"))
+    if is_own:
+        run.folder.forget("report")
     paths = write_report(folder, data, progress=lambda done, _: on_event(SamplesDone(n_done=done)))
-    run.folder.mark_made("report", key)
+    if is_own:
+        run.folder.mark_made("report", key, *paths)
     on_event(StageDone(stage="report", message=f"{len(paths)} files"))
     return paths[0]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..storage import Cache
-from ..storage.errors import InputError
+from ..storage.errors import FormatError, InputError
 from .activations import Activations
 from .answers import factors_of, open_cache
 from .factors import Factors
@@ -22,6 +22,7 @@ from .merged import load_merged, merged_key
 from .reduce import ExactSource, check_complete, merged_sketches, statistics, unknown_point
 from .settings import JobSettings, validate_job
 from .sketch import Percentile, PointSketch
+from .stages import factors_key, normalize_key, report_key
 from .ties import Ties
 
 __all__ = ["PercentileRow", "Run", "RunStatus", "open_run"]
@@ -54,9 +55,14 @@ class RunStatus:
     cache: str
     cache_nbytes: int
     has_factors: bool
+    """Whether they are there, whole, and of the run's settings and samples; so are network and report."""
     has_network: bool
     certificate_passed: bool | None
+    """None when there is no certificate of what lies there now."""
     has_report: bool
+    out_of_date: tuple[str, ...]
+    """Which of "factors", "certificate", "network" and "report" lie there, but are of other settings or samples, or
+    changed since: running the job again replaces them."""
 
     wants_network: bool
     wants_report: bool
@@ -234,9 +240,51 @@ class Run:
         InputError
             If it has not come that far.
         """
-        if not self.folder.factors_path.exists():
+        path = self.folder.factors_path
+        if not path.exists():
             raise InputError(f"{str(self.folder.path)!r} has no factors yet: run the job again to resume")
-        return Factors.load(self.folder.factors_path)
+        if self.are_factors_current:
+            return Factors.load(path)
+        if self.folder.made_from("factors") == self._factors_key:
+            raise FormatError(
+                f"{str(path)!r} or {self.folder.statistics_path.name!r} beside it is damaged or was changed: run the "
+                "job again, which makes them anew from the cache",
+                path=str(path),
+            )
+        raise InputError(
+            f"{str(path)!r} is out of date, of other settings or samples than the run's or of an earlier program: run "
+            "the job again, which makes it anew from the cache",
+            path=str(path),
+        )
+
+    @property
+    def are_factors_current(self) -> bool:
+        """Whether the factors that lie in the folder are whole, and of the run's settings and samples."""
+        folder = self.folder
+        return folder.is_made_from("factors", self._factors_key, folder.factors_path, folder.statistics_path)
+
+    @cached_property
+    def _recorded(self) -> str:
+        return merged_key(self.cache)
+
+    @property
+    def _factors_key(self) -> str:
+        return factors_key(
+            self._recorded, self.settings, Ties.from_dict(self.folder.manifest().get("ties", {}))
+        )
+
+    def normalized_key(self) -> str | None:
+        """Return the key of the certificate that lies in the folder, and of the network if it passed.
+
+        None when there is none, or it is of other factors, settings, samples or labels than the run's, or was changed.
+        """
+        folder = self.folder
+        if folder.made_from("normalize") is None or not self.are_factors_current:
+            return None
+        factors = Factors.load(folder.factors_path)
+        labels = folder.manifest().get("labels")
+        key = normalize_key(self._recorded, factors, self.settings, labels=labels)
+        return key if folder.is_made_from("normalize", key, folder.certificate_path) else None
 
     def with_factors(self, changes: Mapping[str, Any]) -> JobSettings:
         """Return the run's settings with other keys in ``[factors]``."""
@@ -268,17 +316,25 @@ class Run:
         return Activations(self.cache, name, self.settings.cache.storage_options)
 
     def certificate(self) -> dict[str, Any] | None:
-        """Return the certificate of the normalised network as plain values, or None if there is none."""
-        try:
-            tree: dict[str, Any] = json.loads(self.folder.certificate_path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        return tree
+        """Return the certificate of the normalised network as plain values.
+
+        None if there is none, or if what lies there is not of the run as it is now: see :meth:`normalized_key`.
+        """
+        return None if self.normalized_key() is None else _read_certificate(self.folder.certificate_path)
 
     def status(self) -> RunStatus:
         """Return how far the run is."""
-        certificate = self.certificate()
-        cache = self.cache
+        cache, folder = self.cache, self.folder
+        normalized = self.normalized_key()
+        certificate = None if normalized is None else _read_certificate(folder.certificate_path)
+        page = folder.report_path / "index.html"
+        has_report = folder.is_made_from("report", report_key(folder, normalized), page)
+        current = {
+            "factors": (self.are_factors_current, folder.factors_path),
+            "certificate": (normalized is not None, folder.certificate_path),
+            "network": (normalized is not None and folder.network_path.exists(), folder.network_path),
+            "report": (has_report, page),
+        }
         return RunStatus(
             output=str(self.folder.path),
             n_blocks=len(cache.blocks),
@@ -287,10 +343,13 @@ class Run:
             n_points=len(cache.spec.points),
             cache=cache.url,
             cache_nbytes=cache.nbytes(),
-            has_factors=self.folder.factors_path.exists(),
-            has_network=self.folder.network_path.exists(),
+            has_factors=current["factors"][0],
+            has_network=current["network"][0],
             certificate_passed=None if certificate is None else bool(certificate["passed"]),
-            has_report=(self.folder.report_path / "index.html").exists(),
+            has_report=has_report,
+            out_of_date=tuple(
+                name for name, (is_current, path) in current.items() if path.exists() and not is_current
+            ),
             wants_network=self.settings.normalize.enabled,
             wants_report=self.settings.report.enabled,
         )
@@ -341,6 +400,18 @@ class Run:
                 ]
             )
         return table.getvalue()
+
+
+def _read_certificate(path: Path) -> dict[str, Any]:
+    try:
+        tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _ = tree["passed"], tree["points"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FormatError(
+            f"the certificate {str(path)!r} is damaged: {error}; run the job again, which certifies anew",
+            path=str(path),
+        ) from None
+    return tree
 
 
 def _check_percent(q: Any) -> None:

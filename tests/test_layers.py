@@ -30,6 +30,7 @@ ORDER = [
     "pipeline.factors",
     "pipeline.merged",
     "pipeline.answers",
+    "pipeline.stages",
     "pipeline.activations",
     "pipeline.preparation",
     "pipeline.measuring",

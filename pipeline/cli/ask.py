@@ -12,7 +12,7 @@ import click
 from ...storage import VerifyReport
 from ...storage.errors import FormatError, InputError
 from ..events import counted
-from ..folder import replacing, write_json
+from ..folder import check_output, replacing, write_json
 from ..results import open_run
 from .options import json_option, run_argument
 from .session import Session
@@ -119,6 +119,8 @@ def factors(
       actisketch factors runs/vgg --percentile 100 --output max.json
     """
     chosen = open_run(run)
+    if output is not None:
+        check_output(output)
     started = time.perf_counter()
     changes = {key: value for key, value in flags.items() if value is not None}
     found = chosen.factors(accept_rounding=accept_rounding, **changes)
@@ -167,9 +169,10 @@ def export(session: Session, run: Path, kind: str, output: Path | None) -> None:
     if output.is_dir():
         # The toolbox names it by the percentile as its settings have it: 100, 99.9, 99.99999.
         text_of_percentile = str(chosen.settings.factors.percentile).removesuffix(".0")
-        output = output / (f"{text_of_percentile}.json" if kind == "toolbox" else f"statistics.{kind}")
+        output = output / (f"{text_of_percentile}.json" if kind == "toolbox" else f"export.{kind}")
     elif not output.parent.is_dir():
         raise InputError(f"there is no folder {str(output.parent)!r} to write to: make it first")
+    check_output(output)
     with replacing(output) as partial:
         partial.write_text(text, encoding="utf-8")
     session.print(f"wrote {output}")

@@ -110,7 +110,7 @@ def print_result(session: Session, run: Run, result: JobResult, *, as_json: bool
 
 
 def _places(run: Run) -> Iterator[str]:
-    folder = run.folder
+    folder, out_of_date = run.folder, run.status().out_of_date
     places: list[tuple[str, str | Path]] = [
         ("activations and sketches", run.cache.url),
         ("statistics", folder.statistics_path),
@@ -123,7 +123,8 @@ def _places(run: Run) -> Iterator[str]:
     width = max(len(what) for what, _ in places)
     for what, place in places:
         if isinstance(place, str) or place.exists():
-            yield f"{what:<{width}}  {place}"
+            remark = "  (out of date)" if what.removeprefix("normalised ") in out_of_date else ""
+            yield f"{what:<{width}}  {place}{remark}"
 
 
 def status_lines(status: RunStatus) -> Iterator[str]:
@@ -135,14 +136,18 @@ def status_lines(status: RunStatus) -> Iterator[str]:
         f"({status.n_samples:,} samples, {status.n_points} points)"
     )
     yield f"cache        {status.cache}, {format_bytes(status.cache_nbytes)}"
-    yield f"factors      {'yes' if status.has_factors else 'not yet'}"
-    passed = {None: "not yet", True: "passed", False: "FAILED"}[status.certificate_passed]
-    yield f"certificate  {passed}"
-    yield f"network      {_is_there(status.has_network, status.wants_network)}"
-    yield f"report       {_is_there(status.has_report, status.wants_report)}"
+    yield f"factors      {_is_there(status, 'factors', status.has_factors, True)}"
+    if status.certificate_passed is None:
+        yield f"certificate  {_is_there(status, 'certificate', False, status.wants_network)}"
+    else:
+        yield f"certificate  {'passed' if status.certificate_passed else 'FAILED'}"
+    yield f"network      {_is_there(status, 'network', status.has_network, status.wants_network)}"
+    yield f"report       {_is_there(status, 'report', status.has_report, status.wants_report)}"
 
 
-def _is_there(has: bool, wanted: bool) -> str:
+def _is_there(status: RunStatus, name: str, has: bool, wanted: bool) -> str:
+    if name in status.out_of_date:
+        return "out of date: of other settings or samples, or changed since"
     return "yes" if has else "not yet" if wanted else "not asked for"
 
 

@@ -11,7 +11,7 @@ import click
 
 from ...storage.errors import InputError
 from ..demo import demo_settings
-from ..folder import RunFolder, replacing
+from ..folder import RunFolder, check_output, replacing
 from ..settings import JobSettings
 from .options import job_options, json_option, run_argument, settings_from
 from .session import Session
@@ -35,6 +35,7 @@ def init(session: Session, path: Path, force: bool) -> None:
     """
     if path.exists() and not force:
         raise InputError(f"{str(path)!r} is there already: choose another name, or replace it with --force")
+    check_output(path)
     with replacing(path) as partial:
         partial.write_text(JOB_TEMPLATE, encoding="utf-8")
     session.print(f"wrote {path}: set model.path and data.path in it, then `actisketch plan {path}`")
@@ -89,6 +90,8 @@ def run(
       actisketch run job.toml --scheduler tcp://head:8786
     """
     settings = settings_from(job, flags)
+    if performance_report is not None:
+        check_output(performance_report)
     resume = shlex.join(["actisketch", *sys.argv[1:]])
     _run(session, settings, as_json=as_json, resume=resume, performance_report=performance_report)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .labels import labels_digest
 from .opening import open_source
 from .prepared import PreparedSource
 from .preprocessing import KERAS_MODES, Preprocessing
@@ -19,5 +20,6 @@ __all__ = [
     "Preprocessing",
     "Source",
     "as_source",
+    "labels_digest",
     "open_source",
 ]

@@ -116,6 +116,11 @@ class ImageFolder:
             images[row - start] = image
         return Batch((images,), None if self._labels is None else self._labels[start:stop])
 
+    def labels(self, start: int, stop: int) -> NDArray[Any]:
+        """Return the classes of these images, without the images; there are classes."""
+        assert self._labels is not None
+        return self._labels[start:stop]
+
     def _decode(self, row: int) -> NDArray[Any]:
         path = self._folder / self._files[row]
         return decode_image(self._read(path), self._settings, name=str(path))

@@ -67,8 +67,13 @@ class TableReader:
 
     def rows(self, start: int, stop: int) -> Batch:
         """Return raw rows."""
-        labels = None if self._labels is None else _squeeze(self._labels.read(start, stop))
+        labels = None if self._labels is None else self.labels(start, stop)
         return Batch(tuple(column.read(start, stop) for column in self._columns), labels)
+
+    def labels(self, start: int, stop: int) -> NDArray[Any]:
+        """Return the labels of these rows, without the rows; there are labels."""
+        assert self._labels is not None
+        return _squeeze(self._labels.read(start, stop))
 
     def row_nbytes(self) -> int:
         """Return the bytes of one row over all inputs."""

@@ -211,6 +211,10 @@ class RecordReader:
                 labels[row - start] = self._label.decode(example, name=self._name(row))
         return Batch(arrays, labels)
 
+    def labels_identity(self) -> dict[str, Any]:
+        """Return which feature is the label: its values are in the records, and :meth:`marks` covers these."""
+        return {} if self._label is None else self._label.identity()
+
     def _record(self, row: int) -> bytes:
         index = self._index
         number = int(index.file_of[row])

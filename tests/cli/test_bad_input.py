@@ -172,6 +172,20 @@ def test_a_model_without_parameters(refused, small_files):
     assert "parameters" in refused(small_files["job"], "--model", path)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_named_before_anything_is_recorded(
+    refused, small_files, small_model, value
+):
+    second = small_model.get_layer("second")
+    bias = np.asarray(second.bias)
+    bias[3] = value
+    second.bias.assign(bias)
+    small_model.save(small_files["model"])
+    message = refused(small_files["job"])
+
+    assert "1 of 7 values of the weight 'bias' of layer 'second' are NaN or infinite" in message
+
+
 def test_a_model_with_code_in_it_is_not_run_unless_asked(refused, call, small_files):
     import keras
 
@@ -375,3 +389,5 @@ def test_a_wrong_claim_fails_the_certificate_and_the_command_and_leaves_no_netwo
     assert "Traceback" not in answer.err
     assert certificate["passed"] is False
     assert not (small_files["run"] / "normalized.keras").exists()
+    assert call("run", small_files["job"]).code == 8
+    assert "certificate  FAILED" in call("status", small_files["run"]).out
