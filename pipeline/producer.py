@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..storage import PointSpec
 from ..storage.errors import InputError
-from .graph import Graph, Point, input_tensor
+from .graph import Graph, Point, input_tensor, refusals_explained
 from .sources import InputSpec, Source
 
 __all__ = ["KerasProducer", "Producer"]
@@ -109,9 +109,11 @@ class KerasProducer:
         """Yield the activations of the samples start..stop-1, batch by batch."""
         names = [point.name for point in self._points]
         for first in range(start, stop, self._batch_size):
-            batch = self._source.read(first, min(first + self._batch_size, stop))
+            last = min(first + self._batch_size, stop)
+            batch = self._source.read(first, last)
             inputs = [input_tensor(batch.inputs[i], dtype) for i, dtype in self._inputs]
-            outputs = self._function(inputs)
+            with refusals_explained(first, last):
+                outputs = self._function(inputs)
             yield {name: _view(tensor) for name, tensor in zip(names, outputs, strict=True)}
 
 

@@ -375,3 +375,37 @@ def test_a_wrong_claim_fails_the_certificate_and_the_command_and_leaves_no_netwo
     assert "Traceback" not in answer.err
     assert certificate["passed"] is False
     assert not (small_files["run"] / "normalized.keras").exists()
+
+
+def save_words(files, words):
+    """A network that looks 20 words up, and the words as its data."""
+    import keras
+
+    inputs = keras.Input((4,), dtype="int32")
+    embedded = keras.layers.Flatten()(keras.layers.Embedding(20, 3, name="words")(inputs))
+    keras.Model(inputs, keras.layers.Dense(2, name="out")(embedded)).save(files["model"])
+    np.savez(files["data"], x=words)
+
+
+def test_words_beyond_the_table_of_an_embedding_name_the_samples_and_the_word(call, small_files):
+    words = np.arange(53 * 4, dtype=np.int32).reshape(53, 4) % 20
+    words[20, 1] = 37
+    save_words(small_files, words)
+    answer = call("run", small_files["job"])
+
+    assert answer.code == 2, answer.err
+    assert "samples 16 to 23" in answer.err
+    assert "= 37 is not in [0, 20)" in answer.err
+    assert "Traceback" not in answer.err
+
+
+def test_a_network_that_finds_no_memory_is_told_to_take_smaller_batches():
+    import tensorflow as tf
+
+    from actisketch.pipeline.graph import refusals_explained
+    from actisketch.storage.errors import OverBudgetError
+
+    told = "Graph execution error:\n\nOOM when allocating tensor with shape[9,9]\n\t [[{{node conv}}]] [Op:f]"
+    with pytest.raises(OverBudgetError, match=r"samples 8 to 15: OOM .*\[9,9\]; reduce record.batch_size"):
+        with refusals_explained(8, 16):
+            raise tf.errors.ResourceExhaustedError(None, None, told)
