@@ -206,8 +206,12 @@ def test_a_model_with_layers_of_its_own_needs_the_file_that_defines_them(refused
     message = refused(small_files["job"], "--model", path)
     trusted = call("run", small_files["job"], "--model", path, "--custom-objects", layers, "--no-normalize")
     keras.saving.get_custom_objects().clear()
+    layers.write_text("raise SystemExit(3)")
+    leaving = refused(small_files["job"], "--model", path, "--custom-objects", layers)
 
     assert "--custom-objects" in message
+    assert "class 'Doubling'" in message
+    assert "layers.py' failed to run: SystemExit: 3" in leaving
     assert trusted.code == 0, trusted.err
 
 
@@ -351,6 +355,17 @@ def test_a_pipe_that_nobody_reads_ends_quietly(finished):
 
     assert "Traceback" not in answer.stderr
     assert "Exception ignored" not in answer.stderr
+
+
+@pytest.mark.parametrize("verb", [("percentiles",), ("export",), ("status", "--json")])
+def test_a_full_disk_behind_standard_output_is_told_in_one_line(finished, verb):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "actisketch.pipeline", verb[0], finished["run"], *verb[1:]]
+        answer = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert answer.returncode == 7
+    assert answer.stderr.count("\n") == 1
+    assert "No space left on device; free space" in answer.stderr
 
 
 def test_a_wrong_claim_fails_the_certificate_and_the_command_and_leaves_no_network(call, small_files):
