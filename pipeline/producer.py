@@ -156,8 +156,9 @@ def match_inputs(graph: Graph, given: tuple[InputSpec, ...]) -> list[tuple[int, 
     wanted = graph.input_specs
     if len(wanted) != len(given):
         raise InputError(
-            f"the network has {len(wanted)} inputs ({', '.join(repr(name) for name, _, _ in wanted)}), "
-            f"the data has {len(given)}: name the arrays with data.inputs"
+            f"the network has {len(wanted)} input{'' if len(wanted) == 1 else 's'} "
+            f"({', '.join(repr(name) for name, _, _ in wanted)}), the data has {len(given)}: name the arrays with "
+            "data.inputs"
         )
     names = [have.name for have in given]
     by_name = len(given) > 1 and set(names) == {name for name, _, _ in wanted}
@@ -175,7 +176,7 @@ def match_inputs(graph: Graph, given: tuple[InputSpec, ...]) -> list[tuple[int, 
 
 
 def _shape(shape: tuple[int | None, ...]) -> str:
-    return "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
+    return "(" + ", ".join("any" if n is None else str(n) for n in shape) + (",)" if len(shape) == 1 else ")")
 
 
 def _numpy_name(dtype: str) -> str:

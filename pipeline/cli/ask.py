@@ -14,7 +14,7 @@ from ...storage.errors import FormatError, InputError
 from ..events import counted
 from ..folder import replacing, write_json
 from ..results import open_run
-from .options import json_option, run_argument
+from .options import check_folder_of, json_option, run_argument
 from .session import Session
 from .show import factor_table, percentile_table, status_lines, verify_lines
 
@@ -118,6 +118,8 @@ def factors(
       actisketch factors runs/vgg --percentile 99
       actisketch factors runs/vgg --percentile 100 --output max.json
     """
+    if output is not None:
+        check_folder_of(output)
     chosen = open_run(run)
     started = time.perf_counter()
     changes = {key: value for key, value in flags.items() if value is not None}
@@ -167,8 +169,10 @@ def export(session: Session, run: Path, kind: str, output: Path | None) -> None:
     if output.is_dir():
         name = f"{chosen.settings.factors.percentile:g}.json" if kind == "toolbox" else f"statistics.{kind}"
         output = output / name
-    elif not output.parent.is_dir():
-        raise InputError(f"there is no folder {str(output.parent)!r} to write to: make it first")
+    elif kind == "toolbox":
+        raise InputError(f"{str(output)!r} is a file: SNN toolbox looks for {{percentile}}.json, name their folder")
+    else:
+        check_folder_of(output)
     with replacing(output) as partial:
         partial.write_text(text, encoding="utf-8")
     session.print(f"wrote {output}")

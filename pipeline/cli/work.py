@@ -13,7 +13,7 @@ from ...storage.errors import InputError
 from ..demo import demo_settings
 from ..folder import RunFolder, replacing
 from ..settings import JobSettings
-from .options import job_options, json_option, run_argument, settings_from
+from .options import check_folder_of, job_options, json_option, run_argument, settings_from
 from .session import Session
 from .show import plan_table, print_result
 from .template import JOB_TEMPLATE
@@ -35,6 +35,7 @@ def init(session: Session, path: Path, force: bool) -> None:
     """
     if path.exists() and not force:
         raise InputError(f"{str(path)!r} is there already: choose another name, or replace it with --force")
+    check_folder_of(path)
     with replacing(path) as partial:
         partial.write_text(JOB_TEMPLATE, encoding="utf-8")
     session.print(f"wrote {path}: set model.path and data.path in it, then `actisketch plan {path}`")
@@ -212,6 +213,10 @@ def report(session: Session, run: Path, output: Path | None) -> None:
     from ..results import open_run
 
     chosen = open_run(run)
+    folder = output or chosen.folder.report_path
+    other = RunFolder(folder.absolute().parent)
+    if folder.name == other.report_path.name and other.manifest_path.exists() and not other.path.samefile(run):
+        raise InputError(f"{str(folder)!r} is the report of another run, {str(other.path)!r}: choose another folder")
     with session.job(run, resume=f"actisketch report {shlex.quote(str(run))}") as on_event:
-        page = draw_report(chosen, output or chosen.folder.report_path, on_event=on_event)
+        page = draw_report(chosen, folder, on_event=on_event)
     session.print(f"wrote {page}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...storage.errors import InputError, StorageError
+from ...storage.stores import path_of
 from .columns import Column, as_column, check_column
 from .npyfiles import npy_column, npz_columns
 from .prepared import PreparedSource
@@ -69,7 +70,7 @@ def open_source(spec: DataSpec, base_dir: str | Path | None = None) -> PreparedS
 
 def _resolve(text: str, base_dir: str | Path | None) -> str:
     if "://" in text:
-        return text.removeprefix("file://") if text.startswith("file://") else text
+        return path_of(text) if text.lower().startswith("file://") else text
     path = Path(text).expanduser()
     return str(path if path.is_absolute() or base_dir is None else Path(base_dir) / path)
 
@@ -244,7 +245,9 @@ def _default_key(arrays: Mapping[str, Any], labels_key: str | None, path: str) -
     if "x" in names:
         return "x"
     raise InputError(
-        f"{path!r} holds the arrays {sorted(arrays)}: say which is the input with inputs_key", path=path
+        f"{path!r} holds the arrays {sorted(arrays)}: say which is the input with inputs_key, or which the "
+        "labels with labels_key",
+        path=path,
     )
 
 

@@ -57,7 +57,7 @@ class TableReader:
         if len(set(lengths.values())) > 1:
             found = ", ".join(f"{name} {length}" for name, length in lengths.items())
             raise InputError(
-                f"the arrays of {origin} have different numbers of samples ({found}): they must agree"
+                f"{origin}: different numbers of samples ({found}), they must agree"
             )
 
     @property

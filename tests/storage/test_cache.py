@@ -88,7 +88,7 @@ class TestEveryStore:
 
         with pytest.raises(MismatchError) as caught:
             created(place, identity=other)
-        assert caught.value.differences == ("identity.model.weights: the cache has 'b2', this run has 'zz'",)
+        assert caught.value.differences == ("model.weights: the cache has 'b2', this run has 'zz'",)
 
     def test_two_writers_at_once_are_refused(self, place: Place) -> None:
         with created(place), pytest.raises(BusyError, match=r"process \d+ on .* is writing to"):
