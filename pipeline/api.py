@@ -216,7 +216,7 @@ def _tables(settings: Any) -> dict[str, dict[str, Any]]:
     for name, table in settings.items():
         if not isinstance(table, Mapping):
             raise InputError(
-                f"settings[{name!r}] = {table!r} is refused: a table is expected, as {{'cache': {{'dtype': 'float16'}}}}"
+                f"settings[{name!r}] = {table!r} is refused: give a table, as {{'cache': {{'dtype': 'float16'}}}}"
             )
     return {name: dict(table) for name, table in settings.items()}
 

@@ -122,7 +122,11 @@ def _advice(error: Exception) -> str:
         return "it carries code (a Lambda layer); if you trust the file, set model.safe_mode = false (--unsafe-model)"
     if "Could not locate class" in text or "Unknown layer" in text or "could not be located" in text.lower():
         named = re.search(r"(?:Could not locate class|Unknown layer:) '?(\w+)'?", text)
-        unknown = f"Keras does not know its class {named[1]!r}" if named else "it has layers that Keras does not know"
+        unknown = (
+            f"Keras does not know its class {named[1]!r}"
+            if named
+            else "it has layers that Keras does not know"
+        )
         says = "" if named else f". Keras says: {text[:160]}..."
         return (
             f"{unknown}; if it is your own, name the Python file that defines it with model.custom_objects "

@@ -170,7 +170,9 @@ def export(session: Session, run: Path, kind: str, output: Path | None) -> None:
         name = f"{chosen.settings.factors.percentile:g}.json" if kind == "toolbox" else f"statistics.{kind}"
         output = output / name
     elif kind == "toolbox":
-        raise InputError(f"{str(output)!r} is a file: SNN toolbox looks for {{percentile}}.json, name their folder")
+        raise InputError(
+            f"{str(output)!r} is a file: SNN toolbox looks for {{percentile}}.json, name their folder"
+        )
     else:
         check_folder_of(output)
     with replacing(output) as partial:

@@ -147,7 +147,6 @@ def run_command(group: click.Group, arguments: list[str] | None = None) -> int:
         code = int(group.main(args=arguments, prog_name="actisketch", standalone_mode=False) or 0)
         # Here, where a full disk can still be told; at exit Python tells it in its own words.
         sys.stdout.flush()
-        return code
     except click.Abort:
         return EXIT_INTERRUPTED
     except KeyboardInterrupt:
@@ -168,5 +167,7 @@ def run_command(group: click.Group, arguments: list[str] | None = None) -> int:
         click.echo(f"actisketch: the system refused{place}: {error.strerror or error}{advice}", err=True)
         _drop_output()
         return StorageError.exit_code
+    else:
+        return code
     finally:
         signal.signal(signal.SIGTERM, previous)

@@ -215,8 +215,14 @@ def report(session: Session, run: Path, output: Path | None) -> None:
     chosen = open_run(run)
     folder = output or chosen.folder.report_path
     other = RunFolder(folder.absolute().parent)
-    if folder.name == other.report_path.name and other.manifest_path.exists() and not other.path.samefile(run):
-        raise InputError(f"{str(folder)!r} is the report of another run, {str(other.path)!r}: choose another folder")
+    if (
+        folder.name == other.report_path.name
+        and other.manifest_path.exists()
+        and not other.path.samefile(run)
+    ):
+        raise InputError(
+            f"{str(folder)!r} is the report of another run, {str(other.path)!r}: choose another folder"
+        )
     with session.job(run, resume=f"actisketch report {shlex.quote(str(run))}") as on_event:
         page = draw_report(chosen, folder, on_event=on_event)
     session.print(f"wrote {page}")

@@ -337,7 +337,9 @@ def test_a_network_of_other_layers_is_told_in_one_line_of_their_names(refused, f
     keras.Sequential([keras.Input((6,)), *layers]).save(finished["model"])
     message = refused(finished["job"], code=3)
 
-    assert "points: only the cache has 'classes', 'second', only this run has 'new_one', 'new_two'\n" in message
+    assert (
+        "points: only the cache has 'classes', 'second', only this run has 'new_one', 'new_two'\n" in message
+    )
     assert "  points.first.shape: the cache has [8], this run has [4]" in message
     assert len(message.splitlines()) == 5
 
@@ -522,6 +524,8 @@ def test_a_network_that_finds_no_memory_is_told_to_take_smaller_batches():
     from actisketch.storage.errors import OverBudgetError
 
     told = "Graph execution error:\n\nOOM when allocating tensor with shape[9,9]\n\t [[{{node conv}}]] [Op:f]"
-    with pytest.raises(OverBudgetError, match=r"samples 8 to 15: OOM .*\[9,9\]; reduce record.batch_size"):
-        with refusals_explained(8, 16):
-            raise tf.errors.ResourceExhaustedError(None, None, told)
+    with (
+        pytest.raises(OverBudgetError, match=r"samples 8 to 15: OOM .*\[9,9\]; reduce record.batch_size"),
+        refusals_explained(8, 16),
+    ):
+        raise tf.errors.ResourceExhaustedError(None, None, told)

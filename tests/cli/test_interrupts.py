@@ -42,7 +42,9 @@ def command(*arguments):
 def interrupt(job, number):
     """Start the job, send the signal after some blocks; return exit code and what it said."""
     narrow = {**os.environ, "COLUMNS": "60"}
-    with subprocess.Popen(command("run", job["job"]), stderr=subprocess.PIPE, text=True, env=narrow) as process:
+    with subprocess.Popen(
+        command("run", job["job"]), stderr=subprocess.PIPE, text=True, env=narrow
+    ) as process:
         deadline = time.monotonic() + PATIENCE_S
         while n_committed(job["run"] / "cache") < 3 and time.monotonic() < deadline:
             assert process.poll() is None, process.stderr.read()
@@ -107,13 +109,16 @@ def test_ctrl_c_during_the_imports_ends_without_a_traceback(name):
 def test_what_tensorflow_prints_at_its_import_is_kept_for_failures_not_for_ctrl_c(capfd):
     from actisketch.pipeline.model import _silent_stderr
 
-    with pytest.raises(KeyboardInterrupt), _silent_stderr():
-        os.write(2, b"oneDNN custom operations are on")
-        raise KeyboardInterrupt
+    def load(banner, error):
+        with _silent_stderr():
+            os.write(2, banner)
+            raise error
+
+    with pytest.raises(KeyboardInterrupt):
+        load(b"oneDNN custom operations are on", KeyboardInterrupt)
     interrupted = capfd.readouterr().err
-    with pytest.raises(ImportError), _silent_stderr():
-        os.write(2, b"no libtensorflow")
-        raise ImportError
+    with pytest.raises(ImportError):
+        load(b"no libtensorflow", ImportError)
 
     assert interrupted == ""
     assert capfd.readouterr().err == "no libtensorflow"

@@ -399,7 +399,9 @@ def test_percentiles_of_a_layer_without_values_are_a_dash_and_null(call, small_f
     assert [(row["value"], row["lo"], row["hi"]) for row in rows] == [(None, None, None)]
 
 
-def test_a_row_of_the_result_table_is_one_line_where_the_output_is_wide_enough(call, small_files, monkeypatch):
+def test_a_row_of_the_result_table_is_one_line_where_the_output_is_wide_enough(
+    call, small_files, monkeypatch
+):
     import keras
 
     monkeypatch.delenv("COLUMNS", raising=False)

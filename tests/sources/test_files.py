@@ -37,6 +37,16 @@ def test_paths_start_at_the_folder_of_the_job(tmp_path: Path) -> None:
     np.testing.assert_array_equal(values(source), X)
 
 
+def test_a_file_url_is_a_path_of_this_machine_in_percent_encoding(tmp_path: Path) -> None:
+    np.save(tmp_path / "a b%.npy", X)
+
+    np.testing.assert_array_equal(values(opened(f"file://{tmp_path}/a%20b%25.npy")), X)
+    with pytest.raises(InputError, match="names the host 'elsewhere'"):
+        opened(f"file://elsewhere{tmp_path}/a%20b%25.npy")
+    with pytest.raises(InputError, match="percent-encode"):
+        opened(f"file://{tmp_path}/a?b.npy")
+
+
 def test_an_npy_file_travels_as_its_path(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((1000, 1000), np.float32))
 

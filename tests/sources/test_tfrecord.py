@@ -114,7 +114,12 @@ def test_lists_of_numbers_raw_bytes_and_images_are_decoded(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("values", "dtype", "found"),
-    [([0.0, 0.5], "uint8", "0.5"), ([1, 303], "uint8", "303"), ([1, -1], "uint16", "-1"), ([1, 2], "bool", "2")],
+    [
+        ([0.0, 0.5], "uint8", "0.5"),
+        ([1, 303], "uint8", "303"),
+        ([1, -1], "uint16", "-1"),
+        ([1, 2], "bool", "2"),
+    ],
 )
 def test_values_that_another_type_does_not_hold_are_refused(
     tmp_path: Path, values: list[float], dtype: str, found: str

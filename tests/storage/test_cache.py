@@ -192,7 +192,7 @@ class TestOneStore:
         created(place).close()
 
         with pytest.raises(
-            MismatchError, match=r"points.new.shape: the cache has nothing, this run has \[2\]"
+            MismatchError, match=r"points: only the cache has nothing, only this run has 'new'"
         ):
             created(place, points=(*made_up.POINTS, PointSpec(name="new", shape=(2,))))
 
