@@ -223,7 +223,8 @@ def _tables(settings: Any) -> dict[str, dict[str, Any]]:
 
 def _plain(number: Any) -> Any:
     """Return a number of NumPy's as Python's; the validator judges what is none."""
-    return float(number) if isinstance(number, Real) and not isinstance(number, bool) else number
+    is_bool = isinstance(number, bool)
+    return float(number) if isinstance(number, Real) and not is_bool else number
 
 
 def _patterns(points: str | Sequence[str]) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +180,8 @@ def normalize(
     chosen = open_run(run)
     if output is None and factors is not None:
         output = run / f"with-{factors.stem}"
-    with session.job(run, resume=shlex.join(["actisketch", *sys.argv[1:]])) as on_event:
+    resume = shlex.join(["actisketch", *sys.argv[1:]])
+    with _no_empty_folder(output or run), session.job(run, resume=resume) as on_event:
         certificate = normalize_run(
             chosen,
             factors_path=factors,
@@ -196,6 +199,19 @@ def normalize(
         if session.quiet:
             session.print(certificate.summary())
         session.print(f"wrote {folder.network_path} and {folder.certificate_path}")
+
+
+@contextmanager
+def _no_empty_folder(folder: Path) -> Iterator[None]:
+    """Where the work fails, remove a folder that was not there before and holds nothing."""
+    was_there = folder.exists()
+    try:
+        yield
+    except BaseException:
+        if not was_there:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 @click.command(short_help="The plots and the page of a run, again.")

@@ -452,6 +452,16 @@ def test_a_disk_that_fills_up_on_the_way_stops_the_run_and_what_is_there_stays_g
     assert call("verify", small_disk / "run").code == 0
 
 
+def test_a_normalisation_for_which_there_is_no_disk_leaves_no_folder(call, finished, small_disk):
+    factors = finished["folder"] / "f.json"
+    call("factors", finished["run"], "--percentile", 50, "--output", factors)
+    (small_disk / "other").write_bytes(bytes(300 * 1024))
+    answer = call("normalize", finished["run"], "--factors", factors, "--output", small_disk / "new")
+
+    assert answer.code == 7, answer.err
+    assert [path.name for path in small_disk.iterdir()] == ["other"]
+
+
 def test_a_pipe_that_nobody_reads_ends_quietly(finished):
     ask = f"{sys.executable} -m actisketch.pipeline percentiles {finished['run']} | true"
     answer = subprocess.run(ask, shell=True, capture_output=True, text=True, check=False)
