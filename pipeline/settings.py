@@ -164,7 +164,7 @@ class RecordSettings(_Settings):
     """``parameters``: every layer with parameters, after its activation; ``all``; or patterns like ``["conv*"]``."""
     batch_size: Annotated[int, Field(gt=0, le=1_000_000)] = 32
     block_samples: Annotated[int, Field(gt=0)] | None = None
-    """At most so many samples per block, the unit of resume; default: as the memory limit allows."""
+    """At most so many samples per block, the unit of resume, and at least a batch; default: as memory allows."""
     activations: bool = True
     """Keep the activations themselves; without them percentiles have intervals but no exact values."""
     memory_limit: Bytes = 4 * 2**30

@@ -233,7 +233,10 @@ def _choose(arrays: Mapping[str, Any], path: str, spec: DataSpec, base_dir: str 
         labels_key = "y"
     if labels is None and labels_key is not None:
         labels = _column(arrays, labels_key, path, "labels_key")
-    keys = input_keys(spec.inputs_key) or {None: _default_key(arrays, labels_key, path)}
+    keys = input_keys(spec.inputs_key)
+    if not keys and len(spec.input_names) > 1 and set(spec.input_names) <= set(arrays):
+        keys = input_keys(spec.input_names)
+    keys = keys or {None: _default_key(arrays, labels_key, path)}
     columns = [(name, _column(arrays, key, path, "inputs_key")) for name, key in keys.items()]
     return TableReader(columns, labels, origin=repr(path))
 
