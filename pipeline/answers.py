@@ -53,11 +53,13 @@ def factors_of(
 ) -> Factors:
     """Return the factors that the settings ask for; from sketches, or refined from the cache, by ``exact`` if given."""
     if settings.factors.exact and exact is None:
-        source = ExactSource(cache, sketches, accept_rounding)
+        source = ExactSource(cache, sketches, accept_rounding or settings.factors.accept_rounding)
 
         def exact(point: str, q: float, nonzero: bool) -> float:
             return source.percentiles(point, [q], nonzero=nonzero)[0]
 
+    if settings.normalize.input_factor == "measured":
+        raise InputError("the input factor is not measured yet: run the job again to resume")
     return compute_factors(
         cache.spec.points,
         sketches,

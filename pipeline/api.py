@@ -12,7 +12,8 @@ from .events import OnEvent, ignore_event
 from .job import plan_job, run_job
 from .planning import Plan
 from .results import Run, open_run
-from .settings import JobSettings, parse_bytes, validate_job
+from .settings import JobSettings, validate_job
+from .sizes import parse_bytes
 from .sources import Source, as_source
 
 __all__ = ["plan", "run"]
@@ -137,8 +138,8 @@ def plan(
     >>> import keras, numpy as np
     >>> from actisketch.pipeline import plan
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu")])
-    >>> plan(model, np.zeros((100, 4), np.float32)).disk_nbytes
-    3200
+    >>> plan(model, np.zeros((100, 4), np.float32)).activations_nbytes  # padded to four batches of 32
+    4100
     """
     job, keras_model, source = _job(
         model,

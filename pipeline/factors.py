@@ -14,6 +14,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from ..storage import PointSpec
 from ..storage.errors import FormatError, InputError
-from .settings import FactorSettings, OverrideSettings
+from .settings import FactorSettings, InputFactor, OverrideSettings
 from .sketch import PointSketch, merge_sketches
 from .ties import Ties
 
@@ -32,7 +33,7 @@ __all__ = ["Factors", "PointFactor", "compute_factors", "overrides_by_point", "s
 
 FORMAT_VERSION = 1
 
-Rule = Literal["percentile", "magnitude", "pinned", "dead", "override", "tied"]
+Rule = Literal["percentile", "magnitude", "pinned", "dead", "override", "tied", "joined"]
 
 ExactPercentile = Callable[[str, float, bool], float]
 """(point, percentile, nonzero) -> the exact percentile, from the cache."""
@@ -48,7 +49,8 @@ class PointFactor:
     rule: Rule
     """``percentile``; ``magnitude`` (the percentile was not positive: the larger of both tails in size);
     ``pinned`` (softmax and the like: 1); ``dead`` (nothing to scale: 1); ``override`` (fixed by the user);
-    ``tied`` (meets others in an Add or the like: the largest factor of them all)."""
+    ``tied`` (meets others in an Add or the like: the largest factor of them all); ``joined`` (a Concatenate or the
+    like of different scales: claims nothing, and each channel has that of the part it comes from)."""
     percentile: float | None = None
     """The percentile that was taken, in percent, after schedule and overrides."""
     value: float | None = None
@@ -69,7 +71,10 @@ class Factors:
 
     points: tuple[PointFactor, ...]
     nonzero: bool
-    input_factor: float = 1.0
+    input_factor: InputFactor = 1.0
+    """What the inputs are divided by; by name of an input where it is a table."""
+    per_channel: bool = False
+    """Whether each channel has a scale of its own; the normaliser works in the same way."""
     model: Mapping[str, Any] = field(default_factory=dict)
     """Fingerprint of the network that was recorded; the normaliser refuses another one."""
 
@@ -83,10 +88,34 @@ class Factors:
         """Return plain JSON values."""
         return {"actisketch_factors": FORMAT_VERSION, **asdict(self), "model": dict(self.model)}
 
-    def to_toolbox(self) -> dict[str, float | list[float]]:
-        """Return what SNN toolbox reads as ``{percentile}.json``: the input and each layer by name."""
-        named = {p.name: list(p.factor) if isinstance(p.factor, tuple) else p.factor for p in self.points}
-        return {"input": self.input_factor, **named}
+    def to_toolbox(self) -> dict[str, float]:
+        """Return what SNN toolbox reads as ``{percentile}.json``: one number for the input and each layer, by name.
+
+        Points of several scales (Concatenate) are left out: the toolbox asks for layers with parameters only.
+
+        Raises
+        ------
+        InputError
+            For factors of channels, which the toolbox cannot read.
+        """
+        if isinstance(self.input_factor, dict):
+            raise InputError(
+                "SNN toolbox reads one factor for one input, normalize.input_factor is a table: set a number, or "
+                "export as json or csv"
+            )
+        found = {"input": self.input_factor}
+        for p in self.points:
+            if isinstance(p.factor, tuple):
+                if p.rule == "joined" and not self.per_channel:
+                    continue
+                raise InputError(
+                    f"SNN toolbox reads one number for each layer, but {p.name!r} has one for each of its "
+                    f"{len(p.factor)} channels: set factors.per_channel = false in the job and run it again, which "
+                    "reloads what is recorded; or export as json or csv",
+                    point=p.name,
+                )
+            found[p.name] = p.factor
+        return found
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Factors:
@@ -110,13 +139,19 @@ class Factors:
             )
         try:
             points = tuple(_point_from_dict(point) for point in tree["points"])
+            _check_once([point.name for point in points])
+            # Older files do not say it; a list for a Concatenate tells nothing.
+            in_lists = any(isinstance(p.factor, tuple) and p.rule != "joined" for p in points)
             return cls(
                 points=points,
                 nonzero=bool(tree["nonzero"]),
-                input_factor=float(tree["input_factor"]),
+                input_factor=_input_factor(tree["input_factor"]),
+                per_channel=bool(tree.get("per_channel", in_lists)),
                 model=dict(tree["model"]),
             )
-        except (KeyError, TypeError) as error:
+        except InputError:
+            raise
+        except (KeyError, TypeError, ValueError) as error:
             raise FormatError(f"a damaged factors file: {error}") from None
 
     @classmethod
@@ -142,15 +177,44 @@ class Factors:
 
 
 def _point_from_dict(tree: Mapping[str, Any]) -> PointFactor:
-    raw = tree["factor"]
-    factor = tuple(float(x) for x in raw) if isinstance(raw, list) else float(raw)
-    bad = [x for x in np.atleast_1d(factor).tolist() if not 0 < x < float("inf")]
-    if bad:
+    name, raw = tree["name"], tree["factor"]
+    if not isinstance(name, str):
+        raise TypeError(f"{name!r} is no name of a point")
+    what = f"the factor of {name!r}"
+    if isinstance(raw, list):
+        if not raw:
+            raise InputError(
+                f"{what} is an empty list: a number is needed, or one for each channel", point=name
+            )
+        return PointFactor(**{**tree, "factor": tuple(_positive(x, what, point=name) for x in raw)})
+    return PointFactor(**{**tree, "factor": _positive(raw, what, point=name)})
+
+
+def _positive(raw: object, what: str, **facts: str) -> float:
+    if isinstance(raw, bool) or not isinstance(raw, int | float) or not 0 < raw < float("inf"):
+        raise InputError(f"{what} is {raw!r}: factors are positive finite numbers", **facts)
+    return float(raw)
+
+
+def _input_factor(raw: object) -> InputFactor:
+    what = "the factor of the input"
+    if not isinstance(raw, Mapping):
+        return _positive(raw, what)
+    return {
+        str(name): [_positive(x, f"{what} {name!r}") for x in each]
+        if isinstance(each, list)
+        else _positive(each, f"{what} {name!r}")
+        for name, each in raw.items()
+    }
+
+
+def _check_once(names: Sequence[str]) -> None:
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
         raise InputError(
-            f"the factor of {tree['name']!r} is {bad[0]!r}: factors are positive finite numbers",
-            point=tree["name"],
+            f"the factors file has {', '.join(map(repr, twice))} more than once: leave one factor for each point",
+            points=tuple(twice),
         )
-    return PointFactor(**{**tree, "factor": factor})
 
 
 def scheduled_percentile(percentile: float, index: int, *, schedule: float) -> float:
@@ -190,7 +254,7 @@ def compute_factors(
     sketches: Mapping[str, PointSketch],
     settings: FactorSettings,
     *,
-    input_factor: float = 1.0,
+    input_factor: InputFactor = 1.0,
     model: Mapping[str, Any] | None = None,
     exact: ExactPercentile | None = None,
     ties: Ties | None = None,
@@ -205,8 +269,8 @@ def compute_factors(
         The merged sketch of each point.
     settings : FactorSettings
         Percentile, non-zero or all values, schedule, overrides, floor.
-    input_factor : float
-        Scale of the network's input.
+    input_factor : float or mapping of str to float or list of float
+        Scale of the network's input, or of each of its inputs.
     model : mapping, optional
         Fingerprint of the recorded network, kept with the factors.
     exact : callable, optional
@@ -220,7 +284,8 @@ def compute_factors(
         If an override names no point, or the schedule leaves nothing of the percentile.
     """
     overrides = overrides_by_point([point.name for point in points], settings.overrides)
-    chosen = []
+    chosen: list[PointFactor] = []
+    dead: dict[str, NDArray[np.bool_]] = {}
     for index, point in enumerate(points):
         override = overrides.get(point.name)
         q = override.percentile if override is not None and override.percentile is not None else None
@@ -229,38 +294,52 @@ def compute_factors(
         if override is not None and override.factor is not None:
             chosen.append(PointFactor(name=point.name, factor=override.factor, rule="override"))
         else:
-            chosen.append(_point_factor(point, sketches[point.name], q, settings, exact))
+            found, dead[point.name] = _point_factor(point, sketches[point.name], q, settings, exact)
+            chosen.append(found)
     return Factors(
-        points=tuple(_tied(chosen, ties or Ties(), sketches, settings)),
+        points=tuple(_tied(chosen, ties or Ties(), dead, settings, sketches=sketches)),
         nonzero=settings.nonzero,
         input_factor=input_factor,
+        per_channel=settings.per_channel,
         model=dict(model or {}),
     )
 
 
 def _tied(
-    points: Sequence[PointFactor], ties: Ties, sketches: Mapping[str, PointSketch], settings: FactorSettings
+    points: Sequence[PointFactor],
+    ties: Ties,
+    dead: Mapping[str, NDArray[np.bool_]],
+    settings: FactorSettings,
+    *,
+    sketches: Mapping[str, PointSketch],
 ) -> Iterator[PointFactor]:
-    """Yield the points with the scales that the graph leaves them."""
+    """Yield the points with the scales that the graph leaves them; ``dead`` are channels that claim nothing."""
     numbers = (
         ties.channel if settings.per_channel else {name: [number] for name, number in ties.layer.items()}
     )
     largest: dict[int, float] = {}
+    spare: dict[int, float] = {}  # what channels get that are dead in the whole group
     for p in points:
         if p.rule in ("dead", "pinned") or p.name not in numbers:
             continue  # claims nothing
-        own = np.broadcast_to(np.asarray(p.factor), (len(numbers.get(p.name, ())),))
-        for number, factor in zip(numbers.get(p.name, ()), own.tolist(), strict=True):
-            largest[number] = max(factor, largest.get(number, 0.0))
+        for number, factor, is_dead in _by_channel(p, numbers[p.name], dead.get(p.name, False)):
+            claims = spare if is_dead else largest
+            claims[number] = max(factor, claims.get(number, 0.0))
     if settings.groups == "merged":
         largest |= _merged(points, ties, sketches, settings)
-    largest |= ties.fixed
+    scales = spare | largest | dict(ties.fixed)
+    joined = ties.joined_channel if settings.per_channel else ties.joined
     for p in points:
+        if p.name in joined:
+            held = [max(scales.get(number, 1.0) for number in channel) for channel in joined[p.name]]
+            yield replace(p, factor=tuple(held) if len(held) > 1 else held[0], rule="joined")
+            continue
         if p.name not in numbers:
             yield p
             continue
-        own = np.broadcast_to(np.asarray(p.factor, np.float64), (len(numbers[p.name]),)).tolist()
-        used = [largest.get(number, factor) for number, factor in zip(numbers[p.name], own, strict=True)]
+        channels = list(_by_channel(p, numbers[p.name], dead=False))
+        own = [factor for _, factor, _ in channels]
+        used = [scales.get(number, factor) for number, factor, _ in channels]
         if used == own:
             yield p
         else:
@@ -268,6 +347,15 @@ def _tied(
             yield replace(
                 p, factor=tuple(used) if isinstance(p.factor, tuple) or len(used) > 1 else used[0], rule=rule
             )
+
+
+def _by_channel(
+    p: PointFactor, numbers: Sequence[int], dead: NDArray[np.bool_] | bool
+) -> Iterator[tuple[int, float, bool]]:
+    """Yield number, factor and whether it is dead, for each channel of a point."""
+    # One number stands for all channels where they share a scale, one factor where they have the same.
+    columns = np.broadcast_arrays(np.asarray(numbers), np.asarray(p.factor, dtype=np.float64), dead)
+    yield from zip(*(np.atleast_1d(column).tolist() for column in columns), strict=True)
 
 
 def _merged(
@@ -322,11 +410,14 @@ def _listed(names: Sequence[str], most: int = 12) -> str:
 
 def _point_factor(
     point: PointSpec, sketch: PointSketch, q: float, settings: FactorSettings, exact: ExactPercentile | None
-) -> PointFactor:
+) -> tuple[PointFactor, NDArray[np.bool_]]:
+    """Return the factor of a point, and which of its channels are dead (one element: all of them or none)."""
+    none = np.zeros(1, dtype=bool)
     layer, nonzero = sketch.layer, settings.nonzero
     answer: dict[str, Any] = {"name": point.name, "percentile": q, "sketch": _identity(sketch)}
     if layer.n - (layer.n_zeros if nonzero else 0) == 0:
-        return PointFactor(**answer, factor=1.0, rule="pinned" if point.meta.get("pinned") else "dead")
+        rule: Rule = "pinned" if point.meta.get("pinned") else "dead"
+        return PointFactor(**answer, factor=1.0, rule=rule), none
     certified = layer.percentile(q, nonzero=nonzero)
     value, lo, hi = certified.value, certified.lo, certified.hi
     if settings.exact and exact is not None:
@@ -334,17 +425,17 @@ def _point_factor(
         answer["exact"] = True
     answer |= {"value": value, "lo": lo, "hi": hi}
     if point.meta.get("pinned"):
-        return PointFactor(**answer, factor=1.0, rule="pinned")
-    rule: Rule = "percentile"
+        return PointFactor(**answer, factor=1.0, rule="pinned"), none
+    rule = "percentile"
     if value <= 0:
         # A linear layer may be negative there; a negative factor would flip signs, so its size counts.
         value, rule = max(-value, -layer.percentile(100 - q, nonzero=nonzero).value), "magnitude"
     if value < settings.floor:
-        return PointFactor(**answer, factor=1.0, rule="dead")
+        return PointFactor(**answer, factor=1.0, rule="dead"), none
     if settings.per_channel and sketch.channels is not None:
-        factors, n_dead = _channel_factors(sketch, q, settings, fallback=value)
-        return PointFactor(**answer, factor=factors, rule=rule, n_dead_channels=n_dead)
-    return PointFactor(**answer, factor=value, rule=rule)
+        factors, dead = _channel_factors(sketch, q, settings, fallback=value)
+        return PointFactor(**answer, factor=factors, rule=rule, n_dead_channels=int(dead.sum())), dead
+    return PointFactor(**answer, factor=value, rule=rule), none
 
 
 def _identity(sketch: PointSketch) -> str:
@@ -353,11 +444,11 @@ def _identity(sketch: PointSketch) -> str:
 
 def _channel_factors(
     sketch: PointSketch, q: float, settings: FactorSettings, *, fallback: float
-) -> tuple[tuple[float, ...], int]:
-    """Return a factor for each channel; a dead channel gets the layer's, so that it never blows up weights."""
+) -> tuple[tuple[float, ...], NDArray[np.bool_]]:
+    """Return a factor for each channel, and which are dead; these get the layer's, so that none blows up weights."""
     assert sketch.channels is not None  # the caller looked
     values = np.asarray(sketch.channels.percentile(q, nonzero=settings.nonzero)[0], dtype=np.float64)
     low = np.asarray(sketch.channels.percentile(100 - q, nonzero=settings.nonzero)[0], dtype=np.float64)
     values = np.where(values > 0, values, np.maximum(-values, -low))
     dead = ~(values >= settings.floor)  # NaN, the answer of a channel without values, counts as dead
-    return tuple(np.where(dead, fallback, values).tolist()), int(dead.sum())
+    return tuple(np.where(dead, fallback, values).tolist()), dead

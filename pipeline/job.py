@@ -21,6 +21,7 @@ from .answers import existing_cache, factors_of, open_cache
 from .events import BlockDone, Event, OnEvent, StageDone, StageStarted, counted, ignore_event
 from .factors import Factors
 from .folder import RunFolder, content_key, write_json
+from .measuring import measured_key, with_measured_input
 from .merged import merged_key, save_merged
 from .normalizer import Certificate
 from .normalizing import check_factors, normalize_network
@@ -29,7 +30,8 @@ from .recorder import record_block, record_missing, recording_threads
 from .reduce import merged_sketches, statistics
 from .reporting import draw_report
 from .results import Run, open_run
-from .settings import JobSettings, format_bytes, validate_job
+from .settings import JobSettings, validate_job
+from .sizes import format_bytes
 from .sources import Source
 from .ties import Ties
 
@@ -116,10 +118,20 @@ def run_job(
         check_data(existing, job.source, full=settings.data.fingerprint == "full")
     if existing is None or existing.missing() or existing.spec.n_samples != job.plan.n_samples:
         job.check_budget(done_nbytes=existing.nbytes() if existing is not None else 0)
+    measured = None
+    if settings.normalize.input_factor == "measured":
+        key = measured_key(settings, job.source)
+        before = folder.manifest().get("measured_input", {})
+        known = before.get("factor") if before.get("key") == key else None
+        job = with_measured_input(job, known, on_event=listen)
+        settings = job.settings
+        measured = {"key": key, "factor": settings.normalize.input_factor}
     with _engine(settings, client, performance_report, listen) as engine:
         n_computed, n_blocks = _record(job, listen, engine)
         cache = open_cache(settings, folder)
         _write_manifest(job)
+        if measured is not None:
+            folder.update_manifest({"measured_input": measured})
         recorded = merged_key(cache)
         factors = make_factors(
             folder, cache, settings, recorded=recorded, ties=job.ties, engine=engine, on_event=listen
@@ -176,7 +188,13 @@ def _record(job: Prepared, on_event: OnEvent, engine: ClusterEngine | None) -> t
         if engine is not None:
             n_computed = engine.record(job, cache, on_event)
         else:
-            n_computed = record_missing(cache, job.producer, sketch=sketch_spec(settings), on_event=on_event)
+            n_computed = record_missing(
+                cache,
+                job.producer,
+                sketch=sketch_spec(settings),
+                slab=job.plan.slab_samples,
+                on_event=on_event,
+            )
         nbytes = cache.nbytes()
     reloaded = n_computed == 0
     what = (
@@ -278,7 +296,7 @@ def normalize_run(
     job = _prepare_again(run, model_path=model_path, data_path=data_path, cluster=cluster)
     check_data(run.cache, job.source, full=run.settings.data.fingerprint == "full")
     folder = run.folder if output is None else RunFolder(output)
-    check_factors(factors, job.fingerprint)
+    check_factors(factors, job.fingerprint, job.settings)
     if output is not None:
         folder.check_side_results()
         write_json(folder.factors_path, factors.to_dict())
@@ -326,7 +344,14 @@ def _record_again(cache: Cache, blocks: Sequence[Block], job: Prepared, on_event
     sample_nbytes = 4 * sum(math.prod(point.shape) for point in job.producer.points)
     with recording_threads() as pool:
         for block in blocks:
-            record_block(cache, job.producer, block, sketch=sketch_spec(job.settings), pool=pool)
+            record_block(
+                cache,
+                job.producer,
+                block,
+                sketch=sketch_spec(job.settings),
+                slab=job.plan.slab_samples,
+                pool=pool,
+            )
             nbytes = block.n_samples * sample_nbytes
             on_event(BlockDone(block=block.index, n_samples=block.n_samples, nbytes=nbytes))
 

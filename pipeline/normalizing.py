@@ -16,6 +16,7 @@ from .preparation import sketch_spec
 from .reporting import AfterSketches, sketch_weights
 from .settings import JobSettings
 from .sources import Source
+from .ties import input_scales
 
 if TYPE_CHECKING:
     from .cluster.engine import ClusterEngine
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["check_factors", "normalize_network"]
 
 
-def check_factors(factors: Factors, fingerprint: Mapping[str, Any]) -> None:
-    """Refuse factors of another network.
+def check_factors(factors: Factors, fingerprint: Mapping[str, Any], settings: JobSettings) -> None:
+    """Refuse factors of another network, or made for another input factor.
 
     Raises
     ------
@@ -38,6 +39,14 @@ def check_factors(factors: Factors, fingerprint: Mapping[str, Any]) -> None:
         raise MismatchError(
             f"the factors are of another network than the model ({', '.join(differs)} differ): "
             "record this model's activations, or give the model that was recorded"
+        )
+    if factors.input_factor != settings.normalize.input_factor:
+        raise MismatchError(
+            f"the factors are for the input factor {factors.input_factor!r}, the run has normalize.input_factor = "
+            f"{settings.normalize.input_factor!r}: make them with `actisketch factors` from this run, or run the job "
+            "with their input factor",
+            factors=factors.input_factor,
+            run=settings.normalize.input_factor,
         )
 
 
@@ -62,12 +71,12 @@ def normalize_network(
     Raises
     ------
     MismatchError
-        If the factors are of another network.
+        If the factors are of another network, or for another input factor.
     CertificateError
         If the rewritten network does not compute what the original does: the certificate is written
         then, the network is not.
     """
-    check_factors(factors, fingerprint)
+    check_factors(factors, fingerprint, settings)
     key = content_key(
         factors.to_dict(),
         settings.normalize.model_dump(),
@@ -110,8 +119,8 @@ def _rewrite_and_certify(
     on_event(StageStarted(stage="normalize"))
     rewriting = Rewriting(
         factors=factors.by_point(),
-        input_factors=chosen.input_factor,
-        mode="channel" if settings.factors.per_channel else "layer",
+        input_factors=input_scales(factors.input_factor),
+        mode="channel" if factors.per_channel else "layer",
         pin=tuple(chosen.pin),
         treat_as_identity=tuple(chosen.treat_as_identity),
     )

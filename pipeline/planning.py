@@ -8,13 +8,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..storage import CacheSpec, PointSpec, Projection, projection
+from ..storage import CacheSpec, PointSpec, projection
 from ..storage.errors import InputError, OverBudgetError
 from ..storage.files import STAGING_NBYTES
-from .recorder import BLOCKS_IN_FLIGHT, JOINED_NBYTES, RECORDING_THREADS, SLAB_NBYTES, slab_samples
-from .settings import format_bytes
+from .occupancy import counter_bits, merged_nbytes, open_block_nbytes, records_nbytes
+from .recorder import (
+    BLOCKS_IN_FLIGHT,
+    JOINED_NBYTES,
+    RECORDING_THREADS,
+    SLAB_NBYTES,
+    slab_samples,
+)
+from .sizes import format_bytes
+from .sketch import SketchSpec
+from .sketching import empty_sketch
 
 __all__ = ["MemoryProjection", "Plan", "PointPlan", "make_plan"]
 
@@ -58,7 +65,7 @@ class MemoryProjection:
     codec: int
     """Encoding the largest chunks, one for each thread: padded or rounded copies, compressed forms, aligned memory."""
     sketches: int
-    """And for each thread the counters of one sketch, and where small batches are joined."""
+    """Of all points: in the blocks that are open, and merged; for each thread the counters of one and its joint."""
     runtime: int = RUNTIME_NBYTES
     """The traced network, compiled loops, threads."""
 
@@ -76,11 +83,22 @@ class Plan:
     n_samples: int
     batch_size: int
     block_samples: int
+    slab_samples: int
+    """So many samples of a block are collected before they are sketched and written: no matter of its bytes."""
     memory: MemoryProjection
     memory_limit: int
-    disk_nbytes: int
-    """Activations before compression, in bytes; 0 when only sketches are kept."""
+    activations_nbytes: int
+    """On disk before compression, in bytes, padded to whole chunks; 0 when only sketches are kept."""
+    records_nbytes: int
+    """The sketches of all blocks and what else describes the cache, in bytes on disk: up to so much."""
     n_files: int
+    has_cache: bool = False
+    """Whether the block size is that of a cache which is there already."""
+
+    @property
+    def disk_nbytes(self) -> int:
+        """What the cache takes in all, in bytes: up to so much."""
+        return self.activations_nbytes + self.records_nbytes
 
     @property
     def n_blocks(self) -> int:
@@ -90,7 +108,12 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         memory = {**asdict(self.memory), "total": self.memory.total}
-        return {**asdict(self), "memory": memory, "n_blocks": self.n_blocks}
+        return {
+            **asdict(self),
+            "memory": memory,
+            "n_blocks": self.n_blocks,
+            "disk_nbytes": self.disk_nbytes,
+        }
 
     def check(
         self, *, cache_path: Path | None, disk_limit: int | None = None, n_done_nbytes: int = 0
@@ -112,31 +135,41 @@ class Plan:
             With the numbers, and the setting to change.
         """
         self._check_memory()
-        needed = self.disk_nbytes - n_done_nbytes
-        free = disk_limit - n_done_nbytes if disk_limit is not None else _free_nbytes(cache_path)
-        if free is not None and needed > free:
-            allowed = (
-                "record.disk_limit allows" if disk_limit is not None else f"the disk of {cache_path} has"
-            )
-            raise OverBudgetError(
-                f"the cache needs up to {format_bytes(needed)}, {allowed} {format_bytes(free)}: use fewer samples "
-                "(data.num_samples), fewer points (record.points), cache.dtype = 'float16', or sketches only "
-                "(record.activations = false)",
-                needed=needed,
-                allowed=free,
-            )
+        needed, free = self.disk_nbytes, None if disk_limit is not None else _free_nbytes(cache_path)
+        allowed = disk_limit if free is None else free + n_done_nbytes
+        if allowed is None or needed <= allowed:
+            return
+        room = (
+            f"record.disk_limit allows {format_bytes(allowed)}"
+            if free is None
+            else f"the disk of {cache_path} has {format_bytes(free)} left"
+        )
+        done = f" ({format_bytes(n_done_nbytes)} of it are there)" if n_done_nbytes else ""
+        fewer = "use fewer samples (data.num_samples), fewer points (record.points)"
+        if self.activations_nbytes:
+            fewer += ", cache.dtype = 'float16', or sketches only (record.activations = false)"
+        else:
+            fewer += ", larger record.block_samples, or a smaller sketch.bits"
+        raise OverBudgetError(
+            f"the cache needs up to {format_bytes(needed)}{done}, {room}: {fewer}",
+            needed=needed,
+            allowed=allowed,
+        )
 
     def _check_memory(self) -> None:
         if self.memory.total <= self.memory_limit:
             return
         m = self.memory
         fixed = m.model + m.sketches + m.runtime
-        advice = (
-            f"raise record.memory_limit to {format_bytes(m.total * 1.05)}"
-            if fixed > self.memory_limit or self.batch_size == 1
-            else f"use a smaller record.batch_size than {self.batch_size}, or raise record.memory_limit "
-            f"to {format_bytes(m.total * 1.05)}"
-        )
+        advice = f"raise record.memory_limit to {format_bytes(m.total * 1.05)}"
+        if fixed <= self.memory_limit and self.batch_size > 1:
+            smaller = f"a smaller record.batch_size than {self.batch_size}"
+            # The batch size is part of what a cache is: another one would only be refused by the cache.
+            advice = (
+                f"{advice}, or choose another output folder and {smaller}: the cache that is there keeps its own"
+                if self.has_cache
+                else f"use {smaller}, or {advice}"
+            )
         raise OverBudgetError(
             f"the run needs {format_bytes(m.total)} of memory (network {format_bytes(m.model)}, one batch "
             f"{format_bytes(m.batch)}, {BLOCKS_IN_FLIGHT} blocks {format_bytes(m.blocks)}, encoding "
@@ -154,8 +187,7 @@ def make_plan(
     n_samples: int,
     batch_size: int,
     memory_limit: int,
-    sketch_bits: int = 20,
-    n_channel_sketches: int = 0,
+    sketch: SketchSpec | None = None,
     model_nbytes: int = 0,
     sample_nbytes: int = 0,
     largest_tensor_nbytes: int = 0,
@@ -175,10 +207,8 @@ def make_plan(
         Samples in all, and per batch.
     memory_limit : int
         Bytes allowed beyond Python and TensorFlow themselves.
-    sketch_bits : int
-        Resolution of the sketches.
-    n_channel_sketches : int
-        Channels that are sketched apart, over all points.
+    sketch : SketchSpec, optional
+        How finely is sketched; default: as ``SketchSpec()``.
     model_nbytes, sample_nbytes, largest_tensor_nbytes : int
         Bytes of the weights, of one sample, and of the network's largest tensor per sample.
     record : bool
@@ -195,7 +225,7 @@ def make_plan(
     Raises
     ------
     InputError
-        If there are no points or no samples.
+        If there are no points or no samples, or a point has more channels than can be sketched apart.
     """
     if not points:
         raise InputError(
@@ -203,67 +233,28 @@ def make_plan(
         )
     if n_samples < 1:
         raise InputError("the data has no samples: check data.path and data.num_samples")
-    per_sample = [4 * int(np.prod(point.shape, dtype=np.int64)) for point in points]
-    # Recorded tensors are counted with the slab they are collected for; beside them the network holds a few
-    # that are not recorded: input, output and workspace of the layer at work.
-    batch = min(batch_size, n_samples) * (2 * sample_nbytes + 3 * largest_tensor_nbytes)
-    of_thread = (SKETCH_BYTES_PER_BUCKET << sketch_bits) + JOINED_NBYTES
-    sketches = of_thread * RECORDING_THREADS + n_channel_sketches * 2**15
-    fixed = model_nbytes + batch + sketches + RUNTIME_NBYTES
-    dtype = "float16" if stored_itemsize == 2 else "float32"
-
-    def stored_spec(samples: int) -> CacheSpec:
-        return CacheSpec(
-            points=tuple(points),
-            n_samples=n_samples,
-            batch_size=batch_size,
-            block_samples=samples,
-            identity={},
-            dtype=dtype,
-            record=record,
-        )
-
-    def stored(samples: int) -> Projection:
-        return projection(stored_spec(samples))
-
-    def chunk_nbytes(samples: int) -> dict[str, int]:
-        """Return the bytes in memory of a chunk of each point that is kept."""
-        sizes = stored_spec(samples).chunk_samples if record else {}
-        return {point.name: sizes[point.name] * point.n_values * 4 for point in points if sizes}
-
-    def encoding(samples: int) -> int:
-        of_threads = sorted(chunk_nbytes(samples).values())[-RECORDING_THREADS:]
-        return STAGING_NBYTES * len(of_threads) + (1 + compresses) * sum(of_threads) * stored_itemsize // 4
-
-    def in_flight(samples: int) -> int:
-        slab = slab_samples(points, batch_size=batch_size, block_samples=samples)
-        n_slabs = min(BLOCKS_IN_FLIGHT, -(-n_samples // slab))
-        of_slab = {point.name: slab * point.n_values * 4 for point in points}
-        gathered = sum(nbytes for name, nbytes in chunk_nbytes(samples).items() if nbytes > of_slab[name])
-        return n_slabs * min(slab, n_samples) * sum(per_sample) + gathered
-
-    if block_samples is None:
-        small_enough = SLAB_NBYTES // sum(per_sample) // batch_size
-        n_batches = max(1, min(small_enough, -(-n_samples // batch_size)))
-        if max_block_samples is not None:
-            n_batches = min(n_batches, -(-max_block_samples // batch_size))
-        room = memory_limit - fixed
-        while n_batches > 1 and (in_flight(n_batches * batch_size) + encoding(n_batches * batch_size) > room):
-            n_batches = n_batches * 7 // 8
-        if record and max_block_samples is None and n_batches >= small_enough:
-            n_batches = _joined(n_batches, batch_size, per_sample, n_samples)
-            while (
-                n_batches > 1 and in_flight(n_batches * batch_size) + encoding(n_batches * batch_size) > room
-            ):
-                n_batches //= 2
-        block_samples = n_batches * batch_size
-    memory = MemoryProjection(
-        model=model_nbytes,
-        batch=batch,
-        blocks=in_flight(block_samples),
-        codec=encoding(block_samples) if record else 0,
-        sketches=sketches,
+    for point in points:
+        empty_sketch(
+            sketch or SketchSpec(), point
+        )  # refuses too many channels now, and not in the first block
+    run = _Run(
+        points=tuple(points),
+        n_samples=n_samples,
+        batch_size=batch_size,
+        sketch=sketch or SketchSpec(),
+        model_nbytes=model_nbytes,
+        # Recorded tensors are counted with the slab they are collected for; beside them the network holds a few
+        # that are not recorded: input, output and workspace of the layer at work.
+        batch_nbytes=min(batch_size, n_samples) * (2 * sample_nbytes + 3 * largest_tensor_nbytes),
+        record=record,
+        stored_itemsize=stored_itemsize,
+        compresses=compresses,
     )
+    has_cache = block_samples is not None
+    if block_samples is None:
+        block_samples = run.block_within(memory_limit, max_block_samples=max_block_samples)
+    slab = run.slab_within(memory_limit, block_samples=block_samples)
+    stored = projection(run.spec(block_samples))
     return Plan(
         points=tuple(
             PointPlan(
@@ -271,18 +262,116 @@ def make_plan(
                 layer_type=str(point.meta.get("layer_type", "")),
                 shape=point.shape,
                 n_params=int(point.meta.get("n_params", 0)),
-                nbytes=nbytes // 4 * stored_itemsize * n_samples,
+                nbytes=point.n_values * stored_itemsize * n_samples,
             )
-            for point, nbytes in zip(points, per_sample, strict=True)
+            for point in points
         ),
         n_samples=n_samples,
         batch_size=batch_size,
         block_samples=block_samples,
-        memory=memory,
+        slab_samples=slab,
+        memory=run.memory(block_samples, slab),
         memory_limit=memory_limit,
-        disk_nbytes=sum(per_sample) // 4 * stored_itemsize * n_samples if record else 0,
-        n_files=stored(block_samples).n_files,
+        activations_nbytes=stored.nbytes,
+        records_nbytes=records_nbytes(
+            run.points,
+            run.sketch,
+            block_samples=block_samples,
+            n_samples=n_samples,
+            n_chunks=stored.n_files - stored.n_blocks - len(points) if record else 0,
+        ),
+        n_files=stored.n_files,
+        has_cache=has_cache,
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Run:
+    """What a run takes, for any size of its blocks and slabs."""
+
+    points: tuple[PointSpec, ...]
+    n_samples: int
+    batch_size: int
+    sketch: SketchSpec
+    model_nbytes: int
+    batch_nbytes: int
+    record: bool
+    stored_itemsize: int
+    compresses: bool
+
+    @property
+    def sample_nbytes(self) -> int:
+        """Bytes of the activations of a sample in memory."""
+        return 4 * sum(point.n_values for point in self.points)
+
+    def spec(self, block_samples: int) -> CacheSpec:
+        """Return what the cache would be with such blocks."""
+        return CacheSpec(
+            points=self.points,
+            n_samples=self.n_samples,
+            batch_size=self.batch_size,
+            block_samples=block_samples,
+            identity={},
+            dtype="float16" if self.stored_itemsize == 2 else "float32",
+            record=self.record,
+        )
+
+    def block_within(self, limit: int, *, max_block_samples: int | None) -> int:
+        """Return the samples of the largest blocks of one slab that keep to the limit, or of several slabs."""
+        small_enough = SLAB_NBYTES // self.sample_nbytes // self.batch_size
+        n_batches = max(1, min(small_enough, -(-self.n_samples // self.batch_size)))
+        if max_block_samples is not None:
+            n_batches = min(n_batches, -(-max_block_samples // self.batch_size))
+        while n_batches > 1 and self.memory(n_batches * self.batch_size).total > limit:
+            n_batches = n_batches * 7 // 8
+        if self.record and max_block_samples is None and n_batches >= small_enough:
+            n_batches = _joined(
+                n_batches, self.batch_size, [4 * p.n_values for p in self.points], self.n_samples
+            )
+            while n_batches > 1 and self.memory(n_batches * self.batch_size).total > limit:
+                n_batches //= 2
+        return n_batches * self.batch_size
+
+    def slab_within(self, limit: int, *, block_samples: int) -> int:
+        """Return how many samples of such blocks are collected at a time: fewer where the limit leaves less room."""
+        slab_nbytes = SLAB_NBYTES
+        while True:
+            slab = slab_samples(
+                self.points, batch_size=self.batch_size, block_samples=block_samples, slab_nbytes=slab_nbytes
+            )
+            if slab == self.batch_size or self.memory(block_samples, slab).total <= limit:
+                return slab
+            slab_nbytes = (slab - 1) * self.sample_nbytes
+
+    def memory(self, block_samples: int, slab: int | None = None) -> MemoryProjection:
+        """Return what a run with such blocks takes, collected so many samples at a time."""
+        if slab is None:
+            slab = slab_samples(self.points, batch_size=self.batch_size, block_samples=block_samples)
+        sizes = self.spec(block_samples).chunk_samples if self.record else {}
+        chunk_nbytes = {point.name: sizes[point.name] * point.n_values * 4 for point in self.points if sizes}
+        of_slab = {point.name: slab * point.n_values * 4 for point in self.points}
+        gathered = sum(nbytes for name, nbytes in chunk_nbytes.items() if nbytes > of_slab[name])
+        n_slabs = min(BLOCKS_IN_FLIGHT, -(-self.n_samples // slab))
+        of_threads = sorted(chunk_nbytes.values())[-RECORDING_THREADS:]
+        encoded = (1 + self.compresses) * sum(of_threads) * self.stored_itemsize // 4
+        return MemoryProjection(
+            model=self.model_nbytes,
+            batch=self.batch_nbytes,
+            blocks=n_slabs * min(slab, self.n_samples) * self.sample_nbytes + gathered,
+            codec=STAGING_NBYTES * len(of_threads) + encoded,
+            sketches=self._sketches_nbytes(block_samples, slab),
+        )
+
+    def _sketches_nbytes(self, block_samples: int, slab: int) -> int:
+        n_open = min(BLOCKS_IN_FLIGHT, -(-self.n_samples // block_samples))
+        of_thread = (SKETCH_BYTES_PER_BUCKET << counter_bits(self.sketch)) + JOINED_NBYTES
+        block = min(block_samples, self.n_samples)
+        opened = open_block_nbytes(self.points, self.sketch, block_samples=block, slab_samples=slab)
+        # Not the larger of the two: what recording took is not always given back before merging begins.
+        merged = merged_nbytes(
+            self.points, self.sketch, block_samples=block_samples, n_samples=self.n_samples
+        )
+        return of_thread * RECORDING_THREADS + n_open * opened + merged
 
 
 def _joined(n_batches: int, batch_size: int, per_sample: list[int], n_samples: int) -> int:

@@ -178,6 +178,7 @@ _WORDS = {
     "set format": "set data.format",
     "treat_as_identity": "normalize.treat_as_identity",
     "pin=": "normalize.pin = ",
+    "input_factors names": "normalize.input_factor names",
 }
 
 
@@ -241,7 +242,12 @@ def data_spec(data: DataSettings, graph: Graph) -> DataSpec:
 def sketch_spec(settings: JobSettings) -> SketchSpec:
     """Return how finely points are sketched."""
     chosen = settings.sketch
-    return SketchSpec(bits=chosen.bits, per_channel=chosen.per_channel, on_nonfinite=chosen.nonfinite)
+    return SketchSpec(
+        bits=chosen.bits,
+        per_channel=chosen.per_channel,
+        channel_bits=chosen.channel_bits,
+        on_nonfinite=chosen.nonfinite,
+    )
 
 
 def cache_spec(
@@ -279,14 +285,12 @@ def _plan(
 ) -> Plan:
     record = settings.record
     points = producer.points
-    n_channels = sum((1, *p.shape)[p.channel_axis] for p in points) if settings.sketch.per_channel else 0
     return make_plan(
         points,
         n_samples=source.n_samples,
         batch_size=record.batch_size,
         memory_limit=record.memory_limit,
-        sketch_bits=settings.sketch.bits,
-        n_channel_sketches=n_channels,
+        sketch=sketch_spec(settings),
         model_nbytes=sum(int(np.prod(w.shape)) * np.dtype("float32").itemsize for w in model.weights),
         sample_nbytes=sum(
             int(np.prod(i.shape, dtype=np.int64)) * np.dtype(i.dtype).itemsize for i in source.inputs

@@ -18,13 +18,15 @@ from ..storage import Block, Cache, CommitRecord, PointSpec
 from ..storage.errors import InputError
 from .events import BlockDone, OnEvent, ignore_event
 from .producer import Producer
-from .sketch import PointSketch, SketchSpec
+from .sketch import SketchSpec
+from .sketching import add_up, channel_axis_of, empty_sketch, sketch_nbytes, with_channels
 
 __all__ = [
     "BLOCKS_IN_FLIGHT",
     "JOINED_NBYTES",
     "RECORDING_THREADS",
     "SLAB_NBYTES",
+    "UNMERGED_NBYTES",
     "record_block",
     "record_missing",
     "recording_threads",
@@ -46,9 +48,14 @@ SLAB_NBYTES = 512 * 2**20
 RECORDING_THREADS = 4
 # Small batches of a point are joined up to so much: a call for each costs more than the copy.
 JOINED_NBYTES = 8 * 2**20
+# A sketch keeps what its updates add apart, since adding up many together is faster: in an open block so much of it
+# over all points.
+UNMERGED_NBYTES = 32 * 2**20
 
 
-def slab_samples(points: Sequence[PointSpec], *, batch_size: int, block_samples: int) -> int:
+def slab_samples(
+    points: Sequence[PointSpec], *, batch_size: int, block_samples: int, slab_nbytes: int | None = None
+) -> int:
     """Return how many samples of a block are collected at a time.
 
     Parameters
@@ -57,15 +64,18 @@ def slab_samples(points: Sequence[PointSpec], *, batch_size: int, block_samples:
         Where is recorded.
     batch_size, block_samples : int
         Of the cache.
+    slab_nbytes : int, optional
+        Bytes of activations that may be collected; default: ``SLAB_NBYTES``.
 
     Returns
     -------
     int
-        Whole batches, a part of ``block_samples`` without a rest: the largest within ``SLAB_NBYTES``, at least a batch.
+        Whole batches, a part of ``block_samples`` without a rest: the largest within ``slab_nbytes``, at least a batch.
     """
     batch_nbytes = 4 * batch_size * sum(math.prod(point.shape) for point in points)
     n_batches = block_samples // batch_size
-    fitting = [n for n in range(1, n_batches + 1) if n_batches % n == 0 and n * batch_nbytes <= SLAB_NBYTES]
+    most = (SLAB_NBYTES if slab_nbytes is None else slab_nbytes) // batch_nbytes
+    fitting = [n for n in range(1, min(n_batches, most) + 1) if n_batches % n == 0]
     return batch_size * max(fitting, default=1)
 
 
@@ -154,9 +164,11 @@ class _OpenBlock:
         self._block, self._points = block, sorted(points, key=lambda point: -point.n_values)
         self._writer = cache.write(block)
         self._records = cache.spec.record
-        self._sketches = {point.name: _empty_sketch(spec, point) for point in points}
+        self._sketches = {point.name: empty_sketch(spec, point) for point in points}
         self._n_samples = dict.fromkeys(self._sketches, 0)
         """Done so far."""
+        self._merged_nbytes = dict.fromkeys(self._sketches, 0)
+        """Of each sketch, when its parts were last added up."""
         self._is_whole = True
 
     def add(self, collected: Collected, pool: Executor | None = None) -> None:
@@ -184,8 +196,8 @@ class _OpenBlock:
         sketch = self._sketches[point.name]
         for array in _Joint.joined(collected.pop(point.name)):
             sketch.update(
-                array,
-                channel_axis=point.channel_axis,
+                with_channels(array),
+                channel_axis=channel_axis_of(point),
                 point=point.name,
                 block=self._block.index,
                 first_sample=self._n_samples[point.name],
@@ -193,12 +205,21 @@ class _OpenBlock:
             if self._records:
                 self._writer.append({point.name: array})
             self._n_samples[point.name] += len(array)
+            self._spare_memory(point.name)
+
+    def _spare_memory(self, name: str) -> None:
+        """Add the parts of a sketch up when they have become more than its share."""
+        sketch = self._sketches[name]
+        if sketch_nbytes(sketch) - self._merged_nbytes[name] > UNMERGED_NBYTES // len(self._points):
+            add_up(sketch)
+            self._merged_nbytes[name] = sketch_nbytes(sketch)
 
     def commit(self, digest: str) -> CommitRecord | None:
         """Commit the block, unless a slab failed."""
         if not self._is_whole:
             return None
-        sketches = {name: sketch.to_bytes() for name, sketch in self._sketches.items()}
+        # Each is let go when it is packed: many points are not in memory twice.
+        sketches = {name: self._sketches.pop(name).to_bytes() for name in list(self._sketches)}
         with self._writer:
             # What the samples were is kept with the block: a resumed run compares it with the data it has.
             return self._writer.commit(sketches, {"data": digest})
@@ -207,12 +228,6 @@ class _OpenBlock:
         """Give the writer's memory back; the block stays missing."""
         self._is_whole = False
         self._writer.__exit__(None, None, None)
-
-
-def _empty_sketch(spec: SketchSpec, point: PointSpec) -> PointSketch:
-    # The channel axis counts the samples' axis too; only its size matters here.
-    n_channels = (0, *point.shape)[point.channel_axis] if spec.per_channel and point.shape else None
-    return PointSketch.empty(spec, n_channels=n_channels)
 
 
 def recording_threads(n_threads: int | None = None) -> ThreadPoolExecutor:
@@ -227,6 +242,7 @@ def record_block(
     block: Block,
     *,
     sketch: SketchSpec,
+    slab: int | None = None,
     pool: Executor | None = None,
 ) -> CommitRecord:
     """Compute, sketch and commit one block. May run twice: same name, same bytes.
@@ -241,6 +257,8 @@ def record_block(
         Which samples.
     sketch : SketchSpec
         How finely to sketch.
+    slab : int, optional
+        Samples that are collected at a time, of the plan; default: as :func:`slab_samples`. No matter of the bytes.
     pool : Executor, optional
         Threads that sketch and write several points at a time.
 
@@ -251,12 +269,11 @@ def record_block(
     """
     if cache.is_committed(block):
         return cache.read_record(block)
-    spec = cache.spec
-    n_slab = slab_samples(producer.points, batch_size=spec.batch_size, block_samples=spec.block_samples)
+    n_slab = slab or _default_slab(cache, producer)
     opened = _OpenBlock(cache, producer.points, block, sketch)
     try:
-        for slab in slabs_of(block, n_slab):
-            opened.add(collect(producer, slab), pool)
+        for part in slabs_of(block, n_slab):
+            opened.add(collect(producer, part), pool)
         record = opened.commit(producer.digest(block.start, block.stop))
     except BaseException:
         opened.abandon()
@@ -270,9 +287,10 @@ def record_missing(
     producer: Producer,
     *,
     sketch: SketchSpec,
+    slab: int | None = None,
     on_event: OnEvent = ignore_event,
 ) -> int:
-    """Record every block that the cache lacks, in this process.
+    """Record every block that the cache lacks, in this process; ``slab`` as for :func:`record_block`.
 
     Samples are computed in this thread and sketched and written in others; at most
     ``BLOCKS_IN_FLIGHT`` slabs are in memory. When anything fails, or Ctrl-C is pressed, the block that is
@@ -286,8 +304,7 @@ def record_missing(
     blocks = cache.missing()
     if not blocks:
         return 0
-    spec = cache.spec
-    n_slab = slab_samples(producer.points, batch_size=spec.batch_size, block_samples=spec.block_samples)
+    n_slab = slab or _default_slab(cache, producer)
     available = threading.Semaphore(BLOCKS_IN_FLIGHT)
     pending: list[Future[None]] = []
 
@@ -310,10 +327,10 @@ def record_missing(
         try:
             for block in blocks:
                 opened = _OpenBlock(cache, producer.points, block, sketch)
-                for slab in slabs_of(block, n_slab):
+                for part in slabs_of(block, n_slab):
                     available.acquire()
                     _raise_first_failure(pending)
-                    pending.append(writer.submit(add, opened, collect(producer, slab)))
+                    pending.append(writer.submit(add, opened, collect(producer, part)))
                 # Here and not in the writer: a stream has one place, and two threads would restart it.
                 digest = producer.digest(block.start, block.stop)
                 pending.append(writer.submit(commit, opened, block, digest))
@@ -324,6 +341,11 @@ def record_missing(
     _raise_first_failure(pending)
     logger.info("recorded %d blocks", len(blocks))
     return len(blocks)
+
+
+def _default_slab(cache: Cache, producer: Producer) -> int:
+    spec = cache.spec
+    return slab_samples(producer.points, batch_size=spec.batch_size, block_samples=spec.block_samples)
 
 
 def _raise_first_failure(pending: list[Future[None]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,13 +13,25 @@ from numpy.typing import NDArray
 
 from ..storage import Cache
 from ..storage.errors import IncompleteError, InputError
-from .sketch import PointSketch, Sketch, exact_channel_percentiles, exact_percentiles, merge_sketches
+from .sketch import (
+    ChannelSketch,
+    PointSketch,
+    Sketch,
+    exact_channel_percentiles,
+    exact_percentiles,
+    merge_sketches,
+)
+from .sketching import channel_axis_of, with_channels
 
 __all__ = ["ExactSource", "check_complete", "merged_sketches", "statistics", "unknown_point"]
 
-# Sketches of so many blocks are in memory at once: merging many together is faster, holding
-# all of 10,000 blocks would grow with the data.
-MERGED_TOGETHER = 64
+# Records wait as they were stored until they are so much, since many sketches of a point are merged faster together.
+WAITING_NBYTES = 16 * 2**20
+# Of these, one point's are unpacked at a time, at most so much at once: neither the number of blocks nor that of
+# points or channels decides how much memory a merge takes.
+UNPACKED_NBYTES = 32 * 2**20
+# A bucket takes 21 bytes in memory and 3 to 6 in a record.
+UNPACKED_PER_BYTE = 7
 
 
 def merged_sketches(cache: Cache, points: Iterable[str] | None = None) -> dict[str, PointSketch]:
@@ -46,15 +58,30 @@ def merged_sketches(cache: Cache, points: Iterable[str] | None = None) -> dict[s
             raise InputError(unknown_point(name, names), point=name)
     check_complete(cache)
     merged: dict[str, PointSketch] = {}
-    waiting: dict[str, list[PointSketch]] = {name: [] for name in chosen}
+    waiting: dict[str, list[bytes]] = {name: [] for name in chosen}
+    n_waiting = 0
     for i, sketches in enumerate(cache.all_sketches(), start=1):
         for name in chosen:
-            waiting[name].append(PointSketch.from_bytes(sketches[name]))
-        if i % MERGED_TOGETHER == 0 or i == len(cache.blocks):
-            for name, group in waiting.items():
-                merged[name] = merge_sketches([merged[name], *group] if name in merged else group)
-                group.clear()
+            waiting[name].append(sketches[name])
+            n_waiting += len(sketches[name])
+        if n_waiting >= WAITING_NBYTES or i == len(cache.blocks):
+            for name, stored in waiting.items():
+                merged[name] = _merge_stored(merged.get(name), stored)
+                stored.clear()
+            n_waiting = 0
     return merged
+
+
+def _merge_stored(merged: PointSketch | None, stored: Sequence[bytes]) -> PointSketch:
+    """Return the merged sketch of a point and of more of its blocks, unpacking a bounded number of them at once."""
+    group = [] if merged is None else [merged]
+    n_unpacked = 0
+    for packed in stored:
+        group.append(PointSketch.from_bytes(packed))
+        n_unpacked += UNPACKED_PER_BYTE * len(packed)
+        if n_unpacked >= UNPACKED_NBYTES:
+            group, n_unpacked = [merge_sketches(group)], 0
+    return merge_sketches(group)
 
 
 def check_complete(cache: Cache) -> None:
@@ -138,17 +165,18 @@ class ExactSource:
         if self.cache.spec.dtype != "float32" and not self.accept_rounding:
             raise InputError(
                 f"this cache stores {self.cache.spec.dtype}, which rounds: a percentile of the rounded values "
-                "is not the exact one. Accept that with --accept-rounding, or record with cache.dtype = 'float32'"
+                "is not the exact one. Accept that with --accept-rounding (factors.accept_rounding = true in a job), "
+                "or record with cache.dtype = 'float32'"
             )
 
     def percentiles(self, point: str, qs: Sequence[float], *, nonzero: bool) -> list[float]:
         """Return the percentiles of one point, equal to ``np.percentile(..., method="linear")`` of what is stored."""
         sketch = self.sketches[point].layer
-        if self.cache.spec.dtype != "float32":
-            # The sketch saw the values before they were rounded: their ranks may differ.
-            sketch = Sketch(self.sketches[point].spec.bits)
+        if self._is_rounded:
+            spec = self.sketches[point].spec
+            sketch = Sketch(spec.bits, on_nonfinite=spec.on_nonfinite)
             for chunk in self.cache.chunks(point):
-                sketch.update(chunk)
+                sketch.update(chunk, point=point)
         return exact_percentiles(lambda: self.cache.chunks(point), list(qs), sketch, nonzero=nonzero)
 
     def channel_percentiles(self, point: str, qs: Sequence[float], *, nonzero: bool) -> NDArray[np.float64]:
@@ -157,21 +185,27 @@ class ExactSource:
         Raises
         ------
         InputError
-            If channels were not sketched, or are of rounded storage.
+            If channels were not sketched.
         """
         channels = self.sketches[point].channels
         if channels is None:
             raise InputError(
                 "this run has no sketch per channel: record with sketch.per_channel = true", point=point
             )
-        if self.cache.spec.dtype != "float32":
-            raise InputError(
-                f"exact percentiles per channel need float32 storage, this cache has {self.cache.spec.dtype}"
-            )
+        axis = channel_axis_of(self.cache.spec.point(point))
+        if self._is_rounded:
+            spec = self.sketches[point].spec
+            channels = ChannelSketch(channels.n_channels, spec.channel_bits, on_nonfinite=spec.on_nonfinite)
+            for chunk in self._with_channels(point):
+                channels.update(chunk, channel_axis=axis, point=point)
         return exact_channel_percentiles(
-            lambda: self.cache.chunks(point),
-            list(qs),
-            channels,
-            nonzero=nonzero,
-            channel_axis=self.cache.spec.point(point).channel_axis,
+            lambda: self._with_channels(point), list(qs), channels, nonzero=nonzero, channel_axis=axis
         )
+
+    @property
+    def _is_rounded(self) -> bool:
+        """Whether the sketches saw the values before they were rounded: their ranks may differ from those stored."""
+        return self.cache.spec.dtype != "float32"
+
+    def _with_channels(self, point: str) -> Iterator[NDArray[Any]]:
+        return map(with_channels, self.cache.chunks(point))

@@ -222,7 +222,7 @@ class Run:
         InputError
             For an unknown key or an impossible value.
         """
-        settings = self.with_factors(changes)
+        settings = self.with_factors({"accept_rounding": True, **changes} if accept_rounding else changes)
         ties = Ties.from_dict(self.folder.manifest().get("ties", {}))
         return factors_of(self.cache, self.sketches, settings, ties=ties, accept_rounding=accept_rounding)
 

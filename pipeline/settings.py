@@ -20,10 +20,12 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
 from ..storage.errors import InputError
+from .sizes import parse_bytes
 
 __all__ = [
     "CacheSettings",
@@ -35,50 +37,9 @@ __all__ = [
     "RecordSettings",
     "ReportSettings",
     "SketchSettings",
-    "format_bytes",
     "load_job",
-    "parse_bytes",
     "validate_job",
 ]
-
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
-
-
-def parse_bytes(text: object) -> object:
-    """Return the number of bytes that ``"512 MiB"``, ``"4GB"`` or ``1048576`` names.
-
-    Parameters
-    ----------
-    text : str or int
-        A whole number of bytes, or a number with one of the units B, kB, MB, GB, TB, KiB, MiB, GiB, TiB.
-
-    Returns
-    -------
-    int
-        Bytes. Anything that is not a string is handed back as it is, for the validator to judge.
-
-    Raises
-    ------
-    ValueError
-        If the text is not a number with a known unit.
-    """
-    if not isinstance(text, str):
-        return text
-    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([a-zA-Z]*)\s*", text)
-    if found is None or found[2].lower() not in _UNITS:
-        raise ValueError("write a number of bytes with a unit, as in '512 MiB' or '4 GB'")
-    return int(float(found[1]) * _UNITS[found[2].lower()])
-
-
-def format_bytes(nbytes: float) -> str:
-    """Return bytes for a person: ``format_bytes(3 * 2**20)`` is ``"3.0 MiB"``."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(nbytes) < 1024 or unit == "TiB":
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
-        nbytes /= 1024
-    raise AssertionError  # pragma: no cover - the loop returns at TiB
-
 
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
 
@@ -87,6 +48,11 @@ def _percent(value: float) -> float:
     if not 0 < value <= 100:
         raise ValueError("a percentile is above 0 and at most 100, which is the maximum")
     return value
+
+
+def _is_positive(value: object) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 < float(value) < float("inf")  # type: ignore[arg-type]
 
 
 Percent = Annotated[float, AfterValidator(_percent)]
@@ -194,7 +160,7 @@ class CacheSettings(_Settings):
     url: str | None = None
     """A folder or ``s3://bucket/prefix``; default: the folder ``cache`` of the run."""
     dtype: Literal["float32", "float16"] = "float32"
-    """``float16`` halves the cache and rounds what it holds: exact percentiles then need ``--accept-rounding``."""
+    """``float16`` halves the cache and rounds what it holds: see ``factors.accept_rounding``."""
     codec: Literal["none", "lz4", "zstd"] | None = None
     """Compression; default: the one that measured best, see storage/README.md."""
     storage_options: dict[str, Any] = Field(default_factory=dict)
@@ -208,6 +174,8 @@ class SketchSettings(_Settings):
     """Leading bits of the float pattern that are told apart: 20 is a relative width of 2^-11."""
     per_channel: bool = False
     """Also one sketch for each channel, for channel-wise factors."""
+    channel_bits: Annotated[int, Field(ge=12, le=22)] = 16
+    """As ``bits``, for the channels. A layer has at most 2^32 buckets: 15 for more than 65,536 channels."""
     nonfinite: Literal["error", "exclude"] = "error"
     """NaN and infinities end the run with the place named, or are counted and left out."""
 
@@ -236,6 +204,8 @@ class FactorSettings(_Settings):
     """Percent points taken off per point, linearly with depth: point i gets ``percentile - i * schedule``."""
     exact: bool = False
     """Refine every percentile to the exact one from the cache."""
+    accept_rounding: bool = False
+    """With ``exact`` and a cache of ``float16``: the exact percentiles are of the rounded activations."""
     per_channel: bool = False
     """A factor for each channel instead of one for the point; needs ``sketch.per_channel``."""
     groups: Literal["largest", "merged"] = "largest"
@@ -246,12 +216,18 @@ class FactorSettings(_Settings):
     """By point name or pattern; the first pattern that matches wins."""
 
 
+InputFactor = float | dict[str, float | list[float]]
+"""What the inputs are divided by: a number, or by input a number or one for each channel."""
+
+
 class NormalizeSettings(_Settings):
     """How the network is rewritten."""
 
     enabled: bool = True
     """``false``: stop at the factors."""
-    input_factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    input_factor: InputFactor | Literal["measured"] = 1.0
+    """What the input of the normalised network is divided by. ``"measured"``: by the run's percentile of the size of
+    its samples. Or a table: by name of an input, a number or a list of one number for each channel."""
     pin: list[str] = Field(default_factory=list)
     """Layers whose scale stays 1."""
     treat_as_identity: list[str] = Field(default_factory=list)
@@ -260,6 +236,19 @@ class NormalizeSettings(_Settings):
     """Largest residual of the certificate, relative to the point's factor."""
     samples: Annotated[int, Field(gt=0)] | None = None
     """How many samples the certificate runs on; default: all of them."""
+
+    @field_validator("input_factor", mode="before")
+    @classmethod
+    def _positive_input_factor(cls, value: Any) -> Any:
+        given = list(value.values()) if isinstance(value, Mapping) else [value]
+        if isinstance(value, Mapping):
+            given = [x for each in given for x in (each if isinstance(each, list) and each else [each])]
+        if value != "measured" and not all(_is_positive(x) for x in given):
+            raise ValueError(
+                "allowed: a finite number greater than 0, 'measured', or a table with a number, or a list of one for "
+                "each channel, for each input"
+            )
+        return value
 
 
 class ReportSettings(_Settings):
@@ -291,6 +280,12 @@ class JobSettings(_Settings):
             raise ValueError("factors.groups = 'merged' goes with one factor per point, from sketches")
         if self.factors.exact and not self.record.activations:
             raise ValueError("factors.exact = true needs record.activations = true")
+        if self.factors.exact and self.cache.dtype != "float32" and not self.factors.accept_rounding:
+            raise ValueError(
+                f"factors.exact = true from cache.dtype = {self.cache.dtype!r} would be of rounded activations: accept "
+                "that with factors.accept_rounding = true (--accept-rounding when a finished run is asked), or "
+                "record with cache.dtype = 'float32'"
+            )
         return self
 
 

@@ -167,8 +167,9 @@ def export(session: Session, run: Path, kind: str, output: Path | None) -> None:
         # `log/` and `log` are folders: a file of ours would have an ending.
         output.mkdir(parents=True, exist_ok=True)
     if output.is_dir():
-        name = f"{chosen.settings.factors.percentile:g}.json" if kind == "toolbox" else f"statistics.{kind}"
-        output = output / name
+        # The toolbox names it by the percentile as its settings have it: 100, 99.9, 99.99999.
+        text_of_percentile = str(chosen.settings.factors.percentile).removesuffix(".0")
+        output = output / (f"{text_of_percentile}.json" if kind == "toolbox" else f"statistics.{kind}")
     elif kind == "toolbox":
         raise InputError(
             f"{str(output)!r} is a file: SNN toolbox looks for {{percentile}}.json, name their folder"

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import click
 
 from ...storage.errors import InputError
-from ..settings import JobSettings, load_job, parse_bytes, validate_job
+from ..settings import JobSettings, load_job, validate_job
+from ..sizes import parse_bytes
 
 __all__ = ["JOB_FLAGS", "check_folder_of", "job_options", "json_option", "run_argument", "settings_from"]
 

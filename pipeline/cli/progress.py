@@ -21,7 +21,7 @@ from rich.progress import (
 from rich.text import Text
 
 from ..events import BlockDone, Event, SamplesDone, StageDone, StageStarted
-from ..settings import format_bytes
+from ..sizes import format_bytes
 
 __all__ = ["JobProgress"]
 

@@ -17,7 +17,7 @@ from ..planning import Plan
 from ..report import layer_table
 from ..reporting import report_data
 from ..results import PercentileRow, Run, RunStatus
-from ..settings import format_bytes
+from ..sizes import format_bytes
 from .session import Session
 
 if TYPE_CHECKING:
@@ -63,9 +63,12 @@ def plan_table(session: Session, plan: Plan) -> None:
         f"{plan.block_samples:,} "
         f"(batches of {plan.batch_size:,})"
     )
-    disk = (
-        f"up to {format_bytes(plan.disk_nbytes)} before compression" if plan.disk_nbytes else "sketches only"
+    kept = (
+        f"activations {format_bytes(plan.activations_nbytes)} before compression, "
+        if plan.activations_nbytes
+        else ""
     )
+    disk = f"up to {format_bytes(plan.disk_nbytes)} ({kept}sketches {format_bytes(plan.records_nbytes)})"
     session.print(f"disk: {disk}, about {plan.n_files:,} files")
     session.print(
         f"memory: {format_bytes(m.total)} of {format_bytes(plan.memory_limit)} allowed, beyond Python and TensorFlow "

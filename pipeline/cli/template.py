@@ -54,6 +54,7 @@ path = "samples.npz"            # .npz, .npy, a zarr array or group, an image fo
 [sketch]
 #bits = 20                      # resolution: 2^-11 relative
 #per_channel = false            # also a sketch for each channel
+#channel_bits = 16              # resolution of those: 2^-7 relative
 #nonfinite = "error"            # "exclude": count NaN and infinities and leave them out
 
 [factors]
@@ -61,6 +62,7 @@ path = "samples.npz"            # .npz, .npy, a zarr array or group, an image fo
 #nonzero = true                 # percentiles over activations that are not zero
 #schedule = 0.0                 # percent points taken off per layer
 #exact = false                  # refine to the exact percentiles from the cache
+#accept_rounding = false        # true: from a float16 cache too, where they are of the rounded activations
 #per_channel = false            # a factor for each channel; needs sketch.per_channel
 #groups = "largest"             # points that meet in an Add: "largest" factor, or percentile of all, "merged"
 #floor = 1e-6                   # below this a layer or channel counts as dead
@@ -70,7 +72,7 @@ path = "samples.npz"            # .npz, .npy, a zarr array or group, an image fo
 
 [normalize]
 #enabled = true                 # false: stop at the factors
-#input_factor = 1.0
+#input_factor = 1.0             # of the samples; "measured": their percentile; or { image = [0.5, 0.4, 0.6] }
 #pin = []                       # layers whose scale stays 1
 #treat_as_identity = []         # layers without a rule, through which scales may pass
 #tolerance = 1e-5               # largest residual of the certificate, relative to the factor

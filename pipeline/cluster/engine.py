@@ -21,7 +21,8 @@ from ..factors import ExactPercentile
 from ..graph import model_fingerprint
 from ..normalizer import Examination, Examiner, Findings, Rewriting
 from ..preparation import Prepared, sketch_spec
-from ..settings import JobSettings, format_bytes
+from ..settings import JobSettings
+from ..sizes import format_bytes
 from ..sketch import PointSketch
 from ..sources import Source
 from .connecting import connected, dashboard_link, local_threads, reported
@@ -128,6 +129,7 @@ class ClusterEngine:
             cache,
             recipe,
             sketch=sketch_spec(job.settings),
+            slab=job.plan.slab_samples,
             storage_options=job.settings.cache.storage_options,
             n_threads=self._n_threads,
             limits=self._limits,

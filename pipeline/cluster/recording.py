@@ -31,6 +31,7 @@ def record_missing_on(
     recipe: Recipe[Producer],
     *,
     sketch: SketchSpec,
+    slab: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
     n_threads: int | None = None,
     limits: Limits | None = None,
@@ -49,6 +50,8 @@ def record_missing_on(
         How a worker makes its producer.
     sketch : SketchSpec
         How finely to sketch.
+    slab : int, optional
+        Samples that a worker collects at a time, of the plan; default: as many as without a limit.
     storage_options : mapping, optional
         As the cache was opened with.
     n_threads : int, optional
@@ -88,7 +91,7 @@ def record_missing_on(
 
     name = f"actisketch-{secrets.token_hex(6)}"
     with token_in(cache, storage_options or {}) as token:
-        plugin = BlockPlugin(name, recipe, token, sketch=sketch, n_threads=n_threads)
+        plugin = BlockPlugin(name, recipe, token, sketch=sketch, slab=slab, n_threads=n_threads)
         with installed(client, plugin):
             run = Coordinator(client, partial(run_block, name), name=name, limits=limits, on_done=tell)
             run.run(order(blocks))

@@ -116,6 +116,8 @@ class BlockPlugin(LoadedOnce[_Recording]):
         Of the cache.
     sketch : SketchSpec
         How finely to sketch.
+    slab : int, optional
+        Samples that are collected at a time, as `record_block`.
     """
 
     def __init__(
@@ -125,10 +127,11 @@ class BlockPlugin(LoadedOnce[_Recording]):
         token: Token,
         *,
         sketch: SketchSpec,
+        slab: int | None = None,
         n_threads: int | None = None,
     ) -> None:
         super().__init__(name, recipe, n_threads=n_threads)
-        self._token, self._sketch = token, sketch
+        self._token, self._sketch, self._slab = token, sketch, slab
 
     def _load(self, host: str) -> _Recording:
         check_token(self._token, host=host)
@@ -146,7 +149,7 @@ class BlockPlugin(LoadedOnce[_Recording]):
             return  # the worker that did it died before Dask knew
         with ready.in_flight:
             producer = _InTurn(ready.producer, self._turn, leave_pool, last=block.stop)
-            record_block(ready.cache, producer, block, sketch=self._sketch, pool=ready.pool)
+            record_block(ready.cache, producer, block, sketch=self._sketch, slab=self._slab, pool=ready.pool)
 
 
 class _InTurn:

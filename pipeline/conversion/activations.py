@@ -18,14 +18,18 @@ DEFAULT_BATCH_SIZE = 10
 MOVING_LAYERS = frozenset({"Input", "InputLayer", "Flatten", "Concatenate", "ZeroPadding2D", "Reshape"})
 
 
-def whole_batches(n_samples: int, batch_size: int) -> int:
+def whole_batches(n_samples: int, batch_size: Any) -> int:
     """Return how many samples the toolbox uses: the tail that does not fill a batch is dropped.
 
     Raises
     ------
     InputError
-        If not one batch is filled.
+        If not one batch is filled, or ``batch_size`` is no whole number above 0.
     """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
+        raise InputError(
+            f"batch_size={batch_size!r} is refused: a whole number above 0", batch_size=batch_size
+        )
     n_used = n_samples - n_samples % batch_size
     if not n_used:
         raise InputError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,20 +20,29 @@ from typing import Any
 
 import numpy as np
 
-from ...storage.errors import CertificateError, InputError
+from ...storage.errors import CertificateError, InputError, MismatchError
 from ..folder import write_json
 from ..graph import Graph, read_graph
-from ..normalizer import Certificate, NormalizedModel, certify, normalize_in_place, normalize_model
+from ..graph.kinds import is_batch_norm
+from ..normalizer import (
+    Certificate,
+    Exceptions,
+    NormalizedModel,
+    certify,
+    normalize_in_place,
+    normalize_model,
+    propagate,
+)
 from ..reduce import ExactSource, merged_sketches
 from ..sketch import PointSketch, SketchSpec
 from ..sources import Source, as_source
 from .activations import whole_batches
 from .configuration import ToolboxSettings, read_settings
 from .dataflow import spooled
-from .percentiles import get_percentile
+from .percentiles import get_percentile, get_scale_fac
 from .plots import draw_plots
 from .recording import recorded_cache
-from .reloading import CACHE_FOLDER
+from .reloading import CACHE_FOLDER, read_npz
 
 __all__ = ["normalize_parameters"]
 
@@ -66,9 +76,12 @@ def normalize_parameters(model: Any, config: ConfigParser, **kwargs: Any) -> Non
     dataflow : iterator of batches, optional
         Instead of ``x_norm``; ``ceil(num_samples / batch_size)`` batches are taken.
     scale_facs : mapping of layer name to float, optional
-        Factors of an earlier run; then no samples are needed. With only one entry they are computed.
+        Factors of an earlier run; then no samples are needed. With only one entry, the input's, they are computed:
+        from ``x_norm``, or from the toolbox's own files in ``path/activations`` where there is no ``x_norm``.
     path : path, optional
         Where to write; default ``{log_dir_of_current_run}/normalization``.
+    pin, treat_as_identity : iterable of str, optional
+        As in :func:`~..normalizer.normalize_model`; not the toolbox's. For layers without a rule.
 
     Raises
     ------
@@ -80,37 +93,86 @@ def normalize_parameters(model: Any, config: ConfigParser, **kwargs: Any) -> Non
     Notes
     -----
     Writes ``{percentile}.json`` with the factors (the input's first), ``certificate.json``,
-    ``activations/sparsity.npz`` and the cache ``activations/actisketch``; with ``normalization_activations`` in
+    ``activations/sparsity.npz``, the weights before (``activations/weights.npz``, an array for each layer), and the
+    cache ``activations/actisketch``; with ``normalization_activations`` in
     ``plot_vars`` three plots for each layer. Percentiles are exact, over the activations that are not
     zero; 1 where there are none; softmax layers are scaled by 1 whatever the file says.
 
     Where the toolbox goes wrong silently, this does right and warns: a percentile that is not positive (a linear
     output) is replaced by that of the magnitudes, a stale cache is recomputed, layers that are not
-    positively homogeneous keep factor 1.
+    positively homogeneous keep factor 1, a BatchNormalization behind an activation is not folded into what stands
+    before it.
 
     References
     ----------
     .. [1] Rueckauer et al., Front. Neurosci. 11:682 (2017).
     """
-    unknown = sorted(kwargs.keys() - {"x_norm", "dataflow", "scale_facs", "path"})
+    unknown = sorted(kwargs.keys() - _KEYWORDS)
     if unknown:
-        raise InputError(
-            f"normalize_parameters takes x_norm, dataflow, scale_facs and path, not {unknown[0]!r}"
-        )
+        raise InputError(f"normalize_parameters takes {', '.join(sorted(_KEYWORDS))}, not {unknown[0]!r}")
     settings = read_settings(config, path=kwargs.get("path"))
-    given = kwargs.get("scale_facs")
+    given = _parsed(kwargs.get("scale_facs"))
     graph = read_graph(model)
+    exceptions = Exceptions(tuple(kwargs.get("pin", ())), tuple(kwargs.get("treat_as_identity", ())))
+    # Before anything is recorded or written: a layer without a rule is refused here.
+    propagate(graph, exceptions=exceptions, keep_structure=True)
+    _warn_of_late_norms(graph)
     with _samples(kwargs, settings) as source:
         if given is None and source is None:
             warnings.warn(NO_FACTORS, RuntimeWarning, stacklevel=2)
             return
         settings.activations_folder.mkdir(parents=True, exist_ok=True)
         measured = None
-        if source is not None and (given is None or len(given) == 1):
-            measured = _measure(model, graph, source, settings, config, given)
-            given = measured.factors
-            _write_factors(given, settings)
-        _normalize(model, graph, dict(given or {}), source, settings, measured)
+        if given is None or len(given) == 1:
+            if source is None:
+                given = _from_old_files(graph, settings, config, given)
+                measured = Measured(factors=given, sketches={})
+            else:
+                measured = _measure(model, graph, source, settings, config, given)
+                given = measured.factors
+        _normalize(model, graph, dict(given or {}), source, settings, measured, exceptions)
+
+
+_KEYWORDS = {"x_norm", "dataflow", "scale_facs", "path", "pin", "treat_as_identity"}
+
+
+def _parsed(scale_facs: Any) -> dict[str, float] | None:
+    """Return the factors by name, or None for none.
+
+    Raises
+    ------
+    InputError
+        If they are no mapping of names to numbers.
+    """
+    if scale_facs is None:
+        return None
+    if not isinstance(scale_facs, Mapping):
+        raise InputError(
+            f"scale_facs is a {type(scale_facs).__name__}: give a mapping of layer names to numbers, as "
+            "json.load gives it from the file of an earlier run"
+        )
+    try:
+        return {str(name): float(factor) for name, factor in scale_facs.items()}
+    except (TypeError, ValueError):
+        wrong = next(name for name, factor in scale_facs.items() if not isinstance(factor, int | float))
+        raise InputError(
+            f"the scale factor of {wrong!r} is {scale_facs[wrong]!r}: a positive number was expected",
+            layer=wrong,
+        ) from None
+
+
+def _warn_of_late_norms(graph: Graph) -> None:
+    late = [
+        node.name for node in graph.nodes if is_batch_norm(node.operation) and node.index not in graph.folded
+    ]
+    if late:
+        warnings.warn(
+            f"the BatchNormalization {late[0]!r} ({len(late)} such layers) does not stand directly behind weights: it "
+            "stays where it is, with other statistics. SNN toolbox folds it into the weights before it, which "
+            "changes the network if an activation stands between",
+            RuntimeWarning,
+            stacklevel=3,
+        )
 
 
 @contextmanager
@@ -173,6 +235,52 @@ def _factor(exact: ExactSource, name: str, percentile: float) -> float:
     return max(-value, -low)
 
 
+def _from_old_files(
+    graph: Graph, settings: ToolboxSettings, config: ConfigParser, given: Mapping[str, float] | None
+) -> dict[str, float]:
+    """Return a factor for each layer from the toolbox's files of activations.
+
+    Raises
+    ------
+    InputError
+        If a file is missing: then samples are needed.
+    FormatError
+        If one is damaged.
+    """
+    factors: dict[str, float] = dict(given or {graph.input_specs[0][0]: 1})
+    points = graph.points()
+    files = [settings.activations_folder / f"{point.layer_name}.npz" for point in points]
+    missing = [file.name for file in files if not file.exists()]
+    if missing:
+        raise InputError(
+            f"no samples were given and {missing[0]!r} is not in {str(settings.activations_folder)!r}: give x_norm or "
+            "dataflow, or all scale_facs"
+        )
+    for index, (point, file) in enumerate(zip(points, files, strict=True)):
+        activations = read_npz(file)
+        if activations.shape[1:] != point.shape:
+            raise MismatchError(
+                f"{file.name!r} holds activations of shape {activations.shape[1:]}, the network gives {point.shape}: "
+                "they are of another one"
+            )
+        factors[point.name] = get_scale_fac(activations[activations != 0], get_percentile(config, index))
+    warnings.warn(
+        f"the factors come from the files in {str(settings.activations_folder)!r}, which do not say which network and "
+        "samples they were made from",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+    return factors
+
+
+def _write_weights(model: Any, settings: ToolboxSettings) -> None:
+    """Write the first array of weights of each layer, as the toolbox does before it changes them."""
+    arrays: dict[str, Any] = {
+        layer.name: np.asarray(layer.weights[0]) for layer in model.layers if layer.weights
+    }
+    np.savez(settings.activations_folder / "weights.npz", **arrays)
+
+
 def _write_factors(factors: Mapping[str, float], settings: ToolboxSettings) -> None:
     path = settings.factors_path
     if path.exists() and not settings.overwrite:
@@ -194,9 +302,18 @@ def _normalize(
     source: Source | None,
     settings: ToolboxSettings,
     measured: Measured | None,
+    exceptions: Exceptions,
 ) -> None:
+    all_factors = factors
     factors, input_factors = _split(factors, graph)
-    twin = normalize_model(model, factors, keep_structure=True, input_factors=input_factors)
+    twin = normalize_model(
+        model,
+        factors,
+        keep_structure=True,
+        input_factors=input_factors,
+        pin=exceptions.pin,
+        treat_as_identity=exceptions.identity,
+    )
     _warn_of_pinned(twin, factors)
     certificate = None
     if source is not None:
@@ -209,6 +326,9 @@ def _normalize(
         )
         write_json(settings.folder / "certificate.json", certificate.to_dict())
         _check(certificate)
+    if measured is not None:
+        _write_factors(all_factors, settings)
+    _write_weights(model, settings)
     if settings.plots:
         draw_plots(
             twin,
@@ -218,7 +338,9 @@ def _normalize(
             factors=factors,
             simple_labels=settings.simple_labels,
         )
-    normalize_in_place(model, factors, input_factors=input_factors)
+    normalize_in_place(
+        model, factors, input_factors=input_factors, pin=exceptions.pin, treat_as_identity=exceptions.identity
+    )
 
 
 def _split(factors: Mapping[str, float], graph: Graph) -> tuple[dict[str, float], dict[str, float]]:
@@ -227,10 +349,21 @@ def _split(factors: Mapping[str, float], graph: Graph) -> tuple[dict[str, float]
     The toolbox writes the input's first, by the name of the input layer, which may count up within a session.
     """
     names = [name for name, _, _ in graph.input_specs]
-    renamed = {name: names[0] for name in list(factors)[:1] if name not in graph.every_point}
-    by_name = {renamed.get(name, name): float(factor) for name, factor in factors.items()}
+    first = next(iter(factors), "")
+    is_foreign = first not in graph.every_point and first not in names
+    if is_foreign and not _INPUT_NAME.fullmatch(first):
+        raise MismatchError(
+            f"scale_facs names {first!r}, which is neither a layer of this network nor an input "
+            f"({', '.join(map(repr, names))}): are they of another network?",
+            layer=first,
+        )
+    by_name = {names[0] if is_foreign and name == first else name: factor for name, factor in factors.items()}
     inputs = {name: by_name.pop(name) for name in names if name in by_name}
     return by_name, inputs
+
+
+# What the toolbox and Keras call inputs that the user did not name.
+_INPUT_NAME = re.compile(r"(input|input_layer|keras_tensor|inputlayer)(_?\d+)?", re.IGNORECASE)
 
 
 def _check(certificate: Certificate) -> None:

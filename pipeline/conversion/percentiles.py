@@ -46,8 +46,12 @@ def get_scale_fac(activations: Any, percentile: float) -> float:
         raise InputError(f"percentile {percentile!r} is not between 0 and 100", percentile=percentile)
     if not hasattr(activations, "dtype"):
         activations = np.asarray(activations)
+    if hasattr(activations, "compute_chunk_sizes") and np.isnan(activations.size):
+        activations = activations.compute_chunk_sizes()  # of a dask array that was chosen from by a condition
     if activations.size == 0:
         return 1.0
+    if np.dtype(activations.dtype).kind not in "fiu":
+        raise InputError(f"activations of type {activations.dtype} have no percentile: give numbers")
     if _fits_in_memory(activations):
         factor = float(np.percentile(np.asarray(activations), percentile))
         if not np.isfinite(factor) or not np.isfinite(np.sum(activations, dtype=np.float64)):

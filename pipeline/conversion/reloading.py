@@ -65,7 +65,8 @@ def try_reload_activations(
     All layers with parameters are recorded in one pass at the first call. A cache of another network or other
     samples is recomputed with a RuntimeWarning. The toolbox's own ``{layer.name}.npz`` is
     used where there is no cache: with ``x_norm`` only if its first and its last batch are what the
-    network gives, without it with a RuntimeWarning, because nothing in it says what it was made from.
+    network gives (behind a separate ReLU or before it), without it with a RuntimeWarning, because nothing in it says
+    what it was made from.
     """
     graph = read_graph(model)
     point = _point_of(graph, layer)
@@ -107,10 +108,11 @@ def _stored(model: Any, point: Point, folder: Path, old_file: Path) -> NDArray[n
         RuntimeWarning,
         stacklevel=3,
     )
-    return _read_npz(old_file)
+    return read_npz(old_file)
 
 
-def _read_npz(path: Path) -> NDArray[np.float32]:
+def read_npz(path: Path) -> NDArray[np.float32]:
+    """Return the activations in a file of the toolbox; FormatError if it is damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return np.asarray(archive["arr_0"], dtype=np.float32)
@@ -120,26 +122,34 @@ def _read_npz(path: Path) -> NDArray[np.float32]:
         ) from error
 
 
+def _holds(old: NDArray[np.float32], graph: Graph, value: int, source: Source, batch_size: int) -> bool:
+    """Tell whether the first and the last batch of an array are what the network gives at ``value``."""
+    if len(old) != source.n_samples:
+        return False
+    forward = graph.forward([value])
+    for start in (0, source.n_samples - batch_size):
+        ((new,), _) = forward(list(source.read(start, start + batch_size).inputs))
+        part, expected = old[start : start + batch_size], np.asarray(new)
+        atol = RELATIVE_TOLERANCE * float(np.abs(expected).max())
+        if part.shape != expected.shape or not np.allclose(
+            part, expected, rtol=RELATIVE_TOLERANCE, atol=atol
+        ):
+            return False
+    return True
+
+
 def _checked_npz(
     path: Path, graph: Graph, point: Point, source: Source, batch_size: int
 ) -> NDArray[np.float32] | None:
     """Return the toolbox's activations if their first and last batch are right, else None with a warning."""
     try:
-        old = _read_npz(path)
+        old = read_npz(path)
     except FormatError as error:
         warnings.warn(f"{error}; computed again", RuntimeWarning, stacklevel=3)
         return None
-    forward = graph.forward([point])
-    fits = len(old) == source.n_samples
-    for start in (0, source.n_samples - batch_size):
-        if fits:
-            ((new,), _) = forward(list(source.read(start, start + batch_size).inputs))
-            part, expected = old[start : start + batch_size], np.asarray(new)
-            atol = RELATIVE_TOLERANCE * float(np.abs(expected).max())
-            fits = part.shape == expected.shape and np.allclose(
-                part, expected, rtol=RELATIVE_TOLERANCE, atol=atol
-            )
-    if fits:
+    # Of a network that the toolbox has not parsed, its file holds what the layer itself gives.
+    own = graph.nodes[point.node].outputs[0]
+    if any(_holds(old, graph, value, source, batch_size) for value in dict.fromkeys((point.value, own))):
         logger.info("activations of %s: the toolbox's file is right and used", point.name)
         return old
     warnings.warn(

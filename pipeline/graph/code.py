@@ -12,9 +12,11 @@ import hashlib
 import inspect
 import linecache
 import sys
+import sysconfig
 import textwrap
 import types
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,9 +24,7 @@ import numpy as np
 __all__ = ["code_hashes"]
 
 # What changes with the version of a library is no change of the network.
-LIBRARIES = frozenset({"keras", "tensorflow", "numpy", "ml_dtypes", "h5py", "absl", "optree"}) | frozenset(
-    sys.stdlib_module_names
-)
+LIBRARIES = frozenset({"keras", "tensorflow", "numpy", "ml_dtypes", "h5py", "absl", "optree"})
 # Attributes of a layer that play no part at inference.
 IRRELEVANT_ENDINGS = ("_initializer", "_regularizer", "_constraint")
 # What Python adds to a class by itself, other in each version.
@@ -67,7 +67,9 @@ def _own_code(holder: Any, *, seen: set[int]) -> Iterator[Any]:
         if isinstance(value, types.FunctionType) and _is_library(value):
             # Keras wraps `build` of each layer; what is wrapped is found with the class.
             value = inspect.unwrap(value)
-        if not (name.endswith(IRRELEVANT_ENDINGS) or _is_told(value) or _is_bound_to(holder, value)):
+        # Keras' own layers have the code of a lambda in their settings.
+        is_told = _is_library(type(holder)) and _is_plain_lambda(value)
+        if not (name.endswith(IRRELEVANT_ENDINGS) or is_told or _is_bound_to(holder, value)):
             yield from _within(value, seen=seen)
 
 
@@ -75,8 +77,8 @@ def _is_bound_to(holder: Any, value: Any) -> bool:
     return isinstance(value, types.MethodType) and value.__self__ is holder
 
 
-def _is_told(value: Any) -> bool:
-    """Tell whether it is a lambda whose whole code a Lambda layer has in its settings already."""
+def _is_plain_lambda(value: Any) -> bool:
+    """Tell whether it is a lambda that refers to nothing of the user's own."""
     if not isinstance(value, types.FunctionType) or value.__name__ != "<lambda>":
         return False
     return all(isinstance(each, types.ModuleType) or _is_library(each) for _, each in _globals_of(value))
@@ -124,13 +126,21 @@ def _home(thing: Any) -> str:
     """Return the module whose code it is: not the one that a decorator says."""
     if isinstance(thing, types.FunctionType):
         return str(thing.__globals__.get("__name__", ""))
+    if isinstance(thing, types.ModuleType):
+        return thing.__name__
     return str(getattr(thing, "__module__", None) or "")
 
 
 def _is_library(thing: Any) -> bool:
     root = _home(thing).split(".")[0]
-    # `__main__` and names such as `test` are the user's own before they are Python's.
-    return root in LIBRARIES and root not in {"__main__", "test", "this"}
+    return root in LIBRARIES or (root in sys.stdlib_module_names and _is_stdlib(root))
+
+
+@functools.cache
+def _is_stdlib(name: str) -> bool:
+    """Tell a module of Python from one of the user's own that has its name, such as `code` or `test`."""
+    place = getattr(sys.modules.get(name), "__file__", None)
+    return place is None or Path(place).is_relative_to(sysconfig.get_path("stdlib"))
 
 
 def _name(thing: Any) -> str:
@@ -142,7 +152,8 @@ def _hash_of(thing: Any) -> str:
     """Return a hash of a class or function and of everything of the user's own that it refers to."""
     digest = hashlib.sha256()
     pending: list[tuple[str, Any]] = [("", thing)]
-    seen: set[int] = set()
+    # With the things, so that none is freed and its id taken by another.
+    seen: dict[int, Any] = {}
     while pending:
         role, each = pending.pop(0)
         if isinstance(each, PLAIN):
@@ -150,13 +161,20 @@ def _hash_of(thing: Any) -> str:
             continue
         if id(each) in seen:
             continue
-        seen.add(id(each))
+        seen[id(each)] = each
         if isinstance(each, (np.ndarray, np.generic)):
             array = np.asarray(each)
             digest.update(f"{role}={array.dtype}{array.shape}:".encode() + array.tobytes())
         elif isinstance(each, (list, tuple, dict)):
             members = each.items() if isinstance(each, dict) else enumerate(each)
             pending += [(f"{role}[{key}]", value) for key, value in members]
+        elif isinstance(each, (set, frozenset)):
+            digest.update(f"{role}={sorted(repr(one) for one in each if isinstance(one, PLAIN))};".encode())
+        elif not isinstance(each, (type, types.FunctionType, functools.partial)) and not _is_library(
+            type(each)
+        ):
+            # An object of the user's own: what it holds, and what it can do.
+            pending += [(role, type(each)), *sorted(getattr(each, "__dict__", {}).items())]
         else:
             if isinstance(each, functools.partial):
                 pending += [(role, each.args), (role, each.keywords)]
@@ -164,7 +182,7 @@ def _hash_of(thing: Any) -> str:
                 if _is_library(part):
                     digest.update(f"{role}={_name(part)};".encode())
                 elif part is each or id(part) not in seen:
-                    seen.add(id(part))
+                    seen[id(part)] = part
                     pending += _parts(part)
                     digest.update(f"{role}={_text(part)};".encode())
     return digest.hexdigest()
@@ -189,11 +207,12 @@ def _parts(part: Any) -> list[tuple[str, Any]]:
 
 def _globals_of(function: types.FunctionType) -> list[tuple[str, Any]]:
     """Return what the code of a function finds by name in its module, and in modules of the user's own."""
-    names = dict.fromkeys(_names(function.__code__))
+    # Sorted: in which order names are used, a compiler decides.
+    names = sorted(set(_names(function.__code__)))
     space = function.__globals__
     used = [(name, space[name]) for name in names if name in space and not name.startswith("__")]
     for module in [value for _, value in used if isinstance(value, types.ModuleType)]:
-        if module.__name__.split(".")[0] not in LIBRARIES:
+        if not _is_library(module):
             used += [(f"{module.__name__}.{n}", vars(module)[n]) for n in names if n in vars(module)]
     return used
 

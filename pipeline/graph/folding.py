@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from .kinds import activation_of, is_batch_norm, is_linear
+from .kinds import activation_of, has_foreign_weights, is_batch_norm, is_linear
 
 if TYPE_CHECKING:
     from .graph import Graph
@@ -46,6 +46,7 @@ def _is_pair(graph: Graph, node: Node) -> bool:
     return (
         len(node.inputs) == 1  # a mask given as a tensor would be a second one
         and is_linear(producer.operation)
+        and not has_foreign_weights(producer.operation)
         and activation_of(producer.operation) == "linear"
         and graph.consumers[value.index] == (node.index,)
         and graph.values[node.outputs[0]].channel_axis == value.channel_axis

@@ -12,6 +12,7 @@ __all__ = [
     "BOUNDED",
     "HOMOGENEOUS",
     "activation_of",
+    "has_foreign_weights",
     "is_activation",
     "is_batch_norm",
     "is_from_keras",
@@ -107,6 +108,16 @@ def is_operation(operation: Any) -> bool:
 def is_linear(operation: Any) -> bool:
     """Tell whether it is a layer that computes y = W x + b, before its activation function."""
     return _is(operation, LINEAR_LAYERS) and not is_operation(operation)
+
+
+def has_foreign_weights(operation: Any) -> bool:
+    """Tell whether a layer has other weights than its kernel and bias: quantised, LoRA, an activation with weights."""
+    function = getattr(operation, "activation", None)
+    # PReLU has none before its first batch.
+    has_own = bool(getattr(function, "weights", None)) or _is(function, {"PReLU"})
+    return has_own or bool(
+        getattr(operation, "quantization_mode", None) or getattr(operation, "lora_enabled", False)
+    )
 
 
 def is_batch_norm(operation: Any) -> bool:

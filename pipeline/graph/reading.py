@@ -109,12 +109,13 @@ class _Reader:
         for node in _nodes_in_order(function):
             if node.is_input or any(id(t) not in known for t in node.input_tensors):
                 continue
-            given = [known[id(tensor)] for tensor in node.input_tensors]
             inner = _function_of(node.operation)
-            if inner is not None and _takes_flat_inputs(inner, node):
-                found = self.walk(inner, given, prefix=f"{prefix}{node.operation.name}/")
-            else:
+            ordered = None if inner is None else _inputs_in_order(inner, node)
+            given = [known[id(tensor)] for tensor in ordered or node.input_tensors]
+            if ordered is None:
                 found = self._call(node, given, known, prefix)
+            else:
+                found = self.walk(inner, given, prefix=f"{prefix}{node.operation.name}/")
             known.update(zip(map(id, node.outputs), found, strict=True))
         if not prefix:
             self.tensors.update(known)
@@ -216,8 +217,34 @@ class _Reader:
         return found
 
 
-def _takes_flat_inputs(inner: Any, node: Any) -> bool:
-    return len(node.input_tensors) == len(inner.inputs)
+def _inputs_in_order(inner: Any, node: Any) -> list[Any] | None:
+    """Return the tensors that ``node`` gives to a nested model, in the order of ``inner.inputs``.
+
+    As Keras does it: a dict is taken by the names of the inputs where the model was not built with a dict itself, and
+    flattened (by sorted key) where it was. None for a call that must stay one opaque node: other tensors than the
+    inputs, such as a mask, fewer or more of them, or a rank that Keras would adapt.
+    """
+    import keras
+
+    arguments, struct = node.arguments, inner._inputs_struct
+    given = arguments.args[0] if arguments.args else arguments.kwargs.get("inputs")
+    if isinstance(given, dict) and not isinstance(struct, dict):
+        names = [tensor.name for tensor in inner.inputs]
+        is_flat = isinstance(struct, keras.KerasTensor) or all(
+            isinstance(each, keras.KerasTensor) for each in struct
+        )
+        if not is_flat or not set(names) <= set(given):
+            return None
+        n_others = len(node.input_tensors) - len(given)
+        given = [given[name] for name in names]
+    else:
+        n_others = len(node.input_tensors) - len(keras.tree.flatten(given))
+    ordered = keras.tree.flatten(given)
+    fits = len(ordered) == len(inner.inputs) and all(
+        isinstance(each, keras.KerasTensor) and len(each.shape) == len(wanted.shape)
+        for each, wanted in zip(ordered, inner.inputs, strict=True)
+    )
+    return ordered if fits and n_others == 0 else None
 
 
 def _n_params(operation: Any) -> int:

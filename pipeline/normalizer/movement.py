@@ -39,16 +39,16 @@ def is_one(ids: Ids) -> bool:
 
 
 def reshaped(ids: Ids, shape: Shape, target: Shape) -> Ids | None:
-    """Return the scales after a reshape from ``shape`` to ``target``, in C order."""
+    """Return the scales after a reshape from ``shape`` to ``target``, in C order.
+
+    None as well where the samples do not stay apart: one sample then has another number of elements.
+    """
     if is_one(ids):
         return ids.reshape((1,) * len(target))
     whole = full(ids, shape)
-    if whole is None:
+    if whole is None or n_elements(target) != whole.size:
         return None
-    sizes = [-1 if size is None else size for size in target]
-    if sizes.count(-1) > 1:
-        return None
-    return whole.reshape(sizes)
+    return whole.reshape([size for size in target if size is not None])
 
 
 def flattened(ids: Ids, shape: Shape, *, channels_first: bool) -> Ids | None:
@@ -98,4 +98,4 @@ def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
 
 def n_elements(shape: Shape) -> int | None:
     """Return how many numbers one sample of a value has, None when that is open."""
-    return None if any(size is None for size in shape) else prod(size for size in shape if size)
+    return None if any(size is None for size in shape) else prod(size for size in shape if size is not None)

@@ -7,7 +7,6 @@ its list of nodes. Memory: the new weights, plus one layer's while it is built.
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +16,9 @@ from numpy.typing import NDArray
 from ...storage.errors import InputError
 from ..graph import Graph, Node, Slot, aligned, read_graph
 from ..graph.kinds import is_activation
+from .naming import Names
 from .solving import Solution
-from .updating import LayerUpdate, layer_update, relu_config
+from .updating import LayerUpdate, layer_update, relu_config, rescaling_config
 
 __all__ = ["Rebuilt", "rebuild", "rebuilt_copy"]
 
@@ -35,8 +35,8 @@ class Rebuilt:
         self.tensors: dict[int, Any] = {}
         """Value of the original graph -> symbolic tensor of the new network."""
         self.first_tensors: dict[int, Any] = {}
-        self._layers: dict[tuple[int, Any], Any] = {}
-        self._names = _short_names(self.graph)
+        self._layers: dict[tuple[int, str | None], Any] = {}
+        self._names = Names(self.graph)
         self._producer_norm = {producer: norm for norm, producer in self._folded.items()}
 
     def run(self) -> None:
@@ -56,10 +56,11 @@ class Rebuilt:
 
             tensor, dtype = args
             outputs = [keras.ops.cast(tensor, self._dtype_instead_of(dtype))]
+            outputs[0]._keras_history.operation.name = self._names.unused(node.name)
         elif is_activation(node.operation):
             outputs = [self._activation(node)(*args, **kwargs)]
         elif ".ops." in type(node.operation).__module__:
-            outputs = _flat(_copied_operation(node.operation)(*args, **kwargs))
+            outputs = _flat(self._operation(node)(*args, **kwargs))
         else:
             outputs = _flat(self._layer(node, args, kwargs))
         self.tensors.update(zip(node.outputs, outputs, strict=True))
@@ -76,26 +77,31 @@ class Rebuilt:
     def _dtype_instead_of(self, dtype: str) -> str:
         return self.dtype if self.dtype is not None and "float" in dtype else dtype
 
+    def _operation(self, node: Node) -> Any:
+        """Return the copy of a bare operation that serves all its calls."""
+        key = (id(node.operation), None)
+        if key not in self._layers:
+            self._layers[key] = _copied_operation(node.operation, name=self._names.next_of(node))
+        return self._layers[key]
+
     def _activation(self, node: Node) -> Any:
         """Return a layer for an activation function that stands alone."""
         import keras
 
         config = relu_config(self.solution, node) if self.solution is not None else None
-        # One ReLU may serve several places of different scale: its bound then differs by place.
-        key = (id(node.operation), None if config is None else tuple(sorted(config.items())))
+        key = _key(node, config)
         known = self._layers.get(key)
         if known is not None:
             return known
         if config is not None:
-            name = self._names[id(node.operation)] + (f"_{node.call}" if node.call else "")
-            return self._layers.setdefault(key, keras.layers.ReLU(**config, name=name))
+            return self._layers.setdefault(key, keras.layers.ReLU(**config, name=self._names.next_of(node)))
         if node.type.startswith("ops."):
-            return _copied_operation(node.operation)
+            return self._operation(node)
         clone = self._layers.setdefault(key, self._clone(node, LayerUpdate({})))
         return _Building(clone, _originals(node.operation)) if node.n_params else clone
 
     def _layer(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        key = (id(node.operation), None)
+        key = _key(node, rescaling_config(self.solution, node) if self.solution is not None else None)
         bounds = relu_config(self.solution, node) if self.solution is not None else None
         if key not in self._layers:
             update = self._update(node)
@@ -118,13 +124,17 @@ class Rebuilt:
         """Return the ReLU with its own bound that replaces the activation function of a layer."""
         import keras
 
-        name = f"{self._names[id(node.operation)]}_bounded" + (f"_{node.call}" if node.call else "")
-        return keras.layers.ReLU(**bounds, name=name)
+        return keras.layers.ReLU(**bounds, name=self._names.beside(node, "bounded"))
 
     def _clone(self, node: Node, update: LayerUpdate) -> Any:
-        layer = node.operation
+        import keras
+
+        layer, name = node.operation, self._names.next_of(node)
+        if type(layer) is keras.layers.Lambda:
+            return self._lambda(layer, name)
         try:
-            config = self._named(node, {**layer.get_config(), **update.config})
+            dtype = {} if self.dtype is None else {"dtype": self.dtype}
+            config = {**layer.get_config(), **update.config, **dtype, "name": name}
             return type(layer).from_config(config)
         except (NotImplementedError, TypeError, ValueError) as error:
             raise InputError(
@@ -133,9 +143,18 @@ class Rebuilt:
                 layer=node.name,
             ) from error
 
-    def _named(self, node: Node, config: dict[str, Any]) -> dict[str, Any]:
-        dtype = {} if self.dtype is None else {"dtype": self.dtype}
-        return {**config, **dtype, "name": self._names[id(node.operation)]}
+    def _lambda(self, layer: Any, name: str) -> Any:
+        """Return a Lambda layer with the function itself: Keras refuses to make one from its settings."""
+        import keras
+
+        return keras.layers.Lambda(
+            layer.function,
+            output_shape=layer._output_shape,
+            mask=layer.mask,
+            arguments=layer.arguments,
+            dtype=layer.dtype_policy if self.dtype is None else self.dtype,
+            name=name,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,6 +257,14 @@ class _Building:
         # A weight that nobody handed over would keep what Keras initialised it with.
         assert len(self._arrays) in (0, len(self._layer.weights)), self._layer.name
         if not self._arrays:
+            if len(self._layer.weights) != len(self._originals):
+                name, n_now, n_before = self._layer.name, len(self._layer.weights), len(self._originals)
+                raise InputError(
+                    f"the layer {name!r} ({type(self._layer).__name__}) has {n_before} weights, and {n_now} when it is "
+                    "rebuilt from its settings: give its class a get_config() that returns the arguments of its "
+                    "constructor, and make its weights in build()",
+                    layer=name,
+                )
             for variable, original in zip(self._layer.weights, self._originals, strict=True):
                 variable.assign(original)
             for each in self._layer._flatten_layers():
@@ -278,10 +305,19 @@ def _flat(outputs: Any) -> list[Any]:
     return found
 
 
-def _copied_operation(operation: Any) -> Any:
+def _key(node: Node, config: dict[str, Any] | None) -> tuple[int, str | None]:
+    """Return what one layer of the new network stands for.
+
+    A layer without weights may serve several places of different scale: its settings then differ by place.
+    """
+    return id(node.operation), repr(sorted(config.items())) if config else None
+
+
+def _copied_operation(operation: Any, *, name: str) -> Any:
     """Return the same bare operation without its place in the original's graph."""
     twin = copy.copy(operation)
     twin._inbound_nodes, twin._outbound_nodes = [], []
+    twin.name = name
     return twin
 
 
@@ -295,21 +331,3 @@ def _new_input(graph: Graph, node: Node, dtype: str | None) -> Any:
     if dtype is not None and "float" in value.dtype:
         config["dtype"] = dtype
     return keras.layers.InputLayer.from_config(config).output
-
-
-def _short_names(graph: Graph) -> dict[int, str]:
-    """Return a name for every layer of the flat network: its own where that is unique, else its path."""
-    first: dict[int, Node] = {}
-    for node in graph.nodes:
-        if node.operation is not None:
-            first.setdefault(id(node.operation), node)
-    own = Counter(node.layer_name for node in first.values())
-    names, taken = {}, set[str]()
-    for key, node in first.items():
-        name = node.layer_name if own[node.layer_name] == 1 else node.name.replace("/", "_").replace("#", "_")
-        unique, count = name, 1
-        while unique in taken:
-            unique, count = f"{name}_{count}", count + 1
-        taken.add(unique)
-        names[key] = unique
-    return names

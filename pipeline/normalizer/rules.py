@@ -17,6 +17,7 @@ from ..graph.kinds import (
     BOUNDED,
     HOMOGENEOUS,
     activation_of,
+    has_foreign_weights,
     is_activation,
     is_from_keras,
     is_identity,
@@ -24,6 +25,7 @@ from ..graph.kinds import (
     relu_layer,
 )
 from .movement import concatenated, flattened, permuted, repeated, reshaped, spread
+from .pinning import PINNED
 from .propagation import Pinned, Propagation
 from .variables import Ids
 
@@ -45,9 +47,9 @@ def outputs_of(walk: Propagation, node: Node) -> list[Ids]:
         walk.pin_parameters(node)
         return walk.pin_node(node, "asked for")
     if asked == "identity":
-        return walk.one_scale(node)
+        return _identified(walk, node)
     if node.type == "Cast":
-        return [walk.ids[node.inputs[0]]]
+        return _cast(walk, node)
     if not is_from_keras(node.operation):
         raise _unknown(walk, node)
     if is_linear(node.operation):
@@ -62,6 +64,16 @@ def outputs_of(walk: Propagation, node: Node) -> list[Ids]:
     if node.type in PINNED:
         return walk.pin_node(node, PINNED[node.type])
     raise _unknown(walk, node)
+
+
+def _identified(walk: Propagation, node: Node) -> list[Ids]:
+    outputs = walk.one_scale(node)
+    if is_linear(node.operation):
+        # Its kernel stays as it is, its bias is divided by the scale that passes.
+        scale = outputs[0].reshape(-1)[:1]
+        for ids in walk.parameters.setdefault(id(node.operation), (scale, scale)):
+            walk.variables.tie(ids, scale, where=node.name)
+    return outputs
 
 
 def _is_augmentation(node: Node) -> bool:
@@ -82,18 +94,31 @@ def _unknown(walk: Propagation, node: Node) -> InputError:
 
 def _linear(walk: Propagation, node: Node) -> list[Ids]:
     layer = node.operation
-    if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):
-        raise InputError(
-            f"the layer {node.name!r} is quantised or has LoRA weights, which cannot be rescaled: "
-            "normalise the network before that step",
-            layer=node.name,
-        )
+    _refuse_foreign_weights(node)
     (value,), (output,) = node.inputs, node.outputs
     result = walk.graph.values[output]
     axis = -1 if node.type == "Dense" else input_channel_axis(layer, walk.rank(value))
     inputs = walk.channels(node, value, axis=axis)
     vector = walk.through_parameters(node, inputs, result.shape[result.channel_axis])
     return [_activated(walk, node, spread(vector, rank=len(result.shape), axis=result.channel_axis))]
+
+
+def _refuse_foreign_weights(node: Node) -> None:
+    """Raise InputError for a layer whose weights are not those that the updates know."""
+    if not has_foreign_weights(node.operation):
+        return
+    function = getattr(node.operation, "activation", None)
+    if is_activation(function):
+        raise InputError(
+            f"the activation function of the layer {node.name!r} is a layer with weights "
+            f"({type(function).__name__}): put it behind {node.layer_name!r} as a layer of its own",
+            layer=node.name,
+        )
+    raise InputError(
+        f"the layer {node.name!r} is quantised or has LoRA weights, which cannot be rescaled: "
+        f"normalise the network before that step, or say pin=[{node.layer_name!r}]",
+        layer=node.name,
+    )
 
 
 def input_channel_axis(layer: Any, rank: int) -> int:
@@ -152,6 +177,7 @@ def _batch_norm(walk: Propagation, node: Node) -> list[Ids]:
 
 
 def _embedding(walk: Propagation, node: Node) -> list[Ids]:
+    _refuse_foreign_weights(node)
     indices = walk.ids[node.inputs[0]].reshape(-1)[:1]
     walk.variables.pin(walk.ids[node.inputs[0]], where=node.name)
     vector = walk.through_parameters(node, indices, node.operation.output_dim)
@@ -167,6 +193,20 @@ def _per_channel(walk: Propagation, node: Node) -> list[Ids]:
     vector = walk.channels(node, value, axis=axis)
     out_axis = axis if walk.rank(output) == walk.rank(value) else -1
     return [spread(vector, rank=walk.rank(output), axis=out_axis)]
+
+
+def _resizing(walk: Propagation, node: Node) -> list[Ids]:
+    layer = node.operation
+    if layer.pad_to_aspect_ratio and layer.fill_mode == "constant" and layer.fill_value:
+        return walk.pin_node(node, f"pads with {layer.fill_value:g}")
+    return _per_channel(walk, node)
+
+
+def _cast(walk: Propagation, node: Node) -> list[Ids]:
+    before, after = (walk.graph.values[value].dtype for value in (node.inputs[0], node.outputs[0]))
+    if "float" in before and "float" not in after:
+        return walk.pin_node(node, f"rounds to {after}")
+    return _same(walk, node)
 
 
 def _same(walk: Propagation, node: Node) -> list[Ids]:
@@ -198,8 +238,9 @@ def _permute(walk: Propagation, node: Node) -> list[Ids]:
 
 
 def _transpose(walk: Propagation, node: Node) -> list[Ids]:
-    axes = node.operation.axes
-    if axes is None or axes[0] != 0:
+    n_axes = walk.rank(node.inputs[0]) + 1
+    axes = [axis % n_axes for axis in node.operation.axes or ()]
+    if not axes or axes[0] != 0:
         return walk.one_scale(node)
     return [permuted(walk.ids[node.inputs[0]], [axis - 1 for axis in axes[1:]])]
 
@@ -274,6 +315,8 @@ def _constants_are_zero(node: Node) -> bool:
 def _reduction(walk: Propagation, node: Node) -> list[Ids]:
     """Mean, sum or maximum over positions: the channels keep their scales if they are kept."""
     axis, keepdims = node.operation.axis, node.operation.keepdims
+    if getattr(node.operation, "initial", None):
+        return walk.pin_node(node, f"compares with {node.operation.initial:g}")
     rank = walk.rank(node.inputs[0])
     axes = {axis} if isinstance(axis, int) else set(axis or ())
     reduced = {a - 1 if a > 0 else a + rank for a in axes}
@@ -306,11 +349,6 @@ _HOMOGENEOUS_OPS = [
     *["MaxPool", "Moveaxis", "Negative", "Ravel", "Repeat", "Roll", "Sort", "Split", "Squeeze", "Stack"],
     *["StopGradient", "Swapaxes", "Take", "Tile", "Unstack"],
 ]
-_CURVED_OPS = [
-    *["Clip", "Conv", "Cos", "Dot", "Einsum", "Erf", "Exp", "Expm1", "Log", "Log1p", "Logsumexp", "Matmul"],
-    *["Norm", "Normalize", "Power", "Prod", "Reciprocal", "Rsqrt", "Sin", "Sqrt", "Square", "Std"],
-    *["Tensordot", "Var", "Where"],
-]
 
 RULES: Final[dict[str, Rule]] = {
     "BatchNormalization": _batch_norm,
@@ -324,7 +362,7 @@ RULES: Final[dict[str, Rule]] = {
     "Rescaling": _rescaling,
     # keras.applications.convnext: a gain for each channel, whatever the scale.
     "LayerScale": _same,
-    "Resizing": _per_channel,
+    "Resizing": _resizing,
     **dict.fromkeys(["Add", "Subtract", "Average", "Maximum", "Minimum"], _tied),
     **dict.fromkeys([*_POOLS, *_ADAPTIVE, *_SHAPED], _per_channel),
     "ops.Reshape": _reshape,
@@ -333,28 +371,11 @@ RULES: Final[dict[str, Rule]] = {
     "ops.Multiply": _product,
     "ops.Divide": _quotient,
     "ops.TrueDivide": _quotient,
-    "ops.Cast": _same,
+    "ops.Cast": _cast,
     "ops.Identity": _same,
+    "ops.ZerosLike": _ones,
+    "ops.OnesLike": _ones,
     **dict.fromkeys([f"ops.{name}" for name in ("Add", "Subtract", "Maximum", "Minimum")], _tied),
     **dict.fromkeys([f"ops.{name}" for name in ("Mean", "Sum", "Max", "Min", "Amax", "Amin")], _reduction),
     **dict.fromkeys([f"ops.{name}" for name in _HOMOGENEOUS_OPS], _one_scale),
-}
-
-_NORMALISES = "normalises by its own statistics"
-_RECURRENT = "recurrent, with bounded functions inside"
-_ATTENDS = "attention is not positively homogeneous"
-PINNED: Final[dict[str, str]] = {
-    **dict.fromkeys(
-        ["LayerNormalization", "GroupNormalization", "UnitNormalization", "RMSNormalization"], _NORMALISES
-    ),
-    "SpectralNormalization": "holds a layer whose weights it normalises",
-    "Normalization": "subtracts a mean",
-    **dict.fromkeys(["LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "TimeDistributed"], _RECURRENT),
-    **dict.fromkeys(["ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"], _RECURRENT),
-    **dict.fromkeys(["MultiHeadAttention", "GroupedQueryAttention", "GroupQueryAttention"], _ATTENDS),
-    **dict.fromkeys(["Attention", "AdditiveAttention"], _ATTENDS),
-    "EinsumDense": "its equation is not analysed",
-    "Dot": "a product of two values",
-    "Masking": "compares with a value",
-    **dict.fromkeys([f"ops.{name}" for name in _CURVED_OPS], "not positively homogeneous"),
 }

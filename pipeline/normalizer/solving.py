@@ -113,28 +113,46 @@ def solve(
         From `propagate`.
     factors : mapping of point name to number or to array of shape (n_channels,)
         Positive and finite. Needed for every point with parameters that is not pinned; others
-        (``merges``, ``inputs``) may be given and take part in their group.
+        (``merges``, ``inputs``) may be given and take part in their group. A point whose value holds several scales
+        (a Concatenate) claims nothing: one factor cannot speak for all of them.
     dead : mapping of point name to bool or to array of shape (n_channels,), optional
         What is dead claims nothing; a group of dead points has scale 1.
 
     Raises
     ------
     InputError
-        For a factor that is missing, not positive, not finite, or has the wrong number of channels.
+        For a factor that is missing, no number, not positive, not finite, or has the wrong number of channels; for
+        ``dead`` that is not true or false, or has the wrong number of channels.
     MismatchError
-        For factors of points that this network does not have.
+        For factors, or ``dead``, of points that this network does not have.
     """
-    graph = walk.graph
+    graph, dead = walk.graph, dead or {}
+    for what, given in (("factors", factors), ("dead", dead)):
+        if not isinstance(given, Mapping):
+            raise InputError(
+                f"{what} is {type(given).__name__!r}: a mapping of point names, as {{'conv1': ...}}, is needed"
+            )
     _check_names(graph, factors)
+    _check_names(graph, dead, what="dead points")
     _check_complete(walk, factors)
+    gone = {name: _checked_dead(graph.every_point[name], given) for name, given in dead.items()}
     claims = []
     for name, factor in factors.items():
         point = graph.every_point[name]
         numbers = _checked(walk, point, factor)
-        gone = np.asarray((dead or {}).get(name, False), dtype=bool)
-        numbers = np.where(gone, np.nan, numbers)
+        claims_nothing = gone.get(name, np.zeros(1, dtype=bool)) | _joins(walk, point)
+        numbers = np.where(claims_nothing, np.nan, numbers)
         claims.append((walk.ids[point.value], _laid_out(point, numbers)))
     return Solution(walk, walk.variables.solve(claims), tuple(factors))
+
+
+def _joins(walk: Propagation, point: Point) -> NDArray[np.bool_]:
+    """Return whether a point, or each of its channels, holds scales that differ: one factor cannot speak for them."""
+    ids = walk.variables.roots(np.asarray(walk.ids[point.value]))
+    if not ids.ndim or walk.mode == "layer":
+        return np.array([np.any(ids != ids.flat[0])])
+    rows = np.moveaxis(ids, point.channel_axis, -1).reshape(-1, ids.shape[point.channel_axis])
+    return np.asarray(np.any(rows != rows[:1], axis=0))
 
 
 def _laid_out(point: Point, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -145,13 +163,13 @@ def _laid_out(point: Point, numbers: NDArray[np.float64]) -> NDArray[np.float64]
     return numbers.reshape(shape)
 
 
-def _check_names(graph: Graph, factors: Mapping[str, ArrayLike]) -> None:
+def _check_names(graph: Graph, factors: Mapping[str, ArrayLike], *, what: str = "factors") -> None:
     known = graph.every_point
     foreign = [name for name in factors if name not in known]
     if foreign:
         near = difflib.get_close_matches(foreign[0], known, n=N_NAMES, cutoff=0.4) or list(known)[:N_NAMES]
         raise MismatchError(
-            f"the factors are of another network: it has no point {', '.join(map(repr, foreign[:N_NAMES]))} "
+            f"the {what} are of another network: it has no point {', '.join(map(repr, foreign[:N_NAMES]))} "
             f"({len(foreign)} of {len(factors)}); its own are like {', '.join(near)}. "
             "Record this network first",
             foreign=foreign,
@@ -172,15 +190,32 @@ def _check_complete(walk: Propagation, factors: Mapping[str, ArrayLike]) -> None
         )
 
 
+def _as_numbers(given: ArrayLike, what: str) -> NDArray[np.float64]:
+    """Return ``given`` as float64; text, dates and what else is no real number are refused."""
+    try:
+        array = np.asarray(given)
+        numbers = None if array.dtype.kind in "USbcMm" else np.asarray(array, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        numbers = None
+    if numbers is None:
+        raise InputError(f"{what} is {_shown(given)}: a number is needed, or one for each channel")
+    return numbers
+
+
+def _shown(given: object, most: int = 60) -> str:
+    text = repr(given)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def _checked(walk: Propagation, point: Point, factor: ArrayLike) -> NDArray[np.float64]:
-    numbers = np.asarray(factor, dtype=np.float64)
+    numbers = _as_numbers(factor, f"the factor of {point.name!r}")
     if numbers.ndim > 1 or (numbers.ndim == 1 and numbers.size not in {1, point.n_channels}):
         raise InputError(
             f"the factor of {point.name!r} has shape {numbers.shape}: one number, or one for each of its "
             f"{point.n_channels} channels",
             point=point.name,
         )
-    if numbers.size > 1 and walk.mode == "layer":
+    if numbers.size > 1 and walk.mode == "layer" and not np.any(_joins(walk, point)):
         raise InputError(
             f"the factor of {point.name!r} has {numbers.size} channels, but mode='layer' takes one number: "
             "say mode='channel'",
@@ -194,6 +229,17 @@ def _checked(walk: Propagation, point: Point, factor: ArrayLike) -> NDArray[np.f
             point=point.name,
         )
     return numbers
+
+
+def _checked_dead(point: Point, dead: ArrayLike) -> NDArray[np.bool_]:
+    given = np.asarray(dead)
+    if given.dtype.kind != "b" or given.ndim > 1 or given.size not in {1, point.n_channels}:
+        raise InputError(
+            f"dead[{point.name!r}] is {_shown(dead)}, of shape {given.shape}: true or false, or one of these for each "
+            f"of its {point.n_channels} channels",
+            point=point.name,
+        )
+    return given.reshape(-1)
 
 
 def _input_factors(graph: Graph, given: Factor | Mapping[str, Factor]) -> dict[int, NDArray[np.float64]]:
@@ -211,13 +257,20 @@ def _input_factors(graph: Graph, given: Factor | Mapping[str, Factor]) -> dict[i
 
 
 def _checked_input(graph: Graph, name: str, value: int, factor: Factor) -> NDArray[np.float64]:
-    numbers = np.asarray(factor, dtype=np.float64).reshape(-1)
+    numbers = _as_numbers(factor, f"the factor of the input {name!r}").reshape(-1)
     recorded = graph.values[value]
     n_channels = recorded.shape[recorded.channel_axis] if recorded.shape else 1
     if numbers.size not in {1, n_channels} or not np.all(np.isfinite(numbers) & (numbers > 0)):
         raise InputError(
             f"the factor of the input {name!r} is {factor!r}: a positive number, or one for each of its "
             f"{n_channels} channels",
+            input=name,
+        )
+    if np.any(numbers != 1.0) and not recorded.dtype.startswith(("float", "bfloat")):
+        raise InputError(
+            f"the input {name!r} is {recorded.dtype} and cannot be divided by an input factor: what comes out are "
+            "no whole numbers. Give the network a float input, keras.Input(..., dtype='float32'), and cast samples; "
+            "or leave the input factor at 1",
             input=name,
         )
     return numbers

@@ -14,11 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Node
-from ..graph.kinds import BOUNDED, activation_of, is_batch_norm, is_from_keras, is_linear, relu_layer
+from ..graph.kinds import (
+    BOUNDED,
+    activation_of,
+    has_foreign_weights,
+    is_batch_norm,
+    is_from_keras,
+    is_linear,
+    relu_layer,
+)
 from .rescaling import Affine, conv_input_scales, rescale_kernel, rescaled_bias
 from .solving import Solution
 
-__all__ = ["LayerUpdate", "as_array", "largest_gain", "layer_update", "relu_config"]
+__all__ = ["LayerUpdate", "as_array", "largest_gain", "layer_update", "relu_config", "rescaling_config"]
 
 Array = NDArray[np.float64]
 RELU6_BOUND = 6.0
@@ -49,6 +57,9 @@ def as_array(variable: Any) -> NDArray[np.generic]:
 def layer_update(solution: Solution, node: Node, *, norm: Node | None = None) -> LayerUpdate:
     """Return the new weights of the layer of ``node``; ``norm`` is the BatchNormalization folded into it."""
     layer = node.operation
+    if has_foreign_weights(layer):
+        # The rules let it through only where it is pinned or said to be homogeneous.
+        return LayerUpdate({})
     if is_linear(layer):
         return _linear_update(solution, node, norm)
     if is_batch_norm(layer) and id(layer) in solution.walk.parameters:
@@ -59,14 +70,17 @@ def layer_update(solution: Solution, node: Node, *, norm: Node | None = None) ->
         return LayerUpdate(
             {"embeddings": rescale_kernel(kernel, np.ones((1, 1)), 1.0 / outputs.reshape(1, -1))}
         )
-    if node.type == "Rescaling" and is_from_keras(layer) and not solution.walk.keep_structure:
-        return LayerUpdate({}, _rescaling_config(solution, node))
-    return LayerUpdate({})
+    return LayerUpdate({}, rescaling_config(solution, node))
 
 
-def _rescaling_config(solution: Solution, node: Node) -> dict[str, Any]:
-    """Return the settings of ``x * scale + offset`` between other scales; nothing where they stay."""
+def rescaling_config(solution: Solution, node: Node) -> dict[str, Any]:
+    """Return the settings of a layer that computes ``x * scale + offset`` between other scales.
+
+    Nothing for any other layer, and where they stay.
+    """
     layer = node.operation
+    if solution.walk.keep_structure or node.type != "Rescaling" or not is_from_keras(layer):
+        return {}
     if not np.any(np.asarray(layer.offset)):
         return {}
     before, after = (float(solution.of_value(value).flat[0]) for value in (node.inputs[0], node.outputs[0]))

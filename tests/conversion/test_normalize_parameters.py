@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from actisketch.pipeline.conversion import normalize_parameters
+from actisketch.pipeline.normalizer import Certificate
 from actisketch.storage.errors import CertificateError, InputError, MismatchError
 
 layers = keras.layers
@@ -175,7 +176,8 @@ def test_a_normalisation_behind_the_relu_is_not_folded_and_the_output_is_kept(
     model.set_weights([w + rng.uniform(0, 0.5, w.shape) for w in model.get_weights()])
     x = digits[0][:100]
     before, names = np.asarray(model(x)), [layer.name for layer in model.layers]
-    normalize_parameters(model, settings, x_norm=x)
+    with pytest.warns(RuntimeWarning, match="does not stand directly behind weights"):
+        normalize_parameters(model, settings, x_norm=x)
 
     # Positive weights make large sums: float32 keeps five digits of a softmax over them.
     np.testing.assert_allclose(model(x), before, atol=2e-5)
@@ -271,3 +273,98 @@ def test_plots_have_the_file_names_of_the_toolbox(
         for index in (1, 2, 3)
         for kind in ("Activation_distribution", "Weight_distribution", "maximum_activity_distribution")
     )
+
+
+def test_a_layer_without_a_rule_is_refused_before_anything_is_recorded_and_can_be_told(
+    small_data: Any, settings: ConfigParser, folder: Path
+) -> None:
+    @keras.saving.register_keras_serializable("tests")
+    class Doubled(layers.Layer):
+        def call(self, x: Any) -> Any:
+            return x * 2.0
+
+    x = keras.Input((6,))
+    hidden = Doubled(name="doubled")(layers.Dense(5, activation="relu", name="a")(x))
+    model = keras.Model(x, layers.Dense(3, activation="softmax", name="b")(hidden))
+    before = np.asarray(model(small_data))
+
+    with pytest.raises(InputError, match="no rule for the layer 'doubled'"):
+        normalize_parameters(model, settings, x_norm=small_data)
+    assert not folder.exists() or not list(folder.rglob("*.json"))
+
+    normalize_parameters(model, settings, x_norm=small_data, treat_as_identity=["doubled"])
+    np.testing.assert_allclose(model(small_data), before, atol=1e-6)
+    assert (folder / "99.9.json").exists()
+
+
+def test_the_factors_of_a_network_that_fails_its_certificate_are_not_written(
+    small_model: Any, small_data: Any, settings: ConfigParser, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Certificate, "passed", False)
+    with pytest.raises(CertificateError):
+        normalize_parameters(small_model, settings, x_norm=small_data)
+
+    assert not (folder / "99.9.json").exists()
+
+
+@pytest.mark.parametrize("name", ["input", "input_7", "keras_tensor_3", "input_layer"])
+def test_the_first_factor_may_have_any_name_that_keras_gives_to_inputs(
+    name: str, small_model: Any, settings: ConfigParser
+) -> None:
+    kernel = np.asarray(small_model.get_layer("first").kernel)
+
+    normalize_parameters(
+        small_model, settings, scale_facs={name: 4.0, "first": 2.0, "second": 3.0, "classes": 1.0}
+    )
+
+    np.testing.assert_allclose(small_model.get_layer("first").kernel, kernel * 4 / 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("scale_facs", "says"),
+    [
+        ({"conv9": 5.0, "first": 2.0, "second": 3.0, "classes": 1.0}, "'conv9', which is neither a layer"),
+        ({"input": 1, "first": "much", "second": 3.0, "classes": 1.0}, "'first' is 'much'"),
+        ([1.0, 2.0], "scale_facs is a list"),
+        ("99.9.json", "scale_facs is a str"),
+    ],
+)
+def test_factors_that_are_no_numbers_or_of_something_else_are_refused(
+    scale_facs: Any, says: str, small_model: Any, settings: ConfigParser
+) -> None:
+    before = small_model.get_weights()
+    with pytest.raises((InputError, MismatchError), match=says):
+        normalize_parameters(small_model, settings, scale_facs=scale_facs)
+
+    for old, new in zip(before, small_model.get_weights(), strict=True):
+        np.testing.assert_array_equal(new, old)
+
+
+def test_old_files_of_activations_give_the_factors_where_there_are_no_samples(
+    small_model: Any, small_data: Any, settings: ConfigParser, folder: Path
+) -> None:
+    kernels = {layer.name: np.asarray(layer.kernel) for layer in small_model.layers}
+    (folder / "activations").mkdir(parents=True)
+    expected = {}
+    for layer in small_model.layers:
+        found = np.asarray(keras.Model(small_model.inputs[0], layer.output)(small_data[:50]))
+        np.savez_compressed(folder / "activations" / f"{layer.name}.npz", found)
+        expected[layer.name] = float(np.percentile(found[found != 0], 99.9))
+
+    with pytest.warns(RuntimeWarning, match="do not say which network"):
+        normalize_parameters(small_model, settings, scale_facs={"input": 1})
+
+    factors = json.loads((folder / "99.9.json").read_text())
+    assert list(factors) == ["input", "first", "second", "classes"]
+    for name in ("first", "second"):
+        assert factors[name] == pytest.approx(expected[name], rel=1e-6)
+    with np.load(folder / "activations" / "weights.npz") as weights:
+        for name, kernel in kernels.items():
+            np.testing.assert_array_equal(weights[name], kernel)
+
+
+def test_without_samples_and_old_files_it_says_what_is_missing(
+    small_model: Any, settings: ConfigParser
+) -> None:
+    with pytest.raises(InputError, match=r"no samples were given and 'first.npz' is not in"):
+        normalize_parameters(small_model, settings, scale_facs={"input": 1})

@@ -254,3 +254,40 @@ def test_a_damaged_file_of_the_toolbox_is_named(
         reload(small_model, None, tmp_path)
     with pytest.warns(RuntimeWarning, match="computed again"):
         assert reload(small_model, small_data, tmp_path).shape == (50, 7)
+
+
+def test_a_dask_array_of_unknown_size_gives_the_percentile_of_what_it_holds() -> None:
+    import dask.array as da
+
+    values = np.random.default_rng(31).normal(size=(400, 7)).astype(np.float32)
+    values[values < 0] = 0
+    chosen = da.from_array(values, chunks=(50, 7))
+
+    factor = get_scale_fac(chosen[chosen != 0], 99.9)
+
+    assert factor == np.percentile(values[values != 0], 99.9)
+    assert get_scale_fac(chosen[chosen > 1e9], 99.9) == 1
+
+
+def test_activations_that_are_no_numbers_are_refused() -> None:
+    with pytest.raises(InputError, match="bool"):
+        get_scale_fac(np.ones(3, bool), 50)
+
+
+@pytest.mark.parametrize("batch_size", [0, -5, True, 2.5])
+def test_an_impossible_batch_size_is_refused(batch_size: Any, small_model: Any, small_data: Any) -> None:
+    with pytest.raises(InputError, match="batch_size"):
+        get_activations_layer(small_model.inputs[0], small_model.outputs[0], small_data, batch_size)
+
+
+def test_a_file_that_holds_what_the_layer_alone_gives_is_used(small_data: Any, tmp_path: Path) -> None:
+    x = keras.Input((6,))
+    dense = keras.layers.Dense(4, name="dense")
+    model = keras.Model(x, keras.layers.Dense(2, name="out")(keras.layers.ReLU()(dense(x))))
+    alone = np.asarray(dense(small_data[:50]))
+    assert (alone < 0).any()
+    np.savez_compressed(tmp_path / "dense.npz", alone)
+
+    found = try_reload_activations(dense, model, small_data, 10, tmp_path)
+
+    np.testing.assert_array_equal(found, alone)

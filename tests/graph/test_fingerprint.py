@@ -114,6 +114,25 @@ import keras
 
 SLOPE = {slope}
 
+class Settings:
+    def __init__(self, gain):
+        self.gain = gain
+
+SETTINGS = Settings({gain})
+
+def gained(x):
+    return x * SETTINGS.gain
+
+class Given(keras.layers.Layer):
+    def __init__(self, function, **more):
+        super().__init__(**more)
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+given = lambda x: x * {given}
+
 def steep(x):
     return keras.ops.relu(x) * SLOPE
 
@@ -136,7 +155,14 @@ class Cell(keras.layers.Layer):
     def call(self, x, states):
         return x * {cell}, states
 """
-AS_FIRST = {"slope": "1.0", "act": "return keras.ops.relu(x) * 1.0", "inner": "x * 1.0", "cell": "1.0"}
+AS_FIRST = {
+    "slope": "1.0",
+    "gain": "1.0",
+    "given": "1.0",
+    "act": "return keras.ops.relu(x) * 1.0",
+    "inner": "x * 1.0",
+    "cell": "1.0",
+}
 
 
 def own_code_fingerprint(path: Path, text: str, build: Callable[[dict[str, Any]], Any]) -> dict[str, str]:
@@ -153,6 +179,8 @@ OWN_LAYERS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "act": (lambda own: layers.Activation(own["myact"]), "own.myact"),
     "inner": (lambda own: own["Scaled"](), "own.Scaled"),
     "cell": (lambda own: layers.RNN(own["Cell"]()), "own.Cell"),
+    "gain": (lambda own: layers.Activation(own["gained"]), "own.gained"),
+    "given": (lambda own: own["Given"](own["given"]), "own.<lambda>"),
     "slope": (lambda own: layers.Activation(own["steep"]), "own.steep"),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import keras
+import numpy as np
 import pytest
 
 from actisketch.pipeline.graph import Slot, read_graph
@@ -119,3 +120,68 @@ def test_a_subclassed_model_inside_a_functional_one_is_one_opaque_node() -> None
     graph = read_graph(keras.Model(x, Subclassed()(x)))
 
     assert [node.type for node in graph.nodes] == ["InputLayer", "Subclassed"]
+
+
+def difference(kind: str) -> keras.Model:
+    """A model of two inputs that computes 3 b - a, built with its inputs as a list, a tuple or a dict."""
+    b, a = keras.Input((4,), name="b_in"), keras.Input((4,), name="a_in")
+    inputs = {
+        "list": [b, a],
+        "tuple": (b, a),
+        "dict": {"b_in": b, "a_in": a},
+        "sorted": {"a_in": a, "b_in": b},
+    }
+    return keras.Model(inputs[kind], b * 3.0 - a, name="difference")
+
+
+@pytest.mark.filterwarnings("ignore:.*doesn't match the expected structure")
+@pytest.mark.parametrize(
+    ("built", "called"),
+    [
+        ("list", "dict"),
+        ("tuple", "dict"),
+        ("list", "list"),
+        ("list", "tuple"),
+        ("dict", "dict"),
+        ("sorted", "dict"),
+        ("sorted", "list"),
+        ("list", "more"),
+    ],
+)
+def test_inputs_of_a_nested_model_reach_it_as_in_predict(built: str, called: str) -> None:
+    x, y = keras.Input((4,), name="x"), keras.Input((4,), name="y")
+    call = {
+        "dict": {"b_in": x, "a_in": y},
+        "list": [x, y],
+        "tuple": (x, y),
+        "more": {"b_in": x, "a_in": y, "c_in": x},
+    }[called]
+    model = keras.Model([x, y], difference(built)(call))
+    data = [np.full((2, 4), 2.0, np.float32), np.full((2, 4), 7.0, np.float32)]
+    expected = model.predict(data, verbose=0)
+    graph = read_graph(model)
+    _, (found,) = graph.forward([])(data)
+
+    np.testing.assert_allclose(found, expected)
+    assert not any(node.layer_name == "difference" for node in graph.nodes)
+
+
+def test_a_nested_model_whose_input_keras_squeezes_stays_one_opaque_node() -> None:
+    flat = keras.Input((4,))
+    inner = keras.Model(flat, flat * 3.0, name="inner")
+    x = keras.Input((4, 1))
+    model = keras.Model(x, inner(x))
+    data = np.arange(8, dtype=np.float32).reshape(2, 4, 1)
+    _, (found,) = read_graph(model).forward([])([data])
+
+    np.testing.assert_allclose(found, model.predict(data, verbose=0))
+
+
+@pytest.mark.parametrize("kind", ["list", "dict", "sorted"])
+def test_inputs_of_a_model_are_named_in_the_order_in_which_it_takes_them(kind: str) -> None:
+    model = difference(kind)
+    data = {"b_in": np.full((2, 4), 2.0, np.float32), "a_in": np.full((2, 4), 7.0, np.float32)}
+    graph = read_graph(model)
+    _, (found,) = graph.forward([])([data[name] for name, _, _ in graph.input_specs])
+
+    np.testing.assert_allclose(found, model.predict(data, verbose=0))

@@ -28,6 +28,12 @@ GOOD = {"first": 2.0, "second": 3.0}
         ({**GOOD, "first": float("inf")}, InputError, "positive and finite"),
         ({**GOOD, "first": np.ones(8)}, InputError, "mode='layer' takes one number"),
         ({**GOOD, "first": np.ones(5)}, InputError, "each of its 8 channels"),
+        ({**GOOD, "first": "abc"}, InputError, "'first' is 'abc'"),
+        ({**GOOD, "first": None}, InputError, "'first'"),
+        ({**GOOD, "first": [1.0, [2.0]]}, InputError, "'first' is"),
+        ({**GOOD, "first": 1j}, InputError, "'first' is 1j"),
+        ({**GOOD, "first": {}}, InputError, "'first' is"),
+        ([2.0, 3.0], InputError, "mapping of point names"),
     ],
 )
 def test_unusable_factors_are_refused_and_the_network_is_as_it_was(
@@ -56,7 +62,7 @@ def test_an_unknown_mode_is_refused(mode: Any, small_model: Any) -> None:
         normalize_model(small_model, GOOD, mode=mode)
 
 
-@pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), np.ones(5)])
+@pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), np.ones(5), "abc", None, [1, [2]]])
 def test_an_unusable_input_factor_is_refused(factor: Any, small_model: Any) -> None:
     with pytest.raises(InputError, match="factor of the input"):
         normalize_model(small_model, GOOD, input_factors=factor)
@@ -65,6 +71,32 @@ def test_an_unusable_input_factor_is_refused(factor: Any, small_model: Any) -> N
 def test_an_input_that_does_not_exist_is_refused(small_model: Any) -> None:
     with pytest.raises(InputError, match="input_factors names 'left'"):
         normalize_model(small_model, GOOD, input_factors={"left": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("dead", "error", "match"),
+    [
+        ({"typo": True}, MismatchError, "no point 'typo'"),
+        ({"first": [True, False]}, InputError, r"dead\['first'\] .* each of its 8 channels"),
+        ({"first": "no"}, InputError, "true or false"),
+        (["first"], InputError, "mapping of point names"),
+    ],
+)
+def test_what_is_said_to_be_dead_and_is_not_there_is_refused(
+    dead: Any, error: type[Exception], match: str, small_model: Any
+) -> None:
+    with pytest.raises(error, match=match):
+        normalize_model(small_model, GOOD, dead=dead)
+
+
+def test_whole_numbers_at_the_input_cannot_be_divided() -> None:
+    inputs = keras.Input((8, 8, 3), dtype="uint8", name="pixels")
+    first = layers.Conv2D(2, 3, activation="relu", name="first")(layers.Rescaling(1.0)(inputs))
+    model = keras.Model(inputs, first)
+    with pytest.raises(InputError, match=r"'pixels' is uint8 .* cast the samples"):
+        normalize_model(model, {"first": 2.0}, input_factors=255.0)
+
+    assert normalize_model(model, {"first": 2.0}).scales == {"first": 2.0}
 
 
 @keras.saving.register_keras_serializable(package="actisketch_tests")

@@ -167,7 +167,9 @@ def test_factors_come_back_from_their_file_as_they_were(tmp_path):
     assert Factors.load(path) == factors
 
 
-@pytest.mark.parametrize("bad", [0.0, -1.0, float("nan"), float("inf"), [1.0, -2.0]])
+@pytest.mark.parametrize(
+    "bad", [0.0, -1.0, float("nan"), float("inf"), [1.0, -2.0], "abc", "2.0", None, True, {}, [], [1.0, "x"]]
+)
 def test_a_file_with_an_impossible_factor_is_refused_and_the_point_named(tmp_path, bad):
     tree = Factors(points=(PointFactor(name="conv9", factor=1.0, rule="override"),), nonzero=True).to_dict()
     tree["points"][0]["factor"] = bad
@@ -186,6 +188,10 @@ def test_a_file_with_an_impossible_factor_is_refused_and_the_point_named(tmp_pat
         ("{}", "not a factors file"),
         ('{"actisketch_factors": 99}', "update actisketch"),
         ('{"actisketch_factors": 1}', "damaged"),
+        (
+            '{"actisketch_factors": 1, "points": [], "nonzero": true, "input_factor": 1, "model": "abc"}',
+            "damaged",
+        ),
     ],
 )
 def test_something_else_is_refused_as_a_factors_file(tmp_path, text, message):
@@ -200,3 +206,80 @@ def test_the_toolbox_form_has_the_input_and_each_layer_by_name():
     factors = factors_of({"a": RELU, "classes": RELU}, FactorSettings(percentile=100.0), pinned=["classes"])
 
     assert factors.to_toolbox() == {"input": 1.0, "a": float(RELU.max()), "classes": 1.0}
+
+
+def tied_by_channel(arrays, channel, *, settings=None, **ties):
+    points = [PointSpec(name=n, shape=a.shape[1:]) for n, a in arrays.items()]
+    sketches = {name: sketched(array, per_channel=True) for name, array in arrays.items()}
+    settings = settings or FactorSettings(percentile=100.0, per_channel=True)
+    return compute_factors(points, sketches, settings, ties=Ties(channel=channel, **ties)).by_point()
+
+
+def test_a_dead_channel_claims_no_factor_in_its_group():
+    a = np.array([[114, 0, 249], [3, 0, 5]], np.float32)
+    b = np.array([[1.6, 2.0, 1.6], [0.5, 1.0, 0.25]], np.float32)
+    found = tied_by_channel({"a": a, "b": b}, {"a": [-1, -2, -3], "b": [-1, -2, -3]})
+
+    expected = np.maximum(a, b).max(axis=0)  # 114, 2, 249
+    assert found["a"] == pytest.approx(expected, rel=2**-6)
+    assert found["b"] == pytest.approx(expected, rel=2**-6)
+
+
+def test_a_channel_that_is_dead_in_its_whole_group_gets_one_safe_factor_for_all_of_it():
+    a = np.array([[4, 0], [3, 0]], np.float32)
+    b = np.array([[1, 0], [2, 0]], np.float32)
+    found = tied_by_channel({"a": a, "b": b}, {"a": [-1, -2], "b": [-1, -2]})
+
+    assert found["a"].tolist() == found["b"].tolist() == [4.0, 4.0]
+
+
+def test_channels_that_share_one_scale_get_the_largest_factor_of_them():
+    a = np.array([[4, 1, 0], [3, 2, 0]], np.float32)
+
+    assert tied_by_channel({"a": a}, {"a": [-1]})["a"].tolist() == [4.0, 4.0, 4.0]
+
+
+def test_a_point_of_several_scales_claims_nothing_and_has_the_scales_of_its_parts():
+    a, b = RELU, RELU * 70
+    both = np.concatenate([a, b], axis=1)
+    points = [PointSpec(name=n, shape=x.shape[1:]) for n, x in {"a": a, "b": b, "ab": both}.items()]
+    sketches = {name: sketched(x) for name, x in {"a": a, "b": b, "ab": both}.items()}
+    ties = Ties(layer={"a": 3, "b": 5}, joined={"ab": [[3]] * 5 + [[5]] * 5})
+    found = compute_factors(points, sketches, FactorSettings(percentile=100.0), ties=ties)
+
+    peaks = float(a.max()), float(b.max())
+    assert [p.factor for p in found.points] == [*peaks, (peaks[0],) * 5 + (peaks[1],) * 5]
+    assert [p.rule for p in found.points] == ["percentile", "percentile", "joined"]
+
+
+@pytest.mark.parametrize("bad", ["abc", -1.0, None, float("nan")])
+def test_a_file_with_an_impossible_factor_of_the_input_is_refused(bad):
+    tree = {**Factors(points=(), nonzero=True).to_dict(), "input_factor": bad}
+
+    with pytest.raises(InputError, match="factor of the input"):
+        Factors.from_dict(tree)
+
+
+def test_a_file_with_two_factors_for_one_point_is_refused_and_the_point_named():
+    points = tuple(PointFactor(name=name, factor=1.0, rule="override") for name in ("a", "b", "a"))
+    tree = Factors(points=points, nonzero=True).to_dict()
+
+    with pytest.raises(InputError, match="'a' more than once") as caught:
+        Factors.from_dict(tree)
+    assert caught.value.points == ("a",)
+
+
+def test_the_toolbox_form_of_factors_of_channels_is_refused():
+    factors = factors_of({"a": RELU}, FactorSettings(per_channel=True), per_channel=True)
+
+    with pytest.raises(InputError, match=r"'a' .* 5 channels: set factors.per_channel = false"):
+        factors.to_toolbox()
+
+
+def test_the_toolbox_form_has_no_points_of_several_scales():
+    points = (
+        PointFactor(name="a", factor=2.0, rule="percentile"),
+        PointFactor(name="ab", factor=(2.0, 3.0), rule="joined"),
+    )
+
+    assert Factors(points=points, nonzero=True).to_toolbox() == {"input": 1.0, "a": 2.0}

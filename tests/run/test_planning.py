@@ -1,16 +1,48 @@
 """What a run takes is known before it runs; the numbers are primes, so that a lost term shows."""
 
 import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
+import numpy as np
 import pytest
 
 from actisketch.pipeline.planning import LARGEST_BLOCK_NBYTES, make_plan
-from actisketch.pipeline.recorder import SLAB_NBYTES
-from actisketch.storage import PointSpec
+from actisketch.pipeline.recorder import SLAB_NBYTES, record_missing
+from actisketch.pipeline.reduce import UNPACKED_NBYTES, WAITING_NBYTES
+from actisketch.pipeline.sketch import SketchSpec
+from actisketch.storage import Cache, CacheSpec, PointSpec
 from actisketch.storage.errors import InputError, OverBudgetError
 
 POINTS = [PointSpec(name="conv", shape=(5, 7)), PointSpec(name="dense", shape=(11,))]
 PER_SAMPLE_NBYTES = 4 * (35 + 11)
+
+
+@dataclass
+class Gaussian:
+    """A producer of activations that are spread like a bell curve."""
+
+    n_samples: int
+    batch_size: int
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @property
+    def points(self) -> tuple[PointSpec, ...]:
+        return tuple(PointSpec(name=name, shape=shape) for name, shape in self.shapes.items())
+
+    def digest(self, start: int, stop: int) -> str:
+        return f"{start:032}-{stop:031}"
+
+    def batches(self, start: int, stop: int) -> Iterator[Mapping[str, np.ndarray]]:
+        for first in range(start, stop, self.batch_size):
+            n, rng = min(self.batch_size, stop - first), np.random.default_rng(first)
+            yield {name: rng.standard_normal((n, *shape), np.float32) for name, shape in self.shapes.items()}
+
+
+@dataclass
+class _Usage:
+    free: int
+    total: int = 2**40
 
 
 def plan_of(**changes):
@@ -18,10 +50,77 @@ def plan_of(**changes):
     return make_plan(settings.pop("points", POINTS), **settings)
 
 
-def test_disk_is_every_value_of_every_sample():
-    assert plan_of().disk_nbytes == 103 * PER_SAMPLE_NBYTES
-    assert plan_of(stored_itemsize=2).disk_nbytes == 103 * PER_SAMPLE_NBYTES // 2
-    assert plan_of(record=False).disk_nbytes == 0
+def test_disk_is_every_value_of_every_sample_padded_to_whole_chunks_and_records_beside_them():
+    whole, sums = 104 * PER_SAMPLE_NBYTES, 2 * 4  # 8 batches of 13, a checksum for each of two chunks
+
+    assert plan_of().activations_nbytes == whole + sums
+    assert plan_of(stored_itemsize=2).activations_nbytes == whole // 2 + sums
+    assert plan_of(record=False).activations_nbytes == 0
+    assert plan_of(record=False).disk_nbytes == plan_of(record=False).records_nbytes > 0
+
+
+def recorded(folder, **changes):
+    """Record Gaussian activations; return the plan, the bytes of the cache, and those of its chunks."""
+    settings = {
+        "n_samples": 257,
+        "batch_size": 32,
+        "shapes": {"conv": (16, 16, 8), "dense": (11,)},
+        **changes,
+    }
+    sketch = settings.pop("sketch", SketchSpec())
+    dtype, record = settings.pop("dtype", "float32"), settings.pop("record", True)
+    max_block_samples = settings.pop("max_block_samples", None)
+    producer = Gaussian(**settings)
+    plan = make_plan(
+        producer.points,
+        n_samples=producer.n_samples,
+        batch_size=producer.batch_size,
+        memory_limit=2**30,
+        sketch=sketch,
+        record=record,
+        stored_itemsize=2 if dtype == "float16" else 4,
+        max_block_samples=max_block_samples,
+    )
+    spec = CacheSpec(
+        points=producer.points,
+        n_samples=plan.n_samples,
+        batch_size=plan.batch_size,
+        block_samples=plan.block_samples,
+        identity={"model": {"weights": "a" * 64}, "data": {"content": "b" * 64}, "settings": {}},
+        dtype=dtype,
+        record=record,
+        codec="none",
+    )
+    with Cache.create_or_resume(folder, spec) as cache:
+        record_missing(cache, producer, sketch=sketch, slab=plan.slab_samples)
+        chunks = {
+            key for p in producer.points for block in cache.blocks for key in cache.chunk_keys(p.name, block)
+        }
+        sizes = dict(cache.store.list(""))
+    return plan, sum(sizes.values()), sum(sizes[key] for key in chunks) if record else 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"max_block_samples": 256},  # the second block holds one sample, and has its whole length on disk
+        {"dtype": "float16"},
+        {"record": False},
+        {"record": False, "max_block_samples": 32},
+        {"n_samples": 5, "record": False},
+        {"sketch": SketchSpec(per_channel=True), "record": False},
+        {"sketch": SketchSpec(bits=12), "record": False},
+        {"shapes": {f"layer number {i}": (3,) for i in range(40)}},
+    ],
+    ids=str,
+)
+def test_a_cache_takes_no_more_disk_than_was_planned_nor_much_less(tmp_path, changes):
+    plan, nbytes, chunk_nbytes = recorded(tmp_path / "c", **changes)
+
+    assert nbytes <= plan.disk_nbytes
+    assert plan.activations_nbytes == chunk_nbytes
+    assert plan.records_nbytes <= 2 * (nbytes - chunk_nbytes) + 4096 * (1 + len(plan.points))
 
 
 def test_a_block_is_whole_batches_and_no_more_than_the_samples_need():
@@ -63,9 +162,54 @@ def test_blocks_of_a_large_network_are_several_slabs_so_that_small_layers_are_no
 
 
 def test_memory_does_not_grow_with_the_number_of_samples():
-    one, many = (plan_of(n_samples=n, max_block_samples=26).memory for n in (130, 130_000))
+    few, many, more = (plan_of(n_samples=n, max_block_samples=26).memory for n in (130, 2**21, 2**28))
 
-    assert one == many
+    assert many == more
+    # Until sketches have seen most of what they will, and enough of them wait to be merged.
+    assert replace(few, sketches=0) == replace(many, sketches=0)
+    assert many.sketches - few.sketches < WAITING_NBYTES + UNPACKED_NBYTES + len(POINTS) * 8 * 2**20
+
+
+def test_memory_counts_a_sketch_of_every_point_in_open_blocks_and_merged():
+    points = [PointSpec(name=f"layer{i}", shape=(8192,)) for i in range(150)]
+    counts = {"n_samples": 4096, "batch_size": 16, "max_block_samples": 64, "record": False}
+    one, many = (plan_of(points=points[:n], **counts).memory.sketches for n in (1, 150))
+
+    # A sketch of a bell curve is a megabyte, merged and asked it is two and a half.
+    assert 150 * 2**21 < many - one < 150 * 2**23
+
+
+def test_memory_of_rectified_activations_is_that_of_one_sign():
+    both, one = (
+        plan_of(points=[PointSpec(name="conv", shape=(8192,), meta={"activation": name})]).memory.sketches
+        for name in ("linear", "relu")
+    )
+
+    assert one < both
+
+
+@pytest.mark.parametrize("limit_mib", [1024, 700, 560])
+def test_an_existing_cache_is_collected_in_smaller_slabs_where_the_limit_is_lower(limit_mib):
+    """A cache of blocks of 128 samples, 1,000,003 values each, that was planned under 4 GiB."""
+    points = [PointSpec(name="conv", shape=(1_000_003,))]
+    counts = {"points": points, "n_samples": 1024, "batch_size": 4, "max_block_samples": 128, "record": False}
+    loose = plan_of(memory_limit=4 * 2**30, **counts)
+    tight = plan_of(memory_limit=limit_mib * 2**20, block_samples=loose.block_samples, **counts)
+    tight.check(cache_path=None)
+
+    assert loose.block_samples == tight.block_samples == 128
+    assert tight.slab_samples < loose.slab_samples
+    assert loose.block_samples % tight.slab_samples == 0
+
+
+def test_the_advice_for_an_existing_cache_is_not_one_that_the_cache_refuses():
+    big = [PointSpec(name="conv", shape=(2**20,))]
+    plan = plan_of(points=big, batch_size=64, block_samples=64, memory_limit=300 * 2**20)
+
+    with pytest.raises(
+        OverBudgetError, match=r"raise record\.memory_limit to .* another output folder and a"
+    ):
+        plan.check(cache_path=None)
 
 
 def test_a_run_over_its_memory_is_refused_with_the_numbers_and_the_setting(tmp_path):
@@ -88,14 +232,33 @@ def test_a_cache_over_the_disk_limit_is_refused_with_ways_out(tmp_path):
     plan = plan_of()
 
     with pytest.raises(
-        OverBudgetError, match=r"18\.5 KiB, record\.disk_limit allows 9\.8 KiB.*sketches only"
+        OverBudgetError, match=r"up to \d\d\.\d KiB, record\.disk_limit allows 9\.8 KiB.*sketches only"
     ):
         plan.check(cache_path=tmp_path, disk_limit=10_000)
 
 
-def test_what_is_written_already_counts_as_done(tmp_path):
-    plan_of().check(cache_path=tmp_path, disk_limit=19_000, n_done_nbytes=0)
-    plan_of().check(cache_path=tmp_path, disk_limit=19_000, n_done_nbytes=18_952)
+def test_a_cache_of_sketches_keeps_to_the_disk_limit_too(tmp_path):
+    with pytest.raises(OverBudgetError, match=r"record\.disk_limit allows 1 B.*smaller sketch\.bits"):
+        plan_of(record=False).check(cache_path=tmp_path, disk_limit=1)
+
+
+def test_what_is_written_already_counts_as_done(tmp_path, monkeypatch):
+    plan = plan_of()
+    plan.check(cache_path=tmp_path, disk_limit=plan.disk_nbytes, n_done_nbytes=0)
+    plan.check(cache_path=tmp_path, disk_limit=plan.disk_nbytes, n_done_nbytes=plan.disk_nbytes - 5)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: _Usage(free=5))
+    plan.check(cache_path=tmp_path, n_done_nbytes=plan.disk_nbytes - 5)
+
+    with pytest.raises(OverBudgetError, match=r"KiB of it are there\), the disk of .* has 5 B left"):
+        plan.check(cache_path=tmp_path, n_done_nbytes=plan.disk_nbytes - 7)
+
+
+def test_a_disk_refusal_of_a_cache_that_is_there_compares_what_it_takes_in_all(tmp_path):
+    """More is there than is planned, and more than is allowed: no number of the message is negative."""
+    with pytest.raises(OverBudgetError, match=r"^the cache needs up to \d+\.\d KiB \(") as caught:
+        plan_of().check(cache_path=tmp_path, disk_limit=2**10, n_done_nbytes=45 * 2**11)
+
+    assert "-" not in str(caught.value)
 
 
 def test_nothing_to_record_and_no_samples_are_refused():

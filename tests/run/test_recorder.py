@@ -216,3 +216,37 @@ def test_merging_many_blocks_does_not_depend_on_how_they_are_grouped(producer):
     in_two = merge_sketches([merge_sketches(sketches[::2]), merge_sketches(sketches[1::2])])
 
     assert together.to_bytes() == in_two.to_bytes()
+
+
+def with_gaps(producer):
+    """A producer whose activations are missing in every seventh place, and that has a point of shape ()."""
+
+    class WithGaps(type(producer)):
+        def sample(self, name, index):
+            values = super().sample(name, index)
+            missing = (np.arange(values.size) + index).reshape(values.shape) % 7 == 0
+            return np.where(missing, np.float32(np.nan), values)
+
+    return WithGaps(shapes={"conv": (3, 2, 5), "dense": (7,), "score": ()})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("name", ["conv", "dense", "score"])
+def test_what_was_excluded_from_the_sketch_is_excluded_from_exact_percentiles(
+    tmp_path, producer, dtype, name
+):
+    gaps = with_gaps(producer)
+    spec = SketchSpec(per_channel=True, on_nonfinite="exclude")
+    with make_cache(tmp_path / "c", gaps, dtype=dtype) as cache:
+        record_missing(cache, gaps, sketch=spec)
+    cache = Cache.open(tmp_path / "c")
+    source = ExactSource(cache, merged_sketches(cache), accept_rounding=dtype != "float32")
+    stored = gaps.all_values(name).astype(dtype).astype(np.float32)
+    columns = stored.reshape(-1, stored.shape[-1] if stored.ndim > 1 else 1)
+
+    answer = source.percentiles(name, [37.3, 100.0], nonzero=False)
+    by_channel = source.channel_percentiles(name, [37.3, 100.0], nonzero=False)
+    for found, q in zip(answer, [37.3, 100.0], strict=True):
+        np.testing.assert_array_equal(found, np.nanpercentile(stored, q))
+    for row, q in zip(by_channel, [37.3, 100.0], strict=True):
+        np.testing.assert_array_equal(row, [np.nanpercentile(column, q) for column in columns.T])

@@ -6,7 +6,8 @@ import pytest
 from pydantic import BaseModel
 
 from actisketch.pipeline.cli.template import JOB_TEMPLATE
-from actisketch.pipeline.settings import JobSettings, format_bytes, load_job, parse_bytes, validate_job
+from actisketch.pipeline.settings import JobSettings, load_job, validate_job
+from actisketch.pipeline.sizes import format_bytes, parse_bytes
 from actisketch.storage.errors import InputError
 
 REFUSED = [
@@ -35,6 +36,17 @@ REFUSED = [
     ({"data": {"divide_by": 255.0, "scale": 0.5}}, "data", "scale or divide_by, not both"),
     ({"data": 3}, "data = 3", "a table"),
     ({"model": {"safe_mode": 1}}, "model.safe_mode = 1", "true or false"),
+    (
+        {"factors": {"exact": True}, "cache": {"dtype": "float16"}},
+        "cache.dtype = 'float16'",
+        "factors.accept_rounding",
+    ),
+    ({"sketch": {"channel_bits": 11}}, "sketch.channel_bits = 11", "greater than or equal to 12"),
+    ({"normalize": {"input_factor": "abc"}}, "normalize.input_factor = 'abc'", "'measured'"),
+    ({"normalize": {"input_factor": 0}}, "normalize.input_factor = 0", "greater than 0"),
+    ({"normalize": {"input_factor": [1.0]}}, "normalize.input_factor = [1.0]", "table"),
+    ({"normalize": {"input_factor": {"x": [1.0, -1.0]}}}, "normalize.input_factor", "each channel"),
+    ({"normalize": {"input_factor": {"x": []}}}, "normalize.input_factor", "each channel"),
     ({"sketch": {"bits": 40}}, "sketch.bits = 40", "less than or equal to 22"),
 ]
 

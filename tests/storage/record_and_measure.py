@@ -1,7 +1,8 @@
-"""Record a small Keras network and print, as JSON, what was predicted and what was taken.
+"""Record and reduce a small Keras network and print, as JSON, what was predicted and what was taken.
 
 Usage: python record_and_measure.py OUTPUT SETTINGS, where SETTINGS is JSON: n_samples, batch_size, memory_limit,
-block_samples, codec. Run by test_memory.py: peak memory can only be measured in a process of its own.
+block_samples, codec, activations, per_channel; n_layers for a network of many points.
+Run by test_memory.py: peak memory can only be measured in a process of its own.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from actisketch.pipeline.answers import factors_of
 from actisketch.pipeline.job import plan_job
 from actisketch.pipeline.model import import_keras
 from actisketch.pipeline.preparation import sketch_spec
 from actisketch.pipeline.recorder import record_missing
+from actisketch.pipeline.reduce import merged_sketches
 from actisketch.pipeline.settings import validate_job
 from actisketch.pipeline.sources import as_source
 from actisketch.storage import Cache
@@ -41,6 +44,14 @@ def network(keras: Any) -> Any:
     return keras.Model(inputs, layers.Dense(10, activation="softmax", name="classes")(x))
 
 
+def many_points(keras: Any, n_layers: int) -> Any:
+    """Return convolutions whose activations are spread like a bell curve, 8192 for a sample each."""
+    inputs = x = keras.Input((16, 16, 8))
+    for i in range(n_layers):
+        x = keras.layers.Conv2D(32, 3, padding="same", kernel_initializer="he_normal", name=f"conv{i}")(x)
+    return keras.Model(inputs, x)
+
+
 def main(output: str, settings_json: str) -> None:
     """Record, and print the figures."""
     chosen = json.loads(settings_json)
@@ -48,14 +59,26 @@ def main(output: str, settings_json: str) -> None:
     import tensorflow as tf
 
     tf.function(lambda a: tf.matmul(a, a))(tf.ones((64, 64)))  # the runtime's threads belong to TensorFlow
-    model = network(keras)
-    # One sample, repeated: the samples themselves take no memory.
-    sample = np.random.default_rng(7).standard_normal((1, 64, 64, 3), np.float32)
-    samples = np.broadcast_to(sample, (chosen["n_samples"], 64, 64, 3))
+    rng = np.random.default_rng(7)
+    samples: Any
+    if chosen["n_layers"]:
+        keras.utils.set_random_seed(7)
+        model = many_points(keras, chosen["n_layers"])
+        samples = rng.standard_normal((chosen["n_samples"], 16, 16, 8), np.float32)
+    else:
+        model = network(keras)
+        # One sample, repeated: the samples themselves take no memory.
+        sample = rng.standard_normal((1, 64, 64, 3), np.float32)
+        samples = np.broadcast_to(sample, (chosen["n_samples"], 64, 64, 3))
     settings = validate_job(
         {
             "output": output,
-            "record": {key: chosen[key] for key in ("batch_size", "memory_limit", "block_samples")},
+            "record": {
+                key: chosen[key] for key in ("batch_size", "memory_limit", "block_samples", "activations")
+            },
+            "sketch": {"per_channel": chosen["per_channel"]},
+            "factors": {"per_channel": chosen["per_channel"]},
+            "normalize": {"enabled": False},
             "cache": {"codec": chosen["codec"]},
         }
     )
@@ -63,14 +86,13 @@ def main(output: str, settings_json: str) -> None:
     before = process_nbytes("VmRSS")
     job = plan_job(settings, model=model, source=as_source(samples))
     with Cache.create_or_resume(job.cache_url, job.spec) as cache:
-        record_missing(cache, job.producer, sketch=sketch_spec(settings))
+        record_missing(cache, job.producer, sketch=sketch_spec(settings), slab=job.plan.slab_samples)
+    recording = process_nbytes("VmHWM") - before
+    factors_of(cache, merged_sketches(cache), settings)
     taken = process_nbytes("VmHWM") - before
     memory = job.plan.to_dict()["memory"]
-    print(
-        json.dumps(
-            {"taken": taken, "predicted": memory["total"], "parts": memory, "n_blocks": job.plan.n_blocks}
-        )
-    )
+    figures = {"taken": taken, "recording": recording, "predicted": memory["total"], "parts": memory}
+    print(json.dumps({**figures, "n_blocks": job.plan.n_blocks}))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,9 @@ def measured(folder: Path, **changed: Any) -> dict[str, Any]:
         "memory_limit": "4GiB",
         "block_samples": 48,
         "codec": "none",
+        "activations": True,
+        "per_channel": False,
+        "n_layers": None,
         **changed,
     }
     done = subprocess.run(
@@ -48,6 +51,10 @@ def measured(folder: Path, **changed: Any) -> dict[str, Any]:
         {"batch_size": 64, "block_samples": None, "n_samples": 400},
         {"codec": "zstd"},
         {"memory_limit": "350MiB", "block_samples": None, "n_samples": 400},
+        # Sketches are what takes memory here: of every point, in open blocks and merged from all of them.
+        {"n_layers": 12, "n_samples": 1024, "block_samples": 16, "activations": False},
+        {"n_layers": 12, "n_samples": 512, "batch_size": 4, "block_samples": 64, "per_channel": True},
+        {"n_layers": 60, "n_samples": 512, "block_samples": 16, "activations": False},
     ],
 )
 def test_a_run_takes_no_more_than_was_predicted_and_allowed(tmp_path: Path, changed: dict[str, Any]) -> None:
@@ -64,5 +71,7 @@ def test_sixteen_times_the_samples_take_the_same_memory(tmp_path: Path) -> None:
     one, many = (measured(tmp_path / f"{n}", n_samples=n) for n in (192, 16 * 192))
 
     assert (one["n_blocks"], many["n_blocks"]) == (4, 64)
-    assert many["predicted"] == one["predicted"]
-    assert many["taken"] <= 1.05 * one["taken"], (one, many)
+    assert many["recording"] <= 1.05 * one["recording"], (one, many)
+    # More sketches wait to be merged, up to a bound, and a merged one grows by one power of two with each doubling.
+    assert many["predicted"] - one["predicted"] <= 64 * 2**20
+    assert many["taken"] - one["taken"] <= 64 * 2**20, (one, many)
