@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,7 @@ def _job(
     normalize: bool = True,
 ) -> tuple[JobSettings, Any, Source | None]:
     """Return the settings of the call, and the model and the source where they are not files."""
-    tree: dict[str, dict[str, Any]] = {name: dict(table) for name, table in (settings or {}).items()}
+    tree = _tables(settings or {})
     flat = {
         "record": {
             "points": points
@@ -182,7 +183,7 @@ def _job(
             "memory_limit": _nbytes(memory_limit),
         },
         "sketch": {"per_channel": per_channel},
-        "factors": {"percentile": float(percentile), "nonzero": nonzero, "per_channel": per_channel},
+        "factors": {"percentile": _plain(percentile), "nonzero": nonzero, "per_channel": per_channel},
         "normalize": {"enabled": normalize},
         "model": {"path": str(model)} if isinstance(model, str | Path) else {},
         "data": {"num_samples": num_samples} if num_samples is not None else {},
@@ -208,6 +209,23 @@ def _source(data: Any, labels: Any, job: JobSettings) -> Source:
     }
     given = {key: value for key, value in preparation.items() if value != getattr(type(chosen)(), key)}
     return as_source(data, labels, num_samples=chosen.num_samples, fingerprint=chosen.fingerprint, **given)
+
+
+def _tables(settings: Any) -> dict[str, dict[str, Any]]:
+    if not isinstance(settings, Mapping):
+        raise InputError(f"settings = {settings!r} is refused: give the tables of a job file, as a mapping")
+    for name, table in settings.items():
+        if not isinstance(table, Mapping):
+            raise InputError(
+                f"settings[{name!r}] = {table!r} is refused: give a table, as {{'cache': {{'dtype': 'float16'}}}}"
+            )
+    return {name: dict(table) for name, table in settings.items()}
+
+
+def _plain(number: Any) -> Any:
+    """Return a number of NumPy's as Python's; the validator judges what is none."""
+    is_bool = isinstance(number, bool)
+    return float(number) if isinstance(number, Real) and not is_bool else number
 
 
 def _patterns(points: str | Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import logging
 import os
+import re
 import sys
 import tempfile
 import zipfile
@@ -52,7 +53,7 @@ def import_keras() -> ModuleType:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Keep what C code writes to standard error; show it only if the work fails.
+    """Keep what C code writes to standard error; show it only if the work fails, not when it is interrupted.
 
     TensorFlow's start-up banner ("oneDNN custom operations are on") is written before any log level applies.
     """
@@ -62,7 +63,7 @@ def _silent_stderr() -> Iterator[None]:
         os.dup2(kept.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except Exception:
             kept.seek(0)
             os.write(saved, kept.read())
             raise
@@ -120,9 +121,16 @@ def _advice(error: Exception) -> str:
     if "safe_mode" in text or "unsafe" in text.lower():
         return "it carries code (a Lambda layer); if you trust the file, set model.safe_mode = false (--unsafe-model)"
     if "Could not locate class" in text or "Unknown layer" in text or "could not be located" in text.lower():
+        named = re.search(r"(?:Could not locate class|Unknown layer:) '?(\w+)'?", text)
+        unknown = (
+            f"Keras does not know its class {named[1]!r}"
+            if named
+            else "it has layers that Keras does not know"
+        )
+        says = "" if named else f". Keras says: {text[:160]}..."
         return (
-            "it has layers that Keras does not know; if they are your own, name the Python file that defines them with "
-            f"model.custom_objects (--custom-objects layers.py). Keras says: {text[:160]}..."
+            f"{unknown}; if it is your own, name the Python file that defines it with model.custom_objects "
+            f"(--custom-objects layers.py){says}"
         )
     return text[:400]
 
@@ -139,7 +147,7 @@ def _run_custom_objects(path: Path, keras: ModuleType) -> dict[str, Any]:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's own code raises
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises
         raise InputError(
             f"{str(path)!r} failed to run: {type(error).__name__}: {error}", path=str(path)
         ) from error

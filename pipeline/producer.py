@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..storage import PointSpec
 from ..storage.errors import InputError
-from .graph import Graph, Point, input_tensor
+from .graph import Graph, Point, input_tensor, refusals_explained
 from .sources import InputSpec, Source
 
 __all__ = ["KerasProducer", "Producer"]
@@ -109,9 +109,11 @@ class KerasProducer:
         """Yield the activations of the samples start..stop-1, batch by batch."""
         names = [point.name for point in self._points]
         for first in range(start, stop, self._batch_size):
-            batch = self._source.read(first, min(first + self._batch_size, stop))
+            last = min(first + self._batch_size, stop)
+            batch = self._source.read(first, last)
             inputs = [input_tensor(batch.inputs[i], dtype) for i, dtype in self._inputs]
-            outputs = self._function(inputs)
+            with refusals_explained(first, last):
+                outputs = self._function(inputs)
             yield {name: _view(tensor) for name, tensor in zip(names, outputs, strict=True)}
 
 
@@ -154,8 +156,9 @@ def match_inputs(graph: Graph, given: tuple[InputSpec, ...]) -> list[tuple[int, 
     wanted = graph.input_specs
     if len(wanted) != len(given):
         raise InputError(
-            f"the network has {len(wanted)} inputs ({', '.join(repr(name) for name, _, _ in wanted)}), "
-            f"the data has {len(given)}: name the arrays with data.inputs"
+            f"the network has {len(wanted)} input{'' if len(wanted) == 1 else 's'} "
+            f"({', '.join(repr(name) for name, _, _ in wanted)}), the data has {len(given)}: name the arrays with "
+            "data.inputs"
         )
     names = [have.name for have in given]
     by_name = len(given) > 1 and set(names) == {name for name, _, _ in wanted}
@@ -173,7 +176,7 @@ def match_inputs(graph: Graph, given: tuple[InputSpec, ...]) -> list[tuple[int, 
 
 
 def _shape(shape: tuple[int | None, ...]) -> str:
-    return "(" + ", ".join("any" if n is None else str(n) for n in shape) + ")"
+    return "(" + ", ".join("any" if n is None else str(n) for n in shape) + (",)" if len(shape) == 1 else ")")
 
 
 def _numpy_name(dtype: str) -> str:

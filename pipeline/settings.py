@@ -114,6 +114,14 @@ class DataSettings(_Settings):
             raise ValueError("set scale or divide_by, not both")
         return self
 
+    @model_validator(mode="after")
+    def _images_only(self) -> DataSettings:
+        kind = self.format or (self.path or "").lower().rpartition(".")[2]
+        for name in ("image_size", "color_mode"):
+            if kind in ("npz", "npy", "zarr") and getattr(self, name) is not None:
+                raise ValueError(f"{name} is for images in files, {kind} holds arrays: leave it out")
+        return self
+
 
 class RecordSettings(_Settings):
     """Where in the network, and how many samples at a time."""
@@ -122,7 +130,7 @@ class RecordSettings(_Settings):
     """``parameters``: every layer with parameters, after its activation; ``all``; or patterns like ``["conv*"]``."""
     batch_size: Annotated[int, Field(gt=0, le=1_000_000)] = 32
     block_samples: Annotated[int, Field(gt=0)] | None = None
-    """At most so many samples per block, the unit of resume; default: as the memory limit allows."""
+    """At most so many samples per block, the unit of resume, and at least a batch; default: as memory allows."""
     activations: bool = True
     """Keep the activations themselves; without them percentiles have intervals but no exact values."""
     memory_limit: Bytes = 4 * 2**30
@@ -134,6 +142,17 @@ class RecordSettings(_Settings):
     scheduler: str | None = None
     """Address (or scheduler file) of a Dask cluster that already runs."""
 
+    @model_validator(mode="after")
+    def _is_something(self) -> RecordSettings:
+        if not self.points:
+            raise ValueError("points names no layer: leave it out for all layers with parameters")
+        if self.block_samples is not None and self.block_samples < self.batch_size:
+            raise ValueError(
+                f"block_samples = {self.block_samples} is below batch_size = {self.batch_size}: a block holds at "
+                "least one batch"
+            )
+        return self
+
 
 class CacheSettings(_Settings):
     """How the activations are stored."""
@@ -142,7 +161,7 @@ class CacheSettings(_Settings):
     """A folder or ``s3://bucket/prefix``; default: the folder ``cache`` of the run."""
     dtype: Literal["float32", "float16"] = "float32"
     """``float16`` halves the cache and rounds what it holds: see ``factors.accept_rounding``."""
-    codec: str | None = None
+    codec: Literal["none", "lz4", "zstd"] | None = None
     """Compression; default: the one that measured best, see storage/README.md."""
     storage_options: dict[str, Any] = Field(default_factory=dict)
     """Endpoint, region and the like for object stores. Not the place for secrets: use the environment."""
@@ -242,7 +261,7 @@ class ReportSettings(_Settings):
 class JobSettings(_Settings):
     """A whole job."""
 
-    output: str = "actisketch-run"
+    output: Annotated[str, Field(min_length=1)] = "actisketch-run"
     """Folder of the run: cache, statistics, factors, network, certificate, report and log."""
     model: ModelSettings = Field(default_factory=ModelSettings)
     data: DataSettings = Field(default_factory=DataSettings)

@@ -241,6 +241,8 @@ def storage_error(error: OSError, path: Path, verb: str, needed: int = 0) -> Sto
         step = "choose a folder that this user may write to, or only read with Cache.open"
         if verb in ("read", "list"):
             step = "give this user the right to read it"
+    elif error.errno == errno.ENOENT:
+        step = "no folder can be made or kept there: choose another one"
     else:
         step = "check the disk and run again: what is committed is kept"
     return StorageError(f"could not {verb} {str(path)!r}: {error.strerror or error}; {step}", **facts)

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from .errors import InputError
 
-__all__ = ["Lock", "Store", "open_store"]
+__all__ = ["Lock", "Store", "open_store", "path_of"]
 
 Part = Any  # bytes or a contiguous uint8 array: what the buffer protocol offers
 
@@ -92,13 +92,13 @@ def open_store(url: str | os.PathLike[str], storage_options: Mapping[str, Any] |
             )
         from .local import LocalFolder
 
-        return LocalFolder(Path(_path_of(text) if scheme else text).absolute())
+        return LocalFolder(Path(path_of(text) if scheme else text).absolute())
     from .objects import open_bucket
 
     return open_bucket(text, storage_options or {})
 
 
-def _path_of(url: str) -> str:
+def path_of(url: str) -> str:
     """Return the path that a ``file://`` URL names; InputError if it says anything that a path does not."""
     parts = urlsplit(url)
     if parts.netloc.lower() not in ("", "localhost"):

@@ -1,86 +1,29 @@
-"""The command line: argv to frozen settings to one call to text or JSON."""
+"""The command line. Its entry imports nothing before it can answer Ctrl-C: imports take up to half a second."""
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
+from typing import TYPE_CHECKING, Any
 
-import click
-
-from .session import Session, run_command
+if TYPE_CHECKING:
+    from .verbs import commands as commands
 
 __all__ = ["commands", "main"]
 
-# Verbs by the module that defines them; a module is loaded when its verb is called, so that
-# `percentiles` never pays for what `run` needs.
-_VERBS = {
-    "demo": "work",
-    "init": "work",
-    "plan": "work",
-    "run": "work",
-    "status": "ask",
-    "percentiles": "ask",
-    "factors": "ask",
-    "normalize": "work",
-    "report": "work",
-    "verify": "ask",
-    "export": "ask",
-}
 
+def __getattr__(name: str) -> Any:
+    if name != "commands":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .verbs import commands
 
-class _Verbs(click.Group):
-    """Verbs in the order of the work, loaded when called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _VERBS:
-            return None
-        if _VERBS[cmd_name] == "work":
-            from . import work as module
-        else:
-            from . import ask as module  # type: ignore[no-redef]  # the same role, another module
-        command: click.Command = getattr(module, cmd_name)
-        if not any(parameter.name == "quiet" for parameter in command.params):
-            command.params.append(_quiet_option())
-        return command
-
-
-def _quiet_option() -> click.Option:
-    """Return ``--quiet`` for a verb, so that it may stand before and after the verb."""
-
-    def be_quiet(context: click.Context, _: click.Parameter, value: bool) -> None:
-        if value and isinstance(context.obj, Session):
-            context.obj.quiet = True
-
-    text = "No progress, only results and errors."
-    return click.Option(["--quiet"], is_flag=True, expose_value=False, callback=be_quiet, help=text)
-
-
-@click.group(
-    cls=_Verbs,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 2 wrong input, 3 another model, data or settings than the cache's, 4 damaged files, "
-    "5 over a memory or disk limit, 6 in use by another process, 7 disk or object store refused, 8 certificate failed, "
-    "9 blocks are missing, 130 interrupted (run again to resume).",
-)
-@click.option("--quiet", is_flag=True, help="No progress, only results and errors.")
-@click.version_option(importlib.metadata.version("actisketch"), prog_name="actisketch")
-@click.pass_context
-def commands(context: click.Context, quiet: bool) -> None:
-    """Activation statistics of Keras networks, out of core; scale factors; certified normalisation.
-
-    \b
-    Start here:
-      actisketch demo              the whole flow on shipped data
-      actisketch init job.toml     a commented job file for your own network
-      actisketch plan job.toml     what it would take
-      actisketch run job.toml      run it; run it again to resume
-    """
-    context.obj = Session(quiet=quiet)
+    return commands
 
 
 def main() -> None:
     """Run the command line of this process and exit."""
+    try:
+        from .session import run_command
+        from .verbs import commands
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit(run_command(commands))

@@ -14,7 +14,7 @@ from ...storage.errors import FormatError, InputError
 from ..events import counted
 from ..folder import check_output, replacing, write_json
 from ..results import open_run
-from .options import json_option, run_argument
+from .options import check_folder_of, json_option, run_argument
 from .session import Session
 from .show import factor_table, percentile_table, status_lines, verify_lines
 
@@ -118,6 +118,8 @@ def factors(
       actisketch factors runs/vgg --percentile 99
       actisketch factors runs/vgg --percentile 100 --output max.json
     """
+    if output is not None:
+        check_folder_of(output)
     chosen = open_run(run)
     if output is not None:
         check_output(output)
@@ -170,8 +172,12 @@ def export(session: Session, run: Path, kind: str, output: Path | None) -> None:
         # The toolbox names it by the percentile as its settings have it: 100, 99.9, 99.99999.
         text_of_percentile = str(chosen.settings.factors.percentile).removesuffix(".0")
         output = output / (f"{text_of_percentile}.json" if kind == "toolbox" else f"export.{kind}")
-    elif not output.parent.is_dir():
-        raise InputError(f"there is no folder {str(output.parent)!r} to write to: make it first")
+    elif kind == "toolbox":
+        raise InputError(
+            f"{str(output)!r} is a file: SNN toolbox looks for {{percentile}}.json, name their folder"
+        )
+    else:
+        check_folder_of(output)
     check_output(output)
     with replacing(output) as partial:
         partial.write_text(text, encoding="utf-8")

@@ -12,7 +12,7 @@ from ...storage.errors import InputError
 from ..settings import JobSettings, load_job, validate_job
 from ..sizes import parse_bytes
 
-__all__ = ["JOB_FLAGS", "job_options", "json_option", "run_argument", "settings_from"]
+__all__ = ["JOB_FLAGS", "check_folder_of", "job_options", "json_option", "run_argument", "settings_from"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -83,6 +83,18 @@ def run_argument(command: Command) -> Command:
     return click.argument("run", type=click.Path(path_type=Path))(command)
 
 
+def check_folder_of(path: Path) -> None:
+    """Refuse a file whose folder is not there: a wrong letter in a path makes no folders.
+
+    Raises
+    ------
+    InputError
+        With the folder.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"there is no folder {str(path.parent)!r} to write to: make it first")
+
+
 _SWITCH_KEYS = {
     "activations": ("record.activations",),
     "nonzero": ("factors.nonzero",),
@@ -124,6 +136,8 @@ def _overrides(flags: dict[str, Any]) -> list[tuple[str, Any]]:
     for flag, key, _, _ in JOB_FLAGS:
         value = flags.get(flag.removeprefix("--").replace("-", "_"))
         if value is not None:
+            if value == "":
+                raise InputError(f"{flag} is empty: give a value, or leave it out")
             found.append((key, _parsed(flag, key, value)))
     for name, keys in _SWITCH_KEYS.items():
         if flags.get(name) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import logging.handlers
@@ -9,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,8 @@ class Session:
                     f"interrupted; finished blocks are kept. Resume with: {resume}",
                     markup=False,
                     highlight=False,
+                    # A command that is folded is two commands in a shell.
+                    soft_wrap=True,
                 )
                 raise
             except Exception as error:
@@ -121,6 +124,12 @@ def _finite(tree: Any) -> Any:
     return tree
 
 
+def _drop_output() -> None:
+    """Let what is not written yet go nowhere: Python would complain once more while it flushes at exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def run_command(group: click.Group, arguments: list[str] | None = None) -> int:
     """Run a command line; return its exit code. Only bugs leave a traceback.
 
@@ -135,7 +144,9 @@ def run_command(group: click.Group, arguments: list[str] | None = None) -> int:
     previous = signal.signal(signal.SIGTERM, stop)
     try:
         # Without standalone mode click hands back the code of `Context.exit`, and None where a verb just ended.
-        return int(group.main(args=arguments, prog_name="actisketch", standalone_mode=False) or 0)
+        code = int(group.main(args=arguments, prog_name="actisketch", standalone_mode=False) or 0)
+        # Here, where a full disk can still be told; at exit Python tells it in its own words.
+        sys.stdout.flush()
     except click.Abort:
         return EXIT_INTERRUPTED
     except KeyboardInterrupt:
@@ -147,8 +158,16 @@ def run_command(group: click.Group, arguments: list[str] | None = None) -> int:
         click.echo(f"actisketch: {error}", err=True)
         return error.exit_code
     except BrokenPipeError:
-        # Python would complain once more while it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return EXIT_BROKEN_PIPE
+    except OSError as error:
+        # What we open ourselves raises errors of ours: this is standard output, or a disk that failed under a library.
+        place = f" for {error.filename!r}" if error.filename else ""
+        advice = "; free space, or write elsewhere" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        click.echo(f"actisketch: the system refused{place}: {error.strerror or error}{advice}", err=True)
+        _drop_output()
+        return StorageError.exit_code
+    else:
+        return code
     finally:
         signal.signal(signal.SIGTERM, previous)

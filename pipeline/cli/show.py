@@ -93,7 +93,7 @@ def print_result(session: Session, run: Run, result: JobResult, *, as_json: bool
         session.print_json(tree)
         return
     data = report_data(run)
-    session.out.print(layer_table(data))
+    session.out.print(layer_table(data, width=session.out.width))
     session.print("")
     if data.accuracy_before is not None and data.accuracy_after is not None:
         session.print(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from ...storage.errors import InputError
 from ..demo import demo_settings
 from ..folder import RunFolder, check_output, replacing
 from ..settings import JobSettings
-from .options import job_options, json_option, run_argument, settings_from
+from .options import check_folder_of, job_options, json_option, run_argument, settings_from
 from .session import Session
 from .show import plan_table, print_result
 from .template import JOB_TEMPLATE
@@ -35,6 +37,7 @@ def init(session: Session, path: Path, force: bool) -> None:
     """
     if path.exists() and not force:
         raise InputError(f"{str(path)!r} is there already: choose another name, or replace it with --force")
+    check_folder_of(path)
     check_output(path)
     with replacing(path) as partial:
         partial.write_text(JOB_TEMPLATE, encoding="utf-8")
@@ -180,7 +183,8 @@ def normalize(
     chosen = open_run(run)
     if output is None and factors is not None:
         output = run / f"with-{factors.stem}"
-    with session.job(run, resume=shlex.join(["actisketch", *sys.argv[1:]])) as on_event:
+    resume = shlex.join(["actisketch", *sys.argv[1:]])
+    with _no_empty_folder(output or run), session.job(run, resume=resume) as on_event:
         certificate = normalize_run(
             chosen,
             factors_path=factors,
@@ -200,6 +204,19 @@ def normalize(
         session.print(f"wrote {folder.network_path} and {folder.certificate_path}")
 
 
+@contextmanager
+def _no_empty_folder(folder: Path) -> Iterator[None]:
+    """Where the work fails, remove a folder that was not there before and holds nothing."""
+    was_there = folder.exists()
+    try:
+        yield
+    except BaseException:
+        if not was_there:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
 @click.command(short_help="The plots and the page of a run, again.")
 @run_argument
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the report; default: RUN/report.")
@@ -215,6 +232,16 @@ def report(session: Session, run: Path, output: Path | None) -> None:
     from ..results import open_run
 
     chosen = open_run(run)
+    folder = output or chosen.folder.report_path
+    other = RunFolder(folder.absolute().parent)
+    if (
+        folder.name == other.report_path.name
+        and other.manifest_path.exists()
+        and not other.path.samefile(run)
+    ):
+        raise InputError(
+            f"{str(folder)!r} is the report of another run, {str(other.path)!r}: choose another folder"
+        )
     with session.job(run, resume=f"actisketch report {shlex.quote(str(run))}") as on_event:
-        page = draw_report(chosen, output or chosen.folder.report_path, on_event=on_event)
+        page = draw_report(chosen, folder, on_event=on_event)
     session.print(f"wrote {page}")

@@ -1,6 +1,6 @@
 """The graph of a Keras network: nodes, values, points, and running it once for all points."""
 
-from .feeding import aligned, input_tensor
+from .feeding import aligned, input_tensor, refusals_explained
 from .fingerprint import model_fingerprint
 from .graph import Graph
 from .nodes import Node, Slot, Value
@@ -17,4 +17,5 @@ __all__ = [
     "input_tensor",
     "model_fingerprint",
     "read_graph",
+    "refusals_explained",
 ]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError, MismatchError
-from ..graph import Graph, read_graph
+from ..graph import Graph, read_graph, refusals_explained
 from ..sketch import PointSketch, SketchSpec
 from ..sources import Source
 from .comparing import Compared, Comparison
@@ -89,7 +89,8 @@ class Examination:
         for first in range(start, stop, self.batch_size):
             batch = self._source.read(first, min(first + self.batch_size, stop))
             inputs = [batch.inputs[i] for i in self._order]
-            numbers, handed, outputs, new_outputs = self._comparison(inputs)
+            with refusals_explained(first, first + len(batch)):
+                numbers, handed, outputs, new_outputs = self._comparison(inputs)
             for tally, each, of_one in zip(found.tallies, self.compared, numbers, strict=True):
                 tally.add(of_one, n_values=len(batch) * _n_values(self.graph, each), start=first)
             for (name, sketch), tensor in zip(found.sketches.items(), handed, strict=True):

@@ -15,10 +15,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ...storage.errors import StorageError
+from ...storage.errors import InputError, StorageError
 from .canvas import figure_style
 from .contents import ReportData
 from .overview import overview_png
@@ -32,6 +32,9 @@ logger = logging.getLogger(__name__)
 PAGE = "index.html"
 FIGURES = "figures"
 OVERVIEW = "overview.png"
+# What the template writes within its first bytes: a page without it is someone else's.
+MARK = '<meta name="generator" content="actisketch report">'
+MARKED_WITHIN = 4096
 STAGE_PREFIX = ".report-"
 # What a killed process left; no report takes an hour, so that this is nobody's who still works.
 STAGE_LEFT_S = 3600
@@ -59,8 +62,10 @@ def write_report(
 
     Raises
     ------
+    InputError
+        If there is a page in the folder that is no report of ours.
     StorageError
-        If the folder cannot be written to. The older report is as it was.
+        If the folder cannot be written to. The older report is as it was, and a new folder is not left behind.
 
     Notes
     -----
@@ -75,10 +80,12 @@ def write_report(
     """
     started, folder = time.monotonic(), Path(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _stage(folder) as stage:
+        _check_place(folder)
+        with _made(folder), _stage(folder) as stage:
             names = _draw(stage, report, progress)
             paths = _publish(stage, folder, names)
+    except InputError:
+        raise
     except OSError as error:
         raise StorageError(
             f"cannot write the report to {str(folder)!r}: {error.strerror or error}; an older report "
@@ -101,6 +108,34 @@ def figure_name(number: int, point_name: str, kind: str) -> str:
     """Return ``"003-conv1-weights.png"``: sorted as the graph, and safe on every file system."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", point_name)[:60] or "_"
     return f"{number:03d}-{safe}-{kind}.png"
+
+
+def _check_place(folder: Path) -> None:
+    """Refuse a folder whose page was not written by us."""
+    page = folder / PAGE
+    if not page.exists():
+        return
+    with open(page, encoding="utf-8", errors="replace") as file:
+        is_ours = MARK in file.read(MARKED_WITHIN)
+    if not is_ours:
+        raise InputError(
+            f"{str(page)!r} is no report of actisketch and would be replaced: choose another folder, or move it",
+            path=str(page),
+        )
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder; where the work fails, remove again what was made and is empty."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for path in new:
+            with suppress(OSError):
+                path.rmdir()
+        raise
 
 
 @contextmanager

@@ -211,12 +211,29 @@ class FeatureDecoder:
                 f"{self.key!r} of {name} holds {values.size} values of {self.dtype.name}, shape "
                 f"{list(self.shape)} was expected: correct shape or dtype in features"
             )
-        return np.asarray(values.astype(self.dtype, copy=False).reshape(self.shape))
+        return _cast(values, self.dtype, f"{self.key!r} of {name}").reshape(self.shape)
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the values beyond the bytes of the record."""
         identity = {"key": self.key, "encoding": self.encoding}
         return identity | (self.pixels.identity(self.shape) if self.encoding == "image" else {})
+
+
+def _cast(values: NDArray[Any], dtype: np.dtype[Any], origin: str) -> NDArray[Any]:
+    """Return the values in another type; InputError if they are other values there, but for a float's last bits."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        cast = np.asarray(values.astype(dtype, copy=False))
+        if values.dtype.kind == dtype.kind == "f":
+            same = (cast == values) | (np.isfinite(values) == np.isfinite(cast))
+        else:
+            same = cast == values
+    if not np.all(same):
+        found = values[~same][0]
+        raise InputError(
+            f"{origin} holds {found.item()!r} as {values.dtype.name}, which is {cast[~same][0].item()!r} as "
+            f"{dtype.name}: correct its dtype in features"
+        )
+    return cast
 
 
 def _guess(values: Values) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...storage.errors import InputError, StorageError
+from ...storage.stores import path_of
 from .columns import Column, as_column, check_column
 from .npyfiles import npy_column, npz_columns
 from .prepared import PreparedSource
@@ -69,7 +70,7 @@ def open_source(spec: DataSpec, base_dir: str | Path | None = None) -> PreparedS
 
 def _resolve(text: str, base_dir: str | Path | None) -> str:
     if "://" in text:
-        return text.removeprefix("file://") if text.startswith("file://") else text
+        return path_of(text) if text.lower().startswith("file://") else text
     path = Path(text).expanduser()
     return str(path if path.is_absolute() or base_dir is None else Path(base_dir) / path)
 
@@ -232,7 +233,10 @@ def _choose(arrays: Mapping[str, Any], path: str, spec: DataSpec, base_dir: str 
         labels_key = "y"
     if labels is None and labels_key is not None:
         labels = _column(arrays, labels_key, path, "labels_key")
-    keys = input_keys(spec.inputs_key) or {None: _default_key(arrays, labels_key, path)}
+    keys = input_keys(spec.inputs_key)
+    if not keys and len(spec.input_names) > 1 and set(spec.input_names) <= set(arrays):
+        keys = input_keys(spec.input_names)
+    keys = keys or {None: _default_key(arrays, labels_key, path)}
     columns = [(name, _column(arrays, key, path, "inputs_key")) for name, key in keys.items()]
     return TableReader(columns, labels, origin=repr(path))
 
@@ -244,7 +248,9 @@ def _default_key(arrays: Mapping[str, Any], labels_key: str | None, path: str) -
     if "x" in names:
         return "x"
     raise InputError(
-        f"{path!r} holds the arrays {sorted(arrays)}: say which is the input with inputs_key", path=path
+        f"{path!r} holds the arrays {sorted(arrays)}: say which is the input with inputs_key, or which the "
+        "labels with labels_key",
+        path=path,
     )
 
 

@@ -88,6 +88,9 @@ class DataSpec:
     inputs_key: str | tuple[str, ...] | Mapping[str, str] | None = None
     """Array (or feature) of each input: one name, several in the order of the network's inputs, or
     ``{input name: array name}``. Default: the only array, or ``x``."""
+    input_names: tuple[str, ...] = ()
+    """What the network calls its inputs: where the data has an array of each name and no ``inputs_key`` is
+    given, these are taken."""
     labels_key: str | None = None
     """Array (or feature) of the labels; default: ``y`` where there is one."""
     labels_path: str | None = None

@@ -56,9 +56,7 @@ class TableReader:
             lengths["labels"] = labels.shape[0]
         if len(set(lengths.values())) > 1:
             found = ", ".join(f"{name} {length}" for name, length in lengths.items())
-            raise InputError(
-                f"the arrays of {origin} have different numbers of samples ({found}): they must agree"
-            )
+            raise InputError(f"{origin}: different numbers of samples ({found}), they must agree")
 
     @property
     def has_labels(self) -> bool:

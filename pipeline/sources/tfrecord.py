@@ -255,7 +255,8 @@ def _chosen(spec: DataSpec, found: list[str], origin: str) -> tuple[dict[str | N
     features = dict(spec.features or {})
     if not features:
         raise InputError(
-            f"{origin}: say what is in the records with features, as {{image = {{shape = [28, 28, 1], "
+            f"{origin}: say what is in the records with features ([data.features] in a job file), as "
+            f"{{image = {{shape = [28, 28, 1], "
             f"dtype = 'uint8'}}}}; the first record holds {found}"
         )
     label = spec.labels_key or ("label" if "label" in features and len(features) > 1 else None)

@@ -101,6 +101,8 @@ def _reader(x: Any, y: Any, *, num_samples: int | None, batched: bool | None) ->
         from .batches import BatchedReader
 
         return BatchedReader(x)
+    if hasattr(x, "to_numpy"):
+        raise InputError(f"a {type(x).__name__} is no array: pass what its .to_numpy() gives")
     return _stream(x, num_samples=num_samples, batched=batched)
 
 

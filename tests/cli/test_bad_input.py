@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -70,8 +71,8 @@ def test_samples_of_the_wrong_shape(refused, small_files):
     np.save(path, np.zeros((5, 4), np.float32))
     message = refused(small_files["job"], "--data", path)
 
-    assert "(6)" in message
-    assert "(4)" in message
+    assert "(6,)" in message
+    assert "(4,)" in message
 
 
 def test_samples_that_are_text(refused, small_files):
@@ -163,6 +164,86 @@ def test_an_output_that_is_a_file(refused, small_files):
     assert "is a file" in refused(small_files["job"])
 
 
+def test_an_output_where_no_folder_can_be_made(refused, small_files):
+    message = refused(small_files["job"], "--output", "/proc/foo", code=7)
+
+    assert "choose another" in message
+    assert "what is committed" not in message
+
+
+@pytest.mark.parametrize("flag", ["--points", "--output", "--model"])
+def test_an_empty_flag(refused, small_files, flag):
+    assert f"{flag} is empty" in refused(small_files["job"], flag, "")
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "told"),
+    [
+        ("block_samples = 16", "block_samples = 7", "block_samples = 7 is below batch_size = 8"),
+        ("block_samples = 16", "points = []", "points names no layer"),
+        ('path = "small.npz"', 'path = "small.npz"\nimage_size = [3, 4]', "image_size is for images"),
+        ("[record]", '[cache]\ncodec = "foo"\n[record]', "cache.codec = 'foo'"),
+        ('output = "run"', 'output = ""', "output = ''"),
+    ],
+)
+def test_a_setting_that_would_be_ignored_or_fail_later(refused, small_files, written, instead, told):
+    small_files["job"].write_text(small_files["job"].read_text().replace(written, instead))
+
+    assert told in refused(small_files["job"], verb="plan")
+
+
+def test_an_array_that_is_the_labels_can_be_named_to_settle_which_is_the_input(refused, call, small_files):
+    data = np.load(small_files["data"])
+    np.savez(small_files["data"], images=data["x"], classes=data["y"])
+    message = refused(small_files["job"])
+    settled = call("plan", small_files["job"], "--labels", "classes")
+
+    assert "or which the labels with data.labels" in message
+    assert settled.code == 0, settled.err
+
+
+def test_a_network_of_one_input_and_data_of_two(refused, small_files):
+    assert "the network has 1 input (" in refused(small_files["job"], "--inputs", "x,y")
+
+
+def test_init_and_factors_make_no_folders(refused, finished):
+    missing = finished["folder"] / "missing"
+
+    assert "make it first" in refused(missing / "job.toml", verb="init")
+    assert "make it first" in refused(finished["run"], "--output", missing / "f.json", verb="factors")
+    assert not missing.exists()
+
+
+def test_a_toolbox_export_replaces_no_file(refused, finished):
+    path = finished["folder"] / "mine.json"
+    path.write_text("precious")
+
+    assert "name their folder" in refused(
+        finished["run"], "--format", "toolbox", "--output", path, verb="export"
+    )
+
+
+def test_a_report_replaces_no_page_of_others_and_no_report_of_another_run(refused, call, finished):
+    site, other = finished["folder"] / "site", finished["folder"] / "other"
+    site.mkdir()
+    (site / "index.html").write_text("<h1>precious</h1>")
+    shutil.copytree(finished["run"], other)
+
+    assert "no report of actisketch" in refused_report(call, finished["run"], site)
+    assert "another run" in refused(finished["run"], "--output", other / "report", verb="report")
+
+
+def refused_report(call, run, folder):
+    """The log of a report is begun before it is refused: with a log there, nothing else may change."""
+    before = (folder / "index.html").read_bytes()
+    answer = call("report", run, "--output", folder)
+
+    assert answer.code == 2, answer.err
+    assert (folder / "index.html").read_bytes() == before
+    assert [path.name for path in folder.iterdir()] == ["index.html"]
+    return answer.err
+
+
 def test_a_model_without_parameters(refused, small_files):
     import keras
 
@@ -220,8 +301,12 @@ def test_a_model_with_layers_of_its_own_needs_the_file_that_defines_them(refused
     message = refused(small_files["job"], "--model", path)
     trusted = call("run", small_files["job"], "--model", path, "--custom-objects", layers, "--no-normalize")
     keras.saving.get_custom_objects().clear()
+    layers.write_text("raise SystemExit(3)")
+    leaving = refused(small_files["job"], "--model", path, "--custom-objects", layers)
 
     assert "--custom-objects" in message
+    assert "class 'Doubling'" in message
+    assert "layers.py' failed to run: SystemExit: 3" in leaving
     assert trusted.code == 0, trusted.err
 
 
@@ -259,8 +344,30 @@ def test_another_model_in_the_folder_of_a_run(refused, finished, small_model):
     assert "model.weights" in refused(finished["job"], code=3)
 
 
+def test_a_network_of_other_layers_is_told_in_one_line_of_their_names(refused, finished):
+    import keras
+
+    layers = [keras.layers.Dense(4, name=name) for name in ("first", "new_one", "new_two")]
+    keras.Sequential([keras.Input((6,)), *layers]).save(finished["model"])
+    message = refused(finished["job"], code=3)
+
+    assert (
+        "points: only the cache has 'classes', 'second', only this run has 'new_one', 'new_two'\n" in message
+    )
+    assert "  points.first.shape: the cache has [8], this run has [4]" in message
+    assert len(message.splitlines()) == 5
+
+
+def test_other_preparation_of_the_samples_names_the_value_that_differs(refused, finished):
+    message = refused(finished["job"], "--divide-by", 255, code=3)
+
+    assert "preprocessing.divide_by: the cache has 1.0, this run has 255.0" in message or (
+        "divide_by: the cache has None, this run has 255.0" in message
+    )
+
+
 def test_another_batch_size_in_the_folder_of_a_run(refused, finished):
-    assert "batch_size" in refused(finished["job"], "--batch-size", 4, code=3)
+    assert "  record.batch_size: the cache has 8" in refused(finished["job"], "--batch-size", 4, code=3)
 
 
 def test_another_kind_of_sketch_in_the_folder_of_a_run(refused, finished):
@@ -359,12 +466,33 @@ def test_a_disk_that_fills_up_on_the_way_stops_the_run_and_what_is_there_stays_g
     assert call("verify", small_disk / "run").code == 0
 
 
+def test_a_normalisation_for_which_there_is_no_disk_leaves_no_folder(call, finished, small_disk):
+    factors = finished["folder"] / "f.json"
+    call("factors", finished["run"], "--percentile", 50, "--output", factors)
+    (small_disk / "other").write_bytes(bytes(300 * 1024))
+    answer = call("normalize", finished["run"], "--factors", factors, "--output", small_disk / "new")
+
+    assert answer.code == 7, answer.err
+    assert [path.name for path in small_disk.iterdir()] == ["other"]
+
+
 def test_a_pipe_that_nobody_reads_ends_quietly(finished):
     ask = f"{sys.executable} -m actisketch.pipeline percentiles {finished['run']} | true"
     answer = subprocess.run(ask, shell=True, capture_output=True, text=True, check=False)
 
     assert "Traceback" not in answer.stderr
     assert "Exception ignored" not in answer.stderr
+
+
+@pytest.mark.parametrize("verb", [("percentiles",), ("export",), ("status", "--json")])
+def test_a_full_disk_behind_standard_output_is_told_in_one_line(finished, verb):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "actisketch.pipeline", verb[0], finished["run"], *verb[1:]]
+        answer = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+
+    assert answer.returncode == 7
+    assert answer.stderr.count("\n") == 1
+    assert "No space left on device; free space" in answer.stderr
 
 
 def test_a_wrong_claim_fails_the_certificate_and_the_command_and_leaves_no_network(call, small_files):
@@ -391,3 +519,39 @@ def test_a_wrong_claim_fails_the_certificate_and_the_command_and_leaves_no_netwo
     assert not (small_files["run"] / "normalized.keras").exists()
     assert call("run", small_files["job"]).code == 8
     assert "certificate  FAILED" in call("status", small_files["run"]).out
+
+
+def save_words(files, words):
+    """A network that looks 20 words up, and the words as its data."""
+    import keras
+
+    inputs = keras.Input((4,), dtype="int32")
+    embedded = keras.layers.Flatten()(keras.layers.Embedding(20, 3, name="words")(inputs))
+    keras.Model(inputs, keras.layers.Dense(2, name="out")(embedded)).save(files["model"])
+    np.savez(files["data"], x=words)
+
+
+def test_words_beyond_the_table_of_an_embedding_name_the_samples_and_the_word(call, small_files):
+    words = np.arange(53 * 4, dtype=np.int32).reshape(53, 4) % 20
+    words[20, 1] = 37
+    save_words(small_files, words)
+    answer = call("run", small_files["job"])
+
+    assert answer.code == 2, answer.err
+    assert "samples 16 to 23" in answer.err
+    assert "= 37 is not in [0, 20)" in answer.err
+    assert "Traceback" not in answer.err
+
+
+def test_a_network_that_finds_no_memory_is_told_to_take_smaller_batches():
+    import tensorflow as tf
+
+    from actisketch.pipeline.graph import refusals_explained
+    from actisketch.storage.errors import OverBudgetError
+
+    told = "Graph execution error:\n\nOOM when allocating tensor with shape[9,9]\n\t [[{{node conv}}]] [Op:f]"
+    with (
+        pytest.raises(OverBudgetError, match=r"samples 8 to 15: OOM .*\[9,9\]; reduce record.batch_size"),
+        refusals_explained(8, 16),
+    ):
+        raise tf.errors.ResourceExhaustedError(None, None, told)

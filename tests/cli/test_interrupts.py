@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM on a real process: finished blocks are kept, and the next run goes on from there."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -40,7 +41,10 @@ def command(*arguments):
 
 def interrupt(job, number):
     """Start the job, send the signal after some blocks; return exit code and what it said."""
-    with subprocess.Popen(command("run", job["job"]), stderr=subprocess.PIPE, text=True) as process:
+    narrow = {**os.environ, "COLUMNS": "60"}
+    with subprocess.Popen(
+        command("run", job["job"]), stderr=subprocess.PIPE, text=True, env=narrow
+    ) as process:
         deadline = time.monotonic() + PATIENCE_S
         while n_committed(job["run"] / "cache") < 3 and time.monotonic() < deadline:
             assert process.poll() is None, process.stderr.read()
@@ -60,7 +64,7 @@ def test_an_interrupted_run_says_how_to_resume_and_resumes_to_the_same_bytes(lon
     first, second = (open_run(long_job["folder"] / name) for name in ("run", "whole"))
 
     assert code == 130
-    assert "Resume with: actisketch run" in said
+    assert any(f"Resume with: actisketch run {long_job['job']}" in line for line in said.splitlines())
     assert "Traceback" not in said
     assert 3 <= n_kept < N_BLOCKS
     assert verified.code == 9  # sound, not complete
@@ -80,3 +84,41 @@ def test_status_of_an_interrupted_run_tells_what_is_there(long_job, call):
     assert 3 <= status["n_blocks_done"] < N_BLOCKS
     assert asked.code == 9
     assert "run the job again" in asked.err
+
+
+@pytest.mark.parametrize("name", ["numpy", "click", "rich.console", "pydantic"])
+def test_ctrl_c_during_the_imports_ends_without_a_traceback(name):
+    """Python raises KeyboardInterrupt wherever it is: here, inside an import."""
+    code = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        f"        if name == {name!r}: raise KeyboardInterrupt\n"
+        "from importlib.metadata import entry_points\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "(entry,) = entry_points(group='console_scripts', name='actisketch')\n"
+        "sys.argv = ['actisketch', 'status', 'run']\n"
+        "entry.load()()\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert answer.returncode == 130
+    assert answer.stderr == ""
+
+
+def test_what_tensorflow_prints_at_its_import_is_kept_for_failures_not_for_ctrl_c(capfd):
+    from actisketch.pipeline.model import _silent_stderr
+
+    def load(banner, error):
+        with _silent_stderr():
+            os.write(2, banner)
+            raise error
+
+    with pytest.raises(KeyboardInterrupt):
+        load(b"oneDNN custom operations are on", KeyboardInterrupt)
+    interrupted = capfd.readouterr().err
+    with pytest.raises(ImportError):
+        load(b"no libtensorflow", ImportError)
+
+    assert interrupted == ""
+    assert capfd.readouterr().err == "no libtensorflow"

@@ -80,7 +80,7 @@ def test_what_only_the_file_tells_counts_too(call, own):
     refused = run(call, own)
 
     assert refused.code == 3
-    assert "identity.settings.custom_objects" in refused.err
+    assert "model.custom_objects" in refused.err
 
 
 def test_where_the_file_lies_does_not_matter(call, own):

@@ -495,3 +495,20 @@ def test_a_file_that_is_not_the_caches_is_named_and_not_called_a_damaged_block(c
     assert "notes.txt" in answer.out
     assert "to be removed by you" in answer.err
     assert "damaged" not in answer.err
+
+
+def test_a_row_of_the_result_table_is_one_line_where_the_output_is_wide_enough(
+    call, small_files, monkeypatch
+):
+    import keras
+
+    monkeypatch.delenv("COLUMNS", raising=False)
+    names = [f"a_layer_with_a_long_name{i}" for i in range(3)]
+    keras.Sequential(
+        [keras.Input((6,)), *(keras.layers.Dense(5, activation="relu", name=name) for name in names)]
+    ).save(small_files["model"])
+    answer = call("--quiet", "run", small_files["job"])
+    table = answer.out.split("\n\n")[0].splitlines()
+
+    assert answer.code == 0, answer.err
+    assert [line.split()[0] for line in table] == ["layer", *names]

@@ -6,9 +6,12 @@ import base64
 import hashlib
 import math
 import re
+import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Callable
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -305,3 +308,22 @@ def test_points_of_the_same_name_are_refused(
 def test_factors_that_cannot_divide_are_refused(point_of: Callable[..., PointReport], factor: Any) -> None:
     with pytest.raises(InputError, match="positive"):
         point_of(factor=factor)
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs a browser")
+def test_no_column_of_the_table_is_cut_off_on_a_common_screen(
+    point_of: Callable[..., PointReport], report_of: Callable[..., ReportData], tmp_path: Path
+) -> None:
+    names = [f"block{i}_a_layer_with_a_name" for i in range(12)]
+    points = tuple(point_of(name, scale=1.1e-11, shape=(128, 128, 512)) for name in names)
+    page = "".join(page_chunks(report_of(points), overview=None, sections=[]))
+    # The page's own policy lets no other script measure it.
+    page = page.replace("script-src 'sha256-", "script-src 'unsafe-inline'; unused 'sha256-")
+    measure = "const s = document.querySelector('.tall'); document.title = s.scrollWidth - s.clientWidth"
+    (tmp_path / "p.html").write_text(page.replace("</body>", f"<script>{measure}</script></body>"))
+    browser = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,900"]
+    answer = subprocess.run(
+        [*browser, "--dump-dom", f"file://{tmp_path}/p.html"], capture_output=True, text=True, check=True
+    )
+
+    assert "<title>0</title>" in answer.stdout

@@ -20,7 +20,7 @@ from PIL import Image
 from actisketch.pipeline.report import PointReport, ReportData, write, write_report
 from actisketch.pipeline.report.point_figures import point_figures
 from actisketch.pipeline.sketch import PointSketch, Sketch
-from actisketch.storage.errors import StorageError
+from actisketch.storage.errors import InputError, StorageError
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -106,6 +106,24 @@ def test_a_full_disk_is_told_in_one_sentence(
     with pytest.raises(StorageError, match=r"No space left on device; an older report there is as it was"):
         write_report(tmp_path, small_report)
     assert contents(tmp_path) == {}
+
+
+def test_a_new_folder_goes_again_where_the_report_fails(
+    small_report: ReportData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: os.write(-1, b""))
+
+    with pytest.raises(StorageError):
+        write_report(tmp_path / "new" / "report", small_report)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_of_others_is_not_replaced(small_report: ReportData, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("<title>mine</title>")
+
+    with pytest.raises(InputError, match="choose another folder"):
+        write_report(tmp_path, small_report)
+    assert contents(tmp_path) == {"index.html": b"<title>mine</title>"}
 
 
 def test_a_folder_that_is_a_file_is_refused(small_report: ReportData, tmp_path: Path) -> None:

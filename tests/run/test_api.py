@@ -283,3 +283,35 @@ def test_impossible_calls_are_refused_before_anything_is_written(
         run(small_model, small_data, output=tmp_path / "r", **arguments)
 
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"percentile": "abc"}, "factors.percentile = 'abc'"),
+        ({"settings": {"record": 3}}, r"settings\['record'\] = 3"),
+        ({"settings": 3}, "settings = 3"),
+        ({"labels": np.zeros(7)}, r"the arrays: different numbers of samples \(input 0 53, labels 7\)"),
+        ({"points": []}, "points names no layer"),
+    ],
+)
+def test_a_call_that_is_wrong_is_told_as_input(tmp_path, small_model, small_data, arguments, told):
+    with pytest.raises(InputError, match=told):
+        run(small_model, small_data, output=tmp_path / "r", **arguments)
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_percentile_of_numpy_is_a_number(tmp_path, small_model, small_data):
+    given = {"percentile": np.float32(50), "normalize": False, "settings": QUICK}
+    result = run(small_model, small_data, output=tmp_path / "r", **given)
+
+    assert result.settings.factors.percentile == 50.0
+
+
+def test_a_data_frame_is_told_how_to_become_an_array(tmp_path, small_model):
+    class DataFrame:
+        def to_numpy(self):
+            raise AssertionError
+
+    with pytest.raises(InputError, match=r"DataFrame is no array: pass what its .to_numpy\(\) gives"):
+        plan(small_model, DataFrame())

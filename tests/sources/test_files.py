@@ -37,6 +37,29 @@ def test_paths_start_at_the_folder_of_the_job(tmp_path: Path) -> None:
     np.testing.assert_array_equal(values(source), X)
 
 
+def test_a_file_url_is_a_path_of_this_machine_in_percent_encoding(tmp_path: Path) -> None:
+    np.save(tmp_path / "a b%.npy", X)
+
+    np.testing.assert_array_equal(values(opened(f"file://{tmp_path}/a%20b%25.npy")), X)
+    with pytest.raises(InputError, match="names the host 'elsewhere'"):
+        opened(f"file://elsewhere{tmp_path}/a%20b%25.npy")
+    with pytest.raises(InputError, match="percent-encode"):
+        opened(f"file://{tmp_path}/a?b.npy")
+
+
+def test_arrays_that_are_named_as_the_inputs_of_the_network_are_taken(tmp_path: Path) -> None:
+    np.savez(tmp_path / "two.npz", right=X + 1, left=X, ids=np.arange(7))
+    names = {"input_names": ("left", "right")}
+
+    source = opened(tmp_path / "two.npz", **names)
+
+    assert [spec.name for spec in source.inputs] == ["left", "right"]
+    np.testing.assert_array_equal(source.read(0, 7).inputs[1], X + 1)
+    assert opened(tmp_path / "two.npz", inputs_key="right", **names).inputs[0].name is None
+    with pytest.raises(InputError, match="say which is the input"):
+        opened(tmp_path / "two.npz", input_names=("left", "other"))
+
+
 def test_an_npy_file_travels_as_its_path(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((1000, 1000), np.float32))
 

@@ -112,6 +112,40 @@ def test_lists_of_numbers_raw_bytes_and_images_are_decoded(tmp_path: Path) -> No
     assert batch.labels == pytest.approx([5, 5])
 
 
+@pytest.mark.parametrize(
+    ("values", "dtype", "found"),
+    [
+        ([0.0, 0.5], "uint8", "0.5"),
+        ([1, 303], "uint8", "303"),
+        ([1, -1], "uint16", "-1"),
+        ([1, 2], "bool", "2"),
+    ],
+)
+def test_values_that_another_type_does_not_hold_are_refused(
+    tmp_path: Path, values: list[float], dtype: str, found: str
+) -> None:
+    good = [value * 0 for value in values]
+    write(tmp_path / "d.tfrecord", [{"x": good}, {"x": good}, {"x": values}])
+    source = opened(tmp_path / "d.tfrecord", features={"x": {"shape": [2], "dtype": dtype}})
+
+    with pytest.raises(InputError, match=f"'x' of .*2.* holds {found} as .*{dtype}.*correct its dtype"):
+        source.read(0, 3)
+
+
+def test_whole_numbers_and_rounded_floats_may_change_their_type(tmp_path: Path) -> None:
+    write(tmp_path / "d.tfrecord", [{"whole": [3, 255], "tenth": [0.1, 0.7], "as_ints": [4.0, 5.0]}])
+    features = {
+        "whole": {"shape": [2], "dtype": "uint8"},
+        "tenth": {"shape": [2], "dtype": "float16"},
+        "as_ints": {"shape": [2], "dtype": "int32"},
+    }
+    inputs = opened(tmp_path / "d.tfrecord", features=features).read(0, 1).inputs
+
+    np.testing.assert_array_equal(inputs[0], [[3, 255]])
+    np.testing.assert_array_equal(inputs[1].astype(np.float16), np.array([[0.1, 0.7]], np.float16))
+    np.testing.assert_array_equal(inputs[2], [[4, 5]])
+
+
 def test_an_image_of_another_size_is_resized_to_its_shape(tmp_path: Path) -> None:
     examples = []
     for side in (8, 12):

@@ -88,7 +88,7 @@ class TestEveryStore:
 
         with pytest.raises(MismatchError) as caught:
             created(place, identity=other)
-        assert caught.value.differences == ("identity.model.weights: the cache has 'b2', this run has 'zz'",)
+        assert caught.value.differences == ("model.weights: the cache has 'b2', this run has 'zz'",)
 
     def test_two_writers_at_once_are_refused(self, place: Place) -> None:
         with created(place), pytest.raises(BusyError, match=r"process \d+ on .* is writing to"):
@@ -192,7 +192,7 @@ class TestOneStore:
         created(place).close()
 
         with pytest.raises(
-            MismatchError, match=r"points.new.shape: the cache has nothing, this run has \[2\]"
+            MismatchError, match=r"points: only the cache has nothing, only this run has 'new'"
         ):
             created(place, points=(*made_up.POINTS, PointSpec(name="new", shape=(2,))))
 
