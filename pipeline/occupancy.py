@@ -47,6 +47,9 @@ _DOCUMENTS_NBYTES = 4096
 _MANY_SAMPLES = 2**20
 _MANY_VALUES = 2**36
 
+# Dense counters into which sketches are merged.
+_MERGING_NBYTES = 20 * 2**20
+
 # Channels are counted in groups of so many dense counters.
 _GROUP_BITS = 20
 
@@ -99,14 +102,11 @@ def open_block_nbytes(
         for nbytes, point in zip(kept, points, strict=True)
         if n_slabs > 1 or slab_samples * point.n_values * 4 > JOINED_NBYTES
     ]
-    # Adding channels up widens them, before and after. The record is put together from the packed sketches.
+    # Adding channels up widens them, before and after.
     widened = sorted(_buckets(point, spec, block_samples)[2] for point in points)[-RECORDING_THREADS:]
-    return (
-        sum(kept)
-        + min(UNMERGED_NBYTES, 15 * sum(in_parts))
-        + 2 * _BUCKET_NBYTES * sum(widened)
-        + 2 * _record_nbytes(points, spec, block_samples)
-    )
+    sketched = sum(kept) + min(UNMERGED_NBYTES, 15 * sum(in_parts)) + 2 * _BUCKET_NBYTES * sum(widened)
+    # Sketches are let go as they are packed, then the record is put together from what they were packed to.
+    return max(sketched, 2 * _record_nbytes(points, spec, block_samples))
 
 
 def merged_nbytes(
@@ -116,11 +116,13 @@ def merged_nbytes(
     n_blocks, seen = -(-n_samples // block_samples), min(n_samples, _MANY_SAMPLES)
     block_samples = min(block_samples, n_samples)
     asked = sum(_kept_nbytes(point, spec, seen, bucket=_ASKED_BUCKET_NBYTES) for point in points)
-    waiting = n_blocks * _record_nbytes(points, spec, block_samples)
+    record = _record_nbytes(points, spec, block_samples)
     largest = UNPACKED_PER_BYTE * max(_stored_nbytes(point, spec, block_samples) for point in points)
     unpacked = min(max(UNPACKED_NBYTES, largest), n_blocks * largest)
     widened = 2 * _BUCKET_NBYTES * max(_buckets(point, spec, seen)[2] for point in points)
-    return asked + min(WAITING_NBYTES, waiting) + unpacked + widened
+    # The record that is read is there whole and in parts, beside those that wait.
+    read = min(WAITING_NBYTES, n_blocks * record) + 2 * record
+    return asked + read + unpacked + widened + _MERGING_NBYTES
 
 
 def _record_nbytes(points: Sequence[PointSpec], spec: SketchSpec, n_samples: int) -> int:

@@ -109,12 +109,8 @@ class Plan:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
         memory = {**asdict(self.memory), "total": self.memory.total}
-        return {
-            **asdict(self),
-            "memory": memory,
-            "n_blocks": self.n_blocks,
-            "disk_nbytes": self.disk_nbytes,
-        }
+        whole = {"n_blocks": self.n_blocks, "disk_nbytes": self.disk_nbytes}
+        return {**asdict(self), "memory": memory, **whole}
 
     def check(
         self, *, cache_path: Path | None, disk_limit: int | None = None, n_done_nbytes: int = 0
@@ -189,6 +185,7 @@ def make_plan(
     batch_size: int,
     memory_limit: int,
     sketch: SketchSpec | None = None,
+    n_open_blocks: int = 1,
     model_nbytes: int = 0,
     sample_nbytes: int = 0,
     largest_tensor_nbytes: int = 0,
@@ -210,6 +207,8 @@ def make_plan(
         Bytes allowed beyond Python and TensorFlow themselves.
     sketch : SketchSpec, optional
         How finely is sketched; default: as ``SketchSpec()``.
+    n_open_blocks : int
+        Blocks whose sketches are in memory together: one in process, ``BLOCKS_IN_FLIGHT`` in a worker.
     model_nbytes, sample_nbytes, largest_tensor_nbytes : int
         Bytes of the weights, of one sample, and of the network's largest tensor per sample.
     record : bool
@@ -243,6 +242,7 @@ def make_plan(
         n_samples=n_samples,
         batch_size=batch_size,
         sketch=sketch or SketchSpec(),
+        n_open_blocks=n_open_blocks,
         model_nbytes=model_nbytes,
         # Recorded tensors are counted with the slab they are collected for; beside them the network holds a few
         # that are not recorded: input, output and workspace of the layer at work.
@@ -252,8 +252,7 @@ def make_plan(
         compresses=compresses,
     )
     has_cache = block_samples is not None
-    if block_samples is None:
-        block_samples = run.block_within(memory_limit, max_block_samples=max_block_samples)
+    block_samples = block_samples or run.block_within(memory_limit, max_block_samples=max_block_samples)
     slab = run.slab_within(memory_limit, block_samples=block_samples)
     stored = projection(run.spec(block_samples))
     return Plan(
@@ -294,6 +293,7 @@ class _Run:
     n_samples: int
     batch_size: int
     sketch: SketchSpec
+    n_open_blocks: int
     model_nbytes: int
     batch_nbytes: int
     record: bool
@@ -354,17 +354,17 @@ class _Run:
         gathered = sum(nbytes for name, nbytes in chunk_nbytes.items() if nbytes > of_slab[name])
         n_slabs = min(BLOCKS_IN_FLIGHT, -(-self.n_samples // slab))
         of_threads = sorted(chunk_nbytes.values())[-RECORDING_THREADS:]
-        encoded = (1 + self.compresses) * sum(of_threads) * self.stored_itemsize // 4
         return MemoryProjection(
             model=self.model_nbytes,
             batch=self.batch_nbytes,
             blocks=n_slabs * min(slab, self.n_samples) * self.sample_nbytes + gathered,
-            codec=STAGING_NBYTES * len(of_threads) + encoded,
+            codec=STAGING_NBYTES * len(of_threads)
+            + (1 + self.compresses) * sum(of_threads) * self.stored_itemsize // 4,
             sketches=self._sketches_nbytes(block_samples, slab),
         )
 
     def _sketches_nbytes(self, block_samples: int, slab: int) -> int:
-        n_open = min(BLOCKS_IN_FLIGHT, -(-self.n_samples // block_samples))
+        n_open = min(self.n_open_blocks, -(-self.n_samples // block_samples))
         of_thread = (SKETCH_BYTES_PER_BUCKET << counter_bits(self.sketch)) + JOINED_NBYTES
         block = min(block_samples, self.n_samples)
         opened = open_block_nbytes(self.points, self.sketch, block_samples=block, slab_samples=slab)

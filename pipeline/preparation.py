@@ -26,6 +26,7 @@ from .graph import Graph, Point, model_fingerprint, read_graph
 from .model import file_hash, load_network
 from .planning import Plan, make_plan
 from .producer import KerasProducer
+from .recorder import BLOCKS_IN_FLIGHT
 from .settings import DataSettings, JobSettings
 from .sketch import SketchSpec
 from .sources import DataSpec, PreparedSource, Source, open_source
@@ -310,6 +311,7 @@ def _plan(
         batch_size=record.batch_size,
         memory_limit=record.memory_limit,
         sketch=sketch_spec(settings),
+        n_open_blocks=BLOCKS_IN_FLIGHT if record.workers or record.scheduler else 1,
         model_nbytes=sum(int(np.prod(w.shape)) * np.dtype("float32").itemsize for w in model.weights),
         sample_nbytes=sum(
             int(np.prod(i.shape, dtype=np.int64)) * np.dtype(i.dtype).itemsize for i in source.inputs
