@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from actisketch.pipeline.sources import Source, as_source
+from actisketch.pipeline.sources import Source, as_source, labels_digest
 from actisketch.storage.errors import InputError
 
 Make = Callable[[Path, NDArray[np.uint8], NDArray[np.int64], int | None], Source]
@@ -30,6 +30,21 @@ class TestSourceContract:
         assert [spec.shape for spec in source.inputs] == [(5, 7, 3)]
         assert [spec.dtype for spec in source.inputs] == ["uint8"]
         assert source.has_labels
+
+    def test_labels_have_a_digest_that_other_labels_do_not_have(
+        self, make: Make, x: Images, y: Labels, tmp_path: Path, kind: str
+    ) -> None:
+        # Still in order, as a folder of images sorts by class.
+        other = y.copy()
+        other[np.argmax(y != y[0])] = y[0]
+        found = []
+        for name, labels in [("first", y), ("same", y), ("other", other)]:
+            (tmp_path / name).mkdir()
+            source = make(tmp_path / name, x, labels, None)
+            # Of records the digest of the samples covers the labels, as these are in the same bytes.
+            found.append((labels_digest(source), source.digest(0, 23) if kind.startswith("tfrecord") else ""))
+
+        assert found[0] == found[1] != found[2]
 
     def test_any_range_in_any_order_gives_the_samples_and_labels(
         self, make: Make, x: Images, y: Labels, tmp_path: Path
