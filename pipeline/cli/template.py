@@ -38,7 +38,7 @@ path = "samples.npz"            # .npz, .npy, a zarr array or group, an image fo
 [record]
 #points = "parameters"          # every layer with parameters, after its activation; "all"; or ["conv*", "fc1"]
 #batch_size = 32                # samples that go through the network together
-#block_samples = 1024           # at most so many samples per block, the unit of resume, and at least a batch; default: as memory allows
+#block_samples = 1024           # at most so many samples per block, the unit of resume; a batch or more
 #activations = true             # false: keep sketches only (no exact percentiles, almost no disk)
 #memory_limit = "4 GiB"         # beyond what Python and TensorFlow themselves take
 #disk_limit = "100 GB"          # default: what is free
