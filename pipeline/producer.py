@@ -113,6 +113,8 @@ class KerasProducer:
             batch = self._source.read(first, last)
             inputs = [input_tensor(batch.inputs[i], dtype) for i, dtype in self._inputs]
             with refusals_explained(first, last):
+                if first == 0:
+                    self._graph.check(inputs)
                 outputs = self._function(inputs)
             yield {name: _view(tensor) for name, tensor in zip(names, outputs, strict=True)}
 

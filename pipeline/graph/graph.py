@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from .agreement import check_agreement
 from .folding import folded_norms
 from .forward import forward_function
 from .nodes import Node, Value
@@ -32,6 +33,8 @@ class Graph:
         Values, in the order of ``model.inputs`` and ``model.outputs``.
     tensors : mapping
         ``id`` of a symbolic tensor of the outermost model -> value.
+    model : keras.Model
+        The model that was read.
     """
 
     nodes: tuple[Node, ...]
@@ -39,6 +42,7 @@ class Graph:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     tensors: Mapping[int, int] = field(repr=False, default_factory=dict)
+    model: Any = field(repr=False, default=None)
 
     @cached_property
     def consumers(self) -> tuple[tuple[int, ...], ...]:
@@ -66,6 +70,10 @@ class Graph:
         """For each input of the model: its name, its shape without samples, its dtype."""
         values = (self.values[value] for value in self.inputs)
         return tuple((self.nodes[value.node].name, value.shape, value.dtype) for value in values)
+
+    def check(self, inputs: Sequence[Any]) -> None:
+        """Raise InputError if the graph does not compute what its model computes on a few samples of a batch."""
+        check_agreement(self, inputs)
 
     def producer(self, value: int) -> Node:
         """Return the node that computes ``value``."""

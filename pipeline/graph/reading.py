@@ -43,7 +43,7 @@ def read_graph(model: Any) -> Graph:
     reader = _Reader()
     inputs = [reader.add_input(tensor) for tensor in function.inputs]
     outputs = reader.walk(function, inputs, prefix="")
-    return _pruned(reader, inputs, outputs)
+    return replace(_pruned(reader, inputs, outputs), model=model)
 
 
 def _function_of(model: Any) -> Any:

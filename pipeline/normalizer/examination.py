@@ -90,6 +90,8 @@ class Examination:
             batch = self._source.read(first, min(first + self.batch_size, stop))
             inputs = [batch.inputs[i] for i in self._order]
             with refusals_explained(first, first + len(batch)):
+                if first == 0:
+                    self.graph.check(inputs)
                 numbers, handed, outputs, new_outputs = self._comparison(inputs)
             for tally, each, of_one in zip(found.tallies, self.compared, numbers, strict=True):
                 tally.add(of_one, n_values=len(batch) * _n_values(self.graph, each), start=first)
