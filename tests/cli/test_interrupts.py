@@ -103,7 +103,7 @@ def test_ctrl_c_during_the_imports_ends_without_a_traceback(name):
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert answer.returncode == 130
-    assert answer.stderr == ""
+    assert answer.stderr.strip() == ""
 
 
 def test_what_tensorflow_prints_at_its_import_is_kept_for_failures_not_for_ctrl_c(capfd):
