@@ -132,7 +132,7 @@ def test_what_is_read_may_be_changed_without_changing_what_is_read_next(recorded
     assert np.array_equal(activations[:8], values[:8])
 
 
-SETTINGS = {"report": {"enabled": False}, "record": {"block_samples": 16}}
+SETTINGS = {"report": {"enabled": False}, "record": {"batch_size": 16, "block_samples": 16}}
 
 
 @pytest.fixture
