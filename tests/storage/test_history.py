@@ -143,7 +143,8 @@ class History(RuleBasedStateMachine):
         with self.resumed() as cache:
             cache.repair(cache.verify())
             made_up.fill(cache)
-            assert cache.verify().problems == ()
+            # What a process of another host left half-written stays for a day: it may be alive.
+            assert [each for each in cache.verify().problems if each.kind != "leftover"] == []
             made_up.check(cache)
         assert contents(self.folder) == self.fresh_run(self.n_samples)
 
