@@ -68,7 +68,11 @@ def test_a_run_takes_no_more_than_was_predicted_and_allowed(tmp_path: Path, chan
 
 
 def test_sixteen_times_the_samples_take_the_same_memory(tmp_path: Path) -> None:
-    one, many = (measured(tmp_path / f"{n}", n_samples=n) for n in (192, 16 * 192))
+    # Which points are in work at the same time is a matter of chance: a long run meets the worst of it, a short one
+    # does now and then.
+    few = [measured(tmp_path / f"few{i}", n_samples=192) for i in range(4)]
+    one = max(few, key=lambda figures: figures["recording"])
+    many = measured(tmp_path / "many", n_samples=16 * 192)
 
     assert (one["n_blocks"], many["n_blocks"]) == (4, 64)
     assert many["recording"] <= 1.05 * one["recording"], (one, many)
