@@ -9,11 +9,10 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import ActisketchError
-from ..graph import Graph, Node
+from ..graph import Graph, Node, input_tensor
 from ..graph.kinds import is_batch_norm, is_linear
 from .rebuilding import rebuilt_copy
 from .updating import largest_gain
@@ -75,27 +74,60 @@ def rounding_errors(
         ]
         values = [wanted[key][0] for key in keys]
         inputs = read(start)
-        single = _forward(graph, values, inputs)
-        again = _forward(copy, [places_of_copy[value] for value in values], inputs)
-        double = _forward(twin, [places[value] for value in values], inputs)
+        measured = _distances(
+            inputs,
+            (graph, values),
+            (copy, [places_of_copy[value] for value in values]),
+            (twin, [places[value] for value in values]),
+        )
         limits = believable_errors(graph, inputs)
-        for key, own, same, exact in zip(keys, single, again, double, strict=True):
-            if not _distance(own, same) <= _distance(same, exact):
+        for key, (own_to_copy, copy_to_twin, own_to_twin) in zip(keys, measured, strict=True):
+            if not own_to_copy <= copy_to_twin:
                 name = graph.producer(wanted[key][0]).name
                 logger.warning("at %r a rebuilt copy is another network: no rounding error there", name)
                 continue
-            found[key] = min(_distance(own, exact), limits[wanted[key][0]])
+            found[key] = min(own_to_twin, limits[wanted[key][0]])
     logger.info("measured the rounding error of the original at %d points", len(found))
     return found
 
 
-def _forward(graph: Graph, values: Sequence[int], inputs: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-    tensors, _ = graph.forward(values, dtype="float64")(inputs)
-    return [np.asarray(tensor) for tensor in tensors]
+Places = tuple[Graph, Sequence[int]]
+"""A network, and which of its values."""
 
 
-def _distance(one: NDArray[Any], other: NDArray[Any]) -> float:
-    return float(np.max(np.abs(one - other), initial=0.0))
+def _distances(
+    inputs: Sequence[NDArray[Any]], own: Places, copy: Places, twin: Places
+) -> list[tuple[float, float, float]]:
+    """Return for each value the largest difference of own to copy, of copy to twin, and of own to twin.
+
+    Inside one ``tf.function``, as in `Comparison`: numbers come out, and activations are let go on the way.
+    """
+    import tensorflow as tf
+
+    forwards = [graph.forward(values, dtype="float64") for graph, values in (own, copy, twin)]
+
+    def apart(one: Any, other: Any) -> Any:
+        return tf.reduce_max(tf.abs(one - other))
+
+    def measure(tensors: list[Any]) -> list[list[Any]]:
+        triples = zip(*(forward(tensors)[0] for forward in forwards), strict=True)
+        return [[apart(one, two), apart(two, three), apart(one, three)] for one, two, three in triples]
+
+    found = tf.function(measure, autograph=False)([input_tensor(array, array.dtype) for array in inputs])
+    return [(float(a), float(b), float(c)) for a, b, c in found]
+
+
+def _peaks(graph: Graph, values: Sequence[int], inputs: Sequence[NDArray[Any]]) -> list[float]:
+    """Return the largest magnitude of each value, without holding the values of all layers at once."""
+    import tensorflow as tf
+
+    forward = graph.forward(values, dtype="float64")
+
+    def measure(tensors: list[Any]) -> list[Any]:
+        return [tf.reduce_max(tf.abs(each)) for each in forward(tensors)[0]]
+
+    found = tf.function(measure, autograph=False)([input_tensor(array, array.dtype) for array in inputs])
+    return [float(peak) for peak in found]
 
 
 def believable_errors(graph: Graph, inputs: Sequence[NDArray[Any]]) -> dict[int, float]:
@@ -114,10 +146,7 @@ def believable_errors(graph: Graph, inputs: Sequence[NDArray[Any]]) -> dict[int,
     shows outside.
     """
     numeric = [value.index for value in graph.values if "float" in value.dtype]
-    peaks = {
-        value: float(np.max(np.abs(array), initial=0.0))
-        for value, array in zip(numeric, _forward(graph, numeric, inputs), strict=True)
-    }
+    peaks = dict(zip(numeric, _peaks(graph, numeric, inputs), strict=True))
     largest: dict[int, float] = {}
     epsilons: dict[int, float] = {}
     for node in graph.nodes:
