@@ -162,9 +162,7 @@ def match_inputs(graph: Graph, given: tuple[InputSpec, ...]) -> list[tuple[int, 
             f"({', '.join(repr(name) for name, _, _ in wanted)}), the data has {len(given)}: name the arrays with "
             "data.inputs"
         )
-    names = [have.name for have in given]
-    by_name = len(given) > 1 and set(names) == {name for name, _, _ in wanted}
-    order = [names.index(name) if by_name else i for i, (name, _, _) in enumerate(wanted)]
+    order = graph.input_order([have.name for have in given])
     for (name, shape, _), have in zip(wanted, (given[i] for i in order), strict=True):
         fits = len(shape) == len(have.shape) and all(
             w in (None, h) for w, h in zip(shape, have.shape, strict=True)

@@ -51,8 +51,9 @@ def _percent(value: float) -> float:
 
 
 def _is_positive(value: object) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and 0 < float(value) < float("inf")  # type: ignore[arg-type]
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return 0 < value < float("inf")
 
 
 Percent = Annotated[float, AfterValidator(_percent)]

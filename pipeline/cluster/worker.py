@@ -93,6 +93,7 @@ class LoadedOnce(WorkerPlugin, Generic[Loaded]):  # type: ignore[misc] # distrib
         return recipe.make(self._n_threads or 1)
 
     def _load(self, host: str) -> Loaded:
+        """Return what the tasks of this kind of job need; each kind says it. ``host`` is for messages."""
         raise NotImplementedError
 
 

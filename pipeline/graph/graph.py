@@ -71,6 +71,16 @@ class Graph:
         values = (self.values[value] for value in self.inputs)
         return tuple((self.nodes[value.node].name, value.shape, value.dtype) for value in values)
 
+    def input_order(self, names: Sequence[str | None]) -> list[int]:
+        """Return for each input which of the arrays with these names feeds it: by name where all agree, else in order.
+
+        The one rule for whoever feeds the network, so that what is certified is what was recorded.
+        """
+        wanted = [name for name, _, _ in self.input_specs]
+        if len(names) > 1 and set(names) == set(wanted):
+            return [list(names).index(name) for name in wanted]
+        return list(range(len(wanted)))
+
     def check(self, inputs: Sequence[Any]) -> None:
         """Raise InputError if the graph does not compute what its model computes on a few samples of a batch."""
         check_agreement(self, inputs)

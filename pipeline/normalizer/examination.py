@@ -177,9 +177,7 @@ def input_order(graph: Graph, source: Source) -> list[int]:
         raise InputError(
             f"the network has {len(wanted)} inputs, the data has {len(given)}: give one array for each"
         )
-    names = [spec.name for spec in given]
-    by_name = len(given) > 1 and set(names) == {name for name, _, _ in wanted}
-    order = [names.index(name) if by_name else i for i, (name, _, _) in enumerate(wanted)]
+    order = graph.input_order([spec.name for spec in given])
     for (name, shape, _), index in zip(wanted, order, strict=True):
         have = given[index].shape
         if len(have) != len(shape) or any(n not in (None, m) for n, m in zip(shape, have, strict=True)):
