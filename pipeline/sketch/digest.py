@@ -66,15 +66,20 @@ class Digest:
             )
         if not len(self):
             return math.nan
-        ends = np.cumsum(self.weights)
         rank = q * (self.n - 1)
-        holders = np.searchsorted(ends, [math.floor(rank), math.ceil(rank)], side="right")
-        lower, upper = np.minimum(holders, len(self) - 1).tolist()
+        previous, following = math.floor(rank), math.ceil(rank)
+        # As np.percentile interpolates: between the two values around the rank. Atoms are known exactly.
+        lower, upper = self._values_at(np.array([previous, following], np.float64)).tolist()
+        return float(lower + (upper - lower) * (rank - previous))
+
+    def _values_at(self, ranks: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return estimates of the values of whole ranks: within the ends of the centroid that holds the rank."""
+        ends = np.cumsum(self.weights)
+        holders = np.minimum(np.searchsorted(ends, ranks, side="right"), len(self) - 1)
         middles = ends - self.weights / 2 - 0.5
         knots = np.concatenate(([0.0], middles, [self.n - 1.0]))
         values = np.concatenate((self.lo[:1], self.means, self.hi[-1:]))
-        value = float(np.interp(rank, knots, values))
-        return min(max(value, float(self.lo[lower])), float(self.hi[upper]))
+        return np.clip(np.interp(ranks, knots, values), self.lo[holders], self.hi[holders])
 
     def percentile(self, q: float) -> float:
         """Return `quantile` of ``q / 100``."""

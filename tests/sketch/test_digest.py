@@ -6,6 +6,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tdigest import TDigest
 
 from actisketch.pipeline.sketch import Digest, Sketch, from_tdigest, to_tdigest, to_tdigest_dict
@@ -116,6 +118,53 @@ def test_a_digest_made_by_tdigest_answers_as_it_does() -> None:
     assert ours.n == pytest.approx(3000)
     for q in (1, 50, 99):
         assert ours.cdf(theirs.percentile(q)) == pytest.approx(q / 100, abs=0.01)
+
+
+class TestAtoms:
+    """Values that are all one number: between two of them the answer is known."""
+
+    @pytest.mark.parametrize("scale", SCALES)
+    @pytest.mark.parametrize(
+        ("atoms", "q"),
+        [
+            ({0: 90, 1: 10}, 90),
+            ({1000: 26, 3000: 11, 9000: 2}, 95),
+            ({-4: 1, 4: 1}, 50),
+            ({-7: 30, 0: 50, 2: 20}, 30),
+            ({0: 999, 1e6: 1}, 99.95),
+        ],
+    )
+    def test_are_interpolated_as_numpy_does(self, atoms: dict[float, int], q: float, scale: str) -> None:
+        values = np.repeat(np.array(list(atoms), np.float32), list(atoms.values()))
+        sketch = Sketch()
+        sketch.update(values)
+
+        assert sketch.digest(scale=scale).percentile(q) == pytest.approx(
+            np.percentile(values.astype(np.float64), q), rel=1e-9
+        )
+
+    @given(
+        atoms=st.dictionaries(st.integers(-50, 50), st.integers(1, 40), min_size=1, max_size=8),
+        q=st.floats(0, 100),
+        scale=st.sampled_from(SCALES),
+    )
+    def test_of_any_kind(self, atoms: dict[int, int], q: float, scale: str) -> None:
+        values = np.repeat(np.array(list(atoms), np.float32), list(atoms.values()))
+        sketch = Sketch()
+        sketch.update(values)
+
+        assert sketch.digest(scale=scale).percentile(q) == pytest.approx(
+            np.percentile(values.astype(np.float64), q), rel=1e-9, abs=1e-9
+        )
+
+    def test_beside_a_spread_of_values(self) -> None:
+        values = np.concatenate((np.zeros(500), np.linspace(5, 6, 500))).astype(np.float32)
+        sketch = Sketch()
+        sketch.update(values)
+        for q in (49.96, 50.0, 50.02):
+            expected = np.percentile(values.astype(np.float64), q)
+
+            assert sketch.digest().percentile(q) == pytest.approx(expected, rel=1e-3)
 
 
 class TestTrimmedMeans:
