@@ -35,6 +35,7 @@ from .sizes import format_bytes
 from .sources import Source
 from .stages import factors_key
 from .ties import Ties
+from .trust import trusted_by_caller
 
 if TYPE_CHECKING:
     from .cluster.engine import ClusterEngine
@@ -263,6 +264,8 @@ def normalize_run(
     workers: int = 0,
     scheduler: str | None = None,
     client: Any = None,
+    custom_objects: str | Path | None = None,
+    safe_mode: bool = True,
     on_event: OnEvent = ignore_event,
 ) -> Certificate:
     """Rewrite and certify the network of a run that is recorded, with its own or with other factors.
@@ -280,6 +283,8 @@ def normalize_run(
         Where the network and the samples are now; default: where they were.
     workers, scheduler, client
         A Dask cluster for the certificate, as in :func:`run_job`; default: this process, whatever recorded the run.
+    custom_objects, safe_mode
+        As in the job's ``[model]``. They are never taken from the run's folder, which may come from anybody.
 
     Raises
     ------
@@ -290,7 +295,8 @@ def normalize_run(
     if factors_path is not None and output is None:
         raise InputError("other factors than the run's own need a folder of their own: give output")
     cluster = {"workers": workers, "scheduler": scheduler}
-    job = _prepare_again(run, model_path=model_path, data_path=data_path, cluster=cluster)
+    trusted = trusted_by_caller(run, custom_objects=custom_objects, safe_mode=safe_mode)
+    job = _prepare_again(run, trusted, model_path=model_path, data_path=data_path, cluster=cluster)
     check_data(run.cache, job.source, full=run.settings.data.fingerprint == "full")
     folder = run.folder if output is None else RunFolder(output)
     check_factors(factors, job.fingerprint, job.settings)
@@ -312,17 +318,26 @@ def normalize_run(
         )
 
 
-def repair_run(run: Run, *, on_event: OnEvent = ignore_event) -> int:
+def repair_run(
+    run: Run,
+    *,
+    custom_objects: str | Path | None = None,
+    safe_mode: bool = True,
+    on_event: OnEvent = ignore_event,
+) -> int:
     """Compute the damaged blocks of a run again; return how many. Blocks that are missing are left to :func:`run_job`.
+
+    ``custom_objects`` and ``safe_mode`` are those of :func:`normalize_run`.
 
     Raises
     ------
     InputError, MismatchError
         If the model or the data is not there any more, or is another one: nothing is changed then.
     """
+    trusted = trusted_by_caller(run, custom_objects=custom_objects, safe_mode=safe_mode)
     report = run.cache.verify()
     # The samples of the cache: data that grew since is no reason to extend it now.
-    job = _prepare_again(run, model_path=None, data_path=None, n_samples=run.cache.spec.n_samples)
+    job = _prepare_again(run, trusted, model_path=None, data_path=None, n_samples=run.cache.spec.n_samples)
     # Blocks of other samples beside those that are kept would be a mixture that nothing shows any more.
     check_data_of_damaged(run.cache, job.source)
     options = run.settings.cache.storage_options
@@ -355,14 +370,16 @@ def _record_again(cache: Cache, blocks: Sequence[Block], job: Prepared, on_event
 
 def _prepare_again(
     run: Run,
+    trusted: Mapping[str, Any],
     *,
     model_path: str | None,
     data_path: str | None,
     n_samples: int | None = None,
     cluster: Mapping[str, Any] | None = None,
 ) -> Prepared:
-    """Open the network and the samples of a run again."""
+    """Open the network and the samples of a run again; ``trusted`` is what may run code to do so."""
     tree = run.settings.model_dump(mode="json")
+    tree["model"] |= trusted
     tree["record"].update(cluster or {})
     if n_samples is not None:
         tree["data"]["num_samples"] = n_samples

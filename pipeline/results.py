@@ -20,7 +20,7 @@ from .factors import Factors
 from .folder import RunFolder, open_folder
 from .merged import load_merged, merged_key
 from .reduce import ExactSource, check_complete, merged_sketches, statistics, unknown_point
-from .settings import JobSettings, validate_job
+from .settings import JobSettings, ModelSettings, validate_job
 from .sketch import Percentile, PointSketch
 from .stages import factors_key, normalize_key, report_key
 from .ties import Ties
@@ -86,11 +86,20 @@ class Run:
 
     Made by :func:`open_run`, or returned by :func:`~.api.run`. Nothing here needs TensorFlow, except
     what says so.
+
+    Attributes
+    ----------
+    settings : JobSettings
+        Those of the run, but for what would run code (``model.custom_objects``, ``model.safe_mode = false``): a folder
+        may come from anybody, and opts in to nothing.
+    asked_model : ModelSettings
+        The model's table as the folder has it, to be told to the user.
     """
 
     def __init__(self, folder: RunFolder, settings: JobSettings) -> None:
         self.folder = folder
-        self.settings = settings
+        self.asked_model: ModelSettings = settings.model
+        self.settings = settings.model_copy(update={"model": settings.model.without_code()})
 
     def __repr__(self) -> str:
         return (

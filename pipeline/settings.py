@@ -74,6 +74,10 @@ class ModelSettings(_Settings):
     safe_mode: bool = True
     """Refuse models that carry code (Lambda layers). Keras' own safe mode."""
 
+    def without_code(self) -> ModelSettings:
+        """Return the table without its opt-ins."""
+        return self.model_copy(update={"custom_objects": None, "safe_mode": True})
+
 
 class DataSettings(_Settings):
     """Which samples, in which order, and what is done to them before the network."""

@@ -36,6 +36,7 @@ ORDER = [
     "pipeline.measuring",
     "pipeline.cluster",
     "pipeline.results",
+    "pipeline.trust",
     "pipeline.reporting",
     "pipeline.normalizing",
     "pipeline.job",

@@ -14,7 +14,7 @@ from ...storage.errors import FormatError, InputError
 from ..events import counted
 from ..folder import check_output, replacing, write_json
 from ..results import open_run
-from .options import check_folder_of, json_option, run_argument
+from .options import check_folder_of, json_option, run_argument, trust_options
 from .session import Session
 from .show import factor_table, percentile_table, status_lines, verify_lines
 
@@ -189,9 +189,17 @@ def export(session: Session, run: Path, kind: str, output: Path | None) -> None:
 @click.option(
     "--repair", is_flag=True, help="Compute the damaged blocks again (needs the model and the data)."
 )
+@trust_options
 @json_option
 @click.pass_obj
-def verify(session: Session, run: Path, repair: bool, as_json: bool) -> None:
+def verify(
+    session: Session,
+    run: Path,
+    repair: bool,
+    custom_objects: Path | None,
+    unsafe_model: bool,
+    as_json: bool,
+) -> None:
     """Read the whole cache of RUN and name every damaged, missing or foreign chunk.
 
     Exit code 0: sound. 4: damaged, or with files of others. 9: sound, but not all blocks are recorded.
@@ -201,7 +209,9 @@ def verify(session: Session, run: Path, repair: bool, as_json: bool) -> None:
         from ..job import repair_run
 
         with session.job(run, resume=f"actisketch verify {run} --repair") as on_event:
-            n_repaired = repair_run(chosen, on_event=on_event)
+            n_repaired = repair_run(
+                chosen, custom_objects=custom_objects, safe_mode=not unsafe_model, on_event=on_event
+            )
         if not as_json:
             session.print(f"computed {counted(n_repaired, 'damaged block')} again")
         chosen = open_run(run)

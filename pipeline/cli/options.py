@@ -12,7 +12,15 @@ from ...storage.errors import InputError
 from ..settings import JobSettings, load_job, validate_job
 from ..sizes import parse_bytes
 
-__all__ = ["JOB_FLAGS", "check_folder_of", "job_options", "json_option", "run_argument", "settings_from"]
+__all__ = [
+    "JOB_FLAGS",
+    "check_folder_of",
+    "job_options",
+    "json_option",
+    "run_argument",
+    "settings_from",
+    "trust_options",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -76,6 +84,14 @@ def _metavar(kind: Any) -> str:
 def json_option(command: Command) -> Command:
     """Add ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")(command)
+
+
+def trust_options(command: Command) -> Command:
+    """Add what lets the network of an existing run bring code: a folder never says that for the user."""
+    text = "Load a model that carries code. Only files you trust."
+    command = click.option("--unsafe-model", is_flag=True, help=text)(command)
+    text = "Python file with the model's own layers. It is run."
+    return click.option("--custom-objects", type=click.Path(path_type=Path), help=text)(command)
 
 
 def run_argument(command: Command) -> Command:

@@ -15,7 +15,7 @@ from ...storage.errors import InputError
 from ..demo import demo_settings
 from ..folder import RunFolder, check_output, replacing
 from ..settings import JobSettings
-from .options import check_folder_of, job_options, json_option, run_argument, settings_from
+from .options import check_folder_of, job_options, json_option, run_argument, settings_from, trust_options
 from .session import Session
 from .show import plan_table, print_result
 from .template import JOB_TEMPLATE
@@ -154,6 +154,7 @@ def _run(
 )
 @click.option("--workers", type=int, default=0, metavar="N", help="Certify on so many local processes.")
 @click.option("--scheduler", help="Certify on a running Dask cluster: tcp://host:8786 or its scheduler file.")
+@trust_options
 @json_option
 @click.pass_obj
 def normalize(
@@ -165,6 +166,8 @@ def normalize(
     data_path: str | None,
     workers: int,
     scheduler: str | None,
+    custom_objects: Path | None,
+    unsafe_model: bool,
     as_json: bool,
 ) -> None:
     """Rewrite the network of RUN with its factors, and certify that its function is preserved.
@@ -193,6 +196,8 @@ def normalize(
             data_path=data_path,
             workers=workers,
             scheduler=scheduler,
+            custom_objects=custom_objects,
+            safe_mode=not unsafe_model,
             on_event=on_event,
         )
     folder = chosen.folder if output is None else RunFolder(output)
