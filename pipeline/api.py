@@ -25,7 +25,7 @@ def run(
     labels: Any = None,
     *,
     output: str | Path,
-    points: str | Sequence[str] = "parameters",
+    points: str | Sequence[str] = "neurons",
     batch_size: int = 32,
     num_samples: int | None = None,
     percentile: float = 99.9,
@@ -50,7 +50,8 @@ def run(
     output : path
         Folder of the run.
     points : str or sequence of str
-        ``"parameters"`` (every layer with parameters, after its activation), ``"all"``, or patterns.
+        ``"neurons"`` (every layer with parameters, and every merge that neurons or a quantiser stand behind, after
+        its activation), ``"parameters"`` (the former only), ``"all"``, or patterns.
     batch_size : int
         Samples that go through the network together.
     num_samples : int, optional
@@ -122,7 +123,7 @@ def plan(
     data: Any,
     *,
     output: str | Path = "actisketch-run",
-    points: str | Sequence[str] = "parameters",
+    points: str | Sequence[str] = "neurons",
     batch_size: int = 32,
     num_samples: int | None = None,
     per_channel: bool = False,
@@ -177,7 +178,7 @@ def _job(
     flat = {
         "record": {
             "points": points
-            if isinstance(points, str) and points in {"parameters", "all"}
+            if isinstance(points, str) and points in {"neurons", "parameters", "all"}
             else _patterns(points),
             "batch_size": batch_size,
             "memory_limit": _nbytes(memory_limit),

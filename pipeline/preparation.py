@@ -134,6 +134,8 @@ def prepare(
     elif isinstance(source, PreparedSource):
         source = source.with_hashing(_recorded_hashing(existing, source.hashed))
     points = graph.points(settings.record.points)
+    if existing is not None and settings.record.points == "neurons":
+        _check_merges_recorded(existing, graph, points)
     overrides_by_point([point.name for point in points], settings.factors.overrides)
     ties = Ties()
     if settings.normalize.enabled:
@@ -155,6 +157,20 @@ def prepare(
         plan=plan,
         ties=ties,
     )
+
+
+def _check_merges_recorded(existing: CacheSpec, graph: Graph, points: tuple[Point, ...]) -> None:
+    """Say how to go on with a cache of an earlier program, which recorded no merges by default."""
+    recorded = {point.name for point in existing.points}
+    missing = [point.name for point in points if point.name not in recorded]
+    if missing and recorded == {point.name for point in graph.points("parameters")}:
+        raise MismatchError(
+            f"the cache was recorded without {', '.join(map(repr, missing[:5]))}{' ...' if len(missing) > 5 else ''}: "
+            "merges that neurons or a quantiser stand behind are recorded now (record.points = 'neurons', the "
+            "default). To go on with this cache give record.points = 'parameters' (--points parameters); to measure "
+            "the merges too choose another output folder",
+            points=tuple(missing),
+        )
 
 
 def _check_weights(model: Any) -> None:
@@ -216,8 +232,8 @@ def _in_words_of_the_job() -> Iterator[None]:
 
 def _check_recorded(graph: Graph, points: tuple[Point, ...]) -> None:
     """Refuse now what the normaliser would miss after hours of recording."""
-    recorded = {point.name for point in points}
-    left_out = [p.name for p in graph.points("parameters") if not p.pinned and p.name not in recorded]
+    recorded = {point.value for point in points}
+    left_out = [p.name for p in graph.points("parameters") if not p.pinned and p.value not in recorded]
     if left_out:
         raise InputError(
             f"record.points leaves out {', '.join(map(repr, left_out[:5]))}{' ...' if len(left_out) > 5 else ''}, "

@@ -131,8 +131,9 @@ class DataSettings(_Settings):
 class RecordSettings(_Settings):
     """Where in the network, and how many samples at a time."""
 
-    points: Literal["parameters", "all"] | list[str] = "parameters"
-    """``parameters``: every layer with parameters, after its activation; ``all``; or patterns like ``["conv*"]``."""
+    points: Literal["neurons", "parameters", "all"] | list[str] = "neurons"
+    """``neurons``: every layer with parameters and every merge that neurons or a quantiser stand behind, after its
+    activation; ``parameters``: the former only; ``all``; or patterns like ``["conv*"]``."""
     batch_size: Annotated[int, Field(gt=0, le=1_000_000)] = 32
     block_samples: Annotated[int, Field(gt=0)] | None = None
     """At most so many samples per block, the unit of resume, and at least a batch; default: as memory allows."""

@@ -36,7 +36,7 @@ JOB_FLAGS: tuple[tuple[str, str, Any, str], ...] = (
     ("--preprocessing", "data.preprocessing", str, "Keras preprocessing by name, as vgg16."),
     ("--output", "output", str, "Folder of the run."),
     ("--cache", "cache.url", str, "Where the cache lies: a folder or s3://bucket/prefix."),
-    ("--points", "record.points", str, "parameters, all, or patterns with commas."),
+    ("--points", "record.points", str, "neurons, parameters, all, or patterns with commas."),
     ("--batch-size", "record.batch_size", int, "Samples that go through the network together."),
     ("--memory-limit", "record.memory_limit", str, "As '4 GiB'; beyond what TensorFlow itself takes."),
     ("--disk-limit", "record.disk_limit", str, "As '100 GB'; default: what is free."),
@@ -166,7 +166,7 @@ def _overrides(flags: dict[str, Any]) -> list[tuple[str, Any]]:
 def _parsed(flag: str, key: str, value: Any) -> Any:
     if key in _PATHS and "://" not in value:
         return str(Path(value).expanduser().absolute())
-    if key == "record.points" and value not in {"parameters", "all"}:
+    if key == "record.points" and value not in {"neurons", "parameters", "all"}:
         return [part.strip() for part in value.split(",") if part.strip()]
     if key == "data.inputs" and "," in value:
         return [part.strip() for part in value.split(",") if part.strip()]

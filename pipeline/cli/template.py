@@ -36,7 +36,7 @@ path = "samples.npz"            # .npz, .npy, a zarr array or group, an image fo
 #label = { dtype = "int64", shape = [] }
 
 [record]
-#points = "parameters"          # every layer with parameters, after its activation; "all"; or ["conv*", "fc1"]
+#points = "neurons"             # layers with parameters, and merges; "parameters": no merges; "all"; ["conv*", "fc1"]
 #batch_size = 32                # samples that go through the network together
 #block_samples = 1024           # samples per block, at least a batch: the unit of resume; default: by memory
 #activations = true             # false: keep sketches only (no exact percentiles, almost no disk)

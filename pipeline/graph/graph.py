@@ -97,6 +97,9 @@ class Graph:
         which : str or iterable of str, default="parameters"
             ``"parameters"``: every layer with parameters, except a BatchNormalization that is folded into
             its producer. ``"merges"``: every layer that joins branches (Add, Concatenate...).
+            ``"neurons"``: the layers with parameters, and the merges whose values a spiking neuron or a
+            quantiser takes: sums and comparisons, and products or joins behind which an activation
+            function stands.
             ``"inputs"``: the inputs. ``"all"``: every node except the inputs. Anything else is a
             pattern in the manner of a shell (``"conv*"``, ``"block[12]_*"``), matched against point
             names. Several may be given.

@@ -11,6 +11,7 @@ from typing import Any, Final
 __all__ = [
     "BOUNDED",
     "HOMOGENEOUS",
+    "TYING_MERGES",
     "activation_of",
     "has_foreign_weights",
     "is_activation",
@@ -84,6 +85,12 @@ IDENTITY_LAYERS: Final = frozenset(
         "StochasticDepth",
     }
 )
+TYING_MERGES: Final = frozenset(
+    {"Add", "Subtract", "Average", "Maximum", "Minimum"}
+    | {"ops.Add", "ops.Subtract", "ops.Maximum", "ops.Minimum"}
+)
+"""What they take shares one scale, which is that of what comes out."""
+
 HOMOGENEOUS: Final = frozenset({"linear", "relu", "leaky_relu", "prelu"})
 """Activation functions with f(a x) = a f(x) for every a > 0: they pass a scale on."""
 

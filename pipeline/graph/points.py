@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...storage.errors import InputError
-from .kinds import BOUNDED, HOMOGENEOUS, activation_of, is_activation, is_identity, is_linear
+from .kinds import (
+    BOUNDED,
+    HOMOGENEOUS,
+    TYING_MERGES,
+    activation_of,
+    is_activation,
+    is_identity,
+    is_linear,
+)
 
 if TYPE_CHECKING:
     from .graph import Graph
@@ -20,10 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Point", "every_point", "select_points"]
 
-MERGE_TYPES = frozenset(
-    {"Add", "Subtract", "Average", "Maximum", "Minimum", "Multiply", "Dot", "Concatenate"}
-    | {"ops.Add", "ops.Subtract", "ops.Maximum", "ops.Minimum", "ops.Multiply", "ops.Concatenate"}
-)
+MERGE_TYPES = TYING_MERGES | {"Multiply", "Dot", "Concatenate", "ops.Multiply", "ops.Concatenate"}
 # Layers whose output is bounded or curved by a function within, not only by `activation`.
 PINNED_TYPES = frozenset(
     {"LSTM", "GRU", "SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "RNN", "Bidirectional"}
@@ -65,7 +70,7 @@ def select_points(graph: Graph, which: str | Iterable[str]) -> tuple[Point, ...]
     candidates = list(graph.every_point.values())
     chosen: set[str] = set()
     for pattern in wanted:
-        found = [point.name for point in candidates if _matches(graph, point, pattern)]
+        found = _found(graph, candidates, pattern)
         if not found:
             raise _nothing_found(pattern, candidates)
         chosen.update(found)
@@ -75,6 +80,29 @@ def select_points(graph: Graph, which: str | Iterable[str]) -> tuple[Point, ...]
 def every_point(graph: Graph) -> list[Point]:
     """Return each node as a point, in topological order."""
     return [_point_of(graph, node) for node in graph.nodes if node.outputs]
+
+
+def _found(graph: Graph, candidates: list[Point], pattern: str) -> list[str]:
+    if pattern == "neurons":
+        chosen = [point for point in candidates if _matches(graph, point, "parameters")]
+        # A PReLU behind an Add has parameters: the tensor keeps its name.
+        known = {point.value for point in chosen}
+        merges = [p for p in candidates if p.value not in known and _is_merge_of_neurons(graph, p)]
+        return [point.name for point in [*chosen, *merges]] if chosen else []
+    return [point.name for point in candidates if _matches(graph, point, pattern)]
+
+
+def _is_merge_of_neurons(graph: Graph, point: Point) -> bool:
+    """Tell whether neurons, or a quantiser, take values from a merge that no layer with parameters has.
+
+    A sum is a new number, whatever takes it. A product is not larger than what it gates, and a Concatenate holds the
+    numbers of its parts: there it takes an activation function behind them.
+    """
+    node = graph.nodes[point.node]
+    is_number = graph.values[point.value].dtype.startswith(("float", "bfloat"))
+    if not (is_number and _matches(graph, point, "merges")):
+        return False
+    return node.type in TYING_MERGES or point.activation != "linear"
 
 
 def _matches(graph: Graph, point: Point, pattern: str) -> bool:
@@ -167,14 +195,14 @@ def _without_twins(graph: Graph, points: list[Point]) -> tuple[Point, ...]:
 
 def _nothing_found(pattern: str, candidates: list[Point]) -> InputError:
     names = [point.name for point in candidates if point.layer_type != "InputLayer"]
-    if pattern == "parameters":
+    if pattern in {"parameters", "neurons"}:
         return InputError("the model has no layer with parameters: there is nothing to normalise")
     if pattern in {"all", "merges", "inputs"}:
         return InputError(f"points={pattern!r} matches nothing in this model: it has {names[:N_NEAR_NAMES]}")
     near = difflib.get_close_matches(pattern, names, n=N_NEAR_NAMES, cutoff=0.4) or names[:N_NEAR_NAMES]
     return InputError(
         f"no layer of the model matches {pattern!r}: near names are {', '.join(near)}; patterns such as "
-        "'conv*' and the words parameters, merges, inputs, all are allowed",
+        "'conv*' and the words neurons, parameters, merges, inputs, all are allowed",
         pattern=pattern,
         near=near,
     )

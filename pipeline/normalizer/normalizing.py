@@ -226,8 +226,9 @@ def _assign_all(changes: list[tuple[Any, NDArray[np.generic]]]) -> None:
 
 def _given_points(solution: Solution, factors: Mapping[str, ArrayLike]) -> list[Point]:
     graph = solution.walk.graph
-    pinned = [point for point in graph.points("parameters") if point.name not in factors]
-    points = [*(graph.every_point[name] for name in factors), *pinned]
+    given = [graph.every_point[name] for name in factors]
+    known = {point.value for point in given}
+    points = [*given, *(point for point in graph.points("parameters") if point.value not in known)]
     return sorted(points, key=lambda point: point.node)
 
 

@@ -16,6 +16,7 @@ from ..graph import Node, Slot
 from ..graph.kinds import (
     BOUNDED,
     HOMOGENEOUS,
+    TYING_MERGES,
     activation_of,
     has_foreign_weights,
     is_activation,
@@ -363,7 +364,7 @@ RULES: Final[dict[str, Rule]] = {
     # keras.applications.convnext: a gain for each channel, whatever the scale.
     "LayerScale": _same,
     "Resizing": _resizing,
-    **dict.fromkeys(["Add", "Subtract", "Average", "Maximum", "Minimum"], _tied),
+    **dict.fromkeys(TYING_MERGES, _tied),
     **dict.fromkeys([*_POOLS, *_ADAPTIVE, *_SHAPED], _per_channel),
     "ops.Reshape": _reshape,
     "ops.Transpose": _transpose,
@@ -375,7 +376,6 @@ RULES: Final[dict[str, Rule]] = {
     "ops.Identity": _same,
     "ops.ZerosLike": _ones,
     "ops.OnesLike": _ones,
-    **dict.fromkeys([f"ops.{name}" for name in ("Add", "Subtract", "Maximum", "Minimum")], _tied),
     **dict.fromkeys([f"ops.{name}" for name in ("Mean", "Sum", "Max", "Min", "Amax", "Amin")], _reduction),
     **dict.fromkeys([f"ops.{name}" for name in _HOMOGENEOUS_OPS], _one_scale),
 }

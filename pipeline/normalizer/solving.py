@@ -177,10 +177,12 @@ def _check_names(graph: Graph, factors: Mapping[str, ArrayLike], *, what: str = 
 
 
 def _check_complete(walk: Propagation, factors: Mapping[str, ArrayLike]) -> None:
+    # By tensor: that of a PReLU behind an Add may go by the name of either.
+    known = {walk.graph.every_point[name].value for name in factors}
     missing = [
         point.name
         for point in walk.graph.points("parameters")
-        if point.name not in factors and not walk.variables.is_pinned(walk.ids[point.value])
+        if point.value not in known and not walk.variables.is_pinned(walk.ids[point.value])
     ]
     if missing:
         raise InputError(
