@@ -15,6 +15,7 @@ import numpy as np
 from .code import code_hashes
 from .nodes import Node, Slot
 from .reading import read_graph
+from .state import layer_settings, state_hash
 
 __all__ = ["model_fingerprint"]
 
@@ -39,7 +40,13 @@ def model_fingerprint(model: Any) -> dict[str, str]:
         ``topology``: SHA-256 of the graph and every layer's settings. ``weights``: SHA-256 of
         all weights in topological order, read one array at a time. ``dtype_policy``: the policies in use.
         ``code of {module.qualname}``: of each class and function that is not Keras' own, what it does; none where
-        all are.
+        all are. ``state``: what saving would write beside all that, as the vocabulary of an adapted lookup; left out
+        where there is none.
+
+    Raises
+    ------
+    InputError
+        If a layer does not tell its settings or its state: its name, and what it raised.
 
     Notes
     -----
@@ -51,7 +58,7 @@ def model_fingerprint(model: Any) -> dict[str, str]:
         {
             "type": node.type,
             "class": None if node.operation is None else _class_name(type(node.operation)),
-            "config": _canonical(_config(node.operation)),
+            "config": {} if node.operation is None else _canonical(layer_settings(node.operation, node.name)),
             "args": _canonical([node.args, dict(node.kwargs)]),
             "inputs": list(node.inputs),
             "layer": _first_call(graph.nodes, node.operation),
@@ -59,12 +66,14 @@ def model_fingerprint(model: Any) -> dict[str, str]:
         for node in graph.nodes
     ]
     text = json.dumps([topology, graph.inputs, graph.outputs], sort_keys=True, separators=(",", ":"))
-    return {
+    fingerprint = {
         "topology": hashlib.sha256(text.encode()).hexdigest(),
         "weights": _weights_hash(graph.nodes),
         "dtype_policy": ",".join(sorted({_policy(node.operation) for node in graph.nodes} - {""})),
         **_code(graph.nodes),
     }
+    state = state_hash(graph.nodes)
+    return fingerprint if state is None else {**fingerprint, "state": state}
 
 
 def _code(nodes: Sequence[Node]) -> dict[str, str]:
@@ -85,14 +94,6 @@ def _first_call(nodes: Sequence[Node], operation: Any) -> int | None:
     if operation is None:
         return None
     return next(node.index for node in nodes if node.operation is operation)
-
-
-def _config(operation: Any) -> Any:
-    """Return the settings of a layer; an empty dict when its class does not tell them."""
-    try:
-        return operation.get_config() if operation is not None else {}
-    except NotImplementedError:
-        return {}
 
 
 def _weights_hash(nodes: Sequence[Node]) -> str:
@@ -137,7 +138,8 @@ def _canonical(thing: Any) -> Any:
     if callable(thing) and hasattr(thing, "__qualname__"):
         return f"{thing.__module__}.{thing.__qualname__}"
     if hasattr(thing, "get_config"):
-        return {"class": _class_name(type(thing)), "config": _canonical(thing.get_config())}
+        settings = layer_settings(thing, getattr(thing, "name", "?"))
+        return {"class": _class_name(type(thing)), "config": _canonical(settings)}
     if hasattr(thing, "numpy"):
         return _canonical(np.asarray(thing))
     return _class_name(type(thing))

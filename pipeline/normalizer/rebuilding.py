@@ -136,7 +136,7 @@ class Rebuilt:
             dtype = {} if self.dtype is None else {"dtype": self.dtype}
             config = {**layer.get_config(), **update.config, **dtype, "name": name}
             return type(layer).from_config(config)
-        except (NotImplementedError, TypeError, ValueError) as error:
+        except Exception as error:  # whatever the layer's own code raises
             raise InputError(
                 f"the layer {node.name!r} ({node.type}) cannot be rebuilt from its settings ({error}): "
                 "give its class a get_config() that returns the arguments of its constructor",

@@ -1,0 +1,147 @@
+"""What a layer is beside its weights: its settings, and the state that saving it writes.
+
+Keras asks a layer, and each layer within it, for its state with two methods: ``save_own_variables`` and
+``save_assets``. So vocabularies, tables and whatever else a class keeps for itself travel in a ``.keras`` file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...storage.errors import InputError
+from .nodes import Node
+
+__all__ = ["layer_settings", "state_hash"]
+
+
+def layer_settings(layer: Any, name: str) -> dict[str, Any]:
+    """Return the settings of a layer or an operation as they are now; ``name`` is for the message.
+
+    Raises
+    ------
+    InputError
+        If its class cannot tell them: the name of the layer, and what it raised.
+    """
+    try:
+        settings: dict[str, Any] = layer.get_config()
+    except NotImplementedError:
+        # Keras cannot write this class down: what the layer holds is all there is to tell it from another.
+        return _attributes(layer)
+    except Exception as error:  # whatever the layer's own code raises
+        raise InputError(
+            f"the layer {name!r} ({type(layer).__name__}) does not tell its settings, without which the network has no "
+            f"identity: {type(error).__name__}: {error}; correct its get_config()",
+            layer=name,
+        ) from error
+    if not getattr(type(layer).get_config, "_is_default", False):
+        return settings
+    # Keras itself keeps what the constructor was given; the attribute may have been changed since.
+    return settings | {key: value for key, value in _attributes(layer).items() if key in settings}
+
+
+def _attributes(layer: Any) -> dict[str, Any]:
+    """Return the plain attributes and arrays of a layer that not every layer has."""
+    import keras
+
+    of_all = vars(keras.layers.Layer())
+    return {name: value for name, value in vars(layer).items() if name not in of_all}
+
+
+def state_hash(nodes: Sequence[Node]) -> str | None:
+    """Return a SHA-256 of the state of all layers; None where settings and weights tell everything.
+
+    Raises
+    ------
+    InputError
+        If a layer cannot be asked: its name, and what it raised.
+    """
+    digest, seen, is_empty = hashlib.sha256(), set(), True
+    for node in nodes:
+        if node.operation is None or id(node.operation) in seen:
+            continue
+        seen.add(id(node.operation))
+        for place, layer in enumerate(_layers_of(node.operation)):
+            for name, content in _state(layer, node.name):
+                is_empty = False
+                digest.update(f"{node.index}.{place}.{name}:{len(content)};".encode() + content)
+    return None if is_empty else digest.hexdigest()
+
+
+def _layers_of(operation: Any) -> list[Any]:
+    """Return a layer and the layers within it; nothing for a bare operation, which keeps no state."""
+    return list(operation._flatten_layers()) if hasattr(operation, "_flatten_layers") else []
+
+
+def _state(layer: Any, name: str) -> Iterator[tuple[str, bytes]]:
+    """Yield what saving one layer writes and neither its settings nor its weights hold."""
+    import keras
+
+    if type(layer) is keras.layers.TextVectorization:
+        return  # hands on what the lookup within it says
+    is_lookup = isinstance(layer, (keras.layers.IntegerLookup, keras.layers.StringLookup))
+    is_told = is_lookup and layer.input_vocabulary is not None
+    try:
+        if is_told and not _is_exchanged(layer):
+            return
+        if _has_own(layer, "save_own_variables") or hasattr(layer, "save_assets"):
+            yield from _arrays(layer)
+            yield from _files(layer)
+        if is_told:
+            yield "vocabulary", "\n".join(map(str, layer.get_vocabulary())).encode()
+    except Exception as error:  # whatever the layer's own code raises
+        raise InputError(
+            f"the layer {name!r} ({type(layer).__name__}) does not tell its state, without which the network has no "
+            f"identity: {type(error).__name__}: {error}; adapt or build it first, or correct its save_own_variables() "
+            "or save_assets()",
+            layer=name,
+        ) from error
+
+
+def _has_own(layer: Any, method: str) -> bool:
+    """Tell whether the method is none of Keras': those write the weights of their layers."""
+    return not str(getattr(getattr(type(layer), method, None), "__module__", "keras")).startswith("keras.")
+
+
+def _arrays(layer: Any) -> list[tuple[str, bytes]]:
+    import keras
+
+    store: dict[str, Any] = {}
+    layer.save_own_variables(store)
+    found = [
+        (name, np.asarray(keras.ops.convert_to_numpy(value)))
+        for name, value in store.items()
+        if not isinstance(value, keras.Variable)
+    ]
+    weights = [np.asarray(weight) for weight in layer.weights]
+    if len(found) == len(weights) and all(map(np.array_equal, (array for _, array in found), weights)):
+        return []  # copies of the weights, in their order
+    return [(name, f"{a.dtype.name}:{a.shape};".encode() + _bytes(a)) for name, a in found]
+
+
+def _bytes(array: NDArray[Any]) -> bytes:
+    # Of objects, such as words, an array holds no more than where they lie.
+    return repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes()
+
+
+def _files(layer: Any) -> list[tuple[str, bytes]]:
+    if not hasattr(layer, "save_assets"):
+        return []
+    with tempfile.TemporaryDirectory(prefix="actisketch-") as folder:
+        layer.save_assets(folder)
+        paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+        return [(path.relative_to(folder).as_posix(), path.read_bytes()) for path in paths]
+
+
+def _is_exchanged(lookup: Any) -> bool:
+    """Tell whether the settings of a lookup tell another vocabulary than it has by now."""
+    told = list(map(str, lookup.get_config()["vocabulary"]))
+    return all(
+        told != list(map(str, lookup.get_vocabulary(include_special_tokens=each))) for each in (True, False)
+    )
