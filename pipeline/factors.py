@@ -88,35 +88,6 @@ class Factors:
         """Return plain JSON values."""
         return {"actisketch_factors": FORMAT_VERSION, **asdict(self), "model": dict(self.model)}
 
-    def to_toolbox(self) -> dict[str, float]:
-        """Return what SNN toolbox reads as ``{percentile}.json``: one number for the input and each layer, by name.
-
-        Points of several scales (Concatenate) are left out: the toolbox asks for layers with parameters only.
-
-        Raises
-        ------
-        InputError
-            For factors of channels, which the toolbox cannot read.
-        """
-        if isinstance(self.input_factor, dict):
-            raise InputError(
-                "SNN toolbox reads one factor for one input, normalize.input_factor is a table: set a number, or "
-                "export as json or csv"
-            )
-        found = {"input": self.input_factor}
-        for p in self.points:
-            if isinstance(p.factor, tuple):
-                if p.rule == "joined" and not self.per_channel:
-                    continue
-                raise InputError(
-                    f"SNN toolbox reads one number for each layer, but {p.name!r} has one for each of its "
-                    f"{len(p.factor)} channels: set factors.per_channel = false in the job and run it again, which "
-                    "reloads what is recorded; or export as json or csv",
-                    point=p.name,
-                )
-            found[p.name] = p.factor
-        return found
-
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Factors:
         """Return the factors that :meth:`to_dict` wrote.

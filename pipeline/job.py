@@ -21,6 +21,7 @@ from .answers import existing_cache, factors_of, open_cache
 from .events import BlockDone, Event, OnEvent, StageDone, StageStarted, counted, ignore_event
 from .factors import Factors
 from .folder import RunFolder, write_json
+from .graph import toolbox_names
 from .measuring import measured_key, with_measured_input
 from .merged import merged_key, save_merged
 from .normalizer import Certificate
@@ -217,6 +218,7 @@ def _write_manifest(job: Prepared) -> None:
             "model": {"name": job.model.name, "fingerprint": dict(job.fingerprint)},
             "n_samples": job.plan.n_samples,
             "ties": job.ties.to_dict(),
+            "toolbox": toolbox_names(job.graph, job.points),
             "versions": {"python": platform.python_version(), **versions},
         }
     )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from ..storage import Cache
 from ..storage.errors import FormatError, InputError
 from .activations import Activations
 from .answers import factors_of, open_cache
+from .exports import export_text, is_normalised
 from .factors import Factors
 from .folder import RunFolder, open_folder
 from .merged import load_merged, merged_key
@@ -26,6 +26,11 @@ from .stages import factors_key, normalize_key, report_key
 from .ties import Ties
 
 __all__ = ["PercentileRow", "Run", "RunStatus", "open_run"]
+
+ALREADY_NORMALISED = (
+    "all factors are about 1: was this network normalised before? SNN toolbox overwrites its parsed network with the "
+    "normalised one: parse with [tools] normalize = False, and record that network"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -368,47 +373,29 @@ class Run:
 
         Parameters
         ----------
-        kind : {"json", "csv", "toolbox"}
+        kind : {"json", "csv", "toolbox", "toolbox-parsed"}
             ``json``: statistics and factors with intervals. ``csv``: a line for each point.
-            ``toolbox``: SNN toolbox's ``{percentile}.json``.
+            ``toolbox``: SNN toolbox's ``{percentile}.json`` for the network as it is. ``toolbox-parsed``: for the
+            network that its parser makes, by the names that it gives (``00Conv2D_28x28x16``).
         factors : Factors, optional
             Default: those of the run's settings.
+
+        Raises
+        ------
+        InputError
+            For factors of channels, which the toolbox cannot read; for layers that it cannot parse.
+
+        Warns
+        -----
+        RuntimeWarning
+            If a factor for the toolbox is about 1 everywhere: the network seems to be normalised already.
         """
         factors = factors or self.factors()
-        if kind == "toolbox":
-            return json.dumps(factors.to_toolbox(), indent=1) + "\n"
-        if kind == "json":
-            return (
-                json.dumps({"statistics": self.statistics(), "factors": factors.to_dict()}, indent=1) + "\n"
-            )
-        if kind == "csv":
-            return self._csv(factors)
-        raise InputError(f"export as {kind!r} is refused: json, csv or toolbox")
-
-    def _csv(self, factors: Factors) -> str:
-        table = io.StringIO()
-        names = ["point", "shape", "n_values", "n_zeros", "minimum", "maximum", "mean", "std"]
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow([*names, "percentile", "value", "lo", "hi", "factor", "rule"])
-        known = self.statistics()
-        for p in factors.points:
-            row = known[p.name]
-            shape = "x".join(str(n) for n in row["shape"])
-            factor = " ".join(repr(f) for f in p.factor) if isinstance(p.factor, tuple) else p.factor
-            writer.writerow(
-                [
-                    p.name,
-                    shape,
-                    *(row[name] for name in names[2:]),
-                    p.percentile,
-                    p.value,
-                    p.lo,
-                    p.hi,
-                    factor,
-                    p.rule,
-                ]
-            )
-        return table.getvalue()
+        names = self.folder.manifest().get("toolbox", {})
+        text = export_text(kind, factors, statistics=self.statistics(), names=names)
+        if kind.startswith("toolbox") and is_normalised(factors):
+            warnings.warn(ALREADY_NORMALISED, RuntimeWarning, stacklevel=2)
+        return text
 
 
 def _read_certificate(path: Path) -> dict[str, Any]:

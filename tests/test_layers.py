@@ -35,6 +35,7 @@ ORDER = [
     "pipeline.preparation",
     "pipeline.measuring",
     "pipeline.cluster",
+    "pipeline.exports",
     "pipeline.results",
     "pipeline.trust",
     "pipeline.reporting",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import click
 from ...storage import VerifyReport
 from ...storage.errors import FormatError, InputError
 from ..events import counted
+from ..exports import KINDS
 from ..folder import check_output, replacing, write_json
 from ..results import open_run
 from .options import check_folder_of, json_option, run_argument, trust_options
@@ -143,25 +145,35 @@ def factors(
 @click.option(
     "--format",
     "kind",
-    type=click.Choice(["json", "csv", "toolbox"]),
+    type=click.Choice(KINDS),
     default="json",
     show_default=True,
-    help="toolbox: SNN toolbox's {percentile}.json.",
+    help="toolbox: SNN toolbox's {percentile}.json; toolbox-parsed: the same for the network that its parser makes.",
 )
+@click.option("--percentile", type=float, metavar="X", help="In percent; default: the run's.")
+@click.option("--exact", is_flag=True, default=None, help="Refine to the exact percentiles from the cache.")
 @click.option(
     "--output", type=click.Path(path_type=Path), help="File; a folder for toolbox; default: standard output."
 )
 @click.pass_obj
-def export(session: Session, run: Path, kind: str, output: Path | None) -> None:
+def export(
+    session: Session, run: Path, kind: str, percentile: float | None, exact: bool | None, output: Path | None
+) -> None:
     """Give statistics and factors of RUN to other programs.
 
     \b
     Example:
       actisketch export runs/vgg --format csv --output vgg.csv
-      actisketch export runs/vgg --format toolbox --output log/   (writes log/99.9.json)
+      actisketch export runs/vgg --format toolbox --exact --output log/   (writes log/99.9.json)
     """
     chosen = open_run(run)
-    text = chosen.export(kind)
+    changes: dict[str, Any] = {"percentile": percentile, "exact": exact}
+    found = chosen.factors(**{key: value for key, value in changes.items() if value is not None})
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        text = chosen.export(kind, factors=found)
+    for warning in told:
+        session.err.print(f"warning: {warning.message}", markup=False, highlight=False)
     if output is None:
         click.echo(text, nl=False)
         return
@@ -170,9 +182,10 @@ def export(session: Session, run: Path, kind: str, output: Path | None) -> None:
         output.mkdir(parents=True, exist_ok=True)
     if output.is_dir():
         # The toolbox names it by the percentile as its settings have it: 100, 99.9, 99.99999.
-        text_of_percentile = str(chosen.settings.factors.percentile).removesuffix(".0")
-        output = output / (f"{text_of_percentile}.json" if kind == "toolbox" else f"export.{kind}")
-    elif kind == "toolbox":
+        wanted = chosen.settings.factors.percentile if percentile is None else percentile
+        name = str(wanted).removesuffix(".0") + ".json"
+        output = output / (name if kind.startswith("toolbox") else f"export.{kind}")
+    elif kind.startswith("toolbox"):
         raise InputError(
             f"{str(output)!r} is a file: SNN toolbox looks for {{percentile}}.json, name their folder"
         )

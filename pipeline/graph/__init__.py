@@ -6,6 +6,7 @@ from .graph import Graph
 from .nodes import Node, Slot, Value
 from .points import Point
 from .reading import read_graph
+from .toolbox_names import toolbox_names
 
 __all__ = [
     "Graph",
@@ -18,4 +19,5 @@ __all__ = [
     "model_fingerprint",
     "read_graph",
     "refusals_explained",
+    "toolbox_names",
 ]

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from actisketch.pipeline.exports import export_text
 from actisketch.pipeline.factors import Factors, PointFactor, compute_factors, scheduled_percentile
 from actisketch.pipeline.settings import FactorSettings, OverrideSettings
 from actisketch.pipeline.sketch import PointSketch, SketchSpec
@@ -202,10 +203,14 @@ def test_something_else_is_refused_as_a_factors_file(tmp_path, text, message):
         Factors.load(path)
 
 
+def toolbox(factors):
+    return json.loads(export_text("toolbox", factors, statistics={}, names={}))
+
+
 def test_the_toolbox_form_has_the_input_and_each_layer_by_name():
     factors = factors_of({"a": RELU, "classes": RELU}, FactorSettings(percentile=100.0), pinned=["classes"])
 
-    assert factors.to_toolbox() == {"input": 1.0, "a": float(RELU.max()), "classes": 1.0}
+    assert toolbox(factors) == {"input": 1.0, "a": float(RELU.max()), "classes": 1.0}
 
 
 def tied_by_channel(arrays, channel, *, settings=None, **ties):
@@ -273,7 +278,7 @@ def test_the_toolbox_form_of_factors_of_channels_is_refused():
     factors = factors_of({"a": RELU}, FactorSettings(per_channel=True), per_channel=True)
 
     with pytest.raises(InputError, match=r"'a' .* 5 channels: set factors.per_channel = false"):
-        factors.to_toolbox()
+        toolbox(factors)
 
 
 def test_the_toolbox_form_has_no_points_of_several_scales():
@@ -282,4 +287,4 @@ def test_the_toolbox_form_has_no_points_of_several_scales():
         PointFactor(name="ab", factor=(2.0, 3.0), rule="joined"),
     )
 
-    assert Factors(points=points, nonzero=True).to_toolbox() == {"input": 1.0, "a": 2.0}
+    assert toolbox(Factors(points=points, nonzero=True)) == {"input": 1.0, "a": 2.0}

@@ -1,0 +1,96 @@
+"""Factors for SNN toolbox itself: by the names that it gives, as exact as asked for."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from actisketch.pipeline import Run, run
+from actisketch.storage.errors import InputError
+
+from .parsed_networks import NETWORKS
+
+# Made by SNN toolbox 0.6.0 with Keras 2.15, from the same code.
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "parsed_names.json").read_text())
+# Behind which layer of ours the toolbox's layers with weights end, in their order.
+ENDS = {
+    "chain": ["spike", "second", "hidden", "classes"],
+    "normed": ["relu_a", "relu_b", "classes"],
+    "residual": ["stem", "branch", "spike", "head", "classes"],
+    "branches": ["stem", "left", "right", "head", "classes"],
+}
+
+
+def recorded(model: keras.Model, folder: Path, **settings: Any) -> tuple[Run, np.ndarray]:
+    x = np.random.default_rng(3).random((64, *model.input_shape[1:]), dtype=np.float32)
+    chosen = {"normalize": {"enabled": False}, "report": {"enabled": False}, **settings}
+    return run(model, x, output=str(folder), settings=chosen, batch_size=16), x
+
+
+def nonzero_percentile(model: keras.Model, layer: str, x: np.ndarray, q: float) -> float:
+    values = np.asarray(keras.Model(model.inputs[0], model.get_layer(layer).output)(x))
+    return float(np.percentile(values[values != 0], q))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_parsed_network_finds_a_factor_under_each_of_its_names(name: str, tmp_path: Path) -> None:
+    model = NETWORKS[name](keras.layers, keras.models)
+    finished, x = recorded(model, tmp_path / "r", record={"points": ["parameters", "merges"]})
+    found = json.loads(finished.export("toolbox-parsed", factors=finished.factors(exact=True)))
+
+    assert list(found) == [GOLDEN[name]["input"], *GOLDEN[name]["weighted"]]
+    for ours, theirs in zip(ENDS[name][:-1], GOLDEN[name]["weighted"], strict=False):
+        assert found[theirs] == pytest.approx(nonzero_percentile(model, ours, x, 99.9), rel=1e-5)
+    assert found[GOLDEN[name]["weighted"][-1]] == 1  # softmax
+
+
+def test_the_input_keeps_its_name(tmp_path: Path) -> None:
+    x = keras.Input((6,), name="input_1")
+    model = keras.Model(x, keras.layers.Dense(3, activation="relu", name="dense")(x))
+    finished, _ = recorded(model, tmp_path / "r")
+
+    assert list(json.loads(finished.export("toolbox"))) == ["input_1", "dense"]
+
+
+def test_a_neuron_that_was_not_recorded_is_named(tmp_path: Path) -> None:
+    model = NETWORKS["residual"](keras.layers, keras.models)
+    layers = ["stem", "branch", "head", "classes"]
+    finished, _ = recorded(model, tmp_path / "r", record={"points": layers})
+
+    with pytest.raises(InputError, match=r"asks for a factor of '3Conv2D_8x8x4'.*merges"):
+        finished.export("toolbox-parsed")
+
+
+def test_layers_that_the_parser_leaves_out_are_named(tmp_path: Path) -> None:
+    x = keras.Input((8, 2))
+    y = keras.layers.Cropping1D(1, name="crop")(keras.layers.Conv1D(3, 3, activation="relu", name="conv")(x))
+    inner = keras.Sequential([keras.layers.Dense(4, activation="relu")], name="inner")
+    finished, _ = recorded(keras.Model(x, inner(y)), tmp_path / "r")
+
+    with pytest.raises(InputError, match="leaves out 'crop', 'inner'"):
+        finished.export("toolbox-parsed")
+
+
+def test_a_network_that_is_normalised_already_is_warned_of(tmp_path: Path) -> None:
+    model = NETWORKS["chain"](keras.layers, keras.models)
+    first, x = recorded(model, tmp_path / "first", normalize={"enabled": True})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first.export("toolbox")
+    normalised = keras.saving.load_model(first.folder.network_path)
+    again = run(
+        normalised,
+        x,
+        output=str(tmp_path / "again"),
+        settings={"normalize": {"enabled": False}},
+        batch_size=16,
+    )
+
+    with pytest.warns(RuntimeWarning, match="normalised before"):
+        again.export("toolbox")
