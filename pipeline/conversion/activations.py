@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
-from ..graph import input_tensor, read_graph
-from ..sources import as_source
+from ..graph import Graph, input_tensor, read_graph, refusals_explained
+from ..producer import match_inputs
+from ..sources import InputSpec, Source, as_source
 
 __all__ = ["get_activations_batch", "get_activations_layer", "whole_batches"]
 
@@ -40,15 +42,14 @@ def whole_batches(n_samples: int, batch_size: Any) -> int:
     return n_used
 
 
-def get_activations_layer(
-    layer_in: Any, layer_out: Any, x: Any, batch_size: int | None = None
-) -> NDArray[Any]:
-    """Return the activations of one layer for all samples.
+def get_activations_layer(layer_in: Any, layer_out: Any, x: Any, batch_size: int | None = None) -> Any:
+    """Return the activations of one layer for all samples, as the layer itself gives them.
 
     Parameters
     ----------
-    layer_in, layer_out : symbolic tensors
-        ``model.input`` and ``layer.output``.
+    layer_in, layer_out : symbolic tensors or Keras layers
+        ``model.input`` and ``layer.output``, or the layers; of a layer its own output is meant, also where an
+        activation layer follows. A list, or another nest, of them for several.
     x : array_like of shape (n_samples, ...)
         A memory map, a zarr or a dask array is read batch by batch.
     batch_size : int, default=10
@@ -57,33 +58,67 @@ def get_activations_layer(
     Returns
     -------
     ndarray of shape (n_samples in whole batches, *layer shape)
+        In the nest of ``layer_out`` where it is one.
 
     Raises
     ------
     InputError
-        If the samples do not fill one batch.
+        If the samples do not fill one batch, or are of another shape than the network takes.
     """
     import keras
+
+    network = keras.Model(_tensors(layer_in, "input"), _tensors(layer_out, "output"))
+    found = _computed(read_graph(network), as_source(x), batch_size)
+    return keras.tree.pack_sequence_as(layer_out, found) if keras.tree.is_nested(layer_out) else found[0]
+
+
+def _tensors(ends: Any, side: str) -> Any:
+    """Return the tensors of what was given: a layer stands for its input or output.
+
+    Raises
+    ------
+    InputError
+        If something is neither, or a layer was called more than once.
+    """
+    import keras
+
+    def tensor_of(end: Any) -> Any:
+        if isinstance(end, keras.KerasTensor):
+            return end
+        try:
+            return end.output if isinstance(end, keras.layers.InputLayer) else getattr(end, side)
+        except AttributeError:
+            raise InputError(
+                f"{getattr(end, 'name', end)!r} has no one {side} in a network: give a symbolic tensor, as "
+                "model.input and layer.output, or a layer that is called once"
+            ) from None
+
+    return keras.tree.map_structure(tensor_of, ends)
+
+
+def _computed(graph: Graph, source: Source, batch_size: int | None) -> list[NDArray[Any]]:
+    """Return the outputs of a network for all samples that fill a batch."""
     import tensorflow as tf
 
     size = DEFAULT_BATCH_SIZE if batch_size is None else batch_size
-    graph = read_graph(keras.Model(layer_in, layer_out))
-    source = as_source(x)
     n_used = whole_batches(source.n_samples, size)
+    wanted = match_inputs(graph, source.inputs)
     forward = tf.function(graph.forward([]), autograph=False)
-    found: NDArray[Any] | None = None
+    found: list[NDArray[Any]] = []
     for start in range(0, n_used, size):
-        inputs = [input_tensor(array, array.dtype) for array in source.read(start, start + size).inputs]
-        activations = np.asarray(forward(inputs)[1][0])
-        if found is None:
-            found = np.empty((n_used, *activations.shape[1:]), activations.dtype)
-        found[start : start + size] = activations
-    assert found is not None  # there is at least one batch
+        batch = source.read(start, start + size)
+        with refusals_explained(start, start + size):
+            _, outputs = forward([input_tensor(batch.inputs[i], dtype) for i, dtype in wanted])
+        activations = [np.asarray(output) for output in outputs]
+        if not found:
+            found = [np.empty((n_used, *each.shape[1:]), each.dtype) for each in activations]
+        for whole, part in zip(found, activations, strict=True):
+            whole[start : start + size] = part
     return found
 
 
 def get_activations_batch(ann: Any, x_batch: Any) -> list[tuple[NDArray[Any], str]]:
-    """Return the activations of all layers for one batch, in one pass.
+    """Return the activations of all layers for one batch, in one pass, each as the layer itself gives them.
 
     Parameters
     ----------
@@ -97,10 +132,35 @@ def get_activations_batch(ann: Any, x_batch: Any) -> list[tuple[NDArray[Any], st
     list of (ndarray, str)
         Activations and the name of the layer, in the order of the network; layers that only
         move values (input, flatten, concatenate, padding, reshape) are left out.
+
+    Raises
+    ------
+    InputError
+        If the samples are of another shape than the network takes.
     """
     graph = read_graph(ann)
     nodes = [node for node in graph.nodes if node.type not in MOVING_LAYERS and node.type != "Cast"]
-    arrays = [np.asarray(each) for each in (x_batch if isinstance(x_batch, (list, tuple)) else [x_batch])]
-    inputs = [input_tensor(array, array.dtype) for array in arrays]
-    tensors, _ = graph.forward([node.outputs[0] for node in nodes])(inputs)
+    is_list = isinstance(x_batch, (list, tuple)) and (len(graph.inputs) > 1 or _is_one_array(x_batch))
+    arrays = [_array(each) for each in (x_batch if is_list else [x_batch])]
+    given = tuple(InputSpec(None, array.shape[1:], array.dtype.name) for array in arrays)
+    inputs = [input_tensor(arrays[i], dtype) for i, dtype in match_inputs(graph, given)]
+    with refusals_explained(0, len(arrays[0])):
+        tensors, _ = graph.forward([node.outputs[0] for node in nodes])(inputs)
     return [(np.asarray(tensor), node.name) for tensor, node in zip(tensors, nodes, strict=True)]
+
+
+def _is_one_array(x_batch: Sequence[Any]) -> bool:
+    return len(x_batch) == 1 and hasattr(x_batch[0], "dtype") and np.ndim(x_batch[0]) > 0
+
+
+def _array(samples: Any) -> NDArray[Any]:
+    try:
+        array = np.asarray(samples)
+    except ValueError as error:
+        raise InputError(f"the samples are no array: {error}") from None
+    if array.dtype.kind not in "biufSU" or not array.ndim:
+        raise InputError(
+            f"the samples are of type {array.dtype} and shape {array.shape}: an array of shape (n_samples, ...) is "
+            "needed"
+        )
+    return array

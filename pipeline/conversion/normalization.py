@@ -98,6 +98,10 @@ def normalize_parameters(model: Any, config: ConfigParser, **kwargs: Any) -> Non
     ``plot_vars`` three plots for each layer. Percentiles are exact, over the activations that are not
     zero; 1 where there are none; softmax layers are scaled by 1 whatever the file says.
 
+    A factor is measured where the neuron of a layer will spike: behind a BatchNormalization and an activation layer
+    that follow it alone. In a parsed network that is the layer's own output, which
+    :func:`try_reload_activations` and :func:`get_activations_layer` give; in one that was not parsed it is not.
+
     Where the toolbox goes wrong silently, this does right and warns: a percentile that is not positive (a linear
     output) is replaced by that of the magnitudes, a stale cache is recomputed, layers that are not
     positively homogeneous keep factor 1, a BatchNormalization behind an activation is not folded into what stands
@@ -150,6 +154,10 @@ def _parsed(scale_facs: Any) -> dict[str, float] | None:
         raise InputError(
             f"scale_facs is a {type(scale_facs).__name__}: give a mapping of layer names to numbers, as "
             "json.load gives it from the file of an earlier run"
+        )
+    if not scale_facs:
+        raise InputError(
+            "scale_facs is empty: give a number for each layer, or leave it out and give x_norm or a dataflow"
         )
     try:
         return {str(name): float(factor) for name, factor in scale_facs.items()}

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from ...storage.errors import FormatError, InputError
 from ..answers import existing_cache
 from ..folder import RunFolder
-from ..graph import Graph, Point, model_fingerprint, read_graph
+from ..graph import Graph, Node, input_tensor, model_fingerprint, read_graph
+from ..producer import match_inputs
 from ..settings import validate_job
 from ..sources import Source, as_source
-from .activations import whole_batches
+from .activations import DEFAULT_BATCH_SIZE, whole_batches
 from .recording import recorded_cache
 
 __all__ = ["CACHE_FOLDER", "try_reload_activations"]
@@ -31,9 +32,9 @@ RELATIVE_TOLERANCE = 1e-4
 
 
 def try_reload_activations(
-    layer: Any, model: Any, x_norm: Any, batch_size: int, activ_dir: str | Path
+    layer: Any, model: Any, x_norm: Any, batch_size: int | None, activ_dir: str | Path
 ) -> NDArray[np.float32] | None:
-    """Return the activations of a layer, from disk if they are there and right.
+    """Return the activations of a layer as the layer itself gives them, from disk if they are there and right.
 
     Parameters
     ----------
@@ -42,7 +43,7 @@ def try_reload_activations(
     model : keras.Model
     x_norm : array_like of shape (n_samples, ...) or None
         Memory maps, zarr and dask arrays are read batch by batch. None: only what is stored.
-    batch_size : int
+    batch_size : int, or None for 10
         The tail of the samples that does not fill a batch is dropped.
     activ_dir : path
         Folder of the activations.
@@ -50,13 +51,14 @@ def try_reload_activations(
     Returns
     -------
     ndarray of shape (n_samples in whole batches, *layer shape), float32, or None
-        After the BatchNormalization and the separate activation layers that follow the layer alone. None when
-        ``x_norm`` is None and nothing is stored.
+        The same as :func:`get_activations_layer` gives: before a BatchNormalization or an activation layer that
+        follows, as in a network that was not parsed. None when ``x_norm`` is None and nothing is stored.
 
     Raises
     ------
     InputError
-        If ``layer`` is not in ``model``, or the samples do not fill one batch.
+        If ``layer`` is not in ``model``, the samples do not fill one batch, or are of another shape than the
+        network takes.
     FormatError
         If ``x_norm`` is None and the toolbox's file is damaged.
 
@@ -65,40 +67,58 @@ def try_reload_activations(
     All layers with parameters are recorded in one pass at the first call. A cache of another network or other
     samples is recomputed with a RuntimeWarning. The toolbox's own ``{layer.name}.npz`` is
     used where there is no cache: with ``x_norm`` only if its first and its last batch are what the
-    network gives (behind a separate ReLU or before it), without it with a RuntimeWarning, because nothing in it says
-    what it was made from.
+    layer gives, without it with a RuntimeWarning, because nothing in it says what it was made from.
     """
     graph = read_graph(model)
-    point = _point_of(graph, layer)
+    node = _node_of(graph, layer)
     folder, old_file = Path(activ_dir) / CACHE_FOLDER, Path(activ_dir) / f"{layer.name}.npz"
+    points: str | list[str] = "parameters"
+    point = graph.every_point[node.name]
+    if point not in graph.points() or point.value != node.outputs[0]:
+        # Recorded in one pass are the points, which end behind what follows a layer: this one is recorded alone.
+        points, folder = [node.name], folder.with_name(f"{CACHE_FOLDER}-{layer.name}")
+        model = _up_to(model, layer) if point.value != node.outputs[0] else model
     if x_norm is None:
-        return _stored(model, point, folder, old_file)
+        return _stored(model, node.name, folder, old_file)
+    size = DEFAULT_BATCH_SIZE if batch_size is None else batch_size
     source = as_source(
-        x_norm, num_samples=whole_batches(as_source(x_norm).n_samples, batch_size), fingerprint="full"
+        x_norm, num_samples=whole_batches(as_source(x_norm).n_samples, size), fingerprint="full"
     )
     if not RunFolder(folder).cache_path.exists() and old_file.exists():
-        old = _checked_npz(old_file, graph, point, source, batch_size)
+        old = _checked_npz(old_file, graph, node, source, size)
         if old is not None:
             return old
-    points = "parameters" if point in graph.points() else [point.name]
-    folder = folder if points == "parameters" else folder.with_name(f"{CACHE_FOLDER}-{layer.name}")
-    cache = recorded_cache(model, source, batch_size=batch_size, folder=folder, points=points)
-    return np.concatenate(list(cache.chunks(point.name)))
+    cache = recorded_cache(model, source, batch_size=size, folder=folder, points=points)
+    return np.concatenate(list(cache.chunks(node.name)))
 
 
-def _point_of(graph: Graph, layer: Any) -> Point:
-    for point in graph.every_point.values():
-        if graph.nodes[point.node].operation is layer:
-            return point
+def _node_of(graph: Graph, layer: Any) -> Node:
+    for node in graph.nodes:
+        if node.operation is layer:
+            return node
     raise InputError(f"the layer {layer.name!r} is not part of the network", layer=layer.name)
 
 
-def _stored(model: Any, point: Point, folder: Path, old_file: Path) -> NDArray[np.float32] | None:
+def _up_to(model: Any, layer: Any) -> Any:
+    """Return the part of a network that ends with ``layer``."""
+    import keras
+
+    try:
+        return keras.Model(model.inputs, layer.output)
+    except (AttributeError, ValueError) as error:
+        raise InputError(
+            f"{layer.name!r} has no one output in the network, because it is called more than once or inside a "
+            "nested model: call get_activations_layer with symbolic tensors",
+            layer=layer.name,
+        ) from error
+
+
+def _stored(model: Any, name: str, folder: Path, old_file: Path) -> NDArray[np.float32] | None:
     """Return what is stored without samples to compare it with."""
     cache = existing_cache(validate_job({"output": str(folder)}), RunFolder(folder))
-    if cache is not None and not cache.missing() and point.name in {each.name for each in cache.spec.points}:
+    if cache is not None and not cache.missing() and name in {point.name for point in cache.spec.points}:
         if dict(cache.spec.identity["model"]) == model_fingerprint(model):
-            return np.concatenate(list(cache.chunks(point.name)))
+            return np.concatenate(list(cache.chunks(name)))
         warnings.warn("the stored activations are of another network: not used", RuntimeWarning, stacklevel=3)
         return None
     if not old_file.exists():
@@ -126,9 +146,10 @@ def _holds(old: NDArray[np.float32], graph: Graph, value: int, source: Source, b
     """Tell whether the first and the last batch of an array are what the network gives at ``value``."""
     if len(old) != source.n_samples:
         return False
-    forward = graph.forward([value])
+    forward, wanted = graph.forward([value]), match_inputs(graph, source.inputs)
     for start in (0, source.n_samples - batch_size):
-        ((new,), _) = forward(list(source.read(start, start + batch_size).inputs))
+        batch = source.read(start, start + batch_size)
+        ((new,), _) = forward([input_tensor(batch.inputs[i], dtype) for i, dtype in wanted])
         part, expected = old[start : start + batch_size], np.asarray(new)
         atol = RELATIVE_TOLERANCE * float(np.abs(expected).max())
         if part.shape != expected.shape or not np.allclose(
@@ -139,7 +160,7 @@ def _holds(old: NDArray[np.float32], graph: Graph, value: int, source: Source, b
 
 
 def _checked_npz(
-    path: Path, graph: Graph, point: Point, source: Source, batch_size: int
+    path: Path, graph: Graph, node: Node, source: Source, batch_size: int
 ) -> NDArray[np.float32] | None:
     """Return the toolbox's activations if their first and last batch are right, else None with a warning."""
     try:
@@ -147,10 +168,8 @@ def _checked_npz(
     except FormatError as error:
         warnings.warn(f"{error}; computed again", RuntimeWarning, stacklevel=3)
         return None
-    # Of a network that the toolbox has not parsed, its file holds what the layer itself gives.
-    own = graph.nodes[point.node].outputs[0]
-    if any(_holds(old, graph, value, source, batch_size) for value in dict.fromkeys((point.value, own))):
-        logger.info("activations of %s: the toolbox's file is right and used", point.name)
+    if _holds(old, graph, node.outputs[0], source, batch_size):
+        logger.info("activations of %s: the toolbox's file is right and used", node.name)
         return old
     warnings.warn(
         f"{path.name!r} was made from another network or other samples: computed again",

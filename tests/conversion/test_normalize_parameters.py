@@ -325,6 +325,7 @@ def test_the_first_factor_may_have_any_name_that_keras_gives_to_inputs(
     [
         ({"conv9": 5.0, "first": 2.0, "second": 3.0, "classes": 1.0}, "'conv9', which is neither a layer"),
         ({"input": 1, "first": "much", "second": 3.0, "classes": 1.0}, "'first' is 'much'"),
+        ({}, "scale_facs is empty"),
         ([1.0, 2.0], "scale_facs is a list"),
         ("99.9.json", "scale_facs is a str"),
     ],

@@ -141,6 +141,102 @@ def test_activations_of_a_layer_are_those_of_keras_for_whole_batches(
     np.testing.assert_allclose(found, oracle, rtol=1e-6)
 
 
+def unparsed() -> keras.Model:
+    """A convolution and a BatchNormalization, each followed by a ReLU layer; a Dense at the end."""
+    keras.utils.set_random_seed(7)
+    layers = keras.layers
+    x = keras.Input((8, 8, 1), name="image")
+    y = layers.ReLU(name="relu")(layers.Conv2D(3, 3, name="conv")(x))
+    y = layers.BatchNormalization(name="norm")(layers.Conv2D(2, 3, name="second")(y))
+    y = layers.Activation("relu", name="spike")(y)
+    return keras.Model(x, layers.Dense(3, name="dense")(layers.Flatten()(y)))
+
+
+@pytest.mark.parametrize("layer", ["conv", "second", "norm", "spike", "dense"])
+def test_three_functions_agree_on_what_a_layer_gives(layer: str, digits: Any, tmp_path: Path) -> None:
+    model, x = unparsed(), digits[0][:20]
+    chosen = model.get_layer(layer)
+    oracle = keras.Model(model.inputs, chosen.output).predict(x, verbose=0)
+    found = [
+        get_activations_layer(model.input, chosen.output, x),
+        get_activations_layer(model.layers[0], chosen, x),
+        try_reload_activations(chosen, model, x, 10, tmp_path),
+        try_reload_activations(chosen, model, x, None, tmp_path),
+        try_reload_activations(chosen, model, None, 10, tmp_path),
+        dict(map(reversed, get_activations_batch(model, x)))[layer],
+    ]
+
+    for each in found:
+        np.testing.assert_allclose(each, oracle, rtol=1e-5, atol=1e-5)
+
+
+def test_several_outputs_come_in_the_form_that_was_asked_for(digits: Any) -> None:
+    model, x = unparsed(), digits[0][:20]
+    conv, dense = model.get_layer("conv"), model.get_layer("dense")
+    oracles = [keras.Model(model.inputs, layer.output).predict(x, verbose=0) for layer in (conv, dense)]
+
+    as_list = get_activations_layer(model.input, [conv.output, dense.output], x)
+    as_dict = get_activations_layer(model.input, {"a": conv, "b": dense}, x)
+
+    assert isinstance(as_list, list)
+    for each, named, oracle in zip(as_list, as_dict.values(), oracles, strict=True):
+        np.testing.assert_allclose(each, oracle, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(each, named)
+    assert isinstance(get_activations_layer(model.input, [conv.output], x), list)
+
+
+def test_samples_of_another_shape_are_refused_by_all(digits: Any, tmp_path: Path) -> None:
+    model, x = unparsed(), digits[0][:20]
+    conv = model.get_layer("conv")
+    for wrong in (x[:, :7], x[..., 0], np.repeat(x, 3, axis=3), x.reshape(20, 64)):
+        for call in (
+            lambda: get_activations_layer(model.input, conv.output, wrong),  # noqa: B023  # called at once
+            lambda: get_activations_batch(model, wrong),  # noqa: B023
+            lambda: try_reload_activations(conv, model, wrong, 10, tmp_path),  # noqa: B023
+        ):
+            with pytest.raises(InputError, match=r"takes samples of shape \(8, 8, 1\)"):
+                call()
+
+
+def test_a_batch_may_be_a_list(digits: Any) -> None:
+    model, x = unparsed(), digits[0][:6]
+    expected = get_activations_batch(model, x)
+    for form in (x.tolist(), [x], (x,), x.astype(np.float64), list(x)):
+        for (found, _), (wanted, _) in zip(get_activations_batch(model, form), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+    for wrong in ([[1.0], [1.0, 2.0]], "samples", None, [x, x]):
+        with pytest.raises(InputError):
+            get_activations_batch(model, wrong)
+
+
+def test_of_a_shared_layer_its_first_call_is_meant(digits: Any, tmp_path: Path) -> None:
+    x = keras.Input((8,))
+    twice = keras.layers.Dense(8, name="twice")
+    first = twice(x)
+    model = keras.Model(x, keras.layers.ReLU()(twice(keras.layers.ReLU()(first))))
+    samples = digits[0][:20].reshape(160, 8)
+    oracle = keras.Model(x, first).predict(samples, verbose=0)
+
+    for found in (
+        get_activations_layer(model.input, twice, samples),
+        try_reload_activations(twice, model, samples, 10, tmp_path),
+    ):
+        np.testing.assert_allclose(found, oracle, rtol=1e-5, atol=1e-6)
+
+
+def test_what_has_no_output_in_the_network_is_refused_by_name(digits: Any, tmp_path: Path) -> None:
+    inner = keras.Sequential([keras.Input((8,)), keras.layers.Dense(8, name="inside"), keras.layers.ReLU()])
+    x = keras.Input((8,))
+    model = keras.Model(x, keras.layers.Dense(3)(inner(x)))
+    samples = digits[0][:20].reshape(160, 8)
+    with pytest.raises(InputError, match="'inside' has no one output"):
+        try_reload_activations(inner.layers[0], model, samples, 10, tmp_path)
+    with pytest.raises(InputError, match="'never' has no one output"):
+        get_activations_layer(model.input, keras.layers.Dense(3, name="never"), samples)
+    with pytest.raises(InputError, match="'middle' has no one input"):
+        get_activations_layer("middle", model.output, samples)
+
+
 def test_the_default_batch_is_ten_and_the_tail_is_dropped(small_model: Any, small_data: Any) -> None:
     output = small_model.get_layer("first").output
 
