@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ..storage import Cache
+from ..storage.options import StorageOptions
 from .merged import merged_key
 
 __all__ = ["Activations"]
@@ -47,7 +48,7 @@ class Activations:
     """
 
     def __init__(self, cache: Cache, point: str, storage_options: Mapping[str, Any] | None = None) -> None:
-        self._cache, self._point, self._options = cache, point, dict(storage_options or {})
+        self._cache, self._point, self._options = cache, point, StorageOptions(storage_options or {})
         self.shape: tuple[int, ...] = (cache.spec.n_samples, *cache.spec.point(point).shape)
         self.dtype: np.dtype[Any] = np.dtype(cache.spec.dtype)
         self._kept: tuple[int, NDArray[Any] | None] = (-1, None)

@@ -115,7 +115,7 @@ def run(
         settings=settings,
     )
     run_job(job, model=keras_model, source=source, client=client, on_event=on_event)
-    return open_run(job.output)
+    return open_run(job.output, storage_options=job.cache.storage_options)
 
 
 def plan(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..storage.errors import FormatError, InputError, StorageError
+from ..storage.options import StorageOptions
 
 __all__ = ["RunFolder", "check_output", "content_key", "open_folder", "replacing", "write_json"]
 
@@ -232,7 +233,8 @@ class RunFolder:
 
     def update_manifest(self, changes: Mapping[str, Any]) -> None:
         """Replace top-level keys of the manifest."""
-        write_json(self.manifest_path, {**self.manifest(), **changes, "actisketch_run": FORMAT_VERSION})
+        tree = {**self.manifest(), **changes, "actisketch_run": FORMAT_VERSION}
+        write_json(self.manifest_path, _without_secrets(tree))
 
     def made_from(self, stage: str) -> str | None:
         """Return the key of what the results of a stage were made from; None where none is noted."""
@@ -274,6 +276,16 @@ class RunFolder:
     def _name(self, path: Path) -> str:
         # Relative: the folder may be moved.
         return path.relative_to(self.path).as_posix() if path.is_relative_to(self.path) else str(path)
+
+
+def _without_secrets(tree: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest without the secrets that an earlier program kept; their names stay, to ask for them."""
+    settings = tree.get("settings", {})
+    options = StorageOptions(settings.get("cache", {}).get("storage_options", {}))
+    if not (secrets := options.secrets()):
+        return tree
+    cache = {**settings["cache"], "storage_options": options.public()}
+    return {**tree, "settings": {**settings, "cache": cache}, "withheld": sorted(secrets)}
 
 
 def check_output(path: Path) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..storage import Block, Cache
 from ..storage.errors import InputError
+from ..storage.options import StorageOptions
 from .answers import existing_cache, factors_of, open_cache
 from .events import BlockDone, Event, OnEvent, StageDone, StageStarted, counted, ignore_event
 from .factors import Factors
@@ -153,7 +154,8 @@ def run_job(
                 on_event=listen,
             )
     if settings.report.enabled:
-        draw_report(open_run(folder.path), folder.report_path, on_event=listen)
+        run = open_run(folder.path, storage_options=settings.cache.storage_options)
+        draw_report(run, folder.report_path, on_event=listen)
     return JobResult(
         folder=folder,
         n_blocks_computed=n_computed,
@@ -215,6 +217,7 @@ def _write_manifest(job: Prepared) -> None:
     job.folder.update_manifest(
         {
             "settings": job.settings.model_dump(mode="json"),
+            "withheld": sorted(StorageOptions(job.settings.cache.storage_options).secrets()),
             "model": {"name": job.model.name, "fingerprint": dict(job.fingerprint)},
             "n_samples": job.plan.n_samples,
             "ties": job.ties.to_dict(),
@@ -380,7 +383,7 @@ def _prepare_again(
     cluster: Mapping[str, Any] | None = None,
 ) -> Prepared:
     """Open the network and the samples of a run again; ``trusted`` is what may run code to do so."""
-    tree = run.settings.model_dump(mode="json")
+    tree = run.settings.model_dump()
     tree["model"] |= trusted
     tree["record"].update(cluster or {})
     if n_samples is not None:

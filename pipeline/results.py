@@ -13,6 +13,7 @@ from typing import Any
 
 from ..storage import Cache
 from ..storage.errors import FormatError, InputError
+from ..storage.options import StorageOptions
 from .activations import Activations
 from .answers import factors_of, open_cache
 from .exports import export_text, is_normalised
@@ -302,7 +303,7 @@ class Run:
 
     def with_factors(self, changes: Mapping[str, Any]) -> JobSettings:
         """Return the run's settings with other keys in ``[factors]``."""
-        tree = self.settings.model_dump(mode="json")
+        tree = self.settings.model_dump()
         tree["factors"] |= changes
         return validate_job(tree, origin="the flags")
 
@@ -419,13 +420,16 @@ def _row(name: str, q: float, found: Percentile, *, exact: bool) -> PercentileRo
     return PercentileRow(point=name, q=q, value=found.value, lo=found.lo, hi=found.hi, exact=exact)
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Path, *, storage_options: Mapping[str, Any] | None = None) -> Run:
     """Return the run in a folder.
 
     Parameters
     ----------
     path : path
         The output folder of ``actisketch run`` or :func:`~.api.run`.
+    storage_options : mapping, optional
+        Options of the cache's object store beside those that the folder keeps: secrets, which are kept nowhere. What
+        is in the environment (``AWS_SECRET_ACCESS_KEY``) need not be given.
 
     Raises
     ------
@@ -444,4 +448,9 @@ def open_run(path: str | Path) -> Run:
     tree = dict(folder.manifest()["settings"])
     # The folder may have been moved or mounted elsewhere: where it lies now is where the run is.
     tree["output"] = str(folder.path)
-    return Run(folder, validate_job(tree, origin=str(folder.manifest_path)))
+    settings = validate_job(tree, origin=str(folder.manifest_path))
+    if storage_options:
+        options = StorageOptions({**settings.cache.storage_options, **storage_options})
+        cache = settings.cache.model_copy(update={"storage_options": options})
+        settings = settings.model_copy(update={"cache": cache})
+    return Run(folder, settings)

@@ -19,12 +19,14 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     ValidationError,
     field_validator,
     model_validator,
 )
 
 from ..storage.errors import InputError
+from ..storage.options import StorageOptions, has_credentials, hide_credentials
 from .sizes import parse_bytes
 
 __all__ = [
@@ -59,6 +61,26 @@ def _is_positive(value: object) -> bool:
 Percent = Annotated[float, AfterValidator(_percent)]
 
 
+def _without_credentials(url: str) -> str:
+    if has_credentials(url):
+        raise ValueError(
+            "a user, a password or a signature in a URL would be kept with the run and shown in its report: set them "
+            "in the environment (AWS_ACCESS_KEY_ID and the like) or, for the cache, in cache.storage_options"
+        )
+    return url
+
+
+Place = Annotated[str, AfterValidator(_without_credentials)]
+"""A path, or a URL without credentials."""
+
+Options = Annotated[
+    dict[str, Any],
+    AfterValidator(StorageOptions),
+    # As JSON, which is written and shown, without the secrets; as Python values whole.
+    PlainSerializer(lambda options: StorageOptions(options).public(), when_used="json"),
+]
+
+
 class _Settings(BaseModel):
     # strict: "32" is not a batch size and 1 is not true; a job file has types of its own.
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
@@ -82,7 +104,7 @@ class ModelSettings(_Settings):
 class DataSettings(_Settings):
     """Which samples, in which order, and what is done to them before the network."""
 
-    path: str | None = None
+    path: Place | None = None
     """``.npz``, ``.npy``, a zarr array or group, an image folder, TFRecord files (a glob is fine)."""
     format: Literal["npz", "npy", "zarr", "images", "tfrecord"] | None = None
     """What lies at ``path``; default: by its ending and what is there."""
@@ -90,7 +112,7 @@ class DataSettings(_Settings):
     """Names of the arrays in the file, one for each input of the network; default: ``x`` or the only one."""
     labels: str | None = None
     """Name of the array with the classes (whole numbers), for accuracy; default: ``y`` when there is one."""
-    labels_path: str | None = None
+    labels_path: Place | None = None
     """File of the classes when they lie apart (``y_test.npy``)."""
     num_samples: Annotated[int, Field(gt=0)] | None = None
     """Use the first so many samples; default: all."""
@@ -163,14 +185,15 @@ class RecordSettings(_Settings):
 class CacheSettings(_Settings):
     """How the activations are stored."""
 
-    url: str | None = None
+    url: Place | None = None
     """A folder or ``s3://bucket/prefix``; default: the folder ``cache`` of the run."""
     dtype: Literal["float32", "float16"] = "float32"
     """``float16`` halves the cache and rounds what it holds: see ``factors.accept_rounding``."""
     codec: Literal["none", "lz4", "zstd"] | None = None
     """Compression; default: the one that measured best, see storage/README.md."""
-    storage_options: dict[str, Any] = Field(default_factory=dict)
-    """Endpoint, region and the like for object stores. Not the place for secrets: use the environment."""
+    storage_options: Options = Field(default_factory=StorageOptions)
+    """Endpoint, region and the like for object stores. Secrets are better in the environment; given here, they are
+    used and kept nowhere, so that whoever opens the run must have them."""
 
 
 class SketchSettings(_Settings):
@@ -409,7 +432,9 @@ def _explain(error: ValidationError, origin: str) -> str:
     ):
         options = {e["msg"].removeprefix("Input should be ").replace("valid ", "") for e in error.errors()}
         message = "allowed: " + " or ".join(sorted(options))
-    found = "" if isinstance(first["input"], Mapping) else f" = {first['input']!r}"
+    # What is wrong may be a secret, in the wrong place or of the wrong type.
+    is_hidden = isinstance(first["input"], Mapping) or "storage_options" in keys
+    found = "" if is_hidden else f" = {hide_credentials(repr(first['input']))}"
     return f"{origin}: {key}{found} is refused: {message[0].lower()}{message[1:]}"
 
 

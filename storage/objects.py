@@ -27,6 +27,7 @@ from obstore.exceptions import (
 from obstore.store import MemoryStore, from_url
 
 from .errors import InputError, StorageError
+from .options import StorageOptions
 
 __all__ = ["MISSING", "TAKEN", "Bucket", "open_bucket"]
 
@@ -55,6 +56,7 @@ _memories_guard = threading.Lock()
 
 def open_bucket(url: str, options: Mapping[str, Any]) -> Bucket:
     """Return the store at a URL of an object store."""
+    options = StorageOptions(options)
     if urlsplit(url).scheme == "memory":
         if options:
             raise InputError(f"storage_options {sorted(options)} were given for {url!r}: leave them out")
@@ -64,14 +66,14 @@ def open_bucket(url: str, options: Mapping[str, Any]) -> Bucket:
         store = from_url(url, **{"retry_config": _RETRY, **options})
     except (UnknownConfigurationKeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"storage_options {sorted(options)} do not fit {url!r}: {_first_line(error)}"
-        ) from error
+            f"storage_options {sorted(options)} do not fit {url!r}: {options.scrub(_first_line(error))}"
+        ) from None
     except BaseError as error:
         raise InputError(
-            f"{url!r} is no place this program can open ({_first_line(error)}): give a folder, "
+            f"{url!r} is no place this program can open ({options.scrub(_first_line(error))}): give a folder, "
             "file://, memory:// or "
             "the URL of an object store (s3://, gs://, az://)"
-        ) from error
+        ) from None
     return Bucket(url, store, options)
 
 
@@ -83,7 +85,7 @@ class Bucket:
     def __init__(self, url: str, store: Any, options: Mapping[str, Any]) -> None:
         self.url = url
         self.obstore = store
-        self._options = dict(options)
+        self._options = StorageOptions(options)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_bucket, (self.url, self._options)
@@ -179,7 +181,7 @@ class Bucket:
                     self.url,
                     key,
                     wait_s,
-                    _first_line(error),
+                    self._options.scrub(_first_line(error)),
                 )
                 time.sleep(wait_s)
         raise AssertionError("unreachable: the last attempt returns or raises")
@@ -193,7 +195,9 @@ class Bucket:
         else:
             step = "check the store and run again: what is committed is kept"
         return StorageError(
-            f"could not {verb} {place!r}: {_first_line(error)}; {step}", path=place, needed_nbytes=needed
+            f"could not {verb} {place!r}: {self._options.scrub(_first_line(error))}; {step}",
+            path=place,
+            needed_nbytes=needed,
         )
 
 

@@ -49,7 +49,7 @@ path = "samples.npz"            # .npz, .npy, a zarr array or group, an image fo
 #url = "s3://bucket/prefix"     # default: the folder "cache" of the run
 #dtype = "float32"              # "float16" halves the disk and rounds
 #codec = "none"                 # see storage/README.md
-#storage_options = { region = "eu-central-1" }
+#storage_options = { region = "eu-central-1" }   # secrets: in the environment (AWS_SECRET_ACCESS_KEY)
 
 [sketch]
 #bits = 20                      # resolution: 2^-11 relative

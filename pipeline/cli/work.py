@@ -135,7 +135,8 @@ def _run(
 
     with session.job(Path(settings.output), resume=resume) as on_event:
         result = run_job(settings, performance_report=performance_report, on_event=on_event)
-    print_result(session, open_run(settings.output), result, as_json=as_json)
+    run = open_run(settings.output, storage_options=settings.cache.storage_options)
+    print_result(session, run, result, as_json=as_json)
 
 
 @click.command(short_help="Rewrite and certify the network of a run.")

@@ -16,6 +16,7 @@ from typing import Any
 from ...storage import Cache
 from ...storage.errors import ActisketchError, InputError
 from ...storage.keys import PRIVATE
+from ...storage.options import StorageOptions
 from ...storage.stores import open_store
 
 __all__ = ["Token", "check_token", "token_in"]
@@ -45,7 +46,7 @@ def token_in(cache: Cache, storage_options: Mapping[str, Any]) -> Iterator[Token
     name = secrets.token_hex(8)
     token = Token(
         url=cache.url,
-        storage_options=dict(storage_options),
+        storage_options=StorageOptions(storage_options),
         key=_PREFIX + name,
         content=secrets.token_bytes(16),
     )

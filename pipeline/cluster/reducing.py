@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ...storage import Block, Cache
 from ...storage.errors import IncompleteError
+from ...storage.options import StorageOptions
 from ..sketch import PointSketch, Sketch, exact_percentiles, merge_sketches
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def merged_sketches_on(
             f"{len(missing)} of {len(cache.blocks)} blocks are not recorded yet: run the job again to resume",
             missing=[block.index for block in missing],
         )
-    options = dict(storage_options or {})
+    options = StorageOptions(storage_options or {})
     level: list[Future] = [
         client.submit(merge_blocks, cache.url, options, group, pure=False, retries=RETRIES)
         for group in _groups(cache.blocks, LEAF_BLOCKS)
@@ -116,7 +117,7 @@ def exact_percentiles_on(
     """
     layer = sketch.layer
     intervals = [_whole_buckets(layer, q, nonzero=nonzero) for q in qs]
-    options = dict(storage_options or {})
+    options = StorageOptions(storage_options or {})
     futures = [
         client.submit(count_values, cache.url, options, point, group, intervals, pure=False, retries=RETRIES)
         for group in _groups(cache.blocks, LEAF_BLOCKS)
