@@ -26,7 +26,7 @@ from .graph import toolbox_names
 from .measuring import measured_key, with_measured_input
 from .merged import merged_key, save_merged
 from .normalizer import Certificate
-from .normalizing import check_factors, normalize_network
+from .normalizing import check_factors, normalize_network, used_factors
 from .preparation import Prepared, check_data, check_data_of_damaged, prepare, sketch_spec
 from .recorder import record_block, record_missing, recording_threads
 from .reduce import merged_sketches, statistics
@@ -301,10 +301,21 @@ def normalize_run(
         raise InputError("other factors than the run's own need a folder of their own: give output")
     cluster = {"workers": workers, "scheduler": scheduler}
     trusted = trusted_by_caller(run, custom_objects=custom_objects, safe_mode=safe_mode)
-    job = _prepare_again(run, trusted, model_path=model_path, data_path=data_path, cluster=cluster)
+    job = _prepare_again(
+        run, trusted, model_path=model_path, data_path=data_path, cluster=cluster, normalizes=True
+    )
     check_data(run.cache, job.source, full=run.settings.data.fingerprint == "full")
     folder = run.folder if output is None else RunFolder(output)
     check_factors(factors, job.fingerprint, job.settings)
+    recorded = merged_key(run.cache)
+    if factors_path is not None:
+        factors = used_factors(factors, job.graph, job.settings)
+    elif run.ties != job.ties:
+        # An earlier program left them untied until the network was normalised.
+        run.folder.update_manifest({"ties": job.ties.to_dict()})
+        factors = make_factors(
+            run.folder, run.cache, job.settings, recorded=recorded, ties=job.ties, on_event=on_event
+        )
     if output is not None:
         folder.check_side_results()
         write_json(folder.factors_path, factors.to_dict())
@@ -316,7 +327,7 @@ def normalize_run(
             model=job.model,
             fingerprint=job.fingerprint,
             source=job.source,
-            recorded=merged_key(run.cache),
+            recorded=recorded,
             remember=output is None,
             engine=engine,
             on_event=on_event,
@@ -381,9 +392,14 @@ def _prepare_again(
     data_path: str | None,
     n_samples: int | None = None,
     cluster: Mapping[str, Any] | None = None,
+    normalizes: bool = False,
 ) -> Prepared:
-    """Open the network and the samples of a run again; ``trusted`` is what may run code to do so."""
+    """Open the network and the samples of a run again; ``trusted`` is what may run code to do so.
+
+    ``normalizes`` refuses a network that cannot be normalised, even where the job did not ask for it.
+    """
     tree = run.settings.model_dump()
+    tree["normalize"]["enabled"] |= normalizes
     tree["model"] |= trusted
     tree["record"].update(cluster or {})
     if n_samples is not None:

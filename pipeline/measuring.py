@@ -17,7 +17,7 @@ from .producer import match_inputs
 from .settings import InputFactor, JobSettings
 from .sketch import PointSketch, SketchSpec
 from .sources import Source
-from .ties import read_ties
+from .ties import job_ties
 
 __all__ = ["measured_key", "with_measured_input"]
 
@@ -54,9 +54,7 @@ def with_measured_input(job: Prepared, known: InputFactor | None, *, on_event: O
     settings = job.settings.model_copy(
         update={"normalize": job.settings.normalize.model_copy(update={"input_factor": found})}
     )
-    ties = job.ties
-    if settings.normalize.enabled:
-        ties = read_ties(job.graph, job.points, settings.normalize, per_channel=settings.sketch.per_channel)
+    ties = job_ties(job.graph, job.points, settings)
     message = f"{'measured' if known is None else 'reloaded'} the input factor: {found}"
     logger.info("%s", message)
     on_event(StageDone(stage="input", message=message, reloaded=known is not None))

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..storage.errors import CertificateError, MismatchError
 from .events import OnEvent, SamplesDone, StageDone, StageStarted, ignore_event
-from .factors import Factors
+from .factors import Factors, PointFactor, Rule
 from .folder import RunFolder, write_json
+from .graph import Graph, Point
 from .model import save_network
-from .normalizer import Certificate, Rewriting, certify
+from .normalizer import Certificate, Exceptions, Rewriting, Solution, certify, propagate, solve
 from .preparation import sketch_spec
 from .reporting import AfterSketches, sketch_weights
 from .settings import JobSettings
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
     from .cluster.engine import ClusterEngine
     from .normalizer import NormalizedModel
 
-__all__ = ["check_factors", "normalize_network"]
+__all__ = ["check_factors", "normalize_network", "used_factors"]
 
 
 def check_factors(factors: Factors, fingerprint: Mapping[str, Any], settings: JobSettings) -> None:
@@ -50,6 +54,40 @@ def check_factors(factors: Factors, fingerprint: Mapping[str, Any], settings: Jo
             factors=factors.input_factor,
             run=settings.normalize.input_factor,
         )
+
+
+def used_factors(factors: Factors, graph: Graph, settings: JobSettings) -> Factors:
+    """Return factors as the normalised network has them: tied where layers meet, 1 where the scale must be.
+
+    Raises
+    ------
+    InputError, MismatchError
+        As `normalizer.solve`.
+    """
+    chosen = settings.normalize
+    walk = propagate(
+        graph,
+        mode="channel" if factors.per_channel else "layer",
+        input_factors=input_scales(factors.input_factor),
+        exceptions=Exceptions(tuple(chosen.pin), tuple(chosen.treat_as_identity)),
+    )
+    solution = solve(walk, factors.by_point())
+    return replace(
+        factors, points=tuple(_as_used(p, graph.every_point[p.name], solution) for p in factors.points)
+    )
+
+
+def _as_used(p: PointFactor, point: Point, solution: Solution) -> PointFactor:
+    scales, given = solution.of_value(point.value), np.atleast_1d(np.asarray(p.factor))
+    if scales.ndim:
+        scales = np.moveaxis(scales, point.channel_axis, -1)
+        scales = scales.reshape(-1, scales.shape[-1]).max(axis=0)
+    used, given = np.broadcast_arrays(np.atleast_1d(scales), given)
+    if np.array_equal(used, given):
+        return p
+    is_pinned = solution.walk.variables.is_pinned(solution.walk.ids[point.value])
+    rule: Rule = "pinned" if is_pinned else "joined" if p.rule == "joined" else "tied"
+    return replace(p, factor=tuple(used.tolist()) if used.size > 1 else float(used[0]), rule=rule)
 
 
 def normalize_network(

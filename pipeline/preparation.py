@@ -30,7 +30,7 @@ from .recorder import BLOCKS_IN_FLIGHT
 from .settings import DataSettings, JobSettings
 from .sketch import SketchSpec
 from .sources import DataSpec, PreparedSource, Source, open_source
-from .ties import Ties, read_ties
+from .ties import Ties, job_ties
 
 __all__ = [
     "Prepared",
@@ -64,7 +64,7 @@ class Prepared:
     """Of the model."""
     plan: Plan
     ties: Ties
-    """Which points share a scale; none when the network is not to be normalised."""
+    """Which points share a scale."""
 
     @property
     def cache_url(self) -> str:
@@ -137,11 +137,10 @@ def prepare(
     if existing is not None and settings.record.points == "neurons":
         _check_merges_recorded(existing, graph, points)
     overrides_by_point([point.name for point in points], settings.factors.overrides)
-    ties = Ties()
-    if settings.normalize.enabled:
+    with _in_words_of_the_job():
         # Refuses a layer without a rule now, and not after hours of recording.
-        with _in_words_of_the_job():
-            ties = read_ties(graph, points, settings.normalize, per_channel=settings.sketch.per_channel)
+        ties = job_ties(graph, points, settings)
+    if settings.normalize.enabled:
         _check_recorded(graph, points)
     producer = KerasProducer(graph, points, source, batch_size=settings.record.batch_size)
     plan = _plan(settings, model, source, producer, existing)

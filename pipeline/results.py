@@ -135,6 +135,11 @@ class Run:
         """Names of the recorded points, in model order."""
         return tuple(point.name for point in self.cache.spec.points)
 
+    @property
+    def ties(self) -> Ties:
+        """Which points share a scale."""
+        return Ties.from_dict(self.folder.manifest().get("ties", {}))
+
     def statistics(self) -> dict[str, dict[str, Any]]:
         """Return shape, counts, extremes, mean and standard deviation of each point."""
         return statistics(self.sketches, {p.name: p.shape for p in self.cache.spec.points})
@@ -244,8 +249,9 @@ class Run:
             For an unknown key or an impossible value.
         """
         settings = self.with_factors({"accept_rounding": True, **changes} if accept_rounding else changes)
-        ties = Ties.from_dict(self.folder.manifest().get("ties", {}))
-        return factors_of(self.cache, self.sketches, settings, ties=ties, accept_rounding=accept_rounding)
+        return factors_of(
+            self.cache, self.sketches, settings, ties=self.ties, accept_rounding=accept_rounding
+        )
 
     def saved_factors(self) -> Factors:
         """Return the factors that the run wrote.
@@ -284,9 +290,7 @@ class Run:
 
     @property
     def _factors_key(self) -> str:
-        return factors_key(
-            self._recorded, self.settings, Ties.from_dict(self.folder.manifest().get("ties", {}))
-        )
+        return factors_key(self._recorded, self.settings, self.ties)
 
     def normalized_key(self) -> str | None:
         """Return the key of the certificate that lies in the folder, and of the network if it passed.

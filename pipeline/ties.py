@@ -6,17 +6,21 @@ factors for another percentile come out right without the model.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ..storage.errors import InputError
 from .graph import Graph, Point
 from .normalizer import Exceptions, Factor, Mode, propagate
-from .settings import InputFactor, NormalizeSettings
+from .settings import InputFactor, JobSettings, NormalizeSettings
 
-__all__ = ["Joined", "Ties", "input_scales", "read_ties"]
+__all__ = ["Joined", "Ties", "input_scales", "job_ties", "read_ties"]
+
+logger = logging.getLogger(__name__)
 
 Joined = Sequence[Sequence[int]]
 """For each channel the numbers of the scales that are found in it, at one place or another."""
@@ -55,6 +59,28 @@ def input_scales(given: InputFactor) -> float | dict[str, Factor]:
     if not isinstance(given, dict):
         return given
     return {name: np.asarray(each) if isinstance(each, list) else each for name, each in given.items()}
+
+
+def job_ties(graph: Graph, points: Sequence[Point], settings: JobSettings) -> Ties:
+    """Return which points of a job's network share a scale, whether it is to be normalised now, later or never.
+
+    So a run has the same factors before its network is normalised and after. A network that cannot be normalised as
+    the settings stand has no ties.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_ties`, if it is to be normalised.
+    """
+    try:
+        return read_ties(graph, points, settings.normalize, per_channel=settings.sketch.per_channel)
+    except InputError as error:
+        if settings.normalize.enabled:
+            raise
+        logger.info(
+            "every point has a factor of its own, because the network cannot be normalised: %s", error
+        )
+        return Ties()
 
 
 def read_ties(
