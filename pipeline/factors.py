@@ -12,6 +12,7 @@ References
 from __future__ import annotations
 
 import fnmatch
+import functools
 import hashlib
 import json
 from collections import Counter
@@ -26,10 +27,10 @@ from numpy.typing import NDArray
 from ..storage import PointSpec
 from ..storage.errors import FormatError, InputError
 from .settings import FactorSettings, InputFactor, OverrideSettings
-from .sketch import PointSketch, merge_sketches
+from .sketch import PointSketch, Sketch
 from .ties import Ties
 
-__all__ = ["Factors", "PointFactor", "compute_factors", "overrides_by_point", "scheduled_percentile"]
+__all__ = ["Factors", "PointFactor", "asked_of_points", "compute_factors", "scheduled_percentile"]
 
 FORMAT_VERSION = 1
 
@@ -254,17 +255,14 @@ def compute_factors(
     InputError
         If an override names no point, or the schedule leaves nothing of the percentile.
     """
-    overrides = overrides_by_point([point.name for point in points], settings.overrides)
+    asked = asked_of_points([point.name for point in points], settings)
     chosen: list[PointFactor] = []
     dead: dict[str, NDArray[np.bool_]] = {}
-    for index, point in enumerate(points):
-        override = overrides.get(point.name)
-        q = override.percentile if override is not None and override.percentile is not None else None
-        if q is None:
-            q = scheduled_percentile(settings.percentile, index, schedule=settings.schedule)
-        if override is not None and override.factor is not None:
-            chosen.append(PointFactor(name=point.name, factor=override.factor, rule="override"))
+    for point, given in zip(points, asked, strict=True):
+        if given.factor is not None:
+            chosen.append(PointFactor(name=point.name, factor=given.factor, rule="override"))
         else:
+            q = given.percentile or settings.percentile
             found, dead[point.name] = _point_factor(point, sketches[point.name], q, settings, exact)
             chosen.append(found)
     return Factors(
@@ -339,9 +337,10 @@ def _merged(
             groups.setdefault(ties.layer[p.name], []).append(p)
     found = {}
     for number, members in groups.items():
-        if len(members) < 2 or any(p.rule == "override" for p in members):
+        if len(members) < 2 or number in ties.fixed or any(p.rule == "override" for p in members):
             continue
-        layer = merge_sketches([sketches[p.name] for p in members]).layer
+        # Of the layers alone: points that share a scale may have other numbers of channels.
+        layer = functools.reduce(Sketch.merge, [sketches[p.name].layer for p in members])
         q = max(p.percentile or settings.percentile for p in members)
         if layer.n == (layer.n_zeros if settings.nonzero else 0):
             continue
@@ -351,16 +350,28 @@ def _merged(
     return found
 
 
-def overrides_by_point(
-    names: Sequence[str], overrides: Mapping[str, OverrideSettings]
-) -> dict[str, OverrideSettings]:
-    """Return the override of each point that has one; the first pattern that matches wins.
+def asked_of_points(names: Sequence[str], settings: FactorSettings) -> list[OverrideSettings]:
+    """Return the percentile or the fixed factor of each point; the first override that matches wins.
 
     Raises
     ------
     InputError
-        If a pattern matches no point.
+        If an override matches no point, or the schedule leaves nothing of a percentile.
     """
+    chosen = _overrides_by_point(names, settings.overrides)
+    return [
+        chosen[name]
+        if name in chosen
+        else OverrideSettings(
+            percentile=scheduled_percentile(settings.percentile, index, schedule=settings.schedule)
+        )
+        for index, name in enumerate(names)
+    ]
+
+
+def _overrides_by_point(
+    names: Sequence[str], overrides: Mapping[str, OverrideSettings]
+) -> dict[str, OverrideSettings]:
     chosen: dict[str, OverrideSettings] = {}
     for pattern, override in overrides.items():
         matches = [name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)]

@@ -20,7 +20,7 @@ from ..storage.errors import FormatError, InputError, MismatchError
 from ..storage.keys import record_key
 from ..storage.record import CommitRecord
 from .answers import cache_url
-from .factors import overrides_by_point
+from .factors import asked_of_points
 from .folder import RunFolder
 from .graph import Graph, Point, model_fingerprint, read_graph
 from .model import file_hash, load_network
@@ -136,7 +136,7 @@ def prepare(
     points = graph.points(settings.record.points)
     if existing is not None and settings.record.points == "neurons":
         _check_merges_recorded(existing, graph, points)
-    overrides_by_point([point.name for point in points], settings.factors.overrides)
+    asked_of_points([point.name for point in points], settings.factors)
     with _in_words_of_the_job():
         # Refuses a layer without a rule now, and not after hours of recording.
         ties = job_ties(graph, points, settings)

@@ -8,7 +8,7 @@ import pytest
 from actisketch.pipeline.exports import export_text
 from actisketch.pipeline.factors import Factors, PointFactor, compute_factors, scheduled_percentile
 from actisketch.pipeline.settings import FactorSettings, OverrideSettings
-from actisketch.pipeline.sketch import PointSketch, SketchSpec
+from actisketch.pipeline.sketch import PointSketch, Sketch, SketchSpec
 from actisketch.pipeline.ties import Ties
 from actisketch.storage import PointSpec
 from actisketch.storage.errors import FormatError, InputError
@@ -136,6 +136,36 @@ def test_tied_points_may_share_the_percentile_of_all_their_values():
 
     assert a.factor == b.factor == pytest.approx(np.percentile(together[together > 0], 90.0), rel=2**-10)
     assert c.factor == pytest.approx(np.percentile((RELU * 2)[RELU > 0], 90.0), rel=2**-10)
+
+
+@pytest.mark.parametrize("widths", [(5, 5), (5, 4), (1, 7), (5, 4, 3)])
+def test_points_of_other_numbers_of_channels_may_share_the_percentile_of_all_their_values(widths):
+    arrays = {
+        name: np.maximum(RNG.normal(size=(300, n)), 0).astype(np.float32) * (i + 1)
+        for i, (name, n) in enumerate(zip("abc", widths, strict=False))
+    }
+    points = [PointSpec(name=n, shape=a.shape[1:]) for n, a in arrays.items()]
+    sketches = {name: sketched(array, per_channel=True) for name, array in arrays.items()}
+    settings = FactorSettings(percentile=90.0, groups="merged")
+    ties = Ties(layer=dict.fromkeys(arrays, 4))
+    found = compute_factors(points, sketches, settings, ties=ties).by_point()
+    together = np.concatenate([array.reshape(-1) for array in arrays.values()])
+
+    (factor,) = set(found.values())
+    assert factor == pytest.approx(np.percentile(together[together > 0], 90.0), rel=2**-10)
+
+
+def test_a_group_with_a_fixed_scale_is_not_merged(monkeypatch):
+    merged = []
+    merge = Sketch.merge
+    monkeypatch.setattr(Sketch, "merge", lambda self, other: merged.append(1) or merge(self, other))
+    points = [PointSpec(name=name, shape=(5,)) for name in "ab"]
+    sketches = {name: sketched(RELU) for name in "ab"}
+    ties = Ties(layer={"a": 0, "b": 0}, fixed={0: 1.0})
+    found = compute_factors(points, sketches, FactorSettings(groups="merged"), ties=ties).by_point()
+
+    assert found == {"a": 1.0, "b": 1.0}
+    assert merged == []
 
 
 def test_a_factor_that_the_user_fixed_holds_for_its_group():
