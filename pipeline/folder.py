@@ -13,9 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from ..storage.errors import FormatError, InputError, StorageError
+from ..storage.files import put_in_place
 from ..storage.options import StorageOptions
 
-__all__ = ["RunFolder", "check_output", "content_key", "open_folder", "replacing", "write_json"]
+__all__ = [
+    "RunFolder",
+    "check_output",
+    "content_key",
+    "open_folder",
+    "refuse_link",
+    "replacing",
+    "write_json",
+]
 
 FORMAT_VERSION = 1
 # Hashing less is faster than a person notices.
@@ -76,8 +85,10 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # A link of that name would be written through.
+        partial.unlink(missing_ok=True)
         yield partial
-        os.replace(partial, path)
+        put_in_place(partial, path)
     except OSError as error:
         if isinstance(error, StorageError):
             raise
@@ -170,6 +181,7 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"the output {str(self.path)!r} is a file: choose a folder", path=str(self.path))
+        refuse_link(self.report_path)
         if self.path.is_dir() and not self.manifest_path.exists():
             foreign = sorted(
                 p.name for p in self.path.iterdir() if not p.name.startswith(".") and p != self.log_path
@@ -286,6 +298,22 @@ def _without_secrets(tree: dict[str, Any]) -> dict[str, Any]:
         return tree
     cache = {**settings["cache"], "storage_options": options.public()}
     return {**tree, "settings": {**settings, "cache": cache}, "withheld": sorted(secrets)}
+
+
+def refuse_link(folder: Path) -> None:
+    """Refuse a link in the place of a folder of a run: its files would replace others elsewhere.
+
+    Raises
+    ------
+    InputError
+        With where it leads.
+    """
+    if folder.is_symlink():
+        raise InputError(
+            f"{str(folder)!r} is a link to {os.readlink(folder)!r}, and the files of a run are written through no "
+            "link: remove it, or name that folder with `actisketch report --output`",
+            path=str(folder),
+        )
 
 
 def check_output(path: Path) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..storage.errors import FormatError
 from .events import OnEvent, SamplesDone, StageDone, StageStarted, ignore_event
 from .factors import PointFactor
-from .folder import write_json
+from .folder import refuse_link, write_json
 from .graph import Graph, Point
 from .report import PointReport, ReportData, weight_sketch, write_report
 from .sketch import Percentile, PointSketch, Sketch
@@ -193,6 +193,8 @@ def draw_report(run: Run, folder: Path, *, on_event: OnEvent = ignore_event) -> 
     key = report_key(run.folder, run.normalized_key())
     page = folder / "index.html"
     is_own = folder.absolute() == run.folder.report_path.absolute()
+    if is_own:
+        refuse_link(folder)
     if is_own and run.folder.is_made_from("report", key, page):
         on_event(StageDone(stage="report", message="reloaded", reloaded=True))
         return page

@@ -10,7 +10,6 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .buffers import BufferPool
+from .claim import refuse_foreign, refuse_linked_arrays
 from .codecs import decode
 from .documents import describe, parse_description, zarr_documents, zarr_is_current
 from .errors import FormatError, InputError, MismatchError
-from .keys import DOCUMENT, LOCK, PRIVATE, chunk_key
+from .keys import DOCUMENT, LOCK, chunk_key
 from .ledger import Ledger
 from .record import CommitRecord
 from .spec import Block, CacheSpec, differences
@@ -82,13 +82,14 @@ class Cache:
             If another live process writes to it.
         """
         store = open_store(url, storage_options)
-        _refuse_foreign(store)
+        refuse_foreign(store)
         lock = store.lock(LOCK)
         try:
             store.clean()
             stored = store.read(DOCUMENT)
             there = parse_description(stored, store.url) if stored is not None else None
             held = spec.resolved() if there is None else _agreed(there, spec, store.url)
+            refuse_linked_arrays(store, held)
             if held != there:
                 store.write_durably(DOCUMENT, [describe(held)])
             cache = cls(store, held, lock=lock, may_write=True)
@@ -359,17 +360,6 @@ class Cache:
         from .verify import verify
 
         return verify(self)
-
-
-def _refuse_foreign(store: Store) -> None:
-    if store.read(DOCUMENT) is not None:
-        return
-    foreign = [key for key, _ in islice(store.list(""), 100) if not key.startswith(f"{PRIVATE}/")]
-    if foreign:
-        raise MismatchError(
-            f"{store.url!r} is not empty and holds no cache (it holds {foreign[0]!r}): choose another folder",
-            place=store.url,
-        )
 
 
 def _agreed(stored: CacheSpec, asked: CacheSpec, place: str) -> CacheSpec:

@@ -15,7 +15,14 @@ from .errors import FormatError
 from .keys import dimension_names
 from .spec import CacheSpec, PointSpec
 
-__all__ = ["FORMAT_VERSION", "describe", "parse_description", "zarr_documents", "zarr_is_current"]
+__all__ = [
+    "FORMAT_VERSION",
+    "describe",
+    "is_document_of",
+    "parse_description",
+    "zarr_documents",
+    "zarr_is_current",
+]
 
 FORMAT_VERSION = 1
 _KIND = "actisketch cache"
@@ -95,6 +102,15 @@ def zarr_is_current(stored: bytes | None, spec: CacheSpec) -> bool:
     except (ValueError, KeyError, TypeError):
         return False
     return bool(attributes == _attributes(spec))
+
+
+def is_document_of(stored: bytes, spec: CacheSpec, key: str) -> bool:
+    """Whether an array's ``zarr.json`` names the point that has this key, whatever else it says."""
+    try:
+        name = json.loads(stored)["attributes"]["point"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return bool(spec.keys.get(name) == key)
 
 
 def _create(root: Any, spec: CacheSpec, point: PointSpec) -> None:

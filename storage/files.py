@@ -11,12 +11,22 @@ import contextlib
 import errno
 import mmap
 import os
+import stat
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["STAGING_NBYTES", "sync", "write_new"]
+__all__ = [
+    "STAGING_NBYTES",
+    "is_plain",
+    "open_own",
+    "open_unlinked",
+    "put_in_place",
+    "remove",
+    "sync",
+    "write_new",
+]
 
 STAGING_NBYTES = 4 * 2**20
 """Aligned memory per writing thread, through which direct writes go."""
@@ -25,6 +35,9 @@ STAGING_NBYTES = 4 * 2**20
 _DIRECT_NBYTES = 2**20
 # Direct writes need offsets, lengths and addresses in whole pages.
 _PAGE_NBYTES = 4096
+
+# A folder that somebody else has made may have a link, or a pipe, under any name of ours.
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 _thread = threading.local()
 
@@ -106,3 +119,57 @@ def sync(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def open_unlinked(path: str | os.PathLike[str], flags: int) -> int:
+    """Open a file of ours, made if there is none; a link or an empty folder in its place is removed, not followed.
+
+    Raises
+    ------
+    OSError
+        If the system refuses, as for a folder with files in it.
+    """
+    while True:
+        try:
+            return os.open(path, flags | os.O_CREAT | _NO_LINK, 0o666)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO):
+                raise
+        remove(Path(path))
+
+
+def is_plain(descriptor: int) -> bool:
+    """Whether an open file is a regular one without a second name: what is written to it is written nowhere else."""
+    about = os.fstat(descriptor)
+    return stat.S_ISREG(about.st_mode) and about.st_nlink <= 1
+
+
+def open_own(path: str | os.PathLike[str], flags: int) -> int:
+    """As `open_unlinked`, also for files with a second name (a hard link), which are removed under this one.
+
+    An ``opener`` for `open`.
+    """
+    while True:
+        descriptor = open_unlinked(path, flags)
+        if is_plain(descriptor):
+            return descriptor
+        os.close(descriptor)
+        remove(Path(path))
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or an empty folder; a missing one is fine, a folder with files in it is an OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        else:
+            path.unlink()
+
+
+def put_in_place(beside: Path, target: Path) -> None:
+    """Rename a file to its name; a link or an empty folder that stands there is replaced, not followed."""
+    try:
+        os.replace(beside, target)
+    except IsADirectoryError:
+        target.rmdir()  # of a folder with files in it the system refuses that: they are not ours
+        os.replace(beside, target)

@@ -20,8 +20,8 @@ from typing import Any
 import psutil
 
 from .errors import ActisketchError, StorageError
-from .files import sync, write_new
-from .keys import TEMPORARY, parse_temporary_key, temporary_key
+from .files import put_in_place, remove, sync, write_new
+from .keys import COMMITS, PRIVATE, TEMPORARY, parse_temporary_key, temporary_key
 from .locks import FileLock
 
 __all__ = ["LocalFolder"]
@@ -93,7 +93,7 @@ class LocalFolder:
             write_new(beside, parts)
             if is_durable:
                 sync(beside)
-            _put_in_place(beside, target)
+            put_in_place(beside, target)
         except OSError as error:
             with contextlib.suppress(OSError):
                 beside.unlink()
@@ -124,10 +124,7 @@ class LocalFolder:
         """Remove a file, or an empty folder that has taken its name, and flush its folder; a missing one is fine."""
         path = self.folder / key
         try:
-            if path.is_dir() and not path.is_symlink():
-                path.rmdir()
-            else:
-                path.unlink()
+            remove(path)
             sync(path.parent)
         except (FileNotFoundError, NotADirectoryError):
             return
@@ -135,32 +132,38 @@ class LocalFolder:
             raise storage_error(error, path, "delete") from error
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """Yield (key, length) of every file under a folder, through links to other folders too."""
-        # Each with the real paths of itself and of the folders above: a link to one of them would never end.
-        pending: list[tuple[str, tuple[str, ...]]] = [(prefix, (os.path.realpath(self.folder / prefix),))]
+        """Yield (key, length) of every file under a folder, and of what lies in linked folders at its top.
+
+        An array may be a link to another folder. Links elsewhere, and folders in a linked one, are yielded and not
+        entered: they lead anywhere, also to the root of all files.
+        """
+        pending = [prefix]
         while pending:
-            folder, above = pending.pop()
+            folder = pending.pop()
             try:
                 entries = list(os.scandir(self.folder / folder))
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
                 raise storage_error(error, self.folder / folder, "list") from error
+            is_linked = (self.folder / folder).is_symlink()
             for entry in entries:
                 key = f"{folder}/{entry.name}" if folder else entry.name
-                is_link = entry.is_symlink()
-                if not is_link and entry.is_dir():
-                    pending.append((key, (*above, f"{above[-1]}/{entry.name}")))
-                elif is_link and (real := os.path.realpath(entry.path)) not in above and os.path.isdir(real):
-                    pending.append((key, (*above, real)))
+                if _is_folder(entry) and not (is_linked or (entry.is_symlink() and folder)):
+                    pending.append(key)
                 else:
                     # A file may go between the listing and the look at it.
                     with contextlib.suppress(FileNotFoundError):
                         yield key, _length(entry)
 
+    def linked_folders(self) -> list[str]:
+        """Return the keys at the top that are links to folders."""
+        return [entry.name for entry in os.scandir(self.folder) if entry.is_symlink() and _is_folder(entry)]
+
     def lock(self, key: str) -> FileLock:
         """Take the lock file of this folder."""
         path = self.folder / key
+        self._refuse_links()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             return FileLock.acquire(path)
@@ -168,6 +171,17 @@ class LocalFolder:
             raise
         except OSError as error:
             raise storage_error(error, path, "lock") from error
+
+    def _refuse_links(self) -> None:
+        """Refuse to write where a folder of our own leads elsewhere."""
+        for key in (PRIVATE, COMMITS, TEMPORARY):
+            path = self.folder / key
+            if path.is_symlink():
+                raise StorageError(
+                    f"{str(path)!r} is a link to {os.readlink(path)!r}, and what this program keeps there is written "
+                    "through no link: remove it, or link the whole cache's folder instead",
+                    path=str(path),
+                )
 
     def clean(self) -> int:
         """Remove the half-written files of processes of this host that are dead, and old ones of any process."""
@@ -191,6 +205,13 @@ class LocalFolder:
         return free_nbytes(self.folder)
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False  # a link to itself
+
+
 def _length(entry: os.DirEntry[str]) -> int:
     try:
         return entry.stat().st_size
@@ -198,14 +219,6 @@ def _length(entry: os.DirEntry[str]) -> int:
         if not entry.is_symlink():
             raise
         return entry.stat(follow_symlinks=False).st_size  # a link to nowhere or to itself
-
-
-def _put_in_place(beside: Path, target: Path) -> None:
-    try:
-        os.replace(beside, target)
-    except IsADirectoryError:
-        target.rmdir()  # of a folder with files in it the system refuses that: they are not ours
-        os.replace(beside, target)
 
 
 def is_alive(host: str, pid: int) -> bool | None:

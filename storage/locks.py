@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 
 from .errors import BusyError
+from .files import is_plain, open_unlinked, remove
 
 __all__ = ["FileLock", "Holder", "busy"]
 
@@ -104,7 +105,7 @@ class FileLock:
     def acquire(cls, path: Path) -> FileLock:
         """Take the lock, also from a process that is dead; BusyError if a live one holds it."""
         while True:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = open_unlinked(path, os.O_RDWR)
             try:
                 lock = cls._try(path, descriptor)
             except BaseException:
@@ -118,13 +119,15 @@ class FileLock:
     def _try(cls, path: Path, descriptor: int) -> FileLock | None:
         """Return the lock, or None if the file was replaced meanwhile."""
         is_ours = _flock(descriptor)
-        holder = Holder.parse(os.pread(descriptor, 4096, 0))
+        is_own = is_plain(descriptor)
+        holder = Holder.parse(_content(descriptor))
         is_held = is_ours is False or (is_ours is None and holder is not None)
         if is_held and (holder is None or not holder.is_dead):
             raise busy(str(path.parent.parent), holder)
-        if is_ours is False:
-            # The holder is dead, but a child of it has inherited the flock: the file itself must go.
-            _replace_stale(path, descriptor)
+        if is_ours is False or not is_own:
+            # The holder is dead, but a child of it has inherited the flock; or the file has a second name, and is
+            # somebody's under that one: the name must go.
+            _remove_stale(path, descriptor)
         if not _is_same_file(path, descriptor):
             return None
         os.ftruncate(descriptor, 0)
@@ -164,18 +167,24 @@ def _flock(descriptor: int) -> bool | None:
     return True
 
 
+def _content(descriptor: int) -> bytes:
+    try:
+        return os.pread(descriptor, 4096, 0)
+    except OSError as error:
+        if error.errno != errno.ESPIPE:
+            raise
+        return b""  # of a pipe
+
+
 def _is_same_file(path: Path, descriptor: int) -> bool:
     try:
-        here, there = os.stat(path), os.fstat(descriptor)
+        here, there = os.lstat(path), os.fstat(descriptor)
     except FileNotFoundError:
         return False
     return (here.st_dev, here.st_ino) == (there.st_dev, there.st_ino)
 
 
-def _replace_stale(path: Path, descriptor: int) -> None:
-    """Put an empty file in the place of a stale one; harmless if somebody else was faster."""
-    if not _is_same_file(path, descriptor):
-        return
-    beside = path.with_name(f"{path.name}.{os.getpid()}")
-    beside.touch()
-    os.replace(beside, path)
+def _remove_stale(path: Path, descriptor: int) -> None:
+    """Remove the name of a stale file; harmless if somebody else was faster."""
+    if _is_same_file(path, descriptor):
+        remove(path)

@@ -145,6 +145,10 @@ class Bucket:
         )
         yield from listed
 
+    def linked_folders(self) -> Sequence[str]:
+        """Return none: a bucket has no links."""
+        return ()
+
     def lock(self, key: str) -> Any:
         """Take the lock object."""
         from .leases import Lease

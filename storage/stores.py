@@ -55,6 +55,9 @@ class Store(Protocol):
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Yield (key, length in bytes) of everything under a folder, in no order."""
 
+    def linked_folders(self) -> Sequence[str]:
+        """Return the keys at the top that are links to folders elsewhere."""
+
     def lock(self, key: str) -> Lock:
         """Take the lock; BusyError says who holds it and since when."""
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import click
 from rich.console import Console
 
 from ...storage.errors import ActisketchError, StorageError
+from ...storage.files import open_own
 from ..events import Event, StageStarted
 from .progress import JobProgress
 
@@ -103,9 +105,16 @@ def _console(*, stderr: bool) -> Console:
     return Console(stderr=stderr, width=width)
 
 
+class _OwnFile(logging.FileHandler):
+    """Appends to a file that is nowhere else: a folder made by others may have a link of that name."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", encoding="utf-8", opener=open_own)
+
+
 def _log_file(path: Path) -> logging.Handler:
     try:
-        handler = logging.FileHandler(path, encoding="utf-8")
+        handler = _OwnFile(path, encoding="utf-8")
     except OSError as error:
         raise StorageError(
             f"the log {str(path)!r} cannot be written: {error.strerror}", path=str(path)

@@ -111,8 +111,14 @@ def figure_name(number: int, point_name: str, kind: str) -> str:
 
 
 def _check_place(folder: Path) -> None:
-    """Refuse a folder whose page was not written by us."""
-    page = folder / PAGE
+    """Refuse a folder whose page was not written by us, or whose figures would be written elsewhere."""
+    page, figures = folder / PAGE, folder / FIGURES
+    if figures.is_symlink():
+        raise InputError(
+            f"{str(figures)!r} is a link to {os.readlink(figures)!r}, and figures are written through no link: remove "
+            "it, or choose another folder",
+            path=str(figures),
+        )
     if not page.exists():
         return
     with open(page, encoding="utf-8", errors="replace") as file:
@@ -142,7 +148,7 @@ def _made(folder: Path) -> Iterator[None]:
 def _stage(folder: Path) -> Iterator[Path]:
     """Give an empty folder inside `folder`, so that renames out of it never cross a file system."""
     for left in folder.glob(f"{STAGE_PREFIX}*"):
-        if time.time() - left.stat().st_mtime > STAGE_LEFT_S:
+        if time.time() - left.lstat().st_mtime > STAGE_LEFT_S:
             shutil.rmtree(left, ignore_errors=True)
     stage = Path(tempfile.mkdtemp(prefix=STAGE_PREFIX, dir=folder))
     try:
