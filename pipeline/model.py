@@ -22,6 +22,8 @@ from typing import Any
 
 from ..storage.errors import InputError
 from .folder import replacing
+from .graph import reason_of
+from .legacy import as_keras_3_reads_it, check_meaning, keras_version
 
 __all__ = ["file_hash", "import_keras", "load_network", "save_network"]
 
@@ -96,19 +98,39 @@ def load_network(
         raise InputError(f"no model file {str(path)!r}: give a .keras or .h5 file", path=str(path))
     if path.suffix not in {".keras", ".h5", ".hdf5"}:
         raise InputError(
-            f"{str(path)!r} is not a .keras or .h5 file: save the model with `model.save('name.keras')`",
+            f"{str(path)!r} is not a .keras or .h5 file: save the model with `model.save('name.keras')`, with Keras 2 "
+            "`model.save('name.h5')`",
             path=str(path),
         )
     if path.suffix == ".keras" and not zipfile.is_zipfile(path):
         raise InputError(f"{str(path)!r} is not a Keras model file, or is damaged: save the model again")
     keras = import_keras()
     objects = _run_custom_objects(Path(custom_objects), keras) if custom_objects is not None else {}
+
+    def load(file: Path) -> Any:
+        return keras.saving.load_model(file, custom_objects=objects, compile=False, safe_mode=safe_mode)
+
     try:
-        return keras.saving.load_model(path, custom_objects=objects, compile=False, safe_mode=safe_mode)
+        check_meaning(path)
+        try:
+            return load(path)
+        except Exception:
+            if path.suffix == ".keras" or not _is_of_keras_2(path):
+                raise
+            with as_keras_3_reads_it(path) as copy:
+                if copy is None:
+                    raise
+                return load(copy)
+    except InputError:
+        raise
     except Exception as error:  # Keras raises many kinds, down to those of json and h5py
         raise InputError(
-            f"the model {str(path)!r} cannot be loaded: {_advice(error)}", path=str(path)
+            f"the model {str(path)!r} cannot be loaded: {_advice(error, path)}", path=str(path)
         ) from error
+
+
+def _is_of_keras_2(path: Path) -> bool:
+    return keras_version(path).startswith("2.")
 
 
 def file_hash(path: str | Path) -> str:
@@ -116,8 +138,13 @@ def file_hash(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def _advice(error: Exception) -> str:
+def _advice(error: Exception, path: Path) -> str:
     text = " ".join(str(error).split())
+    if path.suffix == ".keras" and _is_of_keras_2(path):
+        return (
+            f"Keras {keras_version(path)} wrote it, whose .keras files Keras 3 does not read ({reason_of(error)}): load "
+            "it with that Keras and save it as .h5, with `model.save('name.h5')`"
+        )
     if "safe_mode" in text or "unsafe" in text.lower():
         return "it carries code (a Lambda layer); if you trust the file, set model.safe_mode = false (--unsafe-model)"
     if "Could not locate class" in text or "Unknown layer" in text or "could not be located" in text.lower():
@@ -132,7 +159,7 @@ def _advice(error: Exception) -> str:
             f"{unknown}; if it is your own, name the Python file that defines it with model.custom_objects "
             f"(--custom-objects layers.py){says}"
         )
-    return text[:400]
+    return reason_of(error)
 
 
 def _run_custom_objects(path: Path, keras: ModuleType) -> dict[str, Any]:
@@ -157,6 +184,23 @@ def _run_custom_objects(path: Path, keras: ModuleType) -> dict[str, Any]:
 
 
 def save_network(model: Any, path: Path) -> None:
-    """Write a model as ``.keras``, whole or not at all."""
+    """Write a model as ``.keras``, whole or not at all.
+
+    Raises
+    ------
+    InputError
+        If Keras cannot write it, as a layer whose settings are no JSON.
+    StorageError
+        If the disk refuses.
+    """
     with replacing(path) as partial:
-        model.save(partial)
+        try:
+            model.save(partial)
+        except OSError:
+            raise
+        except Exception as error:  # whatever a layer's own code raises
+            raise InputError(
+                f"the network {model.name!r} cannot be saved: {type(error).__name__}: {reason_of(error)}; its layers "
+                "must give plain settings in get_config()",
+                model=model.name,
+            ) from error

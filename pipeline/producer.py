@@ -89,7 +89,8 @@ class KerasProducer:
             recorded, _ = forward(inputs)
             return recorded
 
-        return activations.get_concrete_function()
+        with refusals_explained(graph=self._graph):
+            return activations.get_concrete_function()
 
     def largest_tensor_nbytes(self) -> int:
         """Return the bytes per sample of the largest tensor of the network whose shape is known beforehand."""
@@ -112,7 +113,7 @@ class KerasProducer:
             last = min(first + self._batch_size, stop)
             batch = self._source.read(first, last)
             inputs = [input_tensor(batch.inputs[i], dtype) for i, dtype in self._inputs]
-            with refusals_explained(first, last):
+            with refusals_explained(first, last, self._graph):
                 if first == 0:
                     self._graph.check(inputs)
                 outputs = self._function(inputs)

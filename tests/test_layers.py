@@ -19,6 +19,7 @@ ORDER = [
     "pipeline.normalizer",
     "pipeline.report",
     "pipeline.folder",
+    "pipeline.legacy",
     "pipeline.model",
     "pipeline.producer",
     "pipeline.sketching",

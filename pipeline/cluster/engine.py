@@ -19,6 +19,7 @@ from ...storage.errors import InputError, OverBudgetError
 from ..events import OnEvent, StageDone, ignore_event
 from ..factors import ExactPercentile
 from ..graph import model_fingerprint
+from ..model import save_network
 from ..normalizer import Examination, Examiner, Findings, Rewriting
 from ..preparation import Prepared, sketch_spec
 from ..settings import JobSettings
@@ -246,7 +247,7 @@ def _network_recipe(
 def _saved(model: Any) -> bytes:
     with tempfile.TemporaryDirectory(prefix="actisketch-") as folder:
         path = Path(folder) / "model.keras"
-        model.save(path)
+        save_network(model, path)
         nbytes = path.stat().st_size
         if nbytes > LARGEST_MODEL_NBYTES:
             raise InputError(

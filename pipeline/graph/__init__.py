@@ -1,11 +1,12 @@
 """The graph of a Keras network: nodes, values, points, and running it once for all points."""
 
-from .feeding import aligned, input_tensor, refusals_explained
+from .feeding import aligned, input_tensor
 from .fingerprint import model_fingerprint
 from .graph import Graph
 from .nodes import Node, Slot, Value
 from .points import Point
 from .reading import read_graph
+from .refusals import layer_refusals, reason_of, refusals_explained
 from .toolbox_names import toolbox_names
 
 __all__ = [
@@ -16,8 +17,10 @@ __all__ = [
     "Value",
     "aligned",
     "input_tensor",
+    "layer_refusals",
     "model_fingerprint",
     "read_graph",
+    "reason_of",
     "refusals_explained",
     "toolbox_names",
 ]

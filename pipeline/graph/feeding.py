@@ -1,17 +1,15 @@
-"""Hand arrays to TensorFlow: in memory that its kernels can work on; and say in our words what it refuses."""
+"""Hand arrays to TensorFlow: in memory that its kernels can work on, and in a dtype that can hold them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ...storage.errors import InputError, OverBudgetError
+from ...storage.errors import InputError
 
-__all__ = ["aligned", "input_tensor", "refusals_explained"]
+__all__ = ["aligned", "input_tensor"]
 
 # TensorFlow takes an array's memory as it is and its oneDNN kernels check it later: a batch that begins in the middle
 # of a data set (row 16 of 24-byte rows) aborted the whole process with "Check failed: IsAligned()".
@@ -23,6 +21,7 @@ def aligned(array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
     wanted = np.dtype(dtype)
     if array.dtype == wanted and array.flags.c_contiguous and array.ctypes.data % ALIGNMENT_NBYTES == 0:
         return array
+    _check_range(array, wanted)
     nbytes = array.size * wanted.itemsize
     memory = np.empty(nbytes + ALIGNMENT_NBYTES, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT_NBYTES
@@ -38,38 +37,17 @@ def input_tensor(array: NDArray[Any], dtype: DTypeLike) -> Any:
     return tf.convert_to_tensor(aligned(array, dtype))
 
 
-@contextmanager
-def refusals_explained(start: int, stop: int) -> Iterator[None]:
-    """Turn what TensorFlow raises while the network computes the samples start..stop-1 into errors of ours.
-
-    Raises
-    ------
-    OverBudgetError
-        If it found no memory.
-    InputError
-        If a layer refuses the values, as an embedding those beyond its table.
-    """
-    import tensorflow as tf
-
-    try:
-        yield
-    except tf.errors.ResourceExhaustedError as error:
-        raise OverBudgetError(
-            f"the network found no memory for the samples {start} to {stop - 1}: {_reason(str(error.message))}; "
-            "reduce record.batch_size (--batch-size)",
-            start=start,
-            stop=stop,
-        ) from error
-    except tf.errors.OpError as error:
+def _check_range(array: NDArray[Any], wanted: np.dtype[Any]) -> None:
+    """Refuse numbers that whole numbers of ``wanted`` cannot hold: NumPy and TensorFlow would wrap them."""
+    if wanted.kind not in "iu" or array.size == 0 or np.can_cast(array.dtype, wanted):
+        return
+    limits = np.iinfo(wanted)
+    # As Python's numbers, which compare without rounding.
+    ends = array.min().item(), array.max().item()
+    if not limits.min <= ends[0] <= ends[1] <= limits.max:
+        found = ends[0] if not limits.min <= ends[0] else ends[1]
         raise InputError(
-            f"the network refuses the samples {start} to {stop - 1}: {_reason(str(error.message))}; correct the "
-            "data, or what is done to it before the network",
-            start=start,
-            stop=stop,
-        ) from error
-
-
-def _reason(message: str) -> str:
-    """Return the line of a graph's error that tells what was wrong: it stands before the names of nodes."""
-    told = message.split("[[")[0].split("[Op:")[0].strip()
-    return told.splitlines()[-1].strip() if told else message.strip()[:200]
+            f"the samples hold {found!r}, and the network takes {wanted.name}, which ends at {limits.min:,} and "
+            f"{limits.max:,}: correct the data, or rebuild the network with a larger dtype",
+            value=found,
+        )

@@ -13,6 +13,7 @@ import numpy as np
 
 from .feeding import input_tensor
 from .nodes import Node, Slot
+from .refusals import layer_refusals
 
 if TYPE_CHECKING:
     from .graph import Graph
@@ -67,7 +68,8 @@ def _run(node: Node, values: dict[int, Any], extra: dict[str, Any]) -> list[Any]
     )
     if node.operation is None:
         return [keras.ops.cast(*args)]
-    outputs: list[Any] = keras.tree.flatten(node.operation(*args, **{**kwargs, **extra}))
+    with layer_refusals(node, doing="called"):
+        outputs: list[Any] = keras.tree.flatten(node.operation(*args, **{**kwargs, **extra}))
     return outputs
 
 

@@ -89,7 +89,7 @@ class Examination:
         for first in range(start, stop, self.batch_size):
             batch = self._source.read(first, min(first + self.batch_size, stop))
             inputs = [batch.inputs[i] for i in self._order]
-            with refusals_explained(first, first + len(batch)):
+            with refusals_explained(first, first + len(batch), self.graph):
                 if first == 0:
                     self.graph.check(inputs)
                 numbers, handed, outputs, new_outputs = self._comparison(inputs)

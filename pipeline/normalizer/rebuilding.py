@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
-from ..graph import Graph, Node, Slot, aligned, read_graph
+from ..graph import Graph, Node, Slot, aligned, layer_refusals, read_graph, reason_of
 from ..graph.kinds import is_activation
 from .naming import Names
 from .solving import Solution
@@ -58,9 +58,9 @@ class Rebuilt:
             outputs = [keras.ops.cast(tensor, self._dtype_instead_of(dtype))]
             outputs[0]._keras_history.operation.name = self._names.unused(node.name)
         elif is_activation(node.operation):
-            outputs = [self._activation(node)(*args, **kwargs)]
+            outputs = [_called(node, self._activation(node), args, kwargs)]
         elif ".ops." in type(node.operation).__module__:
-            outputs = _flat(self._operation(node)(*args, **kwargs))
+            outputs = _flat(_called(node, self._operation(node), args, kwargs))
         else:
             outputs = _flat(self._layer(node, args, kwargs))
         self.tensors.update(zip(node.outputs, outputs, strict=True))
@@ -108,9 +108,11 @@ class Rebuilt:
             if bounds is not None:
                 update.config["activation"] = "linear"
             clone = self._layers.setdefault(key, self._clone(node, update))
-            outputs = _Building(clone, _originals(node.operation), update.arrays)(*args, **kwargs)
+            outputs = _called(
+                node, _Building(clone, _originals(node.operation), update.arrays), args, kwargs
+            )
         else:
-            outputs = self._layers[key](*args, **kwargs)
+            outputs = _called(node, self._layers[key], args, kwargs)
         self.first_tensors[node.index] = _flat(outputs)[0]
         return outputs if bounds is None else self._bounded(node, bounds)(outputs)
 
@@ -138,7 +140,7 @@ class Rebuilt:
             return type(layer).from_config(config)
         except Exception as error:  # whatever the layer's own code raises
             raise InputError(
-                f"the layer {node.name!r} ({node.type}) cannot be rebuilt from its settings ({error}): "
+                f"the layer {node.name!r} ({node.type}) cannot be rebuilt from its settings ({reason_of(error)}): "
                 "give its class a get_config() that returns the arguments of its constructor",
                 layer=node.name,
             ) from error
@@ -272,6 +274,11 @@ class _Building:
                 if hasattr(each, "finalize_state"):
                     each.finalize_state()
         return outputs
+
+
+def _called(node: Node, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    with layer_refusals(node, doing="built anew"):
+        return layer(*args, **kwargs)
 
 
 def _refresh(layer: Any) -> None:

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from ...storage.errors import ActisketchError
-from ..graph import Graph, Node, input_tensor
+from ...storage.errors import ActisketchError, InputError
+from ..graph import Graph, Node, input_tensor, refusals_explained
 from ..graph.kinds import is_batch_norm, is_linear
 from .rebuilding import rebuilt_copy
 from .updating import largest_gain
@@ -74,12 +74,18 @@ def rounding_errors(
         ]
         values = [wanted[key][0] for key in keys]
         inputs = read(start)
-        measured = _distances(
-            inputs,
-            (graph, values),
-            (copy, [places_of_copy[value] for value in values]),
-            (twin, [places[value] for value in values]),
-        )
+        try:
+            with refusals_explained(graph=twin):
+                measured = _distances(
+                    inputs,
+                    (graph, values),
+                    (copy, [places_of_copy[value] for value in values]),
+                    (twin, [places[value] for value in values]),
+                )
+        except InputError as error:
+            # No kernel for float64 here, or code of the user's own that knows float32 only.
+            logger.warning("the rounding error of the network cannot be measured: %s", error)
+            continue
         limits = believable_errors(graph, inputs)
         for key, (own_to_copy, copy_to_twin, own_to_twin) in zip(keys, measured, strict=True):
             if not own_to_copy <= copy_to_twin:

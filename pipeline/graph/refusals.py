@@ -1,0 +1,168 @@
+"""Say in our words what Keras, TensorFlow and the network's own code refuse: the one place that translates their errors.
+
+Knows how they write their errors. Does not know what was being done, beyond its name.
+"""
+
+from __future__ import annotations
+
+import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...storage.errors import ActisketchError, InputError, OverBudgetError
+from .kinds import is_from_keras
+
+if TYPE_CHECKING:
+    from .graph import Graph
+    from .nodes import Node
+
+__all__ = ["layer_refusals", "reason_of", "refusals_explained"]
+
+_LONGEST = 400
+"""Letters of a reason: Keras puts whole configurations into its messages, behind or before what was wrong."""
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_NODE = re.compile(r"\{\{node ([^}]+)\}\}")
+# Frames of these say nothing of the network's own code.
+_LIBRARIES = ("keras", "tensorflow", "tf_keras")
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what an error of Keras or TensorFlow says was wrong, in one line: without settings, arguments and nodes."""
+    # A KeyError shows what it was given as Python writes it.
+    given = error.args[0] if isinstance(error, KeyError) and error.args else error
+    text = _ESCAPES.sub("", str(getattr(error, "message", None) or given))
+    text = text.split("[[{{")[0].split("[Op:")[0]
+    # Keras wraps an error in what it was doing, and puts settings around it; the innermost one is the reason.
+    text = text.rpartition("Exception encountered: ")[2]
+    called = text.rpartition("Exception encountered when calling ")[2]
+    if called != text:
+        text = called.partition("\n\n")[2]
+    text = text.partition("\n\nArguments received by ")[0].strip()
+    if "Graph execution error" in text or "Traceback (most recent call last)" in text:
+        # What was wrong stands behind the place in the program.
+        text = text.splitlines()[-1]
+    text = " ".join(text.split()) or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+@contextmanager
+def layer_refusals(node: Node, *, doing: str) -> Iterator[None]:
+    """Turn whatever a layer raises into an InputError that names the layer; out of memory is left to the caller.
+
+    Parameters
+    ----------
+    node : Node
+        The layer.
+    doing : str
+        What was done with it, as ``"called"``.
+    """
+    import tensorflow as tf
+
+    try:
+        yield
+    except (ActisketchError, tf.errors.ResourceExhaustedError):
+        raise
+    except Exception as error:  # a layer's code may raise anything
+        advice = _way_out(error) if isinstance(error, tf.errors.OpError) else _advice(node)
+        raise InputError(
+            f"the layer {node.name!r} ({node.type}) failed when it was {doing}: {_told(error)}; {advice}",
+            layer=node.name,
+        ) from error
+
+
+@contextmanager
+def refusals_explained(
+    start: int | None = None, stop: int | None = None, graph: Graph | None = None
+) -> Iterator[None]:
+    """Turn what is raised while a network computes the samples start..stop-1 into errors of ours.
+
+    Parameters
+    ----------
+    start, stop : int, optional
+        Which samples; none while the network is traced.
+    graph : Graph, optional
+        To name the layer.
+
+    Raises
+    ------
+    OverBudgetError
+        If TensorFlow found no memory.
+    InputError
+        If a layer refuses the values, as an embedding those beyond its table, or cannot be computed here.
+    """
+    import tensorflow as tf
+
+    samples = "the samples" if start is None or stop is None else f"the samples {start} to {stop - 1}"
+    facts = {} if start is None else {"start": start, "stop": stop}
+    try:
+        yield
+    except InputError as error:
+        if error.__cause__ is None and error.__context__ is not None:
+            # TensorFlow hands errors of a traced function on "from None".
+            raise error from error.__context__
+        raise
+    except tf.errors.ResourceExhaustedError as error:
+        raise OverBudgetError(
+            f"the network found no memory for {samples}: {reason_of(error)}; "
+            "reduce record.batch_size (--batch-size)",
+            **facts,
+        ) from error
+    except tf.errors.OpError as error:
+        layer = _layer_of(error, graph)
+        place = "" if layer is None else f" at its layer {layer!r}"
+        raise InputError(
+            f"the network refuses {samples}{place}: {reason_of(error)}; {_way_out(error)}",
+            **facts,
+            **({} if layer is None else {"layer": layer}),
+        ) from error
+
+
+def _told(error: Exception) -> str:
+    """Return kind and reason of an error, and where in the network's own code it was raised."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not any(f"/{name}/" in Path(frame.filename).as_posix() for name in _LIBRARIES)
+    ]
+    own = [frame for frame in frames if not frame.filename.startswith(str(Path(__file__).parents[1]))]
+    place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {reason_of(error)}{place}"
+
+
+def _advice(node: Node) -> str:
+    if node.type == "Lambda" or not is_from_keras(node.operation):
+        return "it is the network's own code: mend it where it is defined"
+    return "give samples of a shape that it takes, or change the network"
+
+
+def _layer_of(error: Any, graph: Graph | None) -> str | None:
+    """Return the layer in whose scope the operation is that failed: Keras opens a scope of its name for each."""
+    found = _NODE.search(str(error.message))
+    if found is None or graph is None:
+        return None
+    names = {node.layer_name for node in graph.nodes}
+    for scope in found[1].split("/")[:-1]:
+        # A scope that is opened again gets a number.
+        for name in (scope, re.sub(r"_\d+$", "", scope)):
+            if name in names:
+                return name
+    return None
+
+
+def _way_out(error: Any) -> str:
+    import tensorflow as tf
+
+    text = str(error.message)
+    if "NHWC" in text or "NCHW" in text or "channels_first" in text:
+        return (
+            "TensorFlow computes channels_first of this dtype on GPUs only: run it where one is, or rebuild the network "
+            "with data_format='channels_last'"
+        )
+    if "PyFunc" in text:
+        return "it is the network's own code: mend it, or the data"
+    if isinstance(error, tf.errors.UnimplementedError | tf.errors.NotFoundError | tf.errors.FailedPreconditionError):
+        return "the network cannot be computed here, whatever the samples: change that layer"
+    return "correct the data, or what is done to it before the network"
