@@ -36,7 +36,7 @@ DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
 """By class: settings that Keras 3 has no more, and the value with which the layer computes the same without."""
 WITHOUT_EFFECT: Final[Mapping[str, tuple[str, ...]]] = {
     # How weights are made and trained, which is over when they are loaded.
-    **{name: ("kernel_initializer", "kernel_regularizer", "kernel_constraint") for name in _SEPARABLE},
+    **dict.fromkeys(_SEPARABLE, ("kernel_initializer", "kernel_regularizer", "kernel_constraint")),
     **{f"SpatialDropout{n}D": ("trainable",) for n in (1, 2, 3)},
     **{f"Random{name}": ("rng_type",) for name in _RANDOM},
 }
@@ -50,7 +50,9 @@ GONE: Final = {
     "ThresholdedReLU": "ReLU(threshold=...)",
 }
 """Classes that Keras 3 does not have, and what to put in their place."""
-OTHER_FUNCTIONS: Final = {"hard_sigmoid": "clip(0.2 x + 0.5, 0, 1) in Keras 2, clip(x / 6 + 0.5, 0, 1) in Keras 3"}
+OTHER_FUNCTIONS: Final = {
+    "hard_sigmoid": "clip(0.2 x + 0.5, 0, 1) in Keras 2, clip(x / 6 + 0.5, 0, 1) in Keras 3"
+}
 """Activation functions that are another function in Keras 3."""
 
 
@@ -83,8 +85,8 @@ def check_meaning(path: Path) -> None:
             if key.endswith("activation") and isinstance(value, str) and value in OTHER_FUNCTIONS:
                 name = layer.get("name", kind)
                 raise InputError(
-                    f"the layer {name!r} ({kind}) has {key} = {value!r}, which is {OTHER_FUNCTIONS[value]}: the network "
-                    "would compute something else; train it with another activation function, or convert it in Keras 2",
+                    f"the layer {name!r} ({kind}) has {key} = {value!r}, which is {OTHER_FUNCTIONS[value]}: the "
+                    "network would compute something else; train it with another activation function",
                     layer=name,
                 )
 
@@ -142,8 +144,8 @@ def _mend(config: Any, dropped: dict[str, list[str]]) -> None:
         name = str(layer.get("name", kind))
         if kind in GONE:
             raise InputError(
-                f"the layer {name!r} is a {kind} of Keras 2, which Keras 3 does not have: put {GONE[kind]} in its place "
-                "in Keras 2, and save the network again",
+                f"the layer {name!r} is a {kind} of Keras 2, which Keras 3 does not have: put {GONE[kind]} in its "
+                "place in Keras 2, and save the network again",
                 layer=name,
             )
         _drop(kind, name, layer, dropped)

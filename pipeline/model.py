@@ -142,8 +142,8 @@ def _advice(error: Exception, path: Path) -> str:
     text = " ".join(str(error).split())
     if path.suffix == ".keras" and _is_of_keras_2(path):
         return (
-            f"Keras {keras_version(path)} wrote it, whose .keras files Keras 3 does not read ({reason_of(error)}): load "
-            "it with that Keras and save it as .h5, with `model.save('name.h5')`"
+            f"Keras {keras_version(path)} wrote it, whose .keras files Keras 3 does not read: load it with that Keras "
+            "and save it as .h5, with `model.save('name.h5')`"
         )
     if "safe_mode" in text or "unsafe" in text.lower():
         return "it carries code (a Lambda layer); if you trust the file, set model.safe_mode = false (--unsafe-model)"

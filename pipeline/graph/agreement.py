@@ -46,8 +46,8 @@ def check_agreement(graph: Graph, inputs: Sequence[Any]) -> None:
     Notes
     -----
     Not compared: outputs that are no floats, and a network that differs from itself, because it is random. Nor one that
-    fails here, as convolutions with ``channels_first`` on a CPU, which TensorFlow can run only after they were compiled:
-    if it fails in the pass that records as well, that says why.
+    fails here, as convolutions with ``channels_first`` on a CPU, which TensorFlow can run only after they were
+    compiled: if it fails in the pass that records as well, that says why.
     """
     first = [tensor[:N_SAMPLES] for tensor in inputs]
     try:

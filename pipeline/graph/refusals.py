@@ -1,4 +1,4 @@
-"""Say in our words what Keras, TensorFlow and the network's own code refuse: the one place that translates their errors.
+"""Say in our words what Keras, TensorFlow and a network's own code refuse: the one place that translates their errors.
 
 Knows how they write their errors. Does not know what was being done, beyond its name.
 """
@@ -30,7 +30,7 @@ _LIBRARIES = ("keras", "tensorflow", "tf_keras")
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what an error of Keras or TensorFlow says was wrong, in one line: without settings, arguments and nodes."""
+    """Return what an error of Keras or TensorFlow says was wrong: one line, without settings, arguments and nodes."""
     # A KeyError shows what it was given as Python writes it.
     given = error.args[0] if isinstance(error, KeyError) and error.args else error
     text = _ESCAPES.sub("", str(getattr(error, "message", None) or given))
@@ -158,11 +158,13 @@ def _way_out(error: Any) -> str:
     text = str(error.message)
     if "NHWC" in text or "NCHW" in text or "channels_first" in text:
         return (
-            "TensorFlow computes channels_first of this dtype on GPUs only: run it where one is, or rebuild the network "
-            "with data_format='channels_last'"
+            "TensorFlow computes channels_first of this dtype on GPUs only: run it where one is, or rebuild the "
+            "network with data_format='channels_last'"
         )
     if "PyFunc" in text:
         return "it is the network's own code: mend it, or the data"
-    if isinstance(error, tf.errors.UnimplementedError | tf.errors.NotFoundError | tf.errors.FailedPreconditionError):
+    if isinstance(
+        error, tf.errors.UnimplementedError | tf.errors.NotFoundError | tf.errors.FailedPreconditionError
+    ):
         return "the network cannot be computed here, whatever the samples: change that layer"
     return "correct the data, or what is done to it before the network"

@@ -108,9 +108,7 @@ class Rebuilt:
             if bounds is not None:
                 update.config["activation"] = "linear"
             clone = self._layers.setdefault(key, self._clone(node, update))
-            outputs = _called(
-                node, _Building(clone, _originals(node.operation), update.arrays), args, kwargs
-            )
+            outputs = _called(node, _Building(clone, _originals(node.operation), update.arrays), args, kwargs)
         else:
             outputs = _called(node, self._layers[key], args, kwargs)
         self.first_tensors[node.index] = _flat(outputs)[0]

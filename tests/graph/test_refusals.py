@@ -1,0 +1,199 @@
+"""What Keras, TensorFlow or a network's own code refuses becomes an error of ours, with the layer and the cause."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from actisketch.pipeline import run
+from actisketch.pipeline.graph import read_graph
+from actisketch.storage.errors import InputError
+
+L = keras.layers
+SAMPLES = np.random.default_rng(5).random((20, 6), dtype=np.float32)
+NO_LUCK = {
+    each.__name__: each for each in (ValueError, KeyError, ZeroDivisionError, AttributeError, RuntimeError)
+}
+
+
+class Failing(L.Layer):
+    """Computes nothing; fails in the way and at the time that it is told."""
+
+    def __init__(self, kind="ValueError", when="always", **settings):
+        super().__init__(**settings)
+        self.kind, self.when = kind, when
+
+    def fail(self, _=None):
+        raise NO_LUCK[self.kind]("no such luck")
+
+    def call(self, x):
+        if isinstance(x, keras.KerasTensor):
+            return x
+        if self.when == "always" or (self.when == "traced" and not tf.executing_eagerly()):
+            self.fail()
+        if self.when == "running":
+            y = tf.py_function(self.fail, [x], tf.float32)
+            y.set_shape(x.shape)
+            return y
+        return x
+
+    def compute_output_shape(self, shape):
+        return shape
+
+    def get_config(self):
+        return {**super().get_config(), "kind": self.kind, "when": self.when}
+
+
+class OnceOnly(L.Layer):
+    """Can be built once."""
+
+    n_built = 0
+
+    def build(self, shape):
+        type(self).n_built += 1
+        if self.n_built > 1:
+            raise ValueError("already built")
+
+    def call(self, x):
+        return x
+
+
+def chain(layer, shape=(6,)):
+    return keras.Sequential(
+        [keras.Input(shape), L.Dense(4, activation="relu", name="first"), layer, L.Dense(3, name="last")]
+    )
+
+
+def refused(model, samples, tmp_path, **normalize):
+    with pytest.raises(InputError) as caught:
+        run(
+            model,
+            samples,
+            output=tmp_path / "r",
+            settings={"normalize": normalize, "report": {"enabled": False}},
+        )
+    assert caught.value.exit_code == 2
+    assert "\x1b" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize("kind", NO_LUCK)
+@pytest.mark.parametrize("when", ["always", "traced"])
+def test_a_layer_that_fails_when_it_is_called(tmp_path, kind, when):
+    error = refused(chain(Failing(kind, when, name="mine")), SAMPLES, tmp_path, treat_as_identity=["mine"])
+
+    assert error.layer == "mine"
+    assert f"{kind}: no such luck (test_refusals.py, line " in str(error)
+    assert type(error.__cause__).__name__ == kind
+
+
+@pytest.mark.parametrize("kind", ["ValueError", "ZeroDivisionError", "KeyError"])
+def test_a_layer_that_fails_while_the_graph_runs(tmp_path, kind):
+    error = refused(
+        chain(Failing(kind, "running", name="mine")), SAMPLES, tmp_path, treat_as_identity=["mine"]
+    )
+
+    assert error.layer == "mine"
+    assert f"{kind}: " in str(error)
+    assert "own code" in str(error)
+    assert isinstance(error.__cause__, tf.errors.OpError)
+
+
+def test_a_lambda_whose_function_needs_what_is_not_there(tmp_path):
+    def double(x):
+        return x if isinstance(x, keras.KerasTensor) else not_imported.double(x)  # noqa: F821
+
+    error = refused(
+        chain(L.Lambda(double, output_shape=(4,), name="lam")), SAMPLES, tmp_path, treat_as_identity=["lam"]
+    )
+
+    assert "'lam' (Lambda) failed when it was called: NameError: name 'not_imported'" in str(error)
+
+
+def test_a_layer_of_keras_that_does_not_take_these_samples(tmp_path):
+    model = keras.Sequential(
+        [keras.Input((None, 4)), L.Dense(4), L.Reshape((12,), name="fold"), L.Dense(3, name="last")]
+    )
+    error = refused(model, np.zeros((20, 5, 4), np.float32), tmp_path)
+
+    assert "'fold' (Reshape) failed" in str(error)
+    assert "total size" in str(error)
+
+
+def test_a_layer_that_cannot_be_built_anew(tmp_path):
+    OnceOnly.n_built = 0
+    error = refused(chain(OnceOnly(name="once")), SAMPLES, tmp_path, treat_as_identity=["once"])
+
+    assert "'once' (OnceOnly) failed when it was built anew: ValueError: already built" in str(error)
+
+
+def test_one_that_only_eager_execution_refuses_is_recorded(tmp_path):
+    class Graphic(L.Layer):
+        def call(self, x):
+            if tf.executing_eagerly() and not isinstance(x, keras.KerasTensor):
+                raise RuntimeError("graphs only")
+            return x
+
+    result = run(
+        chain(Graphic()),
+        SAMPLES,
+        output=tmp_path / "r",
+        normalize=False,
+        settings={"report": {"enabled": False}},
+    )
+
+    assert result.status().n_blocks_done == 1
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_channels_first_without_a_kernel_is_told_of_the_layer_not_of_the_data(tmp_path, dtype):
+    conv = L.Conv2D(4, 3, data_format="channels_first", dtype=dtype, name="conv")
+    model = keras.Sequential([keras.Input((3, 8, 8)), conv, L.Flatten(), L.Dense(3)])
+    samples = np.random.default_rng(5).random((4, 3, 8, 8), dtype=np.float32)
+    error = refused(model, samples, tmp_path)
+
+    assert error.layer == "conv"
+    assert "channels_last" in str(error)
+    assert "correct the data" not in str(error)
+
+
+def embedding(dtype):
+    x = keras.Input((3,), dtype=dtype)
+    return keras.Model(x, L.Dense(2)(L.Flatten()(L.Embedding(20, 4)(x))))
+
+
+@pytest.mark.parametrize(
+    ("takes", "given", "value"),
+    [
+        ("int32", "int64", 2**32 + 1),
+        ("int32", "int64", -(2**32) + 1),
+        ("int32", "uint32", 2**32 - 3),
+        ("int32", "float32", 5e9),
+        ("uint8", "int64", 257),
+        ("int8", "int16", -300),
+    ],
+)
+def test_whole_numbers_that_do_not_fit_are_refused_and_do_not_wrap(tmp_path, takes, given, value):
+    samples = np.full((8, 3), 2, given)
+    samples[5, 1] = value
+
+    assert f"the samples hold {samples[5, 1].item()!r}" in str(refused(embedding(takes), samples, tmp_path))
+
+
+def test_whole_numbers_that_fit_are_the_same_in_any_dtype(tmp_path):
+    ids = np.random.default_rng(5).integers(0, 20, (8, 3))
+    keras.utils.set_random_seed(5)
+    model = embedding("int32")
+    expected = np.asarray(model(ids.astype("int32")))
+    (point,) = [point.name for point in read_graph(model).points() if point.layer_type == "Dense"]
+    for dtype in ("int64", "uint32", "float32"):
+        result = run(
+            model,
+            ids.astype(dtype),
+            output=tmp_path / dtype,
+            normalize=False,
+            settings={"report": {"enabled": False}},
+        )
+
+        np.testing.assert_array_equal(result.activations(point)[:], expected)
