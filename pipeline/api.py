@@ -139,8 +139,8 @@ def plan(
     >>> import keras, numpy as np
     >>> from actisketch.pipeline import plan
     >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(8, "relu")])
-    >>> plan(model, np.zeros((100, 4), np.float32)).activations_nbytes  # padded to four batches of 32
-    4100
+    >>> plan(model, np.zeros((100, 4), np.float32)).activations_nbytes  # four batches of 32, padded
+    4112
     """
     job, keras_model, source = _job(
         model,

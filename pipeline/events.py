@@ -24,7 +24,7 @@ class StageStarted:
     stage: str
     """``record``, ``reduce``, ``factors``, ``normalize``, ``certify`` or ``report``."""
     n_total: int = 0
-    """Units of work in it: blocks for ``record``, samples for ``certify``; 0 when not counted."""
+    """Units of work in it: samples for ``record`` and ``certify``; 0 when not counted."""
     n_done: int = 0
     """Units that an earlier run did already."""
     unit: str = ""
@@ -42,7 +42,10 @@ class BlockDone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplesDone:
-    """So many samples went through, since the stage began."""
+    """So many samples went through, since the stage began.
+
+    While recording in this process it is told of each batch, before the block of these samples is done.
+    """
 
     n_done: int
 

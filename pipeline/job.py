@@ -185,8 +185,9 @@ def _record(job: Prepared, on_event: OnEvent, engine: ClusterEngine | None) -> t
     with Cache.create_or_resume(
         job.cache_url, job.spec, storage_options=settings.cache.storage_options
     ) as cache:
-        n_missing, n_blocks = len(cache.missing()), len(cache.blocks)
-        on_event(StageStarted(stage="record", n_total=n_blocks, n_done=n_blocks - n_missing, unit="blocks"))
+        missing, n_blocks, n_total = cache.missing(), len(cache.blocks), cache.spec.n_samples
+        n_missing, n_done = len(missing), n_total - sum(block.n_samples for block in missing)
+        on_event(StageStarted(stage="record", n_total=n_total, n_done=n_done, unit="samples"))
         if n_missing:
             # Before the first block, so that a run that is interrupted is known for one.
             _write_manifest(job)
@@ -359,7 +360,8 @@ def repair_run(
     options = run.settings.cache.storage_options
     with Cache.create_or_resume(job.cache_url, job.spec, storage_options=options) as cache:
         damaged = cache.repair(report)
-        on_event(StageStarted(stage="record", n_total=len(damaged), unit="blocks"))
+        n_samples = sum(block.n_samples for block in damaged)
+        on_event(StageStarted(stage="record", n_total=n_samples, unit="samples"))
         _record_again(cache, damaged, job, on_event)
         n_missing = len(cache.missing())
     if n_missing:

@@ -1,4 +1,8 @@
-"""What a run will take, before it runs: blocks, bytes on disk, files, memory; refused when over a limit."""
+"""What a run will take, before it runs: blocks, bytes on disk, files, memory; refused when over a limit.
+
+A block is at most a sixteenth of the run and about a minute of work, estimated and not timed, whether activations are
+kept or sketches only: :mod:`.blocks` has the rule.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from typing import Any
 from ..storage import CacheSpec, PointSpec, projection
 from ..storage.errors import InputError, OverBudgetError
 from ..storage.files import STAGING_NBYTES
+from .blocks import choose_block_samples
 from .occupancy import counter_bits, merged_nbytes, open_block_nbytes, records_nbytes
 from .recorder import (
     BLOCKS_IN_FLIGHT,
@@ -24,13 +29,6 @@ from .sketch import SketchSpec
 from .sketching import empty_sketch
 
 __all__ = ["MemoryProjection", "Plan", "PointPlan", "make_plan"]
-
-# Of a network so large that few batches fill a slab, a block is several slabs, until the chunks of its smallest layer
-# are worth a file, or the block is so large that losing it would hurt.
-WORTHWHILE_CHUNK_NBYTES = 256 * 2**10
-LARGEST_BLOCK_NBYTES = 4 * 2**30
-# And never more than this part of the run: what a kill costs, what workers share out among them.
-FEWEST_BLOCKS = 16
 
 # What tracing the network, the compiled loops of the sketch, threads and the allocator take beside all that is
 # counted: 60 to 100 MiB were measured, from a small network to blocks of half a gigabyte.
@@ -189,6 +187,7 @@ def make_plan(
     model_nbytes: int = 0,
     sample_nbytes: int = 0,
     largest_tensor_nbytes: int = 0,
+    multiplications: int = 0,
     record: bool = True,
     stored_itemsize: int = 4,
     compresses: bool = False,
@@ -211,6 +210,8 @@ def make_plan(
         Blocks whose sketches are in memory together: one in process, ``BLOCKS_IN_FLIGHT`` in a worker.
     model_nbytes, sample_nbytes, largest_tensor_nbytes : int
         Bytes of the weights, of one sample, and of the network's largest tensor per sample.
+    multiplications : int
+        What one sample costs the network, about.
     record : bool
         Whether activations are kept.
     stored_itemsize : int
@@ -218,9 +219,10 @@ def make_plan(
     compresses : bool
         Whether the cache's codec compresses: then the compressed form of a chunk is held beside it.
     max_block_samples : int, optional
-        At most so many samples per block (rounded up to a whole batch).
+        At most so many samples per block (rounded up to a whole batch), as memory allows; default: as
+        :mod:`.blocks` says.
     block_samples : int, optional
-        Samples per block where an existing cache has fixed it; default: the largest that fits.
+        Samples per block where an existing cache has fixed it.
 
     Raises
     ------
@@ -252,7 +254,15 @@ def make_plan(
         compresses=compresses,
     )
     has_cache = block_samples is not None
-    block_samples = block_samples or run.block_within(memory_limit, max_block_samples=max_block_samples)
+    block_samples = block_samples or choose_block_samples(
+        [4 * point.n_values for point in points],
+        n_samples=n_samples,
+        batch_size=batch_size,
+        multiplications=multiplications,
+        record=record,
+        asked=max_block_samples,
+        fits=lambda n: run.memory(n).total <= memory_limit,
+    )
     slab = run.slab_within(memory_limit, block_samples=block_samples)
     stored = projection(run.spec(block_samples))
     return Plan(
@@ -317,22 +327,6 @@ class _Run:
             record=self.record,
         )
 
-    def block_within(self, limit: int, *, max_block_samples: int | None) -> int:
-        """Return the samples of the largest blocks of one slab that keep to the limit, or of several slabs."""
-        small_enough = SLAB_NBYTES // self.sample_nbytes // self.batch_size
-        n_batches = max(1, min(small_enough, -(-self.n_samples // self.batch_size)))
-        if max_block_samples is not None:
-            n_batches = min(n_batches, -(-max_block_samples // self.batch_size))
-        while n_batches > 1 and self.memory(n_batches * self.batch_size).total > limit:
-            n_batches = n_batches * 7 // 8
-        if self.record and max_block_samples is None and n_batches >= small_enough:
-            n_batches = _joined(
-                n_batches, self.batch_size, [4 * p.n_values for p in self.points], self.n_samples
-            )
-            while n_batches > 1 and self.memory(n_batches * self.batch_size).total > limit:
-                n_batches //= 2
-        return n_batches * self.batch_size
-
     def slab_within(self, limit: int, *, block_samples: int) -> int:
         """Return how many samples of such blocks are collected at a time: fewer where the limit leaves less room."""
         slab_nbytes = SLAB_NBYTES
@@ -374,17 +368,6 @@ class _Run:
         # Merging begins when the threads are gone with their counters; small pieces of what open blocks took may not
         # have been given back by then.
         return n_open * opened + max(of_thread * RECORDING_THREADS, merged)
-
-
-def _joined(n_batches: int, batch_size: int, per_sample: list[int], n_samples: int) -> int:
-    """Return the batches of a block of one slab, doubled until its smallest chunk is worth a file."""
-    while (
-        n_batches * batch_size * min(per_sample) < WORTHWHILE_CHUNK_NBYTES
-        and 2 * n_batches * batch_size * sum(per_sample) <= LARGEST_BLOCK_NBYTES
-        and 2 * n_batches * batch_size * FEWEST_BLOCKS <= n_samples
-    ):
-        n_batches *= 2
-    return n_batches
 
 
 def _free_nbytes(path: Path | None) -> int | None:

@@ -333,6 +333,7 @@ def _plan(
             int(np.prod(i.shape, dtype=np.int64)) * np.dtype(i.dtype).itemsize for i in source.inputs
         ),
         largest_tensor_nbytes=producer.largest_tensor_nbytes(),
+        multiplications=producer.multiplications(),
         record=record.activations,
         stored_itemsize=np.dtype(settings.cache.dtype).itemsize,
         compresses=(settings.cache.codec or DEFAULT_CODEC) != "none",

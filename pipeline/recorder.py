@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..storage import Block, Cache, CommitRecord, PointSpec
 from ..storage.errors import InputError
-from .events import BlockDone, OnEvent, ignore_event
+from .events import BlockDone, Event, OnEvent, SamplesDone, ignore_event
 from .producer import Producer
 from .sketch import SketchSpec
 from .sketching import add_up, channel_axis_of, empty_sketch, sketch_nbytes, with_channels
@@ -83,7 +83,7 @@ Collected = dict[str, list[NDArray[np.float32]]]
 """Activations of the samples of a slab by point, batch after batch: the producer's own memory, not a copy."""
 
 
-def collect(producer: Producer, slab: Block) -> Collected:
+def collect(producer: Producer, slab: Block, on_batch: Callable[[int], None] | None = None) -> Collected:
     """Return the activations of some samples.
 
     Parameters
@@ -92,6 +92,8 @@ def collect(producer: Producer, slab: Block) -> Collected:
         Where from.
     slab : Block
         A block or a part of one: its index, and which samples.
+    on_batch : callable, optional
+        Told after each batch how many samples it had.
 
     Raises
     ------
@@ -113,6 +115,8 @@ def collect(producer: Producer, slab: Block) -> Collected:
                 )
             collected[point.name].append(array)
         n_filled += n_batch
+        if on_batch is not None:
+            on_batch(n_batch)
     if n_filled != n_wanted:
         raise InputError(
             f"samples {slab.start} to {slab.stop - 1} of block {slab.index} were asked for, the producer gave "
@@ -307,6 +311,17 @@ def record_missing(
     n_slab = slab or _default_slab(cache, producer)
     available = threading.Semaphore(BLOCKS_IN_FLIGHT)
     pending: list[Future[None]] = []
+    telling = threading.Lock()
+    n_passed = 0
+
+    def tell(event: Event) -> None:
+        with telling:  # two threads tell, a listener hears one at a time
+            on_event(event)
+
+    def passed(n_samples: int) -> None:
+        nonlocal n_passed
+        n_passed += n_samples
+        tell(SamplesDone(n_done=n_passed))
 
     def add(opened: _OpenBlock, collected: Collected) -> None:
         try:
@@ -318,7 +333,7 @@ def record_missing(
     def commit(opened: _OpenBlock, block: Block, digest: str) -> None:
         if opened.commit(digest) is not None:
             nbytes = 4 * block.n_samples * sum(math.prod(point.shape) for point in producer.points)
-            on_event(BlockDone(block=block.index, n_samples=block.n_samples, nbytes=nbytes))
+            tell(BlockDone(block=block.index, n_samples=block.n_samples, nbytes=nbytes))
 
     with (
         recording_threads() as pool,
@@ -330,7 +345,7 @@ def record_missing(
                 for part in slabs_of(block, n_slab):
                     available.acquire()
                     _raise_first_failure(pending)
-                    pending.append(writer.submit(add, opened, collect(producer, part)))
+                    pending.append(writer.submit(add, opened, collect(producer, part, passed)))
                 # Here and not in the writer: a stream has one place, and two threads would restart it.
                 digest = producer.digest(block.start, block.stop)
                 pending.append(writer.submit(commit, opened, block, digest))

@@ -158,7 +158,8 @@ class RecordSettings(_Settings):
     activation; ``parameters``: the former only; ``all``; or patterns like ``["conv*"]``."""
     batch_size: Annotated[int, Field(gt=0, le=1_000_000)] = 32
     block_samples: Annotated[int, Field(gt=0)] | None = None
-    """At most so many samples per block, the unit of resume, and at least a batch; default: as memory allows."""
+    """At most so many samples per block, the unit of resume, and at least a batch; default: a sixteenth of the run, and
+    about a minute of work, at most."""
     activations: bool = True
     """Keep the activations themselves; without them percentiles have intervals but no exact values."""
     memory_limit: Bytes = 4 * 2**30

@@ -26,6 +26,7 @@ ORDER = [
     "pipeline.recorder",
     "pipeline.reduce",
     "pipeline.occupancy",
+    "pipeline.blocks",
     "pipeline.planning",
     "pipeline.ties",
     "pipeline.factors",

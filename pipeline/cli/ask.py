@@ -219,6 +219,7 @@ def verify(
     """
     chosen = open_run(run)
     if repair:
+        session.say_loading()
         from ..job import repair_run
 
         with session.job(run, resume=f"actisketch verify {run} --repair") as on_event:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from datetime import timedelta
 from types import TracebackType
 from typing import Any
 
@@ -16,12 +18,12 @@ from rich.progress import (
     Task,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.text import Text
 
 from ..events import BlockDone, Event, SamplesDone, StageDone, StageStarted
 from ..sizes import format_bytes
+from .pace import Pace
 
 __all__ = ["JobProgress"]
 
@@ -42,14 +44,25 @@ class _RateColumn(ProgressColumn):
     """Samples per second and bytes, from what the events said."""
 
     def render(self, task: Task) -> Text:
-        n_samples, nbytes = task.fields.get("n_samples", 0), task.fields.get("nbytes", 0)
-        elapsed = task.elapsed or 0.0
-        parts = []
-        if n_samples and elapsed > 0 and task.fields.get("unit") in {"blocks", "samples"}:
-            parts.append(f"{n_samples / elapsed:,.0f} samples/s")
-        if nbytes:
-            parts.append(format_bytes(nbytes))
-        return Text(" ".join(parts))
+        return Text(" ".join(_rate_and_size(task.fields["pace"], task.fields["unit"], task.fields["nbytes"])))
+
+
+class _LeftColumn(ProgressColumn):
+    """How long it still takes."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        left_s = task.fields["pace"].left_s(time.monotonic())
+        return Text("-:--:--" if left_s is None else str(timedelta(seconds=round(left_s))))
+
+
+def _rate_and_size(pace: Pace, unit: str, nbytes: int) -> Iterator[str]:
+    rate = pace.per_second
+    if rate is not None and unit == "samples":
+        yield f"{rate:,.0f} samples/s"
+    if nbytes:
+        yield format_bytes(nbytes)
 
 
 class JobProgress:
@@ -69,7 +82,10 @@ class JobProgress:
         self._bar: Progress | None = None
         self._task: Any = None
         self._stage = StageStarted(stage="")
-        self._started, self._shown, self._n_done, self._n_samples, self._nbytes = 0.0, 0.0, 0, 0, 0
+        self._pace = Pace()
+        self._shown = 0.0
+        # Samples pass through the network before their block is committed; a cluster tells of its blocks only.
+        self._n_passed, self._n_committed, self._nbytes = 0, 0, 0
 
     def __enter__(self) -> JobProgress:
         if self._console.is_terminal and not self._console.is_dumb_terminal and not self._quiet:
@@ -81,7 +97,7 @@ class JobProgress:
                 MofNCompleteColumn(),
                 *((_RateColumn(), TimeElapsedColumn()) if roomy else ()),
                 TextColumn("left"),
-                TimeRemainingColumn(),
+                _LeftColumn(),
                 console=self._console,
                 transient=True,
                 expand=True,
@@ -110,8 +126,9 @@ class JobProgress:
 
     def _start(self, event: StageStarted) -> None:
         self._stage = event
-        self._started = self._shown = time.monotonic()
-        self._n_done, self._n_samples, self._nbytes = event.n_done, 0, 0
+        self._shown = time.monotonic()
+        self._pace = Pace(event.n_total, event.n_done)
+        self._n_passed, self._n_committed, self._nbytes = 0, 0, 0
         self._remove_task()
         if self._bar is not None:
             self._task = self._bar.add_task(
@@ -119,6 +136,8 @@ class JobProgress:
                 total=event.n_total or None,
                 completed=event.n_done,
                 unit=event.unit,
+                pace=self._pace,
+                nbytes=0,
             )
         elif event.n_total > event.n_done:
             left = event.n_total - event.n_done
@@ -127,28 +146,28 @@ class JobProgress:
 
     def _advance(self, event: BlockDone | SamplesDone) -> None:
         if isinstance(event, BlockDone):
-            self._n_done += 1
-            self._n_samples += event.n_samples
+            self._n_committed += event.n_samples
             self._nbytes += event.nbytes
         else:
-            self._n_done = self._n_samples = event.n_done
+            self._n_passed = event.n_done
+        now_s, n_done = time.monotonic(), self._stage.n_done + max(self._n_passed, self._n_committed)
+        if n_done > self._pace.n_done:
+            self._pace.mark(n_done, now_s)
         if self._bar is not None and self._task is not None:
-            self._bar.update(
-                self._task, completed=self._n_done, n_samples=self._n_samples, nbytes=self._nbytes
-            )
-        elif time.monotonic() - self._shown >= PLAIN_INTERVAL_S:
-            self._shown = time.monotonic()
-            self._print(self._line())
+            self._bar.update(self._task, completed=n_done, nbytes=self._nbytes)
+        elif now_s - self._shown >= PLAIN_INTERVAL_S:
+            self._shown = now_s
+            self._print(self._line(now_s))
 
-    def _line(self) -> str:
-        elapsed = max(time.monotonic() - self._started, 1e-9)
-        total, done_here = self._stage.n_total, self._n_done - self._stage.n_done
-        left = (total - self._n_done) * elapsed / done_here if done_here and total else 0.0
-        unit = self._stage.unit
-        rate = f", {self._n_samples / elapsed:,.0f} samples/s" if unit in {"blocks", "samples"} else ""
-        size = f", {format_bytes(self._nbytes)}" if self._nbytes else ""
-        doing = _DOING.get(self._stage.stage, self._stage.stage)
-        return f"{doing}: {self._n_done:,}/{total:,} {unit}{rate}{size}, about {left:,.0f} s left"
+    def _line(self, now_s: float) -> str:
+        stage, doing = self._stage, _DOING.get(self._stage.stage, self._stage.stage)
+        left_s = self._pace.left_s(now_s)
+        parts = [
+            f"{doing}: {self._pace.n_done:,}/{stage.n_total:,} {stage.unit}",
+            *_rate_and_size(self._pace, stage.unit, self._nbytes),
+            *([] if left_s is None else [f"about {left_s:,.0f} s left"]),
+        ]
+        return ", ".join(parts)
 
     def _finish(self, event: StageDone) -> None:
         self._remove_task()

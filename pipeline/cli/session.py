@@ -49,6 +49,11 @@ class Session:
         """Print JSON, whole and valid: NaN and infinities become null."""
         click.echo(json.dumps(_finite(tree), indent=1))
 
+    def say_loading(self) -> None:
+        """Tell why nothing is seen for the next seconds, before TensorFlow is imported."""
+        if not self.quiet and "tensorflow" not in sys.modules:
+            self.err.print("loading TensorFlow and the network ...", markup=False, highlight=False)
+
     @contextmanager
     def job(self, folder: Path, *, resume: str) -> Iterator[Callable[[Event], None]]:
         """Show progress and keep ``run.log`` while a job works; on an interrupt say how to resume.

@@ -38,7 +38,7 @@ path = "samples.npz"            # .npz, .npy, a zarr array or group, an image fo
 [record]
 #points = "neurons"             # layers with parameters, and merges; "parameters": no merges; "all"; ["conv*", "fc1"]
 #batch_size = 32                # samples that go through the network together
-#block_samples = 1024           # samples per block, at least a batch: the unit of resume; default: by memory
+#block_samples = 1024           # samples per block, at least a batch: the unit of resume; default: 1/16 of all
 #activations = true             # false: keep sketches only (no exact percentiles, almost no disk)
 #memory_limit = "4 GiB"         # beyond what Python and TensorFlow themselves take
 #disk_limit = "100 GB"          # default: what is free

@@ -57,6 +57,7 @@ def plan(session: Session, /, job: Path | None, as_json: bool, **flags: Any) -> 
       actisketch plan --model net.keras --data x.npz --batch-size 64
     """
     settings = settings_from(job, flags)
+    session.say_loading()
     from ..job import plan_job
 
     prepared = plan_job(settings)
@@ -130,6 +131,7 @@ def _run(
     resume: str,
     performance_report: Path | None = None,
 ) -> None:
+    session.say_loading()
     from ..job import run_job
     from ..results import open_run
 
@@ -185,6 +187,7 @@ def normalize(
     from ..results import open_run
 
     chosen = open_run(run)
+    session.say_loading()
     if output is None and factors is not None:
         output = run / f"with-{factors.stem}"
     resume = shlex.join(["actisketch", *sys.argv[1:]])

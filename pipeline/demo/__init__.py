@@ -28,8 +28,7 @@ def demo_settings(output: str | Path) -> JobSettings:
                 "inputs": "x",
                 "labels": "y",
             },
-            # Small blocks, so that there is something to see of blocks and resume.
-            "record": {"batch_size": 64, "block_samples": 256},
+            "record": {"batch_size": 64},
         },
         origin="the demo",
     )

@@ -50,7 +50,7 @@ def test_a_second_demo_computes_nothing_and_says_so(demo_run):
     changed = {path.name for path in before if before[path] != after.get(path)}
 
     assert again.returncode == 0
-    assert "nothing was recomputed: all 8 blocks were reloaded" in again.stdout
+    assert "nothing was recomputed: all 29 blocks were reloaded" in again.stdout
     assert "reloaded the normalised network" in again.stderr
     assert printed.splitlines()[:6] == again.stdout.splitlines()[:6]
     assert changed <= {"run.json", "run.log", "lock"}
@@ -156,7 +156,7 @@ def test_status_tells_that_everything_is_there(demo_run):
     answer = json.loads(actisketch("status", folder, "--json").stdout)
 
     assert answer["is_complete"] is True
-    assert (answer["n_blocks_done"], answer["n_samples"], answer["n_points"]) == (8, 1797, 5)
+    assert (answer["n_blocks_done"], answer["n_samples"], answer["n_points"]) == (29, 1797, 5)
     assert answer["certificate_passed"] is True
 
 
@@ -165,7 +165,7 @@ def test_verify_finds_the_demo_sound(demo_run):
     answer = actisketch("verify", folder)
 
     assert answer.returncode == 0
-    assert "8 of 8 blocks" in answer.stdout
+    assert "29 of 29 blocks" in answer.stdout
     assert "sound" in answer.stdout
 
 

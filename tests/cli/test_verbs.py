@@ -134,7 +134,7 @@ def test_quiet_shows_results_and_no_progress(call, small_files):
 def test_a_run_without_a_terminal_tells_its_progress_in_plain_lines(call, small_files):
     answer = call("run", small_files["job"])
 
-    assert "recording activations: 4 of 4 blocks to do" in answer.err
+    assert "recording activations: 53 of 53 samples to do" in answer.err
     assert "\x1b" not in answer.err + answer.out
 
 
@@ -465,7 +465,7 @@ def test_one_block_is_not_said_to_be_blocks(call, small_files):
     damaged = call("verify", small_files["run"])
     repaired = call("verify", small_files["run"], "--repair")
 
-    assert "recording activations: 1 of 1 block to do" in first.err
+    assert "recording activations: 16 of 16 samples to do" in first.err
     assert "computed 1 block, reloaded 0 of 1 block;" in first.err
     assert "nothing was recomputed: the only block was reloaded from the cache" in again.out
     assert "1 block of " in damaged.err

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from actisketch.pipeline.planning import LARGEST_BLOCK_NBYTES, make_plan
+from actisketch.pipeline.blocks import LARGEST_BLOCK_NBYTES
+from actisketch.pipeline.planning import make_plan
 from actisketch.pipeline.recorder import SLAB_NBYTES, record_missing
 from actisketch.pipeline.reduce import UNPACKED_NBYTES, WAITING_NBYTES
 from actisketch.pipeline.sketch import SketchSpec
@@ -53,8 +54,9 @@ def plan_of(**changes):
 def test_disk_is_every_value_of_every_sample_padded_to_whole_chunks_and_records_beside_them():
     whole, sums = 104 * PER_SAMPLE_NBYTES, 2 * 4  # 8 batches of 13, a checksum for each of two chunks
 
-    assert plan_of().activations_nbytes == whole + sums
-    assert plan_of(stored_itemsize=2).activations_nbytes == whole // 2 + sums
+    assert plan_of(max_block_samples=103).activations_nbytes == whole + sums
+    assert plan_of(max_block_samples=103, stored_itemsize=2).activations_nbytes == whole // 2 + sums
+    assert plan_of().activations_nbytes == whole + 8 * sums  # a block for each batch
     assert plan_of(record=False).activations_nbytes == 0
     assert plan_of(record=False).disk_nbytes == plan_of(record=False).records_nbytes > 0
 
@@ -124,7 +126,7 @@ def test_a_cache_takes_no_more_disk_than_was_planned_nor_much_less(tmp_path, cha
 
 
 def test_a_block_is_whole_batches_and_no_more_than_the_samples_need():
-    plan = plan_of()
+    plan = plan_of(max_block_samples=1000)
 
     assert plan.block_samples == 8 * 13  # 103 samples are 8 batches
     assert plan.n_blocks == 1

@@ -1,0 +1,161 @@
+"""How large blocks are by default: what a kill may cost, and what the records of many blocks may take."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from actisketch.pipeline import run
+from actisketch.pipeline.graph import read_graph
+from actisketch.pipeline.planning import Plan, make_plan
+from actisketch.pipeline.producer import KerasProducer
+from actisketch.pipeline.sketch import SketchSpec
+from actisketch.pipeline.sources import as_source
+from actisketch.storage import PointSpec
+
+MNIST = [PointSpec(name="conv", shape=(28, 28, 16)), PointSpec(name="classes", shape=(10,))]
+GIB = 2**30
+
+
+def plan_of(points: list[PointSpec], n_samples: int, batch_size: int = 32, **changes: Any) -> Plan:
+    settings = {"memory_limit": 4 * GIB, **changes}
+    return make_plan(points, n_samples=n_samples, batch_size=batch_size, **settings)
+
+
+def producer_of(layers: list[Any], shape: tuple[int | None, ...], n_values: tuple[int, ...]) -> KerasProducer:
+    graph = read_graph(keras.Sequential([keras.Input(shape), *layers]))
+    source = as_source(np.zeros((2, *n_values), np.float32))
+    return KerasProducer(graph, graph.points("parameters"), source, batch_size=2)
+
+
+@pytest.mark.parametrize("record", [True, False])
+@pytest.mark.parametrize(
+    ("n_samples", "batch_size"), [(4000, 32), (10_000, 32), (10_000, 100), (512, 32), (1797, 64), (10**6, 7)]
+)
+def test_a_kill_costs_at_most_a_sixteenth_of_the_run(n_samples: int, batch_size: int, record: bool) -> None:
+    plan = plan_of(MNIST, n_samples, batch_size, record=record)
+
+    assert plan.n_blocks >= 16
+    assert plan.block_samples * 16 <= n_samples
+    assert plan.block_samples % batch_size == 0
+    if n_samples <= 10_000:  # nothing else makes them smaller: with another batch they would be larger
+        assert (plan.block_samples + batch_size) * 16 > n_samples
+
+
+@pytest.mark.parametrize(("n_samples", "batch_size"), [(100, 32), (1, 1), (31, 32), (15, 1)])
+def test_a_run_of_few_batches_has_a_block_for_each(n_samples: int, batch_size: int) -> None:
+    plan = plan_of(MNIST, n_samples, batch_size)
+
+    assert plan.block_samples == batch_size
+    assert plan.n_blocks == math.ceil(n_samples / batch_size)
+
+
+@pytest.mark.parametrize("record", [True, False])
+@pytest.mark.parametrize("milliards", [5, 17, 1000, 10**6])
+def test_a_block_is_at_most_a_minute_of_work_for_a_slow_core(milliards: int, record: bool) -> None:
+    """At 20 milliard multiplications a second; a batch is never divided."""
+    plan = plan_of(MNIST, 10**5, 4, record=record, multiplications=milliards * 10**9)
+
+    assert plan.block_samples <= max(4, 60 * 20 / milliards)
+    assert plan.block_samples >= min(100, max(4, 60 * 20 / milliards - 4))
+
+
+@pytest.mark.parametrize("record", [True, False])
+def test_a_block_that_is_asked_for_is_as_large_as_it_was_asked(record: bool) -> None:
+    for asked, expected in ((33, 64), (1000, 1024), (4000, 4000), (9999, 4000)):
+        assert plan_of(MNIST, 4000, max_block_samples=asked, record=record).block_samples == expected
+    large = [PointSpec(name="conv", shape=(2**20,))]
+    slabs = plan_of(large, 4096, max_block_samples=512, record=record)
+    tight = plan_of(large, 4096, max_block_samples=512, record=record, memory_limit=GIB)
+
+    assert (slabs.block_samples, slabs.slab_samples) == (512, 128)  # four times what is collected together
+    assert tight.memory.total <= GIB
+
+
+def test_a_cache_that_is_there_keeps_its_own_block_size() -> None:
+    assert plan_of(MNIST, 4000, block_samples=4000, multiplications=10**13).n_blocks == 1
+
+
+def resnet50() -> KerasProducer:
+    graph = read_graph(keras.applications.ResNet50(weights=None))
+    source = as_source(np.zeros((1, 224, 224, 3), np.float32))
+    return KerasProducer(graph, graph.points("parameters"), source, batch_size=8)
+
+
+def test_sketches_alone_take_no_more_disk_than_sketches_beside_activations() -> None:
+    """ResNet50 on 50,000 images in batches of 8: 6,250 blocks and 49 GiB of records with blocks of one slab."""
+    producer = resnet50()
+    counts = {"n_samples": 50_000, "batch_size": 8, "multiplications": producer.multiplications()}
+    kept, alone = (plan_of([*producer.points], record=record, **counts) for record in (True, False))
+
+    assert alone.n_blocks <= 300
+    assert alone.records_nbytes < kept.records_nbytes < 8 * GIB
+    assert alone.memory.total < kept.memory.total
+    assert alone.block_samples % alone.slab_samples == 0
+    assert alone.slab_samples == 8  # no more is collected than before
+
+
+@pytest.mark.parametrize(
+    ("n_values", "bits"), [((112, 112, 64), 20), ((56, 56, 256), 16), ((3000, 300), 20)], ids=str
+)
+def test_blocks_of_sketches_grow_beyond_what_is_collected_together(
+    n_values: tuple[int, ...], bits: int
+) -> None:
+    points = [PointSpec(name=f"layer{i}", shape=n_values) for i in range(20)]
+    kept, alone = (
+        plan_of(points, 50_000, 8, record=record, sketch=SketchSpec(bits=bits)) for record in (True, False)
+    )
+
+    assert alone.slab_samples <= kept.block_samples < alone.block_samples
+    assert alone.records_nbytes < kept.records_nbytes
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape", "expected"),
+    [
+        # 64 outputs of 36 products each at 10 x 10 places; the bias counts as one more.
+        ([keras.layers.Conv2D(64, 3)], (12, 12, 4), 100 * 64 * 37),
+        ([keras.layers.DepthwiseConv2D(3)], (12, 12, 4), 100 * 4 * 10),
+        ([keras.layers.Dense(7)], (5,), 35),
+        ([keras.layers.Dense(7)], (11, 5), 11 * 42),
+        ([keras.layers.Conv2DTranspose(6, 2, strides=2)], (5, 5, 3), 100 * 78),
+        # Its parameters are used at each of 11 steps, though one state comes out.
+        ([keras.layers.SimpleRNN(6)], (11, 5), 11 * 5 * 6),
+        # A table of 50,000 rows is looked up, not multiplied.
+        ([keras.layers.Embedding(50_000, 8)], (4,), 4 * 32),
+    ],
+    ids=lambda value: value[0].name if isinstance(value, list) else str(value),
+)
+def test_work_is_the_parameters_times_the_places_they_are_used_at(
+    layers: list[Any], shape: tuple[int, ...], expected: int
+) -> None:
+    found = producer_of(layers, shape, shape).multiplications()
+
+    assert 0.8 * expected <= found <= 1.25 * expected
+
+
+def test_work_of_a_network_of_open_size_is_that_at_the_size_of_the_samples() -> None:
+    layers = [keras.layers.Conv2D(8, 3, padding="same") for _ in range(3)]
+    fixed = producer_of(layers, (20, 20, 3), (20, 20, 3)).multiplications()
+    open_size = producer_of(layers, (None, None, 3), (20, 20, 3)).multiplications()
+
+    assert fixed / 10 <= open_size <= fixed
+
+
+def test_a_run_by_default_goes_on_within_a_sixteenth_and_its_numbers_are_those_of_one_block(
+    tmp_path: Any,
+) -> None:
+    model = keras.Sequential([keras.Input((5,)), keras.layers.Dense(3, activation="relu", name="hidden")])
+    samples = np.random.default_rng(7).standard_normal((515, 5)).astype(np.float32)
+    settings: dict[str, Any] = {"normalize": {"enabled": False}, "report": {"enabled": False}}
+    small = run(model, samples, output=tmp_path / "small", settings=settings)
+    settings["record"] = {"block_samples": 515}
+    whole = run(model, samples, output=tmp_path / "whole", settings=settings)
+
+    assert (len(small.cache.blocks), len(whole.cache.blocks)) == (17, 1)
+    assert small.statistics() == whole.statistics()
+    assert small.saved_factors() == whole.saved_factors()
