@@ -11,7 +11,7 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,6 +122,7 @@ def run_job(
         check_data(existing, job.source, full=settings.data.fingerprint == "full")
     if existing is None or existing.missing() or existing.spec.n_samples != job.plan.n_samples:
         job.check_budget(done_nbytes=existing.nbytes() if existing is not None else 0)
+        job = replace(job, random=_random_layers(job))
     measured = None
     if settings.normalize.input_factor == "measured":
         key = measured_key(settings, job.source)
@@ -164,6 +165,24 @@ def run_job(
         certificate=certificate,
         is_reloaded=all(event.reloaded for event in done),
     )
+
+
+def _random_layers(job: Prepared) -> tuple[str, ...]:
+    """Return the layers that are random at inference.
+
+    Raises
+    ------
+    InputError
+        If they are not allowed, or the network would have to be certified.
+    """
+    random = job.producer.check()
+    if random and job.settings.normalize.enabled:
+        raise InputError(
+            f"a network that is random at inference ({', '.join(map(repr, random[:5]))}) cannot be certified, because "
+            "it differs from itself: stop at the factors with normalize.enabled = false (--no-normalize)",
+            layers=random,
+        )
+    return random
 
 
 def _engine(
@@ -224,6 +243,7 @@ def _write_manifest(job: Prepared) -> None:
             "ties": job.ties.to_dict(),
             "toolbox": toolbox_names(job.graph, job.points),
             "versions": {"python": platform.python_version(), **versions},
+            **({"random_layers": list(job.random)} if job.random else {}),
         }
     )
 

@@ -65,6 +65,8 @@ class Prepared:
     plan: Plan
     ties: Ties
     """Which points share a scale."""
+    random: tuple[str, ...] = ()
+    """Layers that are random at inference, where that was looked at."""
 
     @property
     def cache_url(self) -> str:
@@ -142,7 +144,13 @@ def prepare(
         ties = job_ties(graph, points, settings)
     if settings.normalize.enabled:
         _check_recorded(graph, points)
-    producer = KerasProducer(graph, points, source, batch_size=settings.record.batch_size)
+    producer = KerasProducer(
+        graph,
+        points,
+        source,
+        batch_size=settings.record.batch_size,
+        allow_random=settings.model.allow_random,
+    )
     plan = _plan(settings, model, source, producer, existing)
     return Prepared(
         settings=settings,

@@ -55,6 +55,8 @@ class KerasProducer:
         The samples.
     batch_size : int
         Samples that go through the network together.
+    allow_random : bool
+        Take a network of which two passes over the same samples differ.
 
     Raises
     ------
@@ -67,8 +69,17 @@ class KerasProducer:
     MobileNetV2 was 40 % slower.
     """
 
-    def __init__(self, graph: Graph, points: tuple[Point, ...], source: Source, *, batch_size: int) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        points: tuple[Point, ...],
+        source: Source,
+        *,
+        batch_size: int,
+        allow_random: bool = False,
+    ) -> None:
         self._graph, self._graph_points = graph, points
+        self._allow_random, self._is_checked = allow_random, False
         self._source, self._batch_size = source, batch_size
         self._inputs = match_inputs(graph, source.inputs)
         shapes: Sequence[tuple[int | None, ...]] = [point.shape for point in points]
@@ -91,6 +102,27 @@ class KerasProducer:
 
         with refusals_explained(graph=self._graph):
             return activations.get_concrete_function()
+
+    def check(self) -> tuple[str, ...]:
+        """Return the names of the layers that are random at inference, found on the first batch.
+
+        Raises
+        ------
+        InputError
+            If there are some and they are not allowed, or the graph does not compute what its model does.
+        """
+        n_samples = min(self._batch_size, self._source.n_samples)
+        inputs = self._read(0, n_samples)
+        with refusals_explained(0, n_samples, self._graph):
+            return self._checked(inputs)
+
+    def _checked(self, inputs: list[Any]) -> tuple[str, ...]:
+        self._is_checked = True
+        return self._graph.check(inputs, allow_random=self._allow_random)
+
+    def _read(self, start: int, stop: int) -> list[Any]:
+        batch = self._source.read(start, stop)
+        return [input_tensor(batch.inputs[i], dtype) for i, dtype in self._inputs]
 
     def largest_tensor_nbytes(self) -> int:
         """Return the bytes per sample of the largest tensor of the network whose shape is known beforehand."""
@@ -129,11 +161,10 @@ class KerasProducer:
         names = [point.name for point in self._points]
         for first in range(start, stop, self._batch_size):
             last = min(first + self._batch_size, stop)
-            batch = self._source.read(first, last)
-            inputs = [input_tensor(batch.inputs[i], dtype) for i, dtype in self._inputs]
+            inputs = self._read(first, last)
             with refusals_explained(first, last, self._graph):
-                if first == 0:
-                    self._graph.check(inputs)
+                if first == 0 and not self._is_checked:
+                    self._checked(inputs)
                 outputs = self._function(inputs)
             yield {name: _view(tensor) for name, tensor in zip(names, outputs, strict=True)}
 

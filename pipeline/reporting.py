@@ -143,6 +143,7 @@ def report_data(run: Run) -> ReportData:
         certificate=certificate,
         accuracy_before=certificate.get("accuracy_before") if certificate else None,
         accuracy_after=certificate.get("accuracy_after") if certificate else None,
+        facts={"random layers, one draw": ", ".join(run.random_layers)} if run.random_layers else {},
         program=f"actisketch {importlib.metadata.version('actisketch')}",
     )
 

@@ -72,6 +72,8 @@ class RunStatus:
 
     wants_network: bool
     wants_report: bool
+    random_layers: tuple[str, ...] = ()
+    """Layers that are random at inference: what was recorded is one draw of the network."""
 
     @property
     def is_recorded(self) -> bool:
@@ -341,6 +343,11 @@ class Run:
         """
         return None if self.normalized_key() is None else _read_certificate(self.folder.certificate_path)
 
+    @property
+    def random_layers(self) -> tuple[str, ...]:
+        """The layers that are random at inference, which ``model.allow_random`` let through; none for most networks."""
+        return tuple(self.folder.manifest().get("random_layers", ()))
+
     def status(self) -> RunStatus:
         """Return how far the run is."""
         cache, folder = self.cache, self.folder
@@ -371,6 +378,7 @@ class Run:
             ),
             wants_network=self.settings.normalize.enabled,
             wants_report=self.settings.report.enabled,
+            random_layers=self.random_layers,
         )
 
     def export(self, kind: str, *, factors: Factors | None = None) -> str:

@@ -95,6 +95,8 @@ class ModelSettings(_Settings):
     """A Python file to run first, which registers the model's own layers. Runs code: an opt-in."""
     safe_mode: bool = True
     """Refuse models that carry code (Lambda layers). Keras' own safe mode."""
+    allow_random: bool = False
+    """Record a network that is random at inference: one draw, and the run says so. It cannot be certified."""
 
     def without_code(self) -> ModelSettings:
         """Return the table without its opt-ins."""

@@ -136,6 +136,8 @@ def status_lines(status: RunStatus) -> Iterator[str]:
         f"({status.n_samples:,} samples, {status.n_points} points)"
     )
     yield f"cache        {status.cache}, {format_bytes(status.cache_nbytes)}"
+    if status.random_layers:
+        yield f"random       one draw, another run differs: {', '.join(map(repr, status.random_layers))}"
     yield f"factors      {_is_there(status, 'factors', status.has_factors, True)}"
     if status.certificate_passed is None:
         yield f"certificate  {_is_there(status, 'certificate', False, status.wants_network)}"

@@ -15,6 +15,7 @@ output = "actisketch-run"       # folder of the run: cache, statistics, factors,
 path = "network.keras"          # a .keras or .h5 file
 #custom_objects = "layers.py"   # a Python file with the model's own layers; it is run, so trust it
 #safe_mode = true               # false: load models that carry code (Lambda layers)
+#allow_random = false           # true: record one draw of a network that is random at inference; the run says so
 
 [data]
 path = "samples.npz"            # .npz, .npy, a zarr array or group, an image folder, TFRecord files ("part-*.tfrecord")

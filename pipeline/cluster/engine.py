@@ -116,7 +116,12 @@ class ClusterEngine:
             job.settings, model=job.model, fingerprint=job.fingerprint, source=job.source
         )
         record = job.settings.record
-        recipe = KerasRecipe(network=network, points=record.points, batch_size=record.batch_size)
+        recipe = KerasRecipe(
+            network=network,
+            points=record.points,
+            batch_size=record.batch_size,
+            allow_random=job.settings.model.allow_random,
+        )
         client = self._connected()
         if n_missing < (n_workers := len(client.nthreads())):
             # Block sizes are part of a cache's bytes: they must not follow the workers that happen to be there.

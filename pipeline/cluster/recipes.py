@@ -92,6 +92,7 @@ class KerasRecipe:
     network: NetworkRecipe
     points: Any
     batch_size: int
+    allow_random: bool = False
 
     def make(self, n_threads: int) -> Producer:
         """Return the producer; errors as `NetworkRecipe.open`."""
@@ -99,7 +100,10 @@ class KerasRecipe:
 
         model, source = self.network.open(n_threads)
         graph = read_graph(model)
-        return KerasProducer(graph, graph.points(self.points), source, batch_size=self.batch_size)
+        points = graph.points(self.points)
+        return KerasProducer(
+            graph, points, source, batch_size=self.batch_size, allow_random=self.allow_random
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

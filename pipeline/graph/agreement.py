@@ -1,6 +1,7 @@
-"""Check that a graph computes what its model computes, on a few samples.
+"""Check that a graph computes what its model computes, and the same each time, on a few samples.
 
-A network that was read wrongly would be recorded wrongly, and everything behind the recording would agree with it.
+A network that was read wrongly would be recorded wrongly, and everything behind the recording would agree with it. Of a
+network that is random, two runs differ.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
+from .code import brings_code
+from .forward import call_node, fed_values, steps_to
 
 if TYPE_CHECKING:
     from .graph import Graph
+    from .nodes import Node
 
 __all__ = ["check_agreement"]
 
@@ -26,10 +30,14 @@ N_SAMPLES: Final = 4
 TOLERANCES: Final = {"float16": 0.05, "bfloat16": 0.1}
 TOLERANCE: Final = 1e-3
 """Of the largest output. Both run the same kernels on the same numbers: on a CPU they give the same bits."""
+N_NAMED: Final = 5
+REPEATS: Final = {"float16": 0.01, "bfloat16": 0.05}
+REPEAT: Final = 1e-5
+"""As `TOLERANCE`, of one layer that gets the same input twice: how threads split a sum moves its last bits."""
 
 
-def check_agreement(graph: Graph, inputs: Sequence[Any]) -> None:
-    """Compare the outputs of ``graph`` with those of its model on the first samples of a batch.
+def check_agreement(graph: Graph, inputs: Sequence[Any], *, allow_random: bool = False) -> tuple[str, ...]:
+    """Compare the outputs of ``graph`` with those of its model on the first samples of a batch, and with themselves.
 
     Parameters
     ----------
@@ -37,34 +45,88 @@ def check_agreement(graph: Graph, inputs: Sequence[Any]) -> None:
         Made by `read_graph`.
     inputs : sequence of array or tensor
         One batch, in the order of ``graph.inputs``.
+    allow_random : bool
+        Take a network of which two passes differ.
+
+    Returns
+    -------
+    tuple of str
+        The names of its random layers; empty unless ``allow_random``.
 
     Raises
     ------
     InputError
-        If they differ by more than rounding: the name of the first output that does.
+        If the outputs differ by more than rounding: the name of the first that does. If layers give other values the
+        second time: their names.
 
     Notes
     -----
-    Not compared: outputs that are no floats, and a network that differs from itself, because it is random. Nor one that
-    fails here, as convolutions with ``channels_first`` on a CPU, which TensorFlow can run only after they were
-    compiled: if it fails in the pass that records as well, that says why.
+    Not compared: outputs that are no floats, and a random network with its model. Nor one that fails here, such as
+    convolutions with ``channels_first`` on a CPU, which TensorFlow can run only when compiled: if it fails in
+    the pass that records as well, that says why.
     """
     first = [tensor[:N_SAMPLES] for tensor in inputs]
     try:
-        expected = _outputs_of_model(graph, first)
-        _, found = graph.forward([])(first)
-        differing = _first_difference(expected, found)
-        if differing is None or _first_difference(expected, _outputs_of_model(graph, first)) is not None:
-            return
+        random, found = _twice(graph, first)
+        differing = None if random else _first_difference(_outputs_of_model(graph, first), found)
     except Exception as error:  # whatever the network's own code raises
         logger.info("the network was not compared with its graph: %s", error)
-        return
+        return ()
+    if random and not allow_random:
+        raise _random(random)
+    if differing is None:
+        return tuple(node.name for node in random)
     name = graph.producer(graph.outputs[differing]).name
     raise InputError(
         f"the network {graph.model.name!r} computes something else at its output {name!r} than its layers do one by "
         "one: rebuild it without nested models, keras.Model(inputs, outputs), with the same layers",
         layer=name,
     )
+
+
+def _random(nodes: Sequence[Node]) -> InputError:
+    names = [f"{node.name!r} ({node.type})" for node in nodes]
+    more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
+    which = "the layer" if len(names) == 1 else "the layers"
+    return InputError(
+        f"two passes over the same samples differ: {which} {', '.join(names[:N_NAMED])}{more} "
+        f"{'is' if len(names) == 1 else 'are'} random at inference, or "
+        f"{'remembers' if len(names) == 1 else 'remember'} earlier samples, so that no run could be repeated; "
+        "leave that out at inference (dropout without training=True), or record one draw with "
+        "model.allow_random = true",
+        layer=nodes[0].name,
+    )
+
+
+def _twice(graph: Graph, inputs: Sequence[Any]) -> tuple[list[Node], list[Any]]:
+    """Return the nodes that give other outputs when called again with the same inputs, and the graph's outputs.
+
+    Only layers that bring code of their own are called again: at inference Keras' do the same each time.
+    """
+    values = fed_values(graph, inputs)
+    random = []
+    for node, extra in steps_to(graph, graph.outputs):
+        outputs, is_random = _called(node, values, extra)
+        values.update(zip(node.outputs, outputs, strict=True))
+        random += [node] if is_random else []
+    return random, [values[index] for index in graph.outputs]
+
+
+def _called(node: Node, values: dict[int, Any], extra: dict[str, Any]) -> tuple[list[Any], bool]:
+    """Return the outputs of a node, and whether it gives others the second time; its seeds stay what they were."""
+    import keras
+
+    if not brings_code(node.operation):
+        return call_node(node, values, extra), False
+    weights = {id(weight) for weight in getattr(node.operation, "weights", ())}
+    seeds = [each for each in getattr(node.operation, "variables", ()) if id(each) not in weights]
+    before = [keras.ops.convert_to_numpy(seed).copy() for seed in seeds]
+    outputs, again = (call_node(node, values, extra) for _ in range(2))
+    drawn = [(s, b) for s, b in zip(seeds, before, strict=True) if not np.array_equal(s.numpy(), b)]
+    for seed, value in drawn:
+        seed.assign(value)
+    # A dropout that drops little may leave a few samples as they are, twice.
+    return outputs, bool(drawn) or not all(map(_is_repeated, outputs, again))
 
 
 def _outputs_of_model(graph: Graph, inputs: Sequence[Any]) -> list[Any]:
@@ -88,6 +150,18 @@ def _first_difference(expected: Sequence[Any], found: Sequence[Any]) -> int | No
         if "float" in dtype and not _is_close(_plain(one), _plain(other), TOLERANCES.get(dtype, TOLERANCE)):
             return index
     return None
+
+
+def _is_repeated(one: Any, other: Any) -> bool:
+    """Tell whether a layer gave the same twice; of ragged and sparse tensors that is not asked."""
+    import tensorflow as tf
+
+    if not isinstance(one, tf.Tensor):
+        return True
+    dtype = str(one.dtype.name)
+    if "float" in dtype:
+        return _is_close(_plain(one), _plain(other), REPEATS.get(dtype, REPEAT))
+    return np.array_equal(one.numpy(), other.numpy())
 
 
 def _plain(tensor: Any) -> NDArray[np.float64]:

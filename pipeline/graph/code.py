@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["code_hashes"]
+__all__ = ["brings_code", "code_hashes"]
 
 # What changes with the version of a library is no change of the network.
 LIBRARIES = frozenset({"keras", "tensorflow", "numpy", "ml_dtypes", "h5py", "absl", "optree"})
@@ -54,6 +54,11 @@ def code_hashes(operation: Any) -> dict[str, str]:
     for thing in _own_code(operation, seen=set()):
         found.setdefault(_name(thing), []).append(_hash_of(thing))
     return {name: _sha256(*hashes) for name, hashes in found.items()}
+
+
+def brings_code(operation: Any) -> bool:
+    """Tell whether a layer or an operation uses code that is not Keras', or hands on what it is told to call."""
+    return type(operation).__name__ == "Lambda" or any(True for _ in _own_code(operation, seen=set()))
 
 
 def _own_code(holder: Any, *, seen: set[int]) -> Iterator[Any]:

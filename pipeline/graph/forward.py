@@ -18,7 +18,7 @@ from .refusals import layer_refusals
 if TYPE_CHECKING:
     from .graph import Graph
 
-__all__ = ["forward_function", "needed_nodes"]
+__all__ = ["call_node", "fed_values", "forward_function", "needed_nodes", "steps_to"]
 
 
 def needed_nodes(graph: Graph, wanted: Sequence[int]) -> tuple[Node, ...]:
@@ -38,28 +38,41 @@ def forward_function(
     """Return the function that `Graph.forward` documents."""
     import keras
 
-    steps = [
-        (node, _inference_arguments(node.operation))
-        for node in needed_nodes(graph, [*wanted, *graph.outputs])
-        if node.type != "InputLayer"
-    ]
+    steps = steps_to(graph, [*wanted, *graph.outputs])
 
     def call(inputs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        values: dict[int, Any] = {}
-        for index, tensor in zip(graph.inputs, inputs, strict=True):
-            if isinstance(tensor, np.ndarray):
-                tensor = input_tensor(tensor, tensor.dtype)
-            values[index] = keras.ops.convert_to_tensor(tensor, dtype=graph.values[index].dtype)
+        values = fed_values(graph, inputs)
         for node, extra in steps:
-            outputs = _run(node, values, extra)
-            values.update(zip(node.outputs, outputs, strict=True))
+            values.update(zip(node.outputs, call_node(node, values, extra), strict=True))
         points = [keras.ops.cast(values[index], dtype) for index in wanted]
         return points, [values[index] for index in graph.outputs]
 
     return call
 
 
-def _run(node: Node, values: dict[int, Any], extra: dict[str, Any]) -> list[Any]:
+def steps_to(graph: Graph, wanted: Sequence[int]) -> list[tuple[Node, dict[str, Any]]]:
+    """Return the nodes that compute ``wanted`` from the inputs, in order, each with its arguments at inference."""
+    return [
+        (node, _inference_arguments(node.operation))
+        for node in needed_nodes(graph, wanted)
+        if node.type != "InputLayer"
+    ]
+
+
+def fed_values(graph: Graph, inputs: Sequence[Any]) -> dict[int, Any]:
+    """Return the values of a graph's inputs as tensors, by their index."""
+    import keras
+
+    values: dict[int, Any] = {}
+    for index, tensor in zip(graph.inputs, inputs, strict=True):
+        if isinstance(tensor, np.ndarray):
+            tensor = input_tensor(tensor, tensor.dtype)
+        values[index] = keras.ops.convert_to_tensor(tensor, dtype=graph.values[index].dtype)
+    return values
+
+
+def call_node(node: Node, values: dict[int, Any], extra: dict[str, Any]) -> list[Any]:
+    """Return the outputs of a node, of the values that are known so far."""
     import keras
 
     args, kwargs = keras.tree.map_structure(

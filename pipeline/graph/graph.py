@@ -81,9 +81,12 @@ class Graph:
             return [list(names).index(name) for name in wanted]
         return list(range(len(wanted)))
 
-    def check(self, inputs: Sequence[Any]) -> None:
-        """Raise InputError if the graph does not compute what its model computes on a few samples of a batch."""
-        check_agreement(self, inputs)
+    def check(self, inputs: Sequence[Any], *, allow_random: bool = False) -> tuple[str, ...]:
+        """Raise InputError if the graph does not compute what its model does, or other values each time.
+
+        On a few samples of a batch. With ``allow_random`` the names of the layers that are random are returned.
+        """
+        return check_agreement(self, inputs, allow_random=allow_random)
 
     def producer(self, value: int) -> Node:
         """Return the node that computes ``value``."""
