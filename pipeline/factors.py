@@ -14,7 +14,6 @@ from __future__ import annotations
 import fnmatch
 import functools
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 
 from ..storage import PointSpec
 from ..storage.errors import FormatError, InputError
+from .documents import CONTENT_HASH, read_document
 from .settings import FactorSettings, InputFactor, OverrideSettings
 from .sketch import PointSketch, Sketch
 from .ties import Ties
@@ -138,13 +138,14 @@ class Factors:
             If it is not JSON, not a factors file, or of a newer format.
         """
         try:
-            tree = json.loads(Path(path).read_text(encoding="utf-8"))
+            tree = read_document(Path(path))
         except OSError as error:
             raise InputError(f"the factors {str(path)!r} cannot be read: {error.strerror}") from None
         except ValueError as error:
-            raise FormatError(f"{str(path)!r} is not JSON: {error}") from None
-        if not isinstance(tree, dict):
-            raise FormatError(f"{str(path)!r} is not a factors file of actisketch")
+            raise FormatError(
+                f"{str(path)!r} is not a factors file as actisketch writes it: {error}; write it again with "
+                f"`actisketch factors`, or, if you changed it yourself, take its line {CONTENT_HASH!r} out"
+            ) from None
         return cls.from_dict(tree)
 
 

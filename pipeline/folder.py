@@ -12,9 +12,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..storage.errors import FormatError, InputError, StorageError
+from ..storage.errors import FormatError, InputError, OverBudgetError, StorageError
 from ..storage.files import put_in_place
 from ..storage.options import StorageOptions
+from ..storage.parsing import LARGEST_NBYTES
+from .documents import content_key, read_document, sealed
 
 __all__ = [
     "RunFolder",
@@ -29,12 +31,6 @@ __all__ = [
 FORMAT_VERSION = 1
 # Hashing less is faster than a person notices.
 REMEMBERED_NBYTES = 16 * 2**20
-
-
-def content_key(*parts: Any) -> str:
-    """Return a short name for JSON values: equal values, equal name."""
-    text = json.dumps(parts, sort_keys=True, separators=(",", ":"))
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _digest(path: Path) -> dict[str, Any] | None:
@@ -66,15 +62,22 @@ def _remembered_hash(path: Path, *_seen: int) -> str:
     return _hash(path)
 
 
-def write_json(path: Path, tree: Any) -> None:
-    """Write JSON, whole or not at all.
+def write_json(path: Path, tree: Mapping[str, Any]) -> None:
+    """Write a document with the hash of its content, whole or not at all.
 
     Raises
     ------
     StorageError
         If the disk is full or the folder may not be written.
+    OverBudgetError
+        If it is larger than what is read again.
     """
-    text = json.dumps(tree, indent=1, allow_nan=False) + "\n"
+    text = json.dumps(sealed(tree), indent=1, allow_nan=False) + "\n"
+    if len(text) > LARGEST_NBYTES:
+        raise OverBudgetError(
+            f"{str(path)!r} would have {len(text):,} bytes, at most {LARGEST_NBYTES:,} are read again: record fewer "
+            "points, or set sketch.per_channel = false"
+        )
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
@@ -224,7 +227,7 @@ class RunFolder:
             If it is damaged or of a newer format.
         """
         try:
-            tree = json.loads(self.manifest_path.read_text(encoding="utf-8"))
+            tree = read_document(self.manifest_path)
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
@@ -232,7 +235,7 @@ class RunFolder:
                 f"{str(self.manifest_path)!r} is damaged: {error}; delete that file and run the job again: "
                 "the cache is kept"
             ) from None
-        version = tree.get("actisketch_run") if isinstance(tree, dict) else None
+        version = tree.get("actisketch_run")
         if not isinstance(version, int):
             raise FormatError(
                 f"{str(self.manifest_path)!r} is not the manifest of a run: choose another folder"
@@ -241,7 +244,7 @@ class RunFolder:
             raise FormatError(
                 f"the run is of format {version}, this program reads {FORMAT_VERSION}: update actisketch"
             )
-        return dict(tree)
+        return tree
 
     def update_manifest(self, changes: Mapping[str, Any]) -> None:
         """Replace top-level keys of the manifest."""

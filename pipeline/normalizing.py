@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..storage.errors import CertificateError, MismatchError
+from .documents import read_document
 from .events import OnEvent, SamplesDone, StageDone, StageStarted, ignore_event
 from .factors import Factors, PointFactor, Rule
 from .folder import RunFolder, write_json
@@ -123,7 +123,7 @@ def normalize_network(
     if remember:
         if folder.is_made_from("normalize", key, *results):
             on_event(StageDone(stage="normalize", message="reloaded the normalised network", reloaded=True))
-            return Certificate.from_dict(json.loads(folder.certificate_path.read_text(encoding="utf-8")))
+            return Certificate.from_dict(read_document(folder.certificate_path))
         # Before the certificate, so that one of other labels is known for one if this is interrupted.
         folder.update_manifest({"labels": labels})
     normalized, certificate = _rewrite_and_certify(

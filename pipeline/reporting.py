@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import importlib.metadata
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from ..storage.errors import FormatError
+from .documents import read_document
 from .events import OnEvent, SamplesDone, StageDone, StageStarted, ignore_event
 from .factors import PointFactor
 from .folder import refuse_link, write_json
@@ -63,7 +63,7 @@ class AfterSketches:
             If the file is damaged or of a newer format.
         """
         try:
-            tree = json.loads(path.read_text(encoding="utf-8"))
+            tree = read_document(path)
             if tree["actisketch_sketches"] > FORMAT_VERSION:
                 raise FormatError(f"{str(path)!r} is of a newer format: update actisketch")
             return cls(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from ..storage.errors import FormatError, InputError
 from ..storage.options import StorageOptions
 from .activations import Activations
 from .answers import factors_of, open_cache
+from .documents import read_document
 from .exports import export_text, is_normalised
 from .factors import Factors
 from .folder import RunFolder, open_folder
@@ -413,7 +413,7 @@ class Run:
 
 def _read_certificate(path: Path) -> dict[str, Any]:
     try:
-        tree: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        tree = read_document(path)
         _ = tree["passed"], tree["points"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FormatError(

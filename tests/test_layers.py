@@ -18,6 +18,7 @@ ORDER = [
     "pipeline.graph",
     "pipeline.normalizer",
     "pipeline.report",
+    "pipeline.documents",
     "pipeline.folder",
     "pipeline.legacy",
     "pipeline.model",

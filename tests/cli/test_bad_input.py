@@ -393,6 +393,7 @@ def test_asking_a_folder_without_a_run(refused, tmp_path, verb):
 def test_factors_of_another_network(refused, finished, tmp_path):
     tree = json.loads((finished["run"] / "factors.json").read_text())
     tree["model"]["weights"] = "0" * 64
+    del tree["content_hash"]
     path = finished["folder"] / "other.json"
     path.write_text(json.dumps(tree))
 
@@ -407,6 +408,7 @@ def test_a_damaged_manifest_is_named_and_the_cache_kept(refused, finished):
 
 def test_a_run_of_a_newer_program(refused, finished):
     tree = json.loads((finished["run"] / "run.json").read_text())
+    del tree["content_hash"]
     (finished["run"] / "run.json").write_text(json.dumps({**tree, "actisketch_run": 99}))
 
     assert "update actisketch" in refused(finished["run"], verb="status", code=4)

@@ -208,6 +208,7 @@ def test_normalize_takes_factors_of_channels_as_they_were_made(call, small_files
 
 def test_factors_for_another_input_factor_are_refused(call, small_run, tmp_path):
     tree = json.loads((small_run / "factors.json").read_text())
+    del tree["content_hash"]
     chosen = tmp_path / "other.json"
     chosen.write_text(json.dumps({**tree, "input_factor": 2.0}))
     answer = call("normalize", small_run, "--factors", chosen)
@@ -222,6 +223,7 @@ def test_factors_for_another_input_factor_are_refused(call, small_run, tmp_path)
 def test_factors_that_are_no_numbers_are_refused_and_the_point_named(call, small_run, tmp_path, bad):
     tree = json.loads((small_run / "factors.json").read_text())
     tree["points"][1]["factor"] = bad
+    del tree["content_hash"]
     chosen = tmp_path / "bad.json"
     chosen.write_text(json.dumps(tree))
     answer = call("normalize", small_run, "--factors", chosen)
