@@ -1,5 +1,6 @@
 """Every folder is in the wheel, and asking never loads what only computing needs."""
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -33,9 +34,25 @@ def test_the_top_level_holds_only_what_was_agreed():
         "deploy",
         "LICENSE",
         "CHANGELOG.md",
+        "requirements.lock",
     }
 
     assert {top for top in tops if not top.startswith(".")} <= agreed
+
+
+def test_the_lock_holds_every_dependency_that_ci_installs():
+    wanted = [
+        *PROJECT["project"]["dependencies"],
+        *(
+            name
+            for extra in ("test", "lint", "deploy", "dashboard")
+            for name in PROJECT["project"]["optional-dependencies"][extra]
+        ),
+    ]
+    locked = re.findall(r"^([A-Za-z0-9._-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    names = {re.split(r"[\[<>=!~; ]", each)[0].lower() for each in wanted}
+
+    assert names - {name.lower() for name in locked} == set()
 
 
 HEAVY = ("tensorflow", "keras", "distributed", "numba", "matplotlib")
