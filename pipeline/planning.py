@@ -7,8 +7,8 @@ kept or sketches only: :mod:`.blocks` has the rule.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,8 @@ class Plan:
     n_files: int
     has_cache: bool = False
     """Whether the block size is that of a cache which is there already."""
+    savings: Mapping[str, int] = field(default_factory=dict)
+    """Where records are large: settings that bring them down, each with the bytes that they would take then."""
 
     @property
     def disk_nbytes(self) -> int:
@@ -145,6 +147,9 @@ class Plan:
             fewer += ", cache.dtype = 'float16', or sketches only (record.activations = false)"
         else:
             fewer += ", larger record.block_samples, or a smaller sketch.bits"
+        if self.savings:
+            least = min(self.savings, key=lambda setting: self.savings[setting])
+            fewer += f"; with {least} the sketches take {format_bytes(self.savings[least])}"
         raise OverBudgetError(
             f"the cache needs up to {format_bytes(needed)}{done}, {room}: {fewer}",
             needed=needed,

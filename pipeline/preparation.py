@@ -24,9 +24,10 @@ from .factors import asked_of_points
 from .folder import RunFolder
 from .graph import Graph, Point, model_fingerprint, read_graph
 from .model import file_hash, load_network
-from .planning import Plan, make_plan
+from .planning import Plan
 from .producer import KerasProducer
 from .recorder import BLOCKS_IN_FLIGHT
+from .savings import plan_with_savings
 from .settings import DataSettings, JobSettings
 from .sketch import SketchSpec
 from .sources import DataSpec, PreparedSource, Source, open_source
@@ -329,7 +330,7 @@ def _plan(
 ) -> Plan:
     record = settings.record
     points = producer.points
-    return make_plan(
+    return plan_with_savings(
         points,
         n_samples=source.n_samples,
         batch_size=record.batch_size,

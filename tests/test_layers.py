@@ -29,6 +29,7 @@ ORDER = [
     "pipeline.occupancy",
     "pipeline.blocks",
     "pipeline.planning",
+    "pipeline.savings",
     "pipeline.ties",
     "pipeline.factors",
     "pipeline.merged",

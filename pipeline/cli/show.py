@@ -70,6 +70,8 @@ def plan_table(session: Session, plan: Plan) -> None:
     )
     disk = f"up to {format_bytes(plan.disk_nbytes)} ({kept}sketches {format_bytes(plan.records_nbytes)})"
     session.print(f"disk: {disk}, about {plan.n_files:,} files")
+    for setting, nbytes in plan.savings.items():
+        session.print(f"  sketches {format_bytes(nbytes)} with {setting}")
     session.print(
         f"memory: {format_bytes(m.total)} of {format_bytes(plan.memory_limit)} allowed, beyond Python and TensorFlow "
         f"(network {format_bytes(m.model)}, batch {format_bytes(m.batch)}, blocks in flight {format_bytes(m.blocks)}, "

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -10,9 +13,13 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline import run
+from actisketch.pipeline.cli import commands
+from actisketch.pipeline.cli.session import run_command
 from actisketch.pipeline.graph import read_graph
 from actisketch.pipeline.planning import Plan, make_plan
 from actisketch.pipeline.producer import KerasProducer
+from actisketch.pipeline.savings import plan_with_savings
+from actisketch.pipeline.sizes import parse_bytes
 from actisketch.pipeline.sketch import SketchSpec
 from actisketch.pipeline.sources import as_source
 from actisketch.storage import PointSpec
@@ -159,3 +166,91 @@ def test_a_run_by_default_goes_on_within_a_sixteenth_and_its_numbers_are_those_o
     assert (len(small.cache.blocks), len(whole.cache.blocks)) == (17, 1)
     assert small.statistics() == whole.statistics()
     assert small.saved_factors() == whole.saved_factors()
+
+
+def channel_points(n_points: int) -> list[PointSpec]:
+    return [PointSpec(name=f"layer{i}", shape=(28, 28, 512)) for i in range(n_points)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "settings"),
+    [
+        (
+            {"sketch": SketchSpec(per_channel=True), "record": False},
+            ["sketch.channel_bits = 12", "sketch.per_channel = false", "record.memory_limit = '"],
+        ),
+        (
+            {"sketch": SketchSpec(per_channel=True), "memory_limit": 64 * GIB},
+            ["sketch.channel_bits = 12", "sketch.per_channel = false", "record.block_samples = 144"],
+        ),
+        (
+            {"sketch": SketchSpec(bits=16), "max_block_samples": 8, "record": False},
+            ["record.block_samples = 144"],
+        ),
+        (
+            {"sketch": SketchSpec(per_channel=True, channel_bits=12)},
+            ["sketch.per_channel = false", "record.block_samples = 16"],
+        ),
+        ({"sketch": SketchSpec(bits=22), "record": False}, ["sketch.bits = 16"]),
+        # Beside activations of 2 TiB the sketches of layers are not worth a word; nor are those of a small run.
+        ({"sketch": SketchSpec()}, []),
+        ({"sketch": SketchSpec(per_channel=True), "n_samples": 8, "memory_limit": 64 * GIB}, []),
+        # What is there keeps its settings.
+        ({"sketch": SketchSpec(per_channel=True), "block_samples": 8}, []),
+    ],
+    ids=[
+        "memory",
+        "activations",
+        "asked",
+        "coarse channels",
+        "layers",
+        "small part",
+        "small",
+        "a cache is there",
+    ],
+)
+def test_a_plan_of_large_records_names_the_settings_that_bring_them_down(
+    changes: dict[str, Any], settings: list[str]
+) -> None:
+    given = {
+        "n_samples": 50_000,
+        "batch_size": 8,
+        "memory_limit": 4 * GIB,
+        "multiplications": 4 * 10**9,
+        **changes,
+    }
+    plan = plan_with_savings(channel_points(50), **given)
+
+    assert len(plan.savings) == len(settings)
+    for setting, wanted in zip(plan.savings, settings, strict=True):
+        assert setting.startswith(wanted)
+    for setting, nbytes in plan.savings.items():
+        # What is promised is what a plan with that setting says.
+        section, key, value = re.fullmatch(r"(\w+)\.(\w+) = (.+)", setting).groups()  # type: ignore[union-attr]
+        if section == "sketch":
+            changed = {"sketch": replace(given["sketch"], **{key: json.loads(value)})}
+        elif key == "memory_limit":
+            changed = {key: parse_bytes(value.strip("'"))}
+        else:
+            changed = {"max_block_samples": int(value)}
+        again = make_plan(channel_points(50), **{**given, **changed})
+        assert again.records_nbytes == nbytes <= 0.8 * plan.records_nbytes
+        again.check(cache_path=None)
+
+
+def test_plan_tells_what_brings_records_down(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """A network of 60 x 256 channels on 100,000 samples, which are not there: a file of zeros takes no room."""
+    inputs = tensor = keras.Input((4, 4, 3))
+    for i in range(60):
+        tensor = keras.layers.Conv2D(256, 1, name=f"conv{i}")(tensor)
+    keras.Model(inputs, tensor).save(tmp_path / "net.keras")
+    np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (100_000, 4, 4, 3)).flush()
+    flags = ["--data", str(tmp_path / "x.npy"), "--batch-size", "8", "--no-normalize", "--sketch-only"]
+    command = ["plan", "--model", str(tmp_path / "net.keras"), *flags, "--output", str(tmp_path / "run")]
+
+    assert run_command(commands, [*command, "--per-channel", "--memory-limit", "3 GiB"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"sketches \d+\.\d GiB\), about", said)
+    assert re.search(r"\n  sketches \d+\.\d [GM]iB with sketch\.channel_bits = 12\n", said)
+    assert run_command(commands, [*command, "--per-channel", "--disk-limit", "1 MB"]) == 5
+    assert re.search(r"; with sketch\.per_channel = false the sketches take \d", capsys.readouterr().err)
