@@ -26,7 +26,7 @@ from .graph import toolbox_names
 from .measuring import measured_key, with_measured_input
 from .merged import merged_key, save_merged
 from .normalizer import Certificate
-from .normalizing import check_factors, normalize_network, used_factors
+from .normalizing import check_factors, normalize_network, rewriting_of, used_factors
 from .preparation import Prepared, check_data, check_data_of_damaged, prepare, sketch_spec
 from .recorder import record_block, record_missing, recording_threads
 from .reduce import merged_sketches, statistics
@@ -38,6 +38,7 @@ from .sources import Source
 from .stages import factors_key
 from .ties import Ties
 from .trust import trusted_by_caller
+from .weights import save_weights_h5, with_weights_of
 
 if TYPE_CHECKING:
     from .cluster.engine import ClusterEngine
@@ -292,6 +293,7 @@ def normalize_run(
     client: Any = None,
     custom_objects: str | Path | None = None,
     safe_mode: bool = True,
+    weights_h5: Path | None = None,
     on_event: OnEvent = ignore_event,
 ) -> Certificate:
     """Rewrite and certify the network of a run that is recorded, with its own or with other factors.
@@ -311,6 +313,8 @@ def normalize_run(
         A Dask cluster for the certificate, as in :func:`run_job`; default: this process, whatever recorded the run.
     custom_objects, safe_mode
         As in the job's ``[model]``. They are never taken from the run's folder, which may come from anybody.
+    weights_h5 : path, optional
+        Also write the weights to this ``.h5`` file, for the ``model.json`` that Keras 2 has of the network.
 
     Raises
     ------
@@ -337,11 +341,14 @@ def normalize_run(
         factors = make_factors(
             run.folder, run.cache, job.settings, recorded=recorded, ties=job.ties, on_event=on_event
         )
+    weights = None
+    if weights_h5 is not None:
+        weights = with_weights_of(rewriting_of(factors, job.settings).rewrite(job.model), job.model)
     if output is not None:
         folder.check_side_results()
         write_json(folder.factors_path, factors.to_dict())
     with _engine(job.settings, client, None, on_event) as engine:
-        return normalize_network(
+        certificate = normalize_network(
             folder,
             factors,
             job.settings,
@@ -353,6 +360,9 @@ def normalize_run(
             engine=engine,
             on_event=on_event,
         )
+    if weights_h5 is not None:
+        save_weights_h5(weights, weights_h5)
+    return certificate
 
 
 def repair_run(

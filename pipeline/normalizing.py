@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from .cluster.engine import ClusterEngine
     from .normalizer import NormalizedModel
 
-__all__ = ["check_factors", "normalize_network", "used_factors"]
+__all__ = ["check_factors", "normalize_network", "rewriting_of", "used_factors"]
 
 
 def check_factors(factors: Factors, fingerprint: Mapping[str, Any], settings: JobSettings) -> None:
@@ -88,6 +88,17 @@ def _as_used(p: PointFactor, point: Point, solution: Solution) -> PointFactor:
     is_pinned = solution.walk.variables.is_pinned(solution.walk.ids[point.value])
     rule: Rule = "pinned" if is_pinned else "joined" if p.rule == "joined" else "tied"
     return replace(p, factor=tuple(used.tolist()) if used.size > 1 else float(used[0]), rule=rule)
+
+
+def rewriting_of(factors: Factors, settings: JobSettings) -> Rewriting:
+    """Return how the network of a run is rewritten with these factors."""
+    return Rewriting(
+        factors=factors.by_point(),
+        input_factors=input_scales(factors.input_factor),
+        mode="channel" if factors.per_channel else "layer",
+        pin=tuple(settings.normalize.pin),
+        treat_as_identity=tuple(settings.normalize.treat_as_identity),
+    )
 
 
 def normalize_network(
@@ -164,13 +175,7 @@ def _rewrite_and_certify(
     chosen = settings.normalize
     n_samples = min(chosen.samples or source.n_samples, source.n_samples)
     on_event(StageStarted(stage="normalize"))
-    rewriting = Rewriting(
-        factors=factors.by_point(),
-        input_factors=input_scales(factors.input_factor),
-        mode="channel" if factors.per_channel else "layer",
-        pin=tuple(chosen.pin),
-        treat_as_identity=tuple(chosen.treat_as_identity),
-    )
+    rewriting = rewriting_of(factors, settings)
     normalized = rewriting.rewrite(model)
     examiner = None
     if engine is not None:

@@ -44,6 +44,7 @@ ORDER = [
     "pipeline.trust",
     "pipeline.reporting",
     "pipeline.normalizing",
+    "pipeline.weights",
     "pipeline.job",
     "pipeline.api",
     "pipeline.conversion",

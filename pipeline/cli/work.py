@@ -157,6 +157,11 @@ def _run(
 )
 @click.option("--workers", type=int, default=0, metavar="N", help="Certify on so many local processes.")
 @click.option("--scheduler", help="Certify on a running Dask cluster: tcp://host:8786 or its scheduler file.")
+@click.option(
+    "--weights-h5",
+    type=click.Path(path_type=Path),
+    help="Also write the weights to this .h5, for the network's model.json of Keras 2.",
+)
 @trust_options
 @json_option
 @click.pass_obj
@@ -171,6 +176,7 @@ def normalize(
     scheduler: str | None,
     custom_objects: Path | None,
     unsafe_model: bool,
+    weights_h5: Path | None,
     as_json: bool,
 ) -> None:
     """Rewrite the network of RUN with its factors, and certify that its function is preserved.
@@ -185,7 +191,12 @@ def normalize(
     """
     from ..job import normalize_run
     from ..results import open_run
+    from ..weights import check_weights_path
 
+    if weights_h5 is not None:
+        check_weights_path(weights_h5)
+        check_folder_of(weights_h5)
+        check_output(weights_h5)
     chosen = open_run(run)
     session.say_loading()
     if output is None and factors is not None:
@@ -202,6 +213,7 @@ def normalize(
             scheduler=scheduler,
             custom_objects=custom_objects,
             safe_mode=not unsafe_model,
+            weights_h5=weights_h5,
             on_event=on_event,
         )
     folder = chosen.folder if output is None else RunFolder(output)
@@ -211,6 +223,8 @@ def normalize(
         if session.quiet:
             session.print(certificate.summary())
         session.print(f"wrote {folder.network_path} and {folder.certificate_path}")
+        if weights_h5 is not None:
+            session.print(f"wrote {weights_h5}: weights for the network's model.json of Keras 2")
 
 
 @contextmanager

@@ -223,3 +223,70 @@ def test_a_keras_file_of_keras_2_is_told_to_come_as_h5(tmp_path):
 
     with pytest.raises(InputError, match=r"Keras 2\.15\.0 wrote it.*save it as \.h5.*save\('name\.h5'\)"):
         load_network(tmp_path / "old.keras")
+
+
+def recorded(model, folder, shape):
+    from actisketch.pipeline import run
+
+    model.save(folder / "net.keras")
+    np.save(folder / "x.npy", np.random.default_rng(3).random((20, *shape), dtype=np.float32))
+    return run(
+        folder / "net.keras",
+        folder / "x.npy",
+        output=folder / "r",
+        settings={"report": {"enabled": False}},
+    )
+
+
+def _branches(x):
+    y = L.Conv2D(2, 3, padding="same", activation="relu", name="b")(x)
+    z = L.Conv2D(2, 3, padding="same", activation="relu", name="a")(x)
+    return L.Dense(3)(L.Flatten()(L.Add()([L.ReLU()(L.Conv2D(2, 1, name="c")(z)), y])))
+
+
+def _chain(x):
+    return L.Dense(3)(L.Flatten()(L.MaxPooling2D()(L.Conv2D(2, 3, activation="relu")(x))))
+
+
+def _shared(x):
+    conv = L.Conv2D(2, 3, padding="same", activation="relu")
+    return L.Dense(3)(L.Flatten()(conv(conv(x))))
+
+
+@pytest.mark.parametrize("build", [_chain, _branches, _shared])
+def test_the_weights_alone_make_the_original_compute_as_the_normalised_network(tmp_path, build):
+    from actisketch.pipeline.job import normalize_run
+
+    keras.utils.set_random_seed(3)
+    x = keras.Input((6, 6, 2))
+    model = keras.Model(x, build(x))
+    result = recorded(model, tmp_path, (6, 6, 2))
+    normalize_run(result, weights_h5=tmp_path / "weights.h5")
+    # What Keras 2 does: the network from its JSON, the weights in the order of its layers.
+    again = keras.models.model_from_json(model.to_json())
+    again.load_weights(tmp_path / "weights.h5")
+    normalised = keras.saving.load_model(result.folder.network_path)
+    samples = np.load(tmp_path / "x.npy")
+
+    np.testing.assert_allclose(outputs(again, samples), outputs(normalised, samples), rtol=1e-6, atol=1e-7)
+    assert not np.allclose(outputs(again, samples), outputs(model, samples), rtol=1e-3)
+    with h5py.File(tmp_path / "weights.h5") as file:
+        assert list(file["model_weights"].attrs["layer_names"]) == [layer.name for layer in model.layers]
+
+
+@pytest.mark.parametrize(
+    ("layers", "name"),
+    [
+        ([L.Conv2D(2, 3, use_bias=False), L.BatchNormalization(name="norm"), L.ReLU()], "norm"),
+        ([L.Conv2D(2, 3), L.ReLU(6.0, name="bounded")], "bounded"),
+        ([keras.Sequential([keras.Input((6, 6, 2)), L.Conv2D(2, 3)], name="inner")], "inner"),
+    ],
+)
+def test_where_more_than_weights_changed_no_weights_are_written(tmp_path, layers, name):
+    from actisketch.pipeline.job import normalize_run
+
+    result = recorded(chain(*layers, shape=(6, 6, 2)), tmp_path, (6, 6, 2))
+
+    with pytest.raises(InputError, match=f"weights alone do not carry .*'{name}'"):
+        normalize_run(result, weights_h5=tmp_path / "weights.h5")
+    assert not (tmp_path / "weights.h5").exists()
