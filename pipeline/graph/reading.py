@@ -15,6 +15,7 @@ from ...storage.errors import InputError
 from .graph import Graph
 from .kinds import type_of
 from .nodes import Node, Slot, Value
+from .state import check_stateless
 
 __all__ = ["read_graph"]
 
@@ -35,7 +36,8 @@ def read_graph(model: Any) -> Graph:
     Raises
     ------
     InputError
-        For a model without a graph: subclassed, or a Sequential that does not know its input shape.
+        For a model without a graph: subclassed, or a Sequential that does not know its input shape. For one that
+        carries a state from batch to batch.
     """
     function = _function_of(model)
     if function is None:
@@ -43,7 +45,9 @@ def read_graph(model: Any) -> Graph:
     reader = _Reader()
     inputs = [reader.add_input(tensor) for tensor in function.inputs]
     outputs = reader.walk(function, inputs, prefix="")
-    return replace(_pruned(reader, inputs, outputs), model=model)
+    graph = replace(_pruned(reader, inputs, outputs), model=model)
+    check_stateless(graph.nodes)
+    return graph
 
 
 def _function_of(model: Any) -> Any:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ...storage.errors import InputError
 from .nodes import Node
 
-__all__ = ["layer_settings", "state_hash"]
+__all__ = ["check_stateless", "layer_settings", "layers_within", "state_hash"]
 
 
 def layer_settings(layer: Any, name: str) -> dict[str, Any]:
@@ -67,14 +67,39 @@ def state_hash(nodes: Sequence[Node]) -> str | None:
         if node.operation is None or id(node.operation) in seen:
             continue
         seen.add(id(node.operation))
-        for place, layer in enumerate(_layers_of(node.operation)):
+        for place, layer in enumerate(layers_within(node.operation)):
             for name, content in _state(layer, node.name):
                 is_empty = False
                 digest.update(f"{node.index}.{place}.{name}:{len(content)};".encode() + content)
     return None if is_empty else digest.hexdigest()
 
 
-def _layers_of(operation: Any) -> list[Any]:
+def check_stateless(nodes: Sequence[Node]) -> None:
+    """Refuse recurrent layers that go on where the batch before them ended.
+
+    Raises
+    ------
+    InputError
+        With their names.
+    """
+    import keras
+
+    kinds = (keras.layers.RNN, keras.layers.Bidirectional)
+    stateful = {
+        node.name: node
+        for node in nodes
+        if any(isinstance(each, kinds) and each.stateful for each in layers_within(node.operation))
+    }
+    if stateful:
+        names = ", ".join(f"{name!r} ({node.type})" for name, node in stateful.items())
+        raise InputError(
+            f"stateful=True of {names}: what a sample gives would depend on the batches before it, and recording would "
+            "change the network; build it with stateful=False, and hand over the weights with set_weights()",
+            layers=tuple(stateful),
+        )
+
+
+def layers_within(operation: Any) -> list[Any]:
     """Return a layer and the layers within it; nothing for a bare operation, which keeps no state."""
     return list(operation._flatten_layers()) if hasattr(operation, "_flatten_layers") else []
 

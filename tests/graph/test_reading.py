@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import keras
 import numpy as np
 import pytest
 
+from actisketch.pipeline import run
 from actisketch.pipeline.graph import Slot, read_graph
 from actisketch.storage.errors import InputError
 
@@ -185,3 +190,70 @@ def test_inputs_of_a_model_are_named_in_the_order_in_which_it_takes_them(kind: s
     _, (found,) = graph.forward([])([data[name] for name, _, _ in graph.input_specs])
 
     np.testing.assert_allclose(found, model.predict(data, verbose=0))
+
+
+def stateful(kind: Any, *shape: int, **more: Any) -> keras.Model:
+    x = keras.Input(batch_shape=(4, *shape))
+    return keras.Model(x, kind(x))
+
+
+def hidden_in_a_model() -> keras.Model:
+    inner_input = keras.Input(batch_shape=(4, 5, 3))
+    inner = keras.Model(inner_input, layers.LSTM(2, stateful=True, name="memory")(inner_input), name="inner")
+    x = keras.Input(batch_shape=(4, 5, 3))
+    return keras.Model(x, inner(x))
+
+
+class Own(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """Holds a recurrent layer."""
+
+    def __init__(self) -> None:
+        super().__init__(name="memory")
+        self.inner = layers.GRU(2, stateful=True)
+
+    def build(self, shape: Any) -> None:
+        self.inner.build(shape)
+
+    def call(self, x: Any) -> Any:
+        return self.inner(x)
+
+
+STATEFUL: dict[str, Callable[[], keras.Model]] = {
+    "LSTM": lambda: stateful(layers.LSTM(2, stateful=True, name="memory"), 5, 3),
+    "GRU": lambda: stateful(layers.GRU(2, stateful=True, name="memory"), 5, 3),
+    "SimpleRNN": lambda: stateful(layers.SimpleRNN(2, stateful=True, name="memory"), 5, 3),
+    "RNN of cells": lambda: stateful(layers.RNN(layers.LSTMCell(2), stateful=True, name="memory"), 5, 3),
+    "ConvLSTM1D": lambda: stateful(layers.ConvLSTM1D(2, 3, stateful=True, name="memory"), 5, 6, 3),
+    "Bidirectional": lambda: stateful(
+        layers.Bidirectional(layers.LSTM(2, stateful=True), name="memory"), 5, 3
+    ),
+    "in a nested model": hidden_in_a_model,
+    "in a layer": lambda: stateful(Own(), 5, 3),
+}
+
+
+@pytest.mark.parametrize("what", STATEFUL)
+def test_a_network_that_remembers_batches_is_refused_by_name_and_left_alone(
+    tmp_path: Path, what: str
+) -> None:
+    model = STATEFUL[what]()
+    batch = np.random.default_rng(13).normal(size=model.input_shape).astype(np.float32)
+    before = model.get_weights()
+
+    with pytest.raises(InputError, match=r"stateful=True of '(inner/)?memory' .* stateful=False") as error:
+        run(model, batch, output=tmp_path / "r", batch_size=4, normalize=False)
+    assert not (tmp_path / "r").exists()
+    assert error.value.facts["layers"][0].endswith("memory")
+    for one, other in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_recurrent_network_without_memory_gives_what_keras_gives(tmp_path: Path) -> None:
+    x = keras.Input((5, 3))
+    model = keras.Model(x, layers.Dense(2, name="classes")(layers.LSTM(4, stateful=False, name="lstm")(x)))
+    samples = np.random.default_rng(17).normal(size=(10, 5, 3)).astype(np.float32)
+    found = run(model, samples, output=tmp_path / "r", batch_size=4, normalize=False)
+
+    np.testing.assert_allclose(
+        found.activations("classes")[:], model.predict(samples, verbose=0), rtol=1e-5, atol=1e-6
+    )
