@@ -27,7 +27,7 @@ from .measuring import measured_key, with_measured_input
 from .merged import merged_key, save_merged
 from .normalizer import Certificate
 from .normalizing import check_factors, normalize_network, rewriting_of, used_factors
-from .preparation import Prepared, check_data, check_data_of_damaged, prepare, sketch_spec
+from .preparation import Prepared, prepare, sketch_spec
 from .recorder import record_block, record_missing, recording_threads
 from .reduce import merged_sketches, statistics
 from .reporting import draw_report
@@ -36,6 +36,7 @@ from .settings import JobSettings, validate_job
 from .sizes import format_bytes
 from .sources import Source
 from .stages import factors_key
+from .staleness import check_data, check_data_of_damaged, data_state, remember_data
 from .ties import Ties
 from .trust import trusted_by_caller
 from .weights import save_weights_h5, with_weights_of
@@ -119,8 +120,9 @@ def run_job(
     folder.check_claim()
     folder.manifest()  # a damaged or newer one is refused before work starts
     existing = existing_cache(settings, folder)
+    state = data_state(job.source)
     if existing is not None:
-        check_data(existing, job.source, full=settings.data.fingerprint == "full")
+        check_data(existing, job.source, folder=folder, state=state)
     if existing is None or existing.missing() or existing.spec.n_samples != job.plan.n_samples:
         job.check_budget(done_nbytes=existing.nbytes() if existing is not None else 0)
         job = replace(job, random=_random_layers(job))
@@ -128,7 +130,10 @@ def run_job(
     if settings.normalize.input_factor == "measured":
         key = measured_key(settings, job.source)
         before = folder.manifest().get("measured_input", {})
-        known = before.get("factor") if before.get("key") == key else None
+        # The key has the first sample only: the cache, which was compared, stands for the others.
+        recorded = None if existing is None else merged_key(existing)
+        is_known = before.get("key") == key and before.get("recorded") == recorded is not None
+        known = before.get("factor") if is_known else None
         job = with_measured_input(job, known, on_event=listen)
         settings = job.settings
         measured = {"key": key, "factor": settings.normalize.input_factor}
@@ -136,9 +141,10 @@ def run_job(
         n_computed, n_blocks = _record(job, listen, engine)
         cache = open_cache(settings, folder)
         _write_manifest(job)
-        if measured is not None:
-            folder.update_manifest({"measured_input": measured})
         recorded = merged_key(cache)
+        if measured is not None:
+            folder.update_manifest({"measured_input": {**measured, "recorded": recorded}})
+        remember_data(folder, state, recorded=recorded)
         factors = make_factors(
             folder, cache, settings, recorded=recorded, ties=job.ties, engine=engine, on_event=listen
         )
@@ -329,7 +335,7 @@ def normalize_run(
     job = _prepare_again(
         run, trusted, model_path=model_path, data_path=data_path, cluster=cluster, normalizes=True
     )
-    check_data(run.cache, job.source, full=run.settings.data.fingerprint == "full")
+    check_data(run.cache, job.source, folder=run.folder, state=data_state(job.source))
     folder = run.folder if output is None else RunFolder(output)
     check_factors(factors, job.fingerprint, job.settings)
     recorded = merged_key(run.cache)

@@ -14,11 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..storage import Cache, CacheSpec, PointSpec
+from ..storage import CacheSpec, PointSpec
 from ..storage.codecs import DEFAULT_CODEC
-from ..storage.errors import FormatError, InputError, MismatchError
-from ..storage.keys import record_key
-from ..storage.record import CommitRecord
+from ..storage.errors import InputError
 from .answers import cache_url
 from .factors import asked_of_points
 from .folder import RunFolder
@@ -36,18 +34,12 @@ from .ties import Ties, job_ties
 __all__ = [
     "Prepared",
     "cache_spec",
-    "check_data",
-    "check_data_of_damaged",
     "data_spec",
     "prepare",
     "sketch_spec",
 ]
 
 logger = logging.getLogger(__name__)
-
-# So many blocks of a large cache have their samples compared with the data, evenly spaced, when data
-# is identified by samples; with data.fingerprint = "full" every block is.
-N_SAMPLED_BLOCKS = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -349,61 +341,3 @@ def _plan(
         max_block_samples=record.block_samples,
         block_samples=existing.block_samples if existing is not None else None,
     )
-
-
-def check_data(cache: Cache, source: Source, *, full: bool = False) -> None:
-    """Refuse a cache whose blocks were recorded from other samples than the source has.
-
-    Parameters
-    ----------
-    cache : Cache
-        An existing cache.
-    source : Source
-        The samples of this run.
-    full : bool
-        Compare every block, not at most ``N_SAMPLED_BLOCKS`` of them.
-
-    Raises
-    ------
-    MismatchError
-        With the first block that differs.
-    """
-    records = [record for record in cache.committed() if record.block.stop <= source.n_samples]
-    if not full and len(records) > N_SAMPLED_BLOCKS:
-        chosen = np.linspace(0, len(records) - 1, N_SAMPLED_BLOCKS).astype(int)
-        records = [records[i] for i in chosen]
-    for record in records:
-        _compare(record, source)
-
-
-def check_data_of_damaged(cache: Cache, source: Source) -> None:
-    """As :func:`check_data`, of every block whose record can be read, whatever else of the cache is damaged.
-
-    Raises
-    ------
-    MismatchError
-        With the first block that differs.
-    """
-    for block in cache.blocks:
-        if block.stop > source.n_samples:
-            continue
-        stored = cache.store.read(record_key(block.index, block.start, block.stop))
-        try:
-            # Its header is enough: a damaged sketch says nothing of the samples.
-            record = CommitRecord.decode(stored or b"", with_sketches=False)
-        except FormatError:
-            continue
-        if record.block == block:
-            _compare(record, source)
-
-
-def _compare(record: CommitRecord, source: Source) -> None:
-    block, recorded = record.block, record.facts.get("data")
-    if recorded is not None and recorded != source.digest(block.start, block.stop):
-        raise MismatchError(
-            f"the samples {block.start} to {block.stop - 1} are not those that the cache was recorded from: "
-            "the data has changed or is in another order; choose another output folder",
-            block=block.index,
-            start=block.start,
-            stop=block.stop,
-        )

@@ -134,8 +134,8 @@ class DataSettings(_Settings):
     """For resizing images, as ``keras.utils.load_img``; ``keras_bilinear``: as ``image_dataset_from_directory``."""
     features: dict[str, dict[str, Any]] | None = None
     """TFRecord only: ``{image = {dtype = "uint8", shape = [28, 28, 1]}}``, a table for each feature that is read."""
-    fingerprint: Literal["sampled", "full"] = "sampled"
-    """``full`` reads every byte to identify the data; ``sampled`` hashes evenly spaced samples of large data."""
+    fingerprint: Literal["sampled", "full"] = "full"
+    """``full`` hashes every byte of a block's samples; ``sampled`` at most 32 MiB of them, evenly spaced."""
 
     @model_validator(mode="after")
     def _one_scale(self) -> DataSettings:

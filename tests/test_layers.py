@@ -33,6 +33,7 @@ ORDER = [
     "pipeline.ties",
     "pipeline.factors",
     "pipeline.merged",
+    "pipeline.staleness",
     "pipeline.answers",
     "pipeline.stages",
     "pipeline.activations",

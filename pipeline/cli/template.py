@@ -31,7 +31,7 @@ path = "samples.npz"            # .npz, .npy, a zarr array or group, an image fo
 #image_size = [224, 224]        # height, width; image folders only; default: the network's input
 #color_mode = "rgb"             # rgb, grayscale or rgba; image folders only
 #interpolation = "bilinear"     # for resizing images
-#fingerprint = "sampled"        # "full" reads every byte to identify the data
+#fingerprint = "full"           # "sampled" hashes at most 32 MiB of a block's samples
 #[data.features]                # TFRecord files only: what to read
 #image = { dtype = "uint8", shape = [28, 28, 1] }
 #label = { dtype = "int64", shape = [] }

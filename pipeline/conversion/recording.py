@@ -14,10 +14,11 @@ from ...storage.errors import FormatError, MismatchError
 from ..answers import existing_cache
 from ..folder import RunFolder
 from ..job import plan_job
-from ..preparation import check_data, sketch_spec
+from ..preparation import sketch_spec
 from ..recorder import record_missing
 from ..settings import JobSettings, validate_job
 from ..sources import Source
+from ..staleness import check_data
 
 __all__ = ["recorded_cache"]
 
@@ -69,7 +70,7 @@ def _recorded(settings: JobSettings, model: Any, source: Source) -> Cache:
     job = plan_job(settings, model=model, source=source)
     existing = existing_cache(settings, folder)
     if existing is not None:
-        check_data(existing, source, full=True)
+        check_data(existing, source)
     job.check_budget(done_nbytes=existing.nbytes() if existing is not None else 0)
     with Cache.create_or_resume(job.cache_url, job.spec) as cache:
         n_computed = record_missing(cache, job.producer, sketch=sketch_spec(settings))

@@ -6,16 +6,18 @@ Knows arrays. Does not know which of them are inputs and which are labels.
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
-from .npyfiles import file_column
+from .mapped import file_column
 from .preprocessing import is_float
+from .states import combined, memory_state, tree_state
 
-__all__ = ["ArrayColumn", "Column", "LazyColumn", "as_column", "check_column"]
+__all__ = ["ArrayColumn", "Column", "LazyColumn", "as_column", "check_column", "unmasked"]
 
 # Chunks of a lazy array are kept whole while reading goes through them; beyond this size they are read
 # in part again and again, which is slower but bounded.
@@ -39,6 +41,10 @@ class Column(Protocol):
         """Return rows; a view where that is free."""
         ...
 
+    def state(self) -> str | None:
+        """Return what tells cheaply whether the values are what they were; see :mod:`.states`."""
+        ...
+
 
 class ArrayColumn:
     """An array in memory, or one that the operating system maps."""
@@ -53,6 +59,10 @@ class ArrayColumn:
         view = self._array[start:stop]
         view.flags.writeable = False
         return view
+
+    def state(self) -> str | None:
+        """Return a hash of every byte."""
+        return memory_state(self)
 
 
 class LazyColumn:
@@ -90,13 +100,22 @@ class LazyColumn:
             self._window = (max(tail, first), last, loaded[max(tail, first) - first :].copy())
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def state(self) -> str | None:
+        """Return the state of the files of a local zarr array; None for what computes its values, or is far away."""
+        store = getattr(self._array, "store", None)
+        place = getattr(store, "root", None) or getattr(store, "path", None)
+        if not isinstance(place, str | Path) or not Path(place).exists():
+            return None
+        path = self._array.path
+        return combined([str(path), tree_state(Path(place) / path if Path(place).is_dir() else place)])
+
     def _load(self, start: int, stop: int) -> NDArray[Any]:
         part = self._array[start:stop]
         if hasattr(part, "compute"):
             # Threads of this process, whatever Dask client is the default: a worker that asks its own
             # scheduler for input would wait for itself.
             part = part.compute(scheduler="threads")
-        return np.asarray(part)
+        return unmasked(part, "a chunk of the array")
 
     def __getstate__(self) -> dict[str, Any]:
         return {"array": self._array, "chunk_rows": self._chunk_rows}
@@ -124,7 +143,7 @@ def as_column(array: Any, origin: str) -> Column:
         chunks = getattr(array, "shards", None) or array.chunks
         column = LazyColumn(array, chunk_rows=chunks[0] if chunks else 1)
     elif hasattr(array, "__array__"):
-        values = array if isinstance(array, np.ndarray) else np.asarray(array)
+        values = unmasked(array, origin)
         column = file_column(values) or ArrayColumn(values)
     else:
         raise InputError(
@@ -154,6 +173,26 @@ def check_column(column: Column, origin: str) -> Column:
     if column.shape[0] == 0 or 0 in column.shape:
         raise InputError(f"{origin} is empty, of shape {column.shape}: at least one sample is needed")
     return column
+
+
+def unmasked(values: Any, origin: str) -> NDArray[Any]:
+    """Return an array as NumPy's own kind; of a masked one the values, where none is masked.
+
+    Raises
+    ------
+    InputError
+        If some are: what lies under a mask is no sample, and what to put there only the user can say.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        n_masked = int(np.count_nonzero(np.ma.getmaskarray(values)))
+        if n_masked:
+            raise InputError(
+                f"{origin} has {n_masked:,} masked values of {values.size:,}: fill them with numpy.ma.filled(x, 0), "
+                "or leave those samples out"
+            )
+        data: NDArray[Any] = values.data
+        return data
+    return values if isinstance(values, np.ndarray) else np.asarray(values)
 
 
 def _dask_column(array: Any, origin: str) -> Column:

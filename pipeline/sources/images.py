@@ -19,6 +19,7 @@ from ...storage.errors import InputError
 from .pixels import PixelSettings, decode_image
 from .protocol import Batch, InputSpec
 from .spec import DataSpec
+from .states import files_state
 
 __all__ = ["IMAGE_ENDINGS", "ImageFolder", "list_images"]
 
@@ -95,7 +96,6 @@ class ImageFolder:
         self._files, self._labels, self.class_names = list_images(folder)
         self.has_labels = self._labels is not None
         self.n_rows = len(self._files)
-        self._full = spec.fingerprint == "full"
         self._settings = PixelSettings.from_spec(spec)
         first = self._decode(0)
         self._shape = first.shape
@@ -143,6 +143,10 @@ class ImageFolder:
             hashlib.blake2b(self._read(self._folder / self._files[row]), digest_size=16).digest()
             for row in rows
         ]
+
+    def state(self) -> str | None:
+        """Return the state of the files, in the order of the samples."""
+        return files_state(self._folder / name for name in self._files)
 
     def identity(self) -> dict[str, Any]:
         """Return what turns encoded bytes into pixels."""

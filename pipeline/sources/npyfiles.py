@@ -2,7 +2,8 @@
 
 Knows the two formats. The members of an uncompressed ``.npz`` are plain ``.npy`` files at some offset, so
 that they are read in place as well, which ``numpy.load`` does not do. A compressed member cannot be read at random: it
-is inflated going forward, and from its start again when a read goes back.
+is inflated going forward, and from its start again when a read goes back. What zip knows of a member, its CRC-32, is
+compared before the first of its values is given away.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import os
 import threading
 import weakref
 import zipfile
+import zlib
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,11 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
+from .states import file_state
 
-__all__ = ["FileColumn", "StreamedMember", "file_column", "npy_column", "npz_columns"]
+__all__ = ["FileColumn", "StoredMember", "StreamedMember", "npy_column", "npz_columns"]
 
 # Below this a compressed member is inflated once and kept: random access for workers and plots.
 KEEP_NBYTES = 128 * 2**20
+_PIECE_NBYTES = 16 * 2**20
+# What zipfile and zlib raise for a member that is damaged, of an unknown method or locked by a password.
+_DAMAGES = (OSError, EOFError, zipfile.BadZipFile, zlib.error, ValueError, NotImplementedError, RuntimeError)
 
 
 class FileColumn:
@@ -44,14 +51,17 @@ class FileColumn:
         self.dtype = dtype
         self._row_nbytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
         self._map: Any = None
-        needed, found = offset + shape[0] * self._row_nbytes if shape else 0, os.stat(path).st_size
+        self._file = _opened(path)
+        weakref.finalize(self, os.close, self._file)
+        needed, found = offset + shape[0] * self._row_nbytes if shape else 0, os.fstat(self._file).st_size
         if found < needed:
             raise InputError(f"{path!r} is cut off: it has {found} bytes of {needed}", path=path)
         if fortran and len(shape) > 1:
             self._map = np.memmap(path, dtype, mode="r", offset=offset, shape=shape, order="F")
-        else:
-            self._file = os.open(path, os.O_RDONLY)
-            weakref.finalize(self, os.close, self._file)
+
+    def state(self) -> str | None:
+        """Return what the file system says of the file, and where in it the array lies."""
+        return file_state(os.fstat(self._file), self._offset, self.shape, self.dtype.str)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return rows in fresh memory."""
@@ -70,28 +80,55 @@ class FileColumn:
         return rows
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self._args,)
+        return _reopen, (type(self), self._args)
 
 
-def _reopen(args: dict[str, Any]) -> FileColumn:
-    return FileColumn(**args)
+def _reopen(kind: type[Any], args: dict[str, Any]) -> Any:
+    return kind(**args)
 
 
-def file_column(array: NDArray[Any]) -> FileColumn | None:
-    """Return the place in its file of a memory-mapped array, whole or a run of its rows.
+def _opened(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"{path!r} cannot be read: {error.strerror}", path=path) from None
 
-    None if it has no file, is copy-on-write (its memory may differ from the file), or is not contiguous.
-    """
-    if not isinstance(array, np.memmap) or not array.flags.c_contiguous or array.size == 0:
-        return None
-    filename, mode, mapped = array.filename, array.mode, array._mmap  # type: ignore[attr-defined] # numpy's own
-    if filename is None or mode not in ("r", "r+") or mapped is None:
-        return None
-    # A slice keeps the offset attribute of the whole: where it starts follows from the addresses.
-    begin = array.offset - array.offset % mmap.ALLOCATIONGRANULARITY
-    address = np.frombuffer(mapped, np.uint8).ctypes.data
-    offset = begin + array.ctypes.data - address
-    return FileColumn(str(filename), offset=offset, shape=array.shape, dtype=array.dtype, fortran=False)
+
+class StoredMember(FileColumn):
+    """Rows of a ``.npz`` member that is not compressed, read in place once its CRC-32 is found right."""
+
+    def __init__(self, path: str, member: str, **place: Any) -> None:
+        super().__init__(path, **place)
+        self._args["member"] = self._member = member
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return rows in fresh memory; the first read goes over the whole member once."""
+        _check_crc(self._path, self._member)
+        return super().read(start, stop)
+
+
+def _check_crc(path: str, member: str) -> None:
+    """Refuse a member with other bytes than zip's CRC-32 of it says; each is read for that once in a process."""
+    try:
+        at = os.stat(path)
+        _whole(path, member, at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns)
+    except _DAMAGES as error:
+        raise _damaged(path, member, error) from None
+
+
+@lru_cache(maxsize=1024)
+def _whole(path: str, member: str, *_seen: int) -> None:
+    with zipfile.ZipFile(path) as archive, archive.open(member) as file:
+        while file.read(_PIECE_NBYTES):  # at its end zipfile compares the checksum
+            pass
+
+
+def _damaged(path: str, member: str, error: Exception) -> InputError:
+    return InputError(
+        f"{member!r} in {path!r} is damaged, it cannot be inflated to what was written: {str(error) or type(error)}; "
+        "write the file again",
+        path=path,
+    )
 
 
 class StreamedMember:
@@ -112,6 +149,7 @@ class StreamedMember:
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return rows; small members are kept in memory, large ones are a stream that goes forward."""
         with self._lock:
+            _check_crc(self._path, self._member)
             if self.shape[0] * self._row_nbytes > KEEP_NBYTES:
                 return self._inflate(start, stop)
             if self._kept is None:
@@ -120,6 +158,10 @@ class StreamedMember:
                 self._close_file()
                 self._file = None
             return self._kept[start:stop]
+
+    def state(self) -> str | None:
+        """Return what the file system says of the file, and which of its members this is."""
+        return file_state(os.stat(self._path), self._member)
 
     def _inflate(self, start: int, stop: int) -> NDArray[Any]:
         try:
@@ -131,25 +173,19 @@ class StreamedMember:
             # Going back starts the member again; going forward inflates what lies between.
             self._file.seek(self._offset + start * self._row_nbytes)
             data = self._file.read((stop - start) * self._row_nbytes)
-        except (OSError, EOFError, zipfile.BadZipFile, ValueError) as error:
-            raise InputError(
-                f"{self._member!r} in {self._path!r} cannot be inflated: {error}", path=self._path
-            ) from None
+        except _DAMAGES as error:
+            raise _damaged(self._path, self._member, error) from None
         if len(data) != (stop - start) * self._row_nbytes:
             raise InputError(f"{self._member!r} in {self._path!r} ends before sample {stop}", path=self._path)
         return np.frombuffer(data, self.dtype).reshape(stop - start, *self.shape[1:])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restream, (self._args,)
+        return _reopen, (type(self), self._args)
 
 
 def _close(*files: IO[bytes] | zipfile.ZipFile) -> None:
     for file in files:
         file.close()
-
-
-def _restream(args: dict[str, Any]) -> StreamedMember:
-    return StreamedMember(**args)
 
 
 def npy_column(path: Path) -> FileColumn:
@@ -165,7 +201,7 @@ def npy_column(path: Path) -> FileColumn:
         return FileColumn(str(path), offset=file.tell(), shape=shape, dtype=dtype, fortran=fortran)
 
 
-def npz_columns(path: Path) -> dict[str, FileColumn | StreamedMember]:
+def npz_columns(path: Path) -> dict[str, StoredMember | StreamedMember]:
     """Return the arrays of a ``.npz`` file by name, in the order of the file.
 
     Arrays of objects are left out of nothing: they are refused when they are asked for, see
@@ -181,26 +217,35 @@ def npz_columns(path: Path) -> dict[str, FileColumn | StreamedMember]:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as error:
         raise InputError(f"{str(path)!r} is not an .npz file: {error}", path=str(path)) from None
-    columns: dict[str, FileColumn | StreamedMember] = {}
+    columns: dict[str, StoredMember | StreamedMember] = {}
     with archive:
         for info in archive.infolist():
-            if info.filename.endswith(".npy"):
+            # A Mac's zip adds a file of its own, __MACOSX/._x.npy, for each: no arrays.
+            is_mac = info.filename.startswith("__MACOSX/") or Path(info.filename).name.startswith("._")
+            if info.filename.endswith(".npy") and not is_mac:
                 columns[info.filename.removesuffix(".npy")] = _member(path, archive, info)
     if not columns:
         raise InputError(f"{str(path)!r} holds no arrays: save them with numpy.savez", path=str(path))
     return columns
 
 
-def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> FileColumn | StreamedMember:
+def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> StoredMember | StreamedMember:
     origin = f"{info.filename!r} in {str(path)!r}"
-    with archive.open(info) as file:
-        shape, fortran, dtype = _header(file, origin)
-        header_nbytes = file.tell()
+    try:
+        with archive.open(info) as file:
+            shape, fortran, dtype = _header(file, origin)
+            header_nbytes = file.tell()
+    except InputError:
+        raise
+    except _DAMAGES as error:
+        raise _damaged(str(path), info.filename, error) from None
     if dtype.hasobject or not shape or 0 in shape:  # refused when asked for, nothing to map
         return StreamedMember(str(path), info.filename, offset=header_nbytes, shape=shape, dtype=dtype)
     if info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1:
         offset = _data_offset(path, info) + header_nbytes
-        return FileColumn(str(path), offset=offset, shape=shape, dtype=dtype, fortran=fortran)
+        return StoredMember(
+            str(path), info.filename, offset=offset, shape=shape, dtype=dtype, fortran=fortran
+        )
     if fortran and len(shape) > 1:
         raise InputError(
             f"{origin} is compressed and in Fortran order, in which samples are scattered over the whole "
@@ -223,14 +268,17 @@ def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:
 
 
 def _header(file: IO[bytes], origin: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+    # Version 3 differs from 2 in the letters that names of fields may have.
+    readers = {
+        1: np.lib.format.read_array_header_1_0,
+        2: np.lib.format.read_array_header_2_0,
+        3: np.lib.format.read_array_header_2_0,
+    }
     try:
         major, _ = np.lib.format.read_magic(file)
-        # Version 3 is for tables whose fields have names beyond Latin-1.
-        header = readers[major](file) if major in readers else None
-    except (ValueError, OSError, EOFError) as error:
+        shape, fortran, dtype = readers[major](file)
+    except zipfile.BadZipFile:
+        raise
+    except (ValueError, OSError, EOFError, KeyError) as error:
         raise InputError(f"{origin} is not a NumPy array: {error}") from None
-    if header is None:
-        raise InputError(f"{origin} holds a table with named fields: save each field as an array of its own")
-    shape, fortran, dtype = header
     return tuple(shape), fortran, dtype

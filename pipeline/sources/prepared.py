@@ -17,11 +17,11 @@ from ...storage.errors import InputError
 from .preprocessing import Preprocessing, is_float, preprocessing_for
 from .protocol import Batch, InputSpec, Reader
 from .spec import parse_count
+from .states import states_of
 
 __all__ = ["DIGEST_BUDGET_NBYTES", "PreparedSource", "digest_rows"]
 
-# A block's inputs are rarely more than this, so that most blocks are hashed in full at about 1 GB/s; a
-# block of gigabytes costs 30 ms.
+# What "sampled" hashes of a block, about 30 ms; "full" takes that for each 32 MiB.
 DIGEST_BUDGET_NBYTES = 32 * 2**20
 
 
@@ -66,7 +66,7 @@ class PreparedSource:
         *,
         preparation: Mapping[str, Any] | None = None,
         num_samples: int | None = None,
-        full_fingerprint: bool = False,
+        full_fingerprint: bool = True,
     ) -> None:
         parse_count(num_samples)
         self.reader = reader
@@ -96,6 +96,9 @@ class PreparedSource:
             return self
         again = copy.copy(self)
         again._full = hashed == "full"
+        again.reader = (
+            self.reader.with_hashing(hashed) if hasattr(self.reader, "with_hashing") else self.reader
+        )
         return again
 
     @property
@@ -138,6 +141,10 @@ class PreparedSource:
         for mark in self.reader.marks(rows):
             hasher.update(mark)
         return hasher.hexdigest()
+
+    def state(self) -> str | None:
+        """Return what tells cheaply whether the samples are what they were, or None: see :mod:`.states`."""
+        return states_of([self.reader])
 
     def _check_range(self, start: int, stop: int) -> None:
         if not 0 <= start < stop <= self.n_samples:

@@ -115,8 +115,8 @@ class DataSpec:
     """Crop the centre to the proportions of ``image_size`` before resizing, instead of distorting."""
     features: Mapping[str, Feature | Mapping[str, Any]] | None = None
     """TFRecord files only: the features to read."""
-    fingerprint: Literal["sampled", "full"] = "sampled"
-    """``sampled`` hashes at most 32 MiB of each range, evenly spaced; ``full`` every byte."""
+    fingerprint: Literal["sampled", "full"] = "full"
+    """``full`` hashes every byte of each range; ``sampled`` at most 32 MiB of it, evenly spaced."""
     storage_options: Mapping[str, Any] = field(default_factory=dict)
     """Endpoint, region and the like for object stores."""
 

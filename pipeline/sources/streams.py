@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
-from .columns import ArrayColumn, check_column
+from .columns import ArrayColumn, check_column, unmasked
 from .protocol import Batch, InputSpec
 from .table import mark_rows
 
@@ -76,8 +76,7 @@ def unpack(element: Any, *, batched: bool, origin: str) -> Unpacked:
 
 
 def _array(value: Any, *, batched: bool) -> NDArray[Any]:
-    array = value.numpy() if hasattr(value, "numpy") else np.asarray(value)
-    array = np.asarray(array)
+    array = unmasked(value.numpy() if hasattr(value, "numpy") else value, "an element of the data")
     return array if batched else array[None]
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ...storage.errors import InputError
 from .columns import Column
 from .protocol import Batch, InputSpec
+from .states import states_of
 
 __all__ = ["TableReader", "mark_rows"]
 
@@ -72,6 +73,10 @@ class TableReader:
         """Return the labels of these rows, without the rows; there are labels."""
         assert self._labels is not None
         return _squeeze(self._labels.read(start, stop))
+
+    def state(self) -> str | None:
+        """Return what tells cheaply whether the rows are what they were; labels play no part."""
+        return states_of(self._columns)
 
     def row_nbytes(self) -> int:
         """Return the bytes of one row over all inputs."""

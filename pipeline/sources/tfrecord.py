@@ -7,6 +7,7 @@ Knows files and records. What is in a record: see :mod:`.example`.
 
 from __future__ import annotations
 
+import copy
 import gzip
 import hashlib
 import os
@@ -25,6 +26,7 @@ from .example import FeatureDecoder, parse_example
 from .pixels import PixelSettings
 from .protocol import Batch, InputSpec
 from .spec import DataSpec, input_keys
+from .states import files_state
 
 __all__ = ["RecordFile", "RecordIndex", "RecordReader", "index_records", "masked_crc32c"]
 
@@ -182,6 +184,8 @@ class RecordReader:
             raise InputError(f"{origin} holds no records: at least one is needed")
         self._open = 0
         self._full = spec.fingerprint == "full"
+        self._seen: tuple[NDArray[np.bool_], NDArray[np.void]] | None = None
+        """Which records went by in full, and the hash of each."""
         inputs, label = _chosen(spec, sorted(parse_example(self._record(0), name=self._name(0))), origin)
         pixels = PixelSettings.from_spec(spec)
         first = parse_example(self._record(0), name=self._name(0))
@@ -225,7 +229,34 @@ class RecordReader:
         data: bytes = self._files[number].read(int(index.offset[row]), int(index.nbytes[row]))
         if masked_crc32c(data) != int(index.crc[row]):
             raise InputError(f"{self._name(row)} is damaged: its data has a wrong checksum", sample=row)
+        if self._full:
+            self._remember(row, data)
         return data
+
+    def _remember(self, row: int, data: bytes) -> None:
+        # Remembered, since reading a gzip file again means inflating it again from its start.
+        if self._seen is None:
+            self._seen = np.zeros(self.n_rows, np.bool_), np.zeros(self.n_rows, "V16")
+        went_by, hashes = self._seen
+        hashes[row] = np.void(hashlib.blake2b(data, digest_size=16).digest())
+        went_by[row] = True
+
+    def _mark(self, row: int) -> bytes:
+        if self._seen is None or not self._seen[0][row]:
+            self._record(row)
+        assert self._seen is not None
+        mark: bytes = self._seen[1][row].tobytes()
+        return mark
+
+    def with_hashing(self, hashed: str) -> RecordReader:
+        """Return the same records, with ``"full"`` or ``"sampled"`` marks."""
+        again = copy.copy(self)
+        again._full = hashed == "full"
+        return again
+
+    def state(self) -> str | None:
+        """Return the state of the files, in order."""
+        return files_state(file.path for file in self._files)
 
     def _name(self, row: int) -> str:
         number = int(self._index.file_of[row])
@@ -239,7 +270,7 @@ class RecordReader:
     def marks(self, rows: Sequence[int]) -> list[bytes]:
         """Return a mark of each record: its length and stated checksum, or in full its hash."""
         if self._full:
-            return [hashlib.blake2b(self._record(row), digest_size=16).digest() for row in rows]
+            return [self._mark(row) for row in rows]
         picked = np.asarray(rows, np.intp)
         lengths = self._index.nbytes[picked].astype("<i8").tobytes()
         crcs = self._index.crc[picked].astype("<u4").tobytes()

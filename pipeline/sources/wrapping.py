@@ -32,7 +32,7 @@ def as_source(
     offset: float | tuple[float, ...] | Mapping[str, Any] = 0.0,
     divide_by: float | Mapping[str, float] | None = None,
     preprocessing: str | Mapping[str, str] | None = None,
-    fingerprint: Literal["sampled", "full"] = "sampled",
+    fingerprint: Literal["sampled", "full"] = "full",
 ) -> Source:
     """Return a source of samples in memory, or of anything that gives batches again and again.
 

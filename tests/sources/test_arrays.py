@@ -174,4 +174,4 @@ def test_of_a_large_range_first_last_and_even_steps_are_hashed() -> None:
 
 
 def test_full_and_sampled_fingerprints_are_told_apart() -> None:
-    assert as_source(X, fingerprint="full").fingerprint() != as_source(X).fingerprint()
+    assert as_source(X).fingerprint() != as_source(X, fingerprint="sampled").fingerprint()

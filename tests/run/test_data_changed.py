@@ -1,0 +1,251 @@
+"""Samples that changed since a cache was recorded are noticed, whatever they lie in; others cost nothing."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from actisketch.pipeline import run
+from actisketch.pipeline.events import BlockDone
+from actisketch.pipeline.sources import DataSpec, as_source, open_source, states
+from actisketch.storage.errors import MismatchError
+
+# More blocks than the 200 that were compared once; 16 samples each.
+N_BLOCKS, BLOCK = 207, 16
+# In a block none of whose samples was compared then, and not its first.
+BEGIN = 117 * BLOCK
+CHANGED = BEGIN + 7
+FEW = 80
+
+
+def make_samples():
+    return np.random.default_rng(11).integers(0, 200, (N_BLOCKS * BLOCK, 6)).astype(np.uint8)
+
+
+def as_memory(folder, x):
+    return x.copy()
+
+
+def as_list(folder, x):
+    return [np.asfortranarray(x)]
+
+
+def as_npy(folder, x):
+    np.save(folder / "x.npy", x)
+    return folder / "x.npy"
+
+
+def as_fortran(folder, x):
+    np.save(folder / "x.npy", np.asfortranarray(x))
+    return folder / "x.npy"
+
+
+def as_npz(folder, x):
+    np.savez(folder / "x.npz", x=x)
+    return folder / "x.npz"
+
+
+def as_compressed(folder, x):
+    np.savez_compressed(folder / "x.npz", x=x)
+    return folder / "x.npz"
+
+
+def as_map(folder, x):
+    np.save(folder / "x.npy", x)
+    return np.load(folder / "x.npy", mmap_mode="r")
+
+
+def as_writable_map(folder, x):
+    np.save(folder / "x.npy", x)
+    return np.load(folder / "x.npy", mmap_mode="r+")
+
+
+def as_zarr(folder, x):
+    import zarr
+
+    return zarr.create_array(folder / "x.zarr", data=x, chunks=(100, 6), overwrite=True)
+
+
+def as_dataset(folder, x):
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices(x).batch(64)
+
+
+def as_function(folder, x):
+    return lambda: (x[i : i + 50] for i in range(0, len(x), 50))
+
+
+def as_records(folder, x):
+    import tensorflow as tf
+
+    with tf.io.TFRecordWriter(str(folder / "x.tfrecord")) as writer:
+        for row in x:
+            feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[row.tobytes()]))
+            example = tf.train.Example(features=tf.train.Features(feature={"x": feature}))
+            writer.write(example.SerializeToString())
+    return open_source(
+        DataSpec(path=str(folder / "x.tfrecord"), features={"x": {"shape": (6,), "dtype": "uint8"}})
+    )
+
+
+def as_images(folder, x):
+    from PIL import Image
+
+    (folder / "images").mkdir(exist_ok=True)
+    for index, row in enumerate(x):
+        path = folder / "images" / f"{index:05d}.png"
+        if not path.exists() or np.asarray(Image.open(path)).ravel().tolist() != row.tolist():
+            Image.fromarray(row.reshape(1, 6)).save(path)
+    return open_source(DataSpec(path=str(folder / "images"), color_mode="grayscale"))
+
+
+KINDS = [
+    as_memory, as_list, as_npy, as_fortran, as_npz, as_compressed, as_map, as_writable_map, as_zarr, as_dataset,
+    as_function, as_records, as_images,
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def files_count_as_old():
+    """So that a file which a test has just written is remembered as one that was written days ago."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(states, "RECENT_NS", 0)
+        yield
+
+
+def run_on(model, data, output, n_samples=FEW, **settings):
+    more = {"num_samples": n_samples} if callable(data) else {}
+    tables = {
+        "record": {"block_samples": BLOCK, "activations": False},
+        "report": {"enabled": False},
+        **settings,
+    }
+    events = []
+    result = run(
+        model, data, output=output, batch_size=BLOCK, normalize=False, settings=tables, on_event=events.append, **more
+    )  # fmt: skip
+    return result, sum(isinstance(event, BlockDone) for event in events)
+
+
+def model_for(make):
+    import keras
+
+    keras.utils.set_random_seed(5)
+    layers = [keras.layers.Dense(3, "relu", name="first")]
+    if make is as_images:
+        return keras.Sequential([keras.Input((1, 6, 1)), keras.layers.Flatten(), *layers])
+    return keras.Sequential([keras.Input((6,)), *layers])
+
+
+@pytest.mark.parametrize("make", [as_memory, as_npy, as_function])
+def test_one_changed_sample_of_any_of_many_blocks_is_noticed(make, tmp_path):
+    x, model = make_samples(), model_for(make)
+    _, n_first = run_on(model, make(tmp_path, x), tmp_path / "run", len(x))
+    _, n_again = run_on(model, make(tmp_path, x), tmp_path / "run", len(x))
+    x[CHANGED] = 255 - x[CHANGED]
+
+    assert (n_first, n_again) == (N_BLOCKS, 0)
+    with pytest.raises(MismatchError, match=rf"samples {BEGIN} to {BEGIN + BLOCK - 1} are not those"):
+        run_on(model, make(tmp_path, x), tmp_path / "run", len(x))
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_one_changed_sample_of_a_large_block_is_noticed(make, tmp_path, monkeypatch):
+    """As if 3 rows of 6 bytes were 32 MiB: of a block so large few samples were hashed, 0, 7 and 15 or only two."""
+    from actisketch.pipeline.sources import prepared
+
+    monkeypatch.setattr(prepared, "DIGEST_BUDGET_NBYTES", 3 * 6)
+    x, model = make_samples()[:FEW], model_for(make)
+    _, n_first = run_on(model, make(tmp_path, x), tmp_path / "run")
+    _, n_again = run_on(model, make(tmp_path, x), tmp_path / "run")
+    x[19] = 255 - x[19]
+
+    assert (n_first, n_again) == (FEW // BLOCK, 0)
+    with pytest.raises(MismatchError, match="samples 16 to 31 are not those"):
+        run_on(model, make(tmp_path, x), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "make", [as_npy, as_fortran, as_npz, as_compressed, as_map, as_zarr, as_records, as_images]
+)
+def test_files_that_were_not_touched_are_not_read_again(make, tmp_path, monkeypatch):
+    """Only the first sample, which tells the data apart."""
+    x, model = make_samples()[:FEW], model_for(make)
+    data, read = make(tmp_path, x), set()
+    run_on(model, data, tmp_path / "run")
+    kind = type(getattr(data, "reader", None) or as_source(data).reader)
+    marks = kind.marks
+    monkeypatch.setattr(kind, "marks", lambda self, rows: (read.update(rows), marks(self, rows))[1])
+    monkeypatch.setattr(kind, "rows", None)
+    _, n_again = run_on(model, data, tmp_path / "run")
+
+    assert n_again == 0
+    assert read == {0}
+
+
+@pytest.mark.parametrize("keep_date", [os.utime, shutil.copystat], ids=["set back", "copied"])
+def test_a_file_with_the_date_of_the_one_before_is_noticed(tmp_path, keep_date):
+    x, model = make_samples()[:FEW], model_for(as_npy)
+    path = as_npy(tmp_path, x)
+    shutil.copy2(path, tmp_path / "kept.npy")
+    run_on(model, path, tmp_path / "run")
+    x[19] = 255 - x[19]
+    with path.open("r+b") as file:
+        file.seek(-x.nbytes, os.SEEK_END)
+        file.write(x.tobytes())
+    if keep_date is os.utime:
+        at = (tmp_path / "kept.npy").stat()
+        os.utime(path, ns=(at.st_atime_ns, at.st_mtime_ns))
+    else:
+        shutil.copystat(tmp_path / "kept.npy", path)
+
+    assert path.stat().st_mtime_ns == (tmp_path / "kept.npy").stat().st_mtime_ns
+    with pytest.raises(MismatchError, match="samples 16 to 31"):
+        run_on(model, path, tmp_path / "run")
+
+
+@pytest.mark.parametrize("move", [shutil.copyfile, os.rename])
+def test_the_same_samples_elsewhere_are_the_same_data(tmp_path, move):
+    x, model = make_samples()[:FEW], model_for(as_npy)
+    run_on(model, as_npy(tmp_path, x), tmp_path / "run")
+    move(tmp_path / "x.npy", tmp_path / "y.npy")
+
+    assert run_on(model, tmp_path / "y.npy", tmp_path / "run")[1] == 0
+    assert run_on(model, x, tmp_path / "run")[1] == 0
+
+
+def test_files_that_were_written_in_these_seconds_are_not_remembered(tmp_path, monkeypatch):
+    """Written again within one tick of the clock, they would keep size and date."""
+    monkeypatch.setattr(states, "RECENT_NS", 2_000_000_000)
+    x, model = make_samples()[:32], model_for(as_npy)
+    run_on(model, as_npy(tmp_path, x), tmp_path / "run")
+
+    assert "samples" not in json.loads((tmp_path / "run" / "run.json").read_text())
+
+
+def test_a_cache_that_another_run_recorded_anew_is_compared(tmp_path):
+    x, model = make_samples()[:FEW], model_for(as_memory)
+    changed = x.copy()
+    changed[19] = 255 - x[19]
+    cache = {"cache": {"url": str(tmp_path / "cache")}}
+    run_on(model, x, tmp_path / "first", **cache)
+    shutil.rmtree(tmp_path / "cache")
+    run_on(model, changed, tmp_path / "second", **cache)
+
+    with pytest.raises(MismatchError, match="samples 16 to 31"):
+        run_on(model, x, tmp_path / "first", **cache)
+
+
+def test_an_input_factor_that_was_measured_on_other_samples_is_measured_again(tmp_path):
+    x, model = make_samples()[:FEW], model_for(as_memory)
+    measured = {"normalize": {"enabled": False, "input_factor": "measured"}, "factors": {"percentile": 100}}
+    before = run_on(model, x, tmp_path / "run", **measured)[0].saved_factors().input_factor
+    shutil.rmtree(tmp_path / "run" / "cache")
+    x[19] = 255
+    after = run_on(model, x, tmp_path / "run", **measured)[0].saved_factors().input_factor
+
+    assert before == make_samples()[:FEW].max()
+    assert after == 255
