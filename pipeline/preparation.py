@@ -16,7 +16,7 @@ import numpy as np
 
 from ..storage import CacheSpec, PointSpec
 from ..storage.codecs import DEFAULT_CODEC
-from ..storage.errors import InputError
+from ..storage.errors import InputError, MismatchError
 from .answers import cache_url
 from .factors import asked_of_points
 from .folder import RunFolder
