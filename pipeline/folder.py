@@ -5,17 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..storage.errors import FormatError, InputError, OverBudgetError, StorageError
-from ..storage.files import put_in_place
+from ..storage.errors import FormatError, InputError, OverBudgetError
 from ..storage.options import StorageOptions
 from ..storage.parsing import LARGEST_NBYTES
+from ..storage.partial import is_partial, remove_leftovers, replacing
 from .documents import content_key, read_document, sealed
 
 __all__ = [
@@ -80,28 +79,6 @@ def write_json(path: Path, tree: Mapping[str, Any]) -> None:
         )
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a path beside ``path`` to write to, which takes its place when all went well."""
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A link of that name would be written through.
-        partial.unlink(missing_ok=True)
-        yield partial
-        put_in_place(partial, path)
-    except OSError as error:
-        if isinstance(error, StorageError):
-            raise
-        raise StorageError(
-            f"{str(path)!r} cannot be written: {error.strerror or error}; free space or choose another folder, "
-            "then run again to resume",
-            path=str(path),
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +174,12 @@ class RunFolder:
                     path=str(self.path),
                 )
 
+    def clean(self) -> None:
+        """Remove what killed processes left half-written here."""
+        for folder in (self.path, self.report_path):
+            if not folder.is_symlink() or folder == self.path:
+                remove_leftovers(folder)
+
     def check_side_results(self) -> None:
         """Refuse a folder that holds anything but an earlier network, its certificate and its factors.
 
@@ -205,9 +188,10 @@ class RunFolder:
         InputError
             With what is there.
         """
+        remove_leftovers(self.path)
         ours = {self.factors_path, self.network_path, self.certificate_path, self.sketches_path}
         foreign = (
-            [path.name for path in sorted(self.path.iterdir()) if path not in ours]
+            [p.name for p in sorted(self.path.iterdir()) if p not in ours and not is_partial(p.name)]
             if self.path.is_dir()
             else []
         )

@@ -24,7 +24,7 @@ from .factors import Factors
 from .folder import RunFolder, write_json
 from .graph import toolbox_names
 from .measuring import measured_key, with_measured_input
-from .merged import merged_key, save_merged
+from .merged import load_merged, merged_key, save_merged
 from .normalizer import Certificate
 from .normalizing import check_factors, normalize_network, rewriting_of, used_factors
 from .preparation import Prepared, prepare, sketch_spec
@@ -211,6 +211,7 @@ def _record(job: Prepared, on_event: OnEvent, engine: ClusterEngine | None) -> t
     with Cache.create_or_resume(
         job.cache_url, job.spec, storage_options=settings.cache.storage_options
     ) as cache:
+        job.folder.clean()
         missing, n_blocks, n_total = cache.missing(), len(cache.blocks), cache.spec.n_samples
         n_missing, n_done = len(missing), n_total - sum(block.n_samples for block in missing)
         on_event(StageStarted(stage="record", n_total=n_total, n_done=n_done, unit="samples"))
@@ -271,7 +272,11 @@ def make_factors(
     """
     key = factors_key(recorded, settings, ties or Ties())
     if folder.is_made_from("factors", key, folder.factors_path, folder.statistics_path):
-        on_event(StageDone(stage="factors", message="reloaded statistics and factors", reloaded=True))
+        is_kept = load_merged(folder.merged_path, recorded, [p.name for p in cache.spec.points]) is not None
+        if not is_kept:
+            save_merged(folder.merged_path, recorded, merged_sketches(cache))
+        message = "reloaded statistics and factors" + ("" if is_kept else ", merged the sketches again")
+        on_event(StageDone(stage="factors", message=message, reloaded=is_kept))
         return Factors.load(folder.factors_path)
     on_event(StageStarted(stage="factors"))
     sketches = merged_sketches(cache) if engine is None else engine.merged_sketches(cache)
@@ -395,6 +400,7 @@ def repair_run(
     check_data_of_damaged(run.cache, job.source)
     options = run.settings.cache.storage_options
     with Cache.create_or_resume(job.cache_url, job.spec, storage_options=options) as cache:
+        job.folder.clean()
         damaged = cache.repair(report)
         n_samples = sum(block.n_samples for block in damaged)
         on_event(StageStarted(stage="record", n_total=n_samples, unit="samples"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..storage.errors import CertificateError, MismatchError
+from ..storage.partial import discard
 from .documents import read_document
 from .events import OnEvent, SamplesDone, StageDone, StageStarted, ignore_event
 from .factors import Factors, PointFactor, Rule
@@ -197,7 +198,7 @@ def _rewrite_and_certify(
 
 def _write(folder: RunFolder, normalized: NormalizedModel, certificate: Certificate) -> None:
     """Replace the results: the certificate goes first and comes last, so that none lies beside another network."""
-    folder.certificate_path.unlink(missing_ok=True)
+    discard(folder.certificate_path)
     if certificate.passed:
         weights_before, weights_after = sketch_weights(normalized)
         AfterSketches(
@@ -205,6 +206,6 @@ def _write(folder: RunFolder, normalized: NormalizedModel, certificate: Certific
         ).save(folder.sketches_path)
         save_network(normalized.model, folder.network_path)
     else:
-        folder.sketches_path.unlink(missing_ok=True)
-        folder.network_path.unlink(missing_ok=True)
+        discard(folder.sketches_path)
+        discard(folder.network_path)
     write_json(folder.certificate_path, certificate.to_dict())

@@ -21,7 +21,7 @@ from .claim import refuse_foreign, refuse_linked_arrays
 from .codecs import decode
 from .documents import describe, parse_description, zarr_documents, zarr_is_current
 from .errors import FormatError, InputError, MismatchError
-from .keys import DOCUMENT, LOCK, chunk_key
+from .keys import DOCUMENT, LOCK, PRIVATE, chunk_key, is_probe_key
 from .ledger import Ledger
 from .record import CommitRecord
 from .spec import Block, CacheSpec, differences
@@ -85,7 +85,7 @@ class Cache:
         refuse_foreign(store)
         lock = store.lock(LOCK)
         try:
-            store.clean()
+            _clean(store)
             stored = store.read(DOCUMENT)
             there = parse_description(stored, store.url) if stored is not None else None
             held = spec.resolved() if there is None else _agreed(there, spec, store.url)
@@ -360,6 +360,13 @@ class Cache:
         from .verify import verify
 
         return verify(self)
+
+
+def _clean(store: Store) -> None:
+    """Remove what killed processes left; under the writer's lock no cluster run is alive."""
+    store.clean()
+    for key in [key for key, _ in store.list(PRIVATE) if is_probe_key(key)]:
+        store.delete(key)
 
 
 def _agreed(stored: CacheSpec, asked: CacheSpec, place: str) -> CacheSpec:

@@ -19,9 +19,11 @@ __all__ = [
     "TEMPORARY",
     "array_keys",
     "chunk_key",
+    "is_probe_key",
     "parse_chunk_key",
     "parse_record_key",
     "parse_temporary_key",
+    "probe_key",
     "record_key",
     "temporary_key",
 ]
@@ -39,7 +41,11 @@ _LONGEST = 80
 _TAKEN = frozenset(
     {"con", "prn", "aux", "nul", "zarr.json", *(f"{d}{i}" for d in ("com", "lpt") for i in range(10))}
 )
-_RECORD = re.compile(r"(\d{8})\.(\d+)-(\d+)\.block")
+# Whole numbers as they are written: neither "03" nor the digits of another script.
+_NUMBER = "(0|[1-9][0-9]*)"
+_CHUNK = re.compile(rf"c\.{_NUMBER}(?:\.0)*")
+_RECORD = re.compile(rf"{re.escape(COMMITS)}/([0-9]{{8}})\.{_NUMBER}-{_NUMBER}\.block")
+_PROBE = re.compile(rf"{re.escape(PRIVATE)}/probe-[0-9a-f]+(?:-[0-9a-f]+)?")
 
 
 def array_keys(names: Sequence[str]) -> dict[str, str]:
@@ -99,10 +105,8 @@ def chunk_key(key: str, index: int, n_axes: int) -> str:
 def parse_chunk_key(key: str) -> tuple[str, int] | None:
     """Return the array's key and the chunk's index, or None for what is no chunk."""
     array, _, last = key.rpartition("/")
-    parts = last.split(".")
-    if parts[0] != "c" or len(parts) < 2 or not all(p.isdecimal() and p.isascii() for p in parts[1:]):
-        return None
-    return (array, int(parts[1])) if not any(int(p) for p in parts[2:]) else None
+    found = _CHUNK.fullmatch(last)
+    return (array, int(found[1])) if found else None
 
 
 def record_key(index: int, start: int, stop: int) -> str:
@@ -112,8 +116,18 @@ def record_key(index: int, start: int, stop: int) -> str:
 
 def parse_record_key(key: str) -> tuple[int, int, int] | None:
     """Return (index, start, stop) of a commit record's key, or None for what is no record."""
-    found = _RECORD.fullmatch(key.rpartition("/")[2])
+    found = _RECORD.fullmatch(key)
     return (int(found[1]), int(found[2]), int(found[3])) if found else None
+
+
+def probe_key(token: str) -> str:
+    """Return the key of a file by which the workers of a cluster see that they mean the same cache."""
+    return f"{PRIVATE}/probe-{token}"
+
+
+def is_probe_key(key: str) -> bool:
+    """Whether a key is one of `probe_key`, or a worker's answer to it."""
+    return _PROBE.fullmatch(key) is not None
 
 
 def temporary_key(host: str, pid: int, n: int) -> str:

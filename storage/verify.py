@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from .documents import zarr_documents, zarr_is_current
 from .errors import FormatError, IncompleteError, StorageError
 from .keys import (
-    COMMITS,
     DOCUMENT,
     LOCK,
     TEMPORARY,
+    is_probe_key,
     parse_chunk_key,
     parse_record_key,
     parse_temporary_key,
@@ -200,13 +200,12 @@ def _foreign(cache: Cache) -> Iterator[Problem]:
             if detail := _leftover(cache.store, key):
                 yield Problem(kind="leftover", key=key, detail=f"{detail}; harmless")
             continue
+        if is_probe_key(key):
+            detail = "a cluster run's, or left by one that was killed: the next run removes it; harmless"
+            yield Problem(kind="leftover", key=key, detail=detail)
+            continue
         record, chunk = parse_record_key(key), parse_chunk_key(key)
-        if (
-            key.startswith(f"{COMMITS}/")
-            and record
-            and record[0] < len(blocks)
-            and Block(*record) == blocks[record[0]]
-        ):
+        if record and record[0] < len(blocks) and Block(*record) == blocks[record[0]]:
             continue
         if chunk and chunk[1] < n_chunks.get(chunk[0], 0) and key.count(".", len(chunk[0])) == axes[chunk[0]]:
             continue

@@ -161,7 +161,10 @@ def run_command(group: click.Group, arguments: list[str] | None = None) -> int:
         code = int(group.main(args=arguments, prog_name="actisketch", standalone_mode=False) or 0)
         # Here, where a full disk can still be told; at exit Python tells it in its own words.
         sys.stdout.flush()
-    except click.Abort:
+    except click.Abort as abort:
+        if isinstance(abort.__cause__, EOFError):
+            # click takes it for a Ctrl-D; no verb asks for anything, so that it is a file that ended too early.
+            raise abort.__cause__ from None
         return EXIT_INTERRUPTED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

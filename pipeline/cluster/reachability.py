@@ -15,7 +15,7 @@ from typing import Any
 
 from ...storage import Cache
 from ...storage.errors import ActisketchError, InputError
-from ...storage.keys import PRIVATE
+from ...storage.keys import probe_key
 from ...storage.options import StorageOptions
 from ...storage.stores import open_store
 
@@ -23,8 +23,6 @@ __all__ = ["Token", "check_token", "token_in"]
 
 # A file that was written on another host a moment ago may not be seen at once on NFS.
 ATTEMPTS, PAUSE_S = 5, 1.0
-
-_PREFIX = f"{PRIVATE}/probe-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +38,10 @@ class Token:
 @contextmanager
 def token_in(cache: Cache, storage_options: Mapping[str, Any]) -> Iterator[Token]:
     """Give a token that lies in the cache's store until the end of the run: workers may join late."""
-    # Under the writer's lock no other run is alive: what lies there was left by one that was killed.
-    for key in [key for key, _ in cache.store.list(PRIVATE) if key.startswith(_PREFIX)]:
-        cache.store.delete(key)
-    name = secrets.token_hex(8)
     token = Token(
         url=cache.url,
         storage_options=StorageOptions(storage_options),
-        key=_PREFIX + name,
+        key=probe_key(secrets.token_hex(8)),
         content=secrets.token_bytes(16),
     )
     cache.store.write(token.key, [token.content])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import tempfile
 import warnings
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ...storage.errors import CertificateError, InputError, MismatchError
+from ...storage.partial import partial_name, remove_leftovers, replacing
 from ..folder import write_json
 from ..graph import Graph, read_graph
 from ..graph.kinds import is_batch_norm
@@ -189,7 +189,8 @@ def _samples(kwargs: Mapping[str, Any], settings: ToolboxSettings) -> Iterator[S
     x_norm, dataflow = kwargs.get("x_norm"), kwargs.get("dataflow")
     if x_norm is None and dataflow is not None and kwargs.get("scale_facs") is None:
         settings.folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=settings.folder, prefix=".dataflow-") as folder:
+        remove_leftovers(settings.folder)  # as large as the samples
+        with tempfile.TemporaryDirectory(dir=settings.folder, prefix=partial_name("dataflow", "-")) as folder:
             yield _whole(spooled(dataflow, settings, Path(folder)), settings)
     else:
         yield None if x_norm is None else _whole(x_norm, settings)
@@ -219,9 +220,8 @@ def _measure(
         factors[point.name] = _factor(exact, point.name, percentile)
         logger.info("scale factor of %s: %.2f", point.name, factors[point.name])
     layers = [sketches[point.name].layer for point in cache.spec.points]
-    np.savez_compressed(
-        settings.activations_folder / "sparsity.npz", sparsity=[layer.n_zeros / layer.n for layer in layers]
-    )
+    with replacing(settings.activations_folder / "sparsity.npz") as partial:
+        np.savez_compressed(partial, sparsity=[layer.n_zeros / layer.n for layer in layers])
     return Measured(factors=factors, sketches=sketches)
 
 
@@ -286,7 +286,8 @@ def _write_weights(model: Any, settings: ToolboxSettings) -> None:
     arrays: dict[str, Any] = {
         layer.name: np.asarray(layer.weights[0]) for layer in model.layers if layer.weights
     }
-    np.savez(settings.activations_folder / "weights.npz", **arrays)
+    with replacing(settings.activations_folder / "weights.npz") as partial:
+        np.savez(partial, **arrays)
 
 
 def _write_factors(factors: Mapping[str, float], settings: ToolboxSettings) -> None:
@@ -298,9 +299,8 @@ def _write_factors(factors: Mapping[str, float], settings: ToolboxSettings) -> N
             stacklevel=4,
         )
         return
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(factors), encoding="utf-8")
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(factors), encoding="utf-8")
 
 
 def _normalize(

@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ...storage.errors import InputError, StorageError
+from ...storage.files import put_in_place, sync
+from ...storage.partial import partial_name, remove_leftovers
 from .canvas import figure_style
 from .contents import ReportData
 from .overview import overview_png
@@ -35,8 +37,8 @@ OVERVIEW = "overview.png"
 # What the template writes within its first bytes: a page without it is someone else's.
 MARK = '<meta name="generator" content="actisketch report">'
 MARKED_WITHIN = 4096
+# What a killed process of an earlier program left; no report takes an hour, so that this is nobody's who still works.
 STAGE_PREFIX = ".report-"
-# What a killed process left; no report takes an hour, so that this is nobody's who still works.
 STAGE_LEFT_S = 3600
 # What we may remove from the figures folder: our own names, never a file that someone put there.
 OUR_FIGURE = re.compile(r"\d{3,}-[A-Za-z0-9._-]+-(activations|weights|maxima)\.png")
@@ -147,10 +149,11 @@ def _made(folder: Path) -> Iterator[None]:
 @contextmanager
 def _stage(folder: Path) -> Iterator[Path]:
     """Give an empty folder inside `folder`, so that renames out of it never cross a file system."""
+    remove_leftovers(folder)
     for left in folder.glob(f"{STAGE_PREFIX}*"):
         if time.time() - left.lstat().st_mtime > STAGE_LEFT_S:
             shutil.rmtree(left, ignore_errors=True)
-    stage = Path(tempfile.mkdtemp(prefix=STAGE_PREFIX, dir=folder))
+    stage = Path(tempfile.mkdtemp(prefix=partial_name("report-", "-"), dir=folder))
     try:
         yield stage
     finally:
@@ -191,8 +194,11 @@ def _publish(stage: Path, folder: Path, names: list[str]) -> list[Path]:
     figures = folder / FIGURES
     figures.mkdir(exist_ok=True)
     for name in names:
-        os.replace(stage / FIGURES / name, figures / name)
-    os.replace(stage / PAGE, folder / PAGE)
+        sync(stage / FIGURES / name)
+        put_in_place(stage / FIGURES / name, figures / name)
+    sync(figures)
+    put_in_place(stage / PAGE, folder / PAGE)
+    sync(folder)
     kept = set(names)
     for old in figures.iterdir():
         if old.name not in kept and OUR_FIGURE.fullmatch(old.name):

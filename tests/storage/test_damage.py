@@ -111,7 +111,7 @@ def test_every_harmed_record_is_named_and_never_used(whole: Path, harm: Harm) ->
 
 def _check_record_is_named(folder: Path, path: Path) -> None:
     cache = Cache.open(folder)
-    block = Block(*(parse_record_key(path.name) or (-1, 0, 0)))
+    block = Block(*(parse_record_key(f"{COMMITS}/{path.name}") or (-1, 0, 0)))
     report = cache.verify()
 
     assert [(p.kind, p.block) for p in report.problems] == [
