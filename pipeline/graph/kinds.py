@@ -6,13 +6,17 @@ class comes from Keras itself: a user's own ``Dense`` is unknown until he says w
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Final
+
+import numpy as np
 
 __all__ = [
     "BOUNDED",
     "HOMOGENEOUS",
     "TYING_MERGES",
     "activation_of",
+    "function_name",
     "has_foreign_weights",
     "is_activation",
     "is_batch_norm",
@@ -91,6 +95,8 @@ TYING_MERGES: Final = frozenset(
 )
 """What they take shares one scale, which is that of what comes out."""
 
+OTHER_NAMES: Final = {"softmax_v2": "softmax", "log_softmax_v2": "log_softmax", "swish": "silu"}
+"""What TensorFlow calls its functions, and Keras."""
 HOMOGENEOUS: Final = frozenset({"linear", "relu", "leaky_relu", "prelu"})
 """Activation functions with f(a x) = a f(x) for every a > 0: they pass a scale on."""
 
@@ -184,11 +190,29 @@ def relu_layer(operation: Any) -> Any:
 
 
 def function_name(function: Any) -> str:
-    """Return the name of an activation function; ``"custom:..."`` when it is not Keras' own."""
+    """Return the name of an activation function; ``"custom:..."`` when it is not one of ``keras.activations``.
+
+    ``tf.nn.relu`` and ``keras.ops.relu`` are other objects, and a saved model keeps their name alone: what computes the
+    same under a name of Keras is that function.
+    """
     import keras
 
-    name = getattr(function, "__name__", type(function).__name__)
     if is_activation(function):  # activation=keras.layers.LeakyReLU() is allowed by Keras
         return _standalone_activation(function)
+    given = getattr(function, "__name__", type(function).__name__)
+    name = OTHER_NAMES.get(given, given)
     known = getattr(keras.activations, name, None)
-    return name if known is function else f"custom:{name}"
+    is_known = known is function or (known is not None and _computes_as(function, known))
+    return name if is_known else f"custom:{given}"
+
+
+@functools.lru_cache(maxsize=256)
+def _computes_as(function: Any, known: Any) -> bool:
+    """Tell whether a function of Keras or TensorFlow is one of ``keras.activations`` (``keras.ops.gelu`` is not)."""
+    if str(getattr(function, "__module__", "")).split(".")[0] not in {"keras", "tensorflow"}:
+        return False
+    samples = np.linspace(-8.0, 8.0, 128, dtype=np.float32).reshape(1, -1)
+    try:
+        return bool(np.allclose(function(samples), known(samples), rtol=1e-6, atol=1e-6))
+    except Exception:  # it takes something else, or more of it
+        return False

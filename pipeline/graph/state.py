@@ -37,7 +37,7 @@ def layer_settings(layer: Any, name: str) -> dict[str, Any]:
     except Exception as error:  # whatever the layer's own code raises
         raise InputError(
             f"the layer {name!r} ({type(layer).__name__}) does not tell its settings, without which the network has no "
-            f"identity: {type(error).__name__}: {error}; correct its get_config()",
+            f"identity: {type(error).__name__}: {error}; correct its get_config(), or give it what Keras can save",
             layer=name,
         ) from error
     if not getattr(type(layer).get_config, "_is_default", False):

@@ -7,6 +7,7 @@ its list of nodes. Memory: the new weights, plus one layer's while it is built.
 from __future__ import annotations
 
 import copy
+import types
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...storage.errors import InputError
 from ..graph import Graph, Node, Slot, aligned, layer_refusals, read_graph, reason_of
-from ..graph.kinds import is_activation
+from ..graph.kinds import function_name, is_activation
 from .naming import Names
 from .solving import Solution
 from .updating import LayerUpdate, layer_update, relu_config, rescaling_config
@@ -134,7 +135,13 @@ class Rebuilt:
             return self._lambda(layer, name)
         try:
             dtype = {} if self.dtype is None else {"dtype": self.dtype}
-            config = {**layer.get_config(), **update.config, **dtype, "name": name}
+            config = {
+                **layer.get_config(),
+                **_known_activation(layer),
+                **update.config,
+                **dtype,
+                "name": name,
+            }
             return type(layer).from_config(config)
         except Exception as error:  # whatever the layer's own code raises
             raise InputError(
@@ -206,6 +213,15 @@ def rebuilt_copy(graph: Graph, *, dtype: str | None = None) -> tuple[Graph, dict
     read = read_graph(copy)
     places = {value: read.tensors[id(t)] for value, t in tensors.items() if id(t) in read.tensors}
     return read, places
+
+
+def _known_activation(layer: Any) -> dict[str, str]:
+    """Return the activation function of a layer by Keras' name, where its settings tell that of TensorFlow."""
+    function = getattr(layer, "activation", None)
+    if not isinstance(function, types.FunctionType):
+        return {}
+    name = function_name(function)
+    return {} if name.startswith("custom:") else {"activation": name}
 
 
 class _Given:

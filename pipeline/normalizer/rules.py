@@ -141,7 +141,7 @@ def _activated(walk: Propagation, node: Node, ids: Ids) -> Ids:
     if name.startswith("custom:"):
         raise InputError(
             f"the layer {node.name!r} has the activation function {name.removeprefix('custom:')!r}, which "
-            f"has no rule: make it a layer of its own, or say pin=[{node.layer_name!r}]",
+            f"has no rule: say pin=[{node.layer_name!r}], or use the one of keras.activations that computes the same",
             layer=node.name,
         )
     return _pin_activation(walk, node, ids, name)

@@ -1,0 +1,93 @@
+"""Activation functions by what they are: those of TensorFlow count as Keras' where they compute the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from actisketch.pipeline.graph import read_graph
+from actisketch.pipeline.normalizer import certify, normalize_model
+from actisketch.pipeline.sources import as_source
+from actisketch.storage.errors import InputError
+
+layers = keras.layers
+SAMPLES = np.random.default_rng(331).normal(0, 2, (64, 6)).astype(np.float32)
+
+FUNCTIONS: dict[str, tuple[Any, Any]] = {
+    "tf.nn.relu": (tf.nn.relu, keras.activations.relu),
+    "keras.ops.relu": (keras.ops.relu, keras.activations.relu),
+    "tf.nn.relu6": (tf.nn.relu6, keras.activations.relu6),
+    "tf.nn.leaky_relu": (tf.nn.leaky_relu, keras.activations.leaky_relu),
+    "tf.nn.tanh": (tf.nn.tanh, keras.activations.tanh),
+    "tf.tanh": (tf.tanh, keras.activations.tanh),
+    "tf.nn.elu": (tf.nn.elu, keras.activations.elu),
+    "tf.nn.softmax": (tf.nn.softmax, keras.activations.softmax),
+    "tf.nn.swish": (tf.nn.swish, keras.activations.silu),
+    "tf.nn.gelu": (tf.nn.gelu, keras.activations.gelu),
+    "keras.ops.softmax": (keras.ops.softmax, keras.activations.softmax),
+    "keras.ops.hard_sigmoid": (keras.ops.hard_sigmoid, keras.activations.hard_sigmoid),
+}
+
+
+def in_the_layer(function: Any) -> keras.Model:
+    keras.utils.set_random_seed(11)
+    x = keras.Input((6,))
+    hidden = layers.Dense(8, activation=function, name="hidden")(x)
+    return keras.Model(x, layers.Dense(3, name="classes")(hidden))
+
+
+def behind_it(function: Any) -> keras.Model:
+    keras.utils.set_random_seed(11)
+    x = keras.Input((6,))
+    hidden = layers.Activation(function)(layers.Dense(8, name="hidden")(x))
+    return keras.Model(x, layers.Dense(3, name="classes")(hidden))
+
+
+@pytest.mark.parametrize("build", [in_the_layer, behind_it])
+@pytest.mark.parametrize("what", FUNCTIONS)
+def test_a_function_that_computes_as_one_of_keras_is_treated_as_that(
+    what: str, build: Callable[[Any], keras.Model]
+) -> None:
+    given, of_keras = FUNCTIONS[what]
+    model = build(given)
+    (point, *_), (wanted, *_) = read_graph(model).points(), read_graph(build(of_keras)).points()
+    factors = {"hidden": 1.0 if point.pinned else 3.0, "classes": 2.0}
+    normalized = normalize_model(model, factors)
+
+    assert (point.activation, point.pinned) == (wanted.activation, wanted.pinned)
+    assert float(normalized.scales["hidden"]) == factors["hidden"]
+    assert certify(model, normalized, as_source(SAMPLES), batch_size=32).passed
+    rebuilt = keras.Model.from_config(normalized.model.get_config())  # as loading the saved network does
+    rebuilt.set_weights(normalized.model.get_weights())
+    np.testing.assert_allclose(
+        rebuilt.predict(SAMPLES, verbose=0) * 2.0, model.predict(SAMPLES, verbose=0), rtol=1e-4, atol=1e-5
+    )
+
+
+def relu(x: Any) -> Any:
+    """Not what its name says."""
+    return keras.ops.relu(x) + 0.5
+
+
+UNKNOWN = {
+    "own": relu,
+    "of another shape": keras.ops.gelu,  # approximate, where that of keras.activations is not
+    "no activation of Keras": keras.ops.abs,
+    "tf.nn": tf.nn.crelu,
+}
+
+
+@pytest.mark.parametrize("build", [in_the_layer, behind_it])
+@pytest.mark.parametrize("what", UNKNOWN)
+def test_a_function_that_computes_something_else_has_no_rule(
+    what: str, build: Callable[[Any], keras.Model]
+) -> None:
+    model = build(UNKNOWN[what])
+
+    with pytest.raises(InputError, match="which has no rule: say pin="):
+        normalize_model(model, {"hidden": 2.0, "classes": 2.0})
