@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from ..storage.errors import InputError
+from .describing import describe_data
 from .events import OnEvent, ignore_event
 from .job import plan_job, run_job
 from .planning import Plan
@@ -17,6 +19,8 @@ from .sizes import parse_bytes
 from .sources import Source, as_source
 
 __all__ = ["plan", "run"]
+
+logger = logging.getLogger(__name__)
 
 
 def run(
@@ -154,7 +158,10 @@ def plan(
         memory_limit=memory_limit,
         settings=settings,
     )
-    return plan_job(job, model=keras_model, source=source).plan
+    prepared = plan_job(job, model=keras_model, source=source)
+    for warning in describe_data(prepared).warnings:
+        logger.warning("%s", warning)
+    return prepared.plan
 
 
 def _job(

@@ -19,6 +19,7 @@ from ..storage import Block, Cache
 from ..storage.errors import InputError
 from ..storage.options import StorageOptions
 from .answers import existing_cache, factors_of, open_cache
+from .describing import describe_data
 from .events import BlockDone, Event, OnEvent, StageDone, StageStarted, counted, ignore_event
 from .factors import Factors
 from .folder import RunFolder, write_json
@@ -126,6 +127,7 @@ def run_job(
     if existing is None or existing.missing() or existing.spec.n_samples != job.plan.n_samples:
         job.check_budget(done_nbytes=existing.nbytes() if existing is not None else 0)
         job = replace(job, random=_random_layers(job))
+    _tell_of_data(job, on_event)
     measured = None
     if settings.normalize.input_factor == "measured":
         key = measured_key(settings, job.source)
@@ -190,6 +192,13 @@ def _random_layers(job: Prepared) -> tuple[str, ...]:
             layers=random,
         )
     return random
+
+
+def _tell_of_data(job: Prepared, on_event: OnEvent) -> None:
+    found = describe_data(job)
+    on_event(StageDone(stage="data", message=found.sentence()))
+    for warning in found.warnings:
+        logger.warning("%s", warning)
 
 
 def _engine(

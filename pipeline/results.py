@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from .stages import factors_key, normalize_key, report_key
 from .ties import Ties
 
 __all__ = ["PercentileRow", "Run", "RunStatus", "open_run"]
+
+logger = logging.getLogger(__name__)
 
 ALREADY_NORMALISED = (
     "all factors are about 1: was this network normalised before? SNN toolbox overwrites its parsed network with the "
@@ -251,6 +254,9 @@ class Run:
             For an unknown key or an impossible value.
         """
         settings = self.with_factors({"accept_rounding": True, **changes} if accept_rounding else changes)
+        if changes.keys() & {"percentile", "overrides"}:
+            for warning in settings.factors.warnings():
+                logger.warning("%s", warning)
         return factors_of(
             self.cache, self.sketches, settings, ties=self.ties, accept_rounding=accept_rounding
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -42,6 +42,8 @@ __all__ = [
     "load_job",
     "validate_job",
 ]
+
+LOWEST_USUAL_PERCENTILE = 50.0
 
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
 
@@ -246,6 +248,18 @@ class FactorSettings(_Settings):
     """A point or channel whose percentile is below this counts as dead and gets a safe factor."""
     overrides: dict[str, OverrideSettings] = Field(default_factory=dict)
     """By point name or pattern; the first pattern that matches wins."""
+
+    def warnings(self) -> Iterator[str]:
+        """Yield a sentence for each percentile so low that a fraction was probably meant."""
+        named = {"factors.percentile": self.percentile}
+        for name, each in self.overrides.items():
+            named[f"factors.overrides.{name}.percentile"] = each.percentile or 100.0
+        for name, value in named.items():
+            if value < LOWEST_USUAL_PERCENTILE:
+                yield (
+                    f"{name} = {value:g} is in percent: most activations would be larger than their factor; the usual "
+                    "value is 99.9"
+                )
 
 
 InputFactor = float | dict[str, float | list[float]]

@@ -38,6 +38,7 @@ ORDER = [
     "pipeline.stages",
     "pipeline.activations",
     "pipeline.preparation",
+    "pipeline.describing",
     "pipeline.measuring",
     "pipeline.cluster",
     "pipeline.exports",

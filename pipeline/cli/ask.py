@@ -127,7 +127,8 @@ def factors(
         check_output(output)
     started = time.perf_counter()
     changes = {key: value for key, value in flags.items() if value is not None}
-    found = chosen.factors(accept_rounding=accept_rounding, **changes)
+    with session.warnings():
+        found = chosen.factors(accept_rounding=accept_rounding, **changes)
     elapsed_s = time.perf_counter() - started
     if output is not None:
         write_json(output, found.to_dict())

@@ -55,6 +55,17 @@ class Session:
             self.err.print("loading TensorFlow and the network ...", markup=False, highlight=False)
 
     @contextmanager
+    def warnings(self) -> Iterator[None]:
+        """Show what is logged as a warning, unless quiet."""
+        handler = logging.NullHandler() if self.quiet else _Warnings(self.err)
+        log = logging.getLogger("actisketch")
+        log.addHandler(handler)
+        try:
+            yield
+        finally:
+            log.removeHandler(handler)
+
+    @contextmanager
     def job(self, folder: Path, *, resume: str) -> Iterator[Callable[[Event], None]]:
         """Show progress and keep ``run.log`` while a job works; on an interrupt say how to resume.
 
@@ -70,7 +81,7 @@ class Session:
         previous = log.level
         log.addHandler(memory)
         log.setLevel(logging.INFO)
-        with JobProgress(self.err, quiet=self.quiet) as progress:
+        with self.warnings(), JobProgress(self.err, quiet=self.quiet) as progress:
 
             def on_event(event: Event) -> None:
                 if isinstance(event, StageStarted):
@@ -82,7 +93,7 @@ class Session:
             try:
                 yield on_event
             except KeyboardInterrupt:
-                log.warning("interrupted")
+                log.info("interrupted")
                 self.err.print(
                     f"interrupted; finished blocks are kept. Resume with: {resume}",
                     markup=False,
@@ -101,6 +112,20 @@ class Session:
                 if memory.target is not None:
                     memory.flush()
                     memory.target.close()
+
+
+class _Warnings(logging.Handler):
+    """Prints warnings; errors are printed where the command ends."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.WARNING:
+            self._console.print(
+                f"warning: {record.getMessage()}", markup=False, highlight=False, soft_wrap=True
+            )
 
 
 def _console(*, stderr: bool) -> Console:

@@ -21,6 +21,7 @@ from ..sizes import format_bytes
 from .session import Session
 
 if TYPE_CHECKING:
+    from ..describing import DataDescription
     from ..job import JobResult
 
 __all__ = ["factor_table", "percentile_table", "plan_table", "print_result", "status_lines", "verify_lines"]
@@ -43,8 +44,8 @@ def _number(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.6g}"
 
 
-def plan_table(session: Session, plan: Plan) -> None:
-    """Print what a job would take."""
+def plan_table(session: Session, plan: Plan, data: DataDescription) -> None:
+    """Print what a job would take, and what it would read."""
     table = _table(
         ("point", "left"),
         ("layer", "left"),
@@ -78,6 +79,9 @@ def plan_table(session: Session, plan: Plan) -> None:
         f"encoding {format_bytes(m.codec)}, sketches {format_bytes(m.sketches)}, "
         f"runtime {format_bytes(m.runtime)})"
     )
+    session.print(f"data: {data.sentence()}")
+    for warning in data.warnings:
+        session.print(f"warning: {warning}")
 
 
 def print_result(session: Session, run: Run, result: JobResult, *, as_json: bool) -> None:

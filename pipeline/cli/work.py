@@ -58,13 +58,16 @@ def plan(session: Session, /, job: Path | None, as_json: bool, **flags: Any) -> 
     """
     settings = settings_from(job, flags)
     session.say_loading()
+    from ..describing import describe_data
     from ..job import plan_job
 
-    prepared = plan_job(settings)
+    with session.warnings():
+        prepared = plan_job(settings)
+        data = describe_data(prepared)
     if as_json:
-        session.print_json(prepared.plan.to_dict())
+        session.print_json({**prepared.plan.to_dict(), "data": data.to_dict()})
     else:
-        plan_table(session, prepared.plan)
+        plan_table(session, prepared.plan, data)
     prepared.check_budget()
 
 

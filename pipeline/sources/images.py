@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
-from .pixels import PixelSettings, decode_image
+from .pixels import PixelSettings, decode_image, encoded_size
 from .protocol import Batch, InputSpec
 from .spec import DataSpec
 from .states import files_state
@@ -115,6 +115,11 @@ class ImageFolder:
                 )
             images[row - start] = image
         return Batch((images,), None if self._labels is None else self._labels[start:stop])
+
+    def encoded_sizes(self, rows: Sequence[int]) -> list[tuple[int, int]]:
+        """Return height and width of these images as they are in their files, without decoding them."""
+        sizes = (encoded_size(str(self._folder / self._files[row])) for row in rows)
+        return [size for size in sizes if size is not None]
 
     def labels(self, start: int, stop: int) -> NDArray[Any]:
         """Return the classes of these images, without the images; there are classes."""

@@ -19,7 +19,7 @@ from .spec import COLOR_MODES, DataSpec
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["PixelSettings", "decode_image", "resize_like_keras"]
+__all__ = ["PixelSettings", "decode_image", "encoded_size", "resize_like_keras"]
 
 _PIL_MODES = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}
 
@@ -95,6 +95,17 @@ def decode_image(encoded: bytes, settings: PixelSettings, *, name: str) -> NDArr
     if converted is None:
         raise InputError(f"image {name!r} has more than 8 bits per channel: convert it to 8 bits", path=name)
     return _pixels(converted, settings)
+
+
+def encoded_size(path: str) -> tuple[int, int] | None:
+    """Return height and width of an image as its file says; None where it is none, which is told when it is read."""
+    import PIL.Image
+
+    try:
+        with PIL.Image.open(path) as image:
+            return image.height, image.width
+    except (OSError, ValueError, SyntaxError, PIL.Image.DecompressionBombError):
+        return None
 
 
 def _reason(error: Exception) -> str:
