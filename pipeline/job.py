@@ -127,7 +127,6 @@ def run_job(
     if existing is None or existing.missing() or existing.spec.n_samples != job.plan.n_samples:
         job.check_budget(done_nbytes=existing.nbytes() if existing is not None else 0)
         job = replace(job, random=_random_layers(job))
-    _tell_of_data(job, on_event)
     measured = None
     if settings.normalize.input_factor == "measured":
         key = measured_key(settings, job.source)
@@ -196,7 +195,7 @@ def _random_layers(job: Prepared) -> tuple[str, ...]:
 
 def _tell_of_data(job: Prepared, on_event: OnEvent) -> None:
     found = describe_data(job)
-    on_event(StageDone(stage="data", message=found.sentence()))
+    on_event(StageDone(stage="data", message=found.sentence(), reloaded=True))
     for warning in found.warnings:
         logger.warning("%s", warning)
 
@@ -221,6 +220,7 @@ def _record(job: Prepared, on_event: OnEvent, engine: ClusterEngine | None) -> t
         job.cache_url, job.spec, storage_options=settings.cache.storage_options
     ) as cache:
         job.folder.clean()
+        _tell_of_data(job, on_event)
         missing, n_blocks, n_total = cache.missing(), len(cache.blocks), cache.spec.n_samples
         n_missing, n_done = len(missing), n_total - sum(block.n_samples for block in missing)
         on_event(StageStarted(stage="record", n_total=n_total, n_done=n_done, unit="samples"))
