@@ -105,6 +105,8 @@ def print_result(session: Session, run: Run, result: JobResult, *, as_json: bool
         session.print(
             f"accuracy: {data.accuracy_before:.2%} before, {data.accuracy_after:.2%} after normalisation"
         )
+    for note in (certificate or {}).get("notes", ()):
+        session.print(note)
     if result.certificate is not None:
         session.print(f"certificate: {result.certificate.summary()}")
     if result.is_reloaded:

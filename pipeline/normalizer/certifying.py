@@ -140,7 +140,7 @@ def certify(
         accuracy_after=found.decisions.accuracy_after,
         pinned=tuple((each.name, each.type, each.reason) for each in normalized.pinned),
         groups=normalized.groups,
-        notes=normalized.notes,
+        notes=(*normalized.notes, *found.decisions.notes),
         sketches=found.sketches,
     )
     logger.info("certificate of %s: %s", certificate.model_name, certificate.summary())

@@ -17,6 +17,8 @@ __all__ = ["Decisions"]
 
 # An output of one number decides when it is a probability.
 HALF = 0.5
+# Half precision is not better.
+_ONE_HOT_TOLERANCE = 1e-2
 
 
 class Decisions:
@@ -36,6 +38,8 @@ class Decisions:
         self._decided = dict.fromkeys(self._axes, 0)
         self._right = [0, 0]
         self._labelled = 0
+        self._unfit: set[str] = set()
+        """Why labels are no classes of the first deciding output; in any order of the samples the same."""
 
     def add(self, before: Sequence[Any], after: Sequence[Any], labels: NDArray[Any] | None) -> None:
         """Count one batch of outputs, tensors or arrays."""
@@ -45,16 +49,26 @@ class Decisions:
             self._equal[index] += int(np.count_nonzero(old == new))
             self._decided[index] += old.size
             if index == min(self._axes) and labels is not None:
-                self._count_right(old, new, np.asarray(labels))
+                self._count_right(old, new, np.asarray(labels), shape=np.shape(before[index]), axis=axis)
+        if labels is not None and not self._axes:
+            self._unfit.add("no output of the network decides between classes")
 
-    def _count_right(self, old: NDArray[Any], new: NDArray[Any], labels: NDArray[Any]) -> None:
-        if labels.ndim == old.ndim + 1:
-            labels = labels.argmax(axis=-1) if labels.shape[-1] > 1 else labels[..., 0]
-        if labels.shape != old.shape:
+    def _count_right(
+        self,
+        old: NDArray[Any],
+        new: NDArray[Any],
+        labels: NDArray[Any],
+        *,
+        shape: tuple[int, ...],
+        axis: int,
+    ) -> None:
+        classes = _classes(labels, shape, axis)
+        if isinstance(classes, str):
+            self._unfit.add(classes)
             return
-        self._right[0] += int(np.count_nonzero(old == labels))
-        self._right[1] += int(np.count_nonzero(new == labels))
-        self._labelled += labels.size
+        self._right[0] += int(np.count_nonzero(old == classes))
+        self._right[1] += int(np.count_nonzero(new == classes))
+        self._labelled += classes.size
 
     def merge(self, other: Decisions) -> None:
         """Add the counts of other samples."""
@@ -63,6 +77,7 @@ class Decisions:
             self._decided[index] += other._decided[index]
         self._right = [mine + theirs for mine, theirs in zip(self._right, other._right, strict=True)]
         self._labelled += other._labelled
+        self._unfit |= other._unfit
 
     @property
     def agreement(self) -> dict[int, tuple[float, int]]:
@@ -71,13 +86,59 @@ class Decisions:
 
     @property
     def accuracy_before(self) -> float | None:
-        """Share of labels that the original finds; None without labels that fit its first deciding output."""
-        return self._right[0] / self._labelled if self._labelled else None
+        """Share of labels that the original finds; None unless they are classes of its first deciding output."""
+        return self._share(self._right[0])
 
     @property
     def accuracy_after(self) -> float | None:
         """Share of labels that the normalised network finds."""
-        return self._right[1] / self._labelled if self._labelled else None
+        return self._share(self._right[1])
+
+    def _share(self, n_right: int) -> float | None:
+        return n_right / self._labelled if self._labelled and not self._unfit else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Why there is no accuracy although there are labels."""
+        return (f"no accuracy: {'; '.join(sorted(self._unfit))}",) if self._unfit else ()
+
+
+def _classes(labels: NDArray[Any], shape: tuple[int, ...], axis: int) -> NDArray[Any] | str:
+    """Return labels as numbers of classes, of the shape of the decisions; or why they are none.
+
+    Parameters
+    ----------
+    labels : ndarray of shape (n, ...)
+        Numbers of classes, or one-hot along the output's axis of channels or the last one.
+    shape : tuple of int
+        Of the output, with the axis of samples.
+    axis : int
+        Of the output's channels.
+    """
+    n_channels, decided = shape[axis], tuple(np.delete(shape, axis))
+    n_classes = max(n_channels, 2)  # one sigmoid decides between two
+    if labels.dtype.kind not in "biuf":
+        return "the labels are no numbers"
+    one_hot_axes = {shape: axis, (*decided, n_channels): -1}
+    if labels.shape == (*decided, 1):
+        labels = labels[..., 0]
+    elif labels.shape != decided and labels.shape in one_hot_axes:
+        at = one_hot_axes[labels.shape]
+        # Smoothed labels and shares of classes add up to one as well, the corners of a box do not.
+        sums = labels.sum(axis=at, dtype=np.float64)
+        if n_channels > 1 and not (labels.min() >= 0 and np.abs(sums - 1).max() <= _ONE_HOT_TOLERANCE):
+            return f"the {n_channels} numbers of a label are not one-hot"
+        labels = labels.argmax(axis=at) if n_channels > 1 else labels.take(0, axis=at)
+    if labels.shape != decided:
+        return (
+            f"a label has the shape {labels.shape[1:]}, and the output decides between {n_classes} classes "
+            f"{'once' if not decided[1:] else f'at {decided[1:]} positions'}"
+        )
+    if labels.dtype.kind == "f" and not (np.isfinite(labels) & (labels == np.round(labels))).all():
+        return "the labels are no whole numbers"
+    if labels.size and not (labels.min() >= 0 and labels.max() < n_classes):
+        return f"the labels are not all of the classes 0 to {n_classes - 1} that the output decides between"
+    return labels
 
 
 def _is_probability(graph: Graph, value: int) -> bool:

@@ -40,7 +40,7 @@ class BatchedReader:
             InputSpec(name, values.shape[1:], values.dtype.newbyteorder("=").name)
             for name, values in zip(first.names, first.inputs, strict=True)
         )
-        self.has_labels = first.labels is not None
+        self.has_labels = first.has_labels(self.origin)
         if mark_rows(self._load(0).inputs) != mark_rows(first.inputs):
             raise InputError(
                 f"{self.origin} gave another first batch the second time: the order must be fixed, so do not "

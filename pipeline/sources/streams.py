@@ -7,6 +7,7 @@ fixed, and digests cost no second pass.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -22,15 +23,33 @@ from .table import mark_rows
 __all__ = ["StreamReader", "Unpacked", "unpack"]
 
 
+logger = logging.getLogger(__name__)
+
+
 class Unpacked:
     """One element of a data set: named inputs and perhaps labels, as arrays with an axis of samples."""
 
-    __slots__ = ("inputs", "labels", "names")
+    __slots__ = ("inputs", "labels", "n_targets", "names")
 
     def __init__(
-        self, names: tuple[str | None, ...], inputs: tuple[NDArray[Any], ...], labels: NDArray[Any] | None
+        self,
+        names: tuple[str | None, ...],
+        inputs: tuple[NDArray[Any], ...],
+        labels: NDArray[Any] | None,
+        *,
+        n_targets: int = 1,
     ) -> None:
-        self.names, self.inputs, self.labels = names, inputs, labels
+        self.names, self.inputs, self.labels, self.n_targets = names, inputs, labels, n_targets
+
+    def has_labels(self, origin: str) -> bool:
+        """Return whether there are labels to measure accuracy with; a warning where there are too many."""
+        if self.n_targets > 1:
+            message = (
+                "%s has %d targets for each sample, and accuracy is of one output: it is left out; give (x, y) with "
+                "the classes of the first output that decides between some"
+            )
+            logger.warning(message, origin, self.n_targets)
+        return self.labels is not None
 
     def __len__(self) -> int:
         return len(self.inputs[0])
@@ -66,13 +85,26 @@ def unpack(element: Any, *, batched: bool, origin: str) -> Unpacked:
         if not (array.ndim and len(array) == 0):  # an empty batch is passed over
             called = f"an element of {origin}" if name is None else f"{name!r} of {origin}"
             check_column(ArrayColumn(array), called)
-    labels = None if y is None or isinstance(y, Mapping | list) else _array(y, batched=batched)
+    targets = _targets(y, batched=batched)
+    labels = _array(targets[0], batched=batched) if len(targets) == 1 else None
     if labels is not None and labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     lengths = {len(array) for array in arrays} | ({len(labels)} if labels is not None else set())
     if len(lengths) > 1:
         raise InputError(f"a batch of {origin} has parts of {sorted(lengths)} samples: they must agree")
-    return Unpacked(tuple(name for name, _ in named), tuple(arrays), labels)
+    return Unpacked(tuple(name for name, _ in named), tuple(arrays), labels, n_targets=len(targets))
+
+
+def _targets(y: Any, *, batched: bool) -> list[Any]:
+    """Return the labels as the targets that a network with several outputs is trained with: one for each."""
+    if y is None:
+        return []
+    if isinstance(y, Mapping):
+        return list(y.values())
+    is_one = isinstance(y, list) or batched
+    if not isinstance(y, list | tuple) or (is_one and all(np.ndim(each) == 0 for each in y)):
+        return [y]  # labels as plain numbers; tf.data's tuple of numbers is one for each output
+    return list(y)
 
 
 def _array(value: Any, *, batched: bool) -> NDArray[Any]:
@@ -120,7 +152,7 @@ class StreamReader:
             InputSpec(name, values.shape[1:], values.dtype.newbyteorder("=").name)
             for name, values in zip(first.names, first.inputs, strict=True)
         )
-        self.has_labels = first.labels is not None
+        self.has_labels = first.has_labels(origin)
         self._remember(first, 0)
         self._restart()
         again = self._next()

@@ -107,7 +107,7 @@ def _reader(x: Any, y: Any, *, num_samples: int | None, batched: bool | None) ->
 
 
 def _arrays(x: Any, y: Any) -> Reader:
-    labels = None if y is None else as_column(y if _is_array(y) else np.asarray(y), "y")
+    labels = None if y is None else as_column(_one_target(y), "y")
     if isinstance(x, Mapping):
         named: list[tuple[str | None, Any]] = [(str(name), array) for name, array in x.items()]
     elif isinstance(x, list | tuple):
@@ -122,6 +122,22 @@ def _arrays(x: Any, y: Any) -> Reader:
         raise InputError("no arrays were given: at least one input is needed")
     columns = [(name, as_column(array, "x" if name is None else f"x[{name!r}]")) for name, array in named]
     return TableReader(columns, labels, origin="the arrays")
+
+
+def _one_target(y: Any) -> Any:
+    """Return labels as an array; several of them are refused: accuracy is of one output."""
+    several = list(y.values()) if isinstance(y, Mapping) else y if isinstance(y, list | tuple) else []
+    if any(_is_array(each) and each.ndim for each in several):
+        if len(several) == 1:
+            return several[0]
+        raise InputError(
+            f"y is a {type(y).__name__} of {len(y)} arrays, and accuracy is of one output: give the classes of the "
+            "first output that decides between some"
+        )
+    try:
+        return y if _is_array(y) else np.asarray(y)
+    except ValueError as error:
+        raise InputError(f"y is no array of labels: {error}") from None
 
 
 def _stream(x: Any, *, num_samples: int | None, batched: bool | None) -> Reader:
