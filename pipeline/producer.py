@@ -122,7 +122,15 @@ class KerasProducer:
 
     def _read(self, start: int, stop: int) -> list[Any]:
         batch = self._source.read(start, stop)
-        return [input_tensor(batch.inputs[i], dtype) for i, dtype in self._inputs]
+        # TensorFlow divides the product of one row by the threads it has, that of more rows it does not: a sample that
+        # is left over goes through the network twice, so that other threads give the same bits.
+        arrays = batch.inputs
+        if self._is_left_over(start, stop):
+            arrays = tuple(np.repeat(array, 2, axis=0) for array in arrays)
+        return [input_tensor(arrays[i], dtype) for i, dtype in self._inputs]
+
+    def _is_left_over(self, start: int, stop: int) -> bool:
+        return stop - start == 1 < self._batch_size
 
     def largest_tensor_nbytes(self) -> int:
         """Return the bytes per sample of the largest tensor of the network whose shape is known beforehand."""
@@ -166,7 +174,8 @@ class KerasProducer:
                 if first == 0 and not self._is_checked:
                     self._checked(inputs)
                 outputs = self._function(inputs)
-            yield {name: _view(tensor) for name, tensor in zip(names, outputs, strict=True)}
+            rows = slice(1 if self._is_left_over(first, last) else None)
+            yield {name: _view(tensor)[rows] for name, tensor in zip(names, outputs, strict=True)}
 
 
 def _point_spec(point: Point, shape: tuple[int | None, ...]) -> PointSpec:
