@@ -5,10 +5,8 @@ Each stage looks whether its results exist and were made from the same things; t
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import math
-import platform
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -40,6 +38,7 @@ from .stages import factors_key
 from .staleness import check_data, check_data_of_damaged, data_state, remember_data
 from .ties import Ties
 from .trust import trusted_by_caller
+from .versions import check_made_with, noted_versions
 from .weights import save_weights_h5, with_weights_of
 
 if TYPE_CHECKING:
@@ -125,6 +124,8 @@ def run_job(
     if existing is not None:
         check_data(existing, job.source, folder=folder, state=state)
     if existing is None or existing.missing() or existing.spec.n_samples != job.plan.n_samples:
+        if existing is not None and len(existing.missing()) < len(existing.blocks):
+            check_made_with(folder, accept=settings.record.accept_versions)
         job.check_budget(done_nbytes=existing.nbytes() if existing is not None else 0)
         job = replace(job, random=_random_layers(job))
     measured = None
@@ -226,7 +227,7 @@ def _record(job: Prepared, on_event: OnEvent, engine: ClusterEngine | None) -> t
         on_event(StageStarted(stage="record", n_total=n_total, n_done=n_done, unit="samples"))
         if n_missing:
             # Before the first block, so that a run that is interrupted is known for one.
-            _write_manifest(job)
+            _write_manifest(job, noted_versions(job.folder, is_new=n_missing == n_blocks))
         if engine is not None:
             n_computed = engine.record(job, cache, on_event)
         else:
@@ -248,9 +249,10 @@ def _record(job: Prepared, on_event: OnEvent, engine: ClusterEngine | None) -> t
     return n_computed, n_blocks
 
 
-def _write_manifest(job: Prepared) -> None:
-    packages = ("actisketch", "keras", "tensorflow", "zarr", "numpy")
-    versions = {name: importlib.metadata.version(name) for name in packages}
+def _write_manifest(job: Prepared, versions: Mapping[str, Any] | None = None) -> None:
+    """Note what the run is; ``versions`` where something will be computed with those that are here."""
+    if versions is None and "versions" not in job.folder.manifest():
+        versions = noted_versions(job.folder)
     job.folder.update_manifest(
         {
             "settings": job.settings.model_dump(mode="json"),
@@ -259,7 +261,7 @@ def _write_manifest(job: Prepared) -> None:
             "n_samples": job.plan.n_samples,
             "ties": job.ties.to_dict(),
             "toolbox": toolbox_names(job.graph, job.points),
-            "versions": {"python": platform.python_version(), **versions},
+            **(versions or {}),
             **({"random_layers": list(job.random)} if job.random else {}),
         }
     )
@@ -314,6 +316,7 @@ def normalize_run(
     custom_objects: str | Path | None = None,
     safe_mode: bool = True,
     weights_h5: Path | None = None,
+    accept_versions: bool = False,
     on_event: OnEvent = ignore_event,
 ) -> Certificate:
     """Rewrite and certify the network of a run that is recorded, with its own or with other factors.
@@ -335,6 +338,8 @@ def normalize_run(
         As in the job's ``[model]``. They are never taken from the run's folder, which may come from anybody.
     weights_h5 : path, optional
         Also write the weights to this ``.h5`` file, for the ``model.json`` that Keras 2 has of the network.
+    accept_versions : bool
+        Go on with another TensorFlow or Keras than the run was made with.
 
     Raises
     ------
@@ -344,8 +349,10 @@ def normalize_run(
     factors = run.saved_factors() if factors_path is None else Factors.load(factors_path)
     if factors_path is not None and output is None:
         raise InputError("other factors than the run's own need a folder of their own: give output")
-    cluster = {"workers": workers, "scheduler": scheduler}
+    cluster: dict[str, Any] = {"workers": workers, "scheduler": scheduler}
     trusted = trusted_by_caller(run, custom_objects=custom_objects, safe_mode=safe_mode)
+    check_made_with(run.folder, accept=accept_versions)
+    cluster |= {"accept_versions": accept_versions}
     job = _prepare_again(
         run, trusted, model_path=model_path, data_path=data_path, cluster=cluster, normalizes=True
     )
@@ -390,11 +397,12 @@ def repair_run(
     *,
     custom_objects: str | Path | None = None,
     safe_mode: bool = True,
+    accept_versions: bool = False,
     on_event: OnEvent = ignore_event,
 ) -> int:
     """Compute the damaged blocks of a run again; return how many. Blocks that are missing are left to :func:`run_job`.
 
-    ``custom_objects`` and ``safe_mode`` are those of :func:`normalize_run`.
+    ``custom_objects``, ``safe_mode`` and ``accept_versions`` are those of :func:`normalize_run`.
 
     Raises
     ------
@@ -402,6 +410,7 @@ def repair_run(
         If the model or the data is not there any more, or is another one: nothing is changed then.
     """
     trusted = trusted_by_caller(run, custom_objects=custom_objects, safe_mode=safe_mode)
+    check_made_with(run.folder, accept=accept_versions)
     report = run.cache.verify()
     # The samples of the cache: data that grew since is no reason to extend it now.
     job = _prepare_again(run, trusted, model_path=None, data_path=None, n_samples=run.cache.spec.n_samples)
@@ -411,6 +420,8 @@ def repair_run(
     with Cache.create_or_resume(job.cache_url, job.spec, storage_options=options) as cache:
         job.folder.clean()
         damaged = cache.repair(report)
+        if damaged:
+            run.folder.update_manifest(noted_versions(run.folder))
         n_samples = sum(block.n_samples for block in damaged)
         on_event(StageStarted(stage="record", n_total=n_samples, unit="samples"))
         _record_again(cache, damaged, job, on_event)

@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from ..storage.errors import InputError
+from .archives import without_dates
 from .folder import replacing
 from .graph import reason_of
 from .legacy import as_keras_3_reads_it, check_meaning, keras_version
@@ -184,7 +185,7 @@ def _run_custom_objects(path: Path, keras: ModuleType) -> dict[str, Any]:
 
 
 def save_network(model: Any, path: Path) -> None:
-    """Write a model as ``.keras``, whole or not at all.
+    """Write a model as ``.keras``, whole or not at all; the same model gives the same bytes at any time.
 
     Raises
     ------
@@ -193,9 +194,10 @@ def save_network(model: Any, path: Path) -> None:
     StorageError
         If the disk refuses.
     """
-    with replacing(path) as partial:
+    with replacing(path) as partial, tempfile.TemporaryDirectory(prefix="actisketch-") as folder:
+        saved = Path(folder) / "network.keras"
         try:
-            model.save(partial)
+            model.save(saved)
         except OSError:
             raise
         except Exception as error:  # whatever a layer's own code raises
@@ -204,3 +206,4 @@ def save_network(model: Any, path: Path) -> None:
                 "must give plain settings in get_config()",
                 model=model.name,
             ) from error
+        without_dates(saved, partial)

@@ -23,6 +23,7 @@ from .settings import JobSettings
 from .sources import Source, labels_digest
 from .stages import normalize_key
 from .ties import input_scales
+from .versions import check_made_with, noted_versions
 
 if TYPE_CHECKING:
     from .cluster.engine import ClusterEngine
@@ -123,7 +124,7 @@ def normalize_network(
     Raises
     ------
     MismatchError
-        If the factors are of another network, or for another input factor.
+        If the factors are of another network, or for another input factor, or the run was made with other versions.
     CertificateError
         If the rewritten network does not compute what the original does: the certificate is written
         then, the network is not.
@@ -136,8 +137,9 @@ def normalize_network(
         if folder.is_made_from("normalize", key, *results):
             on_event(StageDone(stage="normalize", message="reloaded the normalised network", reloaded=True))
             return Certificate.from_dict(read_document(folder.certificate_path))
+        check_made_with(folder, accept=settings.record.accept_versions)
         # Before the certificate, so that one of other labels is known for one if this is interrupted.
-        folder.update_manifest({"labels": labels})
+        folder.update_manifest({"labels": labels, **noted_versions(folder)})
     normalized, certificate = _rewrite_and_certify(
         factors,
         settings,

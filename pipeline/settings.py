@@ -172,6 +172,8 @@ class RecordSettings(_Settings):
     """Refuse a run whose cache would be larger than this; default: the free space of the disk."""
     workers: Annotated[int, Field(ge=0, le=4096)] = 0
     """0: in this process. N: a local Dask cluster of N processes."""
+    accept_versions: bool = False
+    """Go on with another TensorFlow or Keras than the one that the run was begun with; the manifest notes it."""
     scheduler: str | None = None
     """Address (or scheduler file) of a Dask cluster that already runs."""
 

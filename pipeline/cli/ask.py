@@ -212,6 +212,7 @@ def verify(
     repair: bool,
     custom_objects: Path | None,
     unsafe_model: bool,
+    accept_versions: bool,
     as_json: bool,
 ) -> None:
     """Read the whole cache of RUN and name every damaged, missing or foreign chunk.
@@ -225,7 +226,11 @@ def verify(
 
         with session.job(run, resume=f"actisketch verify {run} --repair") as on_event:
             n_repaired = repair_run(
-                chosen, custom_objects=custom_objects, safe_mode=not unsafe_model, on_event=on_event
+                chosen,
+                custom_objects=custom_objects,
+                safe_mode=not unsafe_model,
+                accept_versions=accept_versions,
+                on_event=on_event,
             )
         if not as_json:
             session.print(f"computed {counted(n_repaired, 'damaged block')} again")

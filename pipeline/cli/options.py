@@ -61,6 +61,10 @@ def job_options(command: Command) -> Command:
         ("--nonzero/--all-values", "Percentiles over activations that are not zero, or over all."),
         ("--exact/--from-sketch", "Refine percentiles to the exact ones from the cache."),
         ("--normalize/--no-normalize", "Rewrite the network, or stop at the factors."),
+        (
+            "--accept-versions/--same-versions",
+            "Resume with another TensorFlow or Keras than the run was begun with.",
+        ),
         ("--report/--no-report", "Draw the plots and the page, or leave that to `actisketch report`."),
     )
     for flag, text in reversed(switches):
@@ -87,7 +91,9 @@ def json_option(command: Command) -> Command:
 
 
 def trust_options(command: Command) -> Command:
-    """Add what lets the network of an existing run bring code: a folder never says that for the user."""
+    """Add what a folder never says for the user: that its network may bring code, and that versions may be mixed."""
+    text = "Go on with another TensorFlow or Keras than the run was made with."
+    command = click.option("--accept-versions", is_flag=True, help=text)(command)
     text = "Load a model that carries code. Only files you trust."
     command = click.option("--unsafe-model", is_flag=True, help=text)(command)
     text = "Python file with the model's own layers. It is run."
@@ -117,6 +123,7 @@ _SWITCH_KEYS = {
     "exact": ("factors.exact",),
     "normalize": ("normalize.enabled",),
     "report": ("report.enabled",),
+    "accept_versions": ("record.accept_versions",),
     "per_channel": ("sketch.per_channel", "factors.per_channel"),
 }
 _PATHS = {"model.path", "model.custom_objects", "data.path", "output", "cache.url"}

@@ -45,6 +45,7 @@ path = "samples.npz"            # .npz, .npy, a zarr array or group, an image fo
 #disk_limit = "100 GB"          # default: what is free
 #workers = 0                    # processes of a local Dask cluster; 0: in this process
 #scheduler = "tcp://head:8786"  # a Dask cluster that already runs
+#accept_versions = false        # resume with another TensorFlow or Keras than the run was begun with
 
 [cache]
 #url = "s3://bucket/prefix"     # default: the folder "cache" of the run

@@ -180,6 +180,7 @@ def normalize(
     custom_objects: Path | None,
     unsafe_model: bool,
     weights_h5: Path | None,
+    accept_versions: bool,
     as_json: bool,
 ) -> None:
     """Rewrite the network of RUN with its factors, and certify that its function is preserved.
@@ -217,6 +218,7 @@ def normalize(
             custom_objects=custom_objects,
             safe_mode=not unsafe_model,
             weights_h5=weights_h5,
+            accept_versions=accept_versions,
             on_event=on_event,
         )
     folder = chosen.folder if output is None else RunFolder(output)
