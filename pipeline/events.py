@@ -9,6 +9,7 @@ __all__ = [
     "BlockDone",
     "Event",
     "OnEvent",
+    "Remark",
     "SamplesDone",
     "StageDone",
     "StageStarted",
@@ -61,6 +62,15 @@ class StageDone:
     """True when nothing had to be computed."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """Something that a person wants to know, and no stage."""
+
+    topic: str
+    """As ``"data"``."""
+    message: str
+
+
 def counted(n: int, noun: str) -> str:
     """Return a number of things as a person says it.
 
@@ -72,7 +82,7 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun if n == 1 else noun + 's'}"
 
 
-Event = StageStarted | BlockDone | SamplesDone | StageDone
+Event = StageStarted | BlockDone | SamplesDone | StageDone | Remark
 OnEvent = Callable[[Event], None]
 
 

@@ -18,7 +18,7 @@ from ..storage.errors import InputError
 from ..storage.options import StorageOptions
 from .answers import existing_cache, factors_of, open_cache
 from .describing import describe_data
-from .events import BlockDone, Event, OnEvent, StageDone, StageStarted, counted, ignore_event
+from .events import BlockDone, Event, OnEvent, Remark, StageDone, StageStarted, counted, ignore_event
 from .factors import Factors
 from .folder import RunFolder, write_json
 from .graph import toolbox_names
@@ -196,7 +196,7 @@ def _random_layers(job: Prepared) -> tuple[str, ...]:
 
 def _tell_of_data(job: Prepared, on_event: OnEvent) -> None:
     found = describe_data(job)
-    on_event(StageDone(stage="data", message=found.sentence(), reloaded=True))
+    on_event(Remark(topic="data", message=found.sentence()))
     for warning in found.warnings:
         logger.warning("%s", warning)
 

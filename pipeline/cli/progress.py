@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from ..events import BlockDone, Event, SamplesDone, StageDone, StageStarted
+from ..events import BlockDone, Event, Remark, SamplesDone, StageDone, StageStarted
 from ..sizes import format_bytes
 from .pace import Pace
 
@@ -121,6 +121,8 @@ class JobProgress:
                 self._start(event)
             elif isinstance(event, StageDone):
                 self._finish(event)
+            elif isinstance(event, Remark):
+                self._print(f"{event.topic}: {event.message}")
             else:
                 self._advance(event)
 
