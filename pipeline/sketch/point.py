@@ -93,6 +93,8 @@ class PointSketch:
         array = parse_array(array, point=point, block=block)
         if not array.ndim:
             raise InputError(f"{place(point, block)}activations need an axis of samples, got a single number")
+        if array.ndim == 1:  # one number a sample is one channel
+            array, channel_axis = array.reshape(-1, 1), 1
         axis = 0
         if self.channels is not None:
             n_channels = self.channels.n_channels

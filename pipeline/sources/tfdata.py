@@ -15,6 +15,8 @@ __all__ = ["dataset_reader"]
 
 logger = logging.getLogger(__name__)
 
+# What a step of these gives follows from a function of the user's, not from the steps before it.
+_ANYTHING = ("FlatMap", "Interleave", "GroupByWindow")
 _INFINITE, _UNKNOWN = -1, -2  # tf.data.INFINITE_CARDINALITY and UNKNOWN_CARDINALITY
 
 
@@ -29,7 +31,7 @@ def dataset_reader(dataset: Any, *, num_samples: int | None, batched: bool | Non
         Use the first so many. Without it a data set of batches is counted by one pass, because the size of
         its last batch is known only then.
     batched : bool, optional
-        Default: batched if the first axis of the elements is open, or a batch step is in the pipeline.
+        Default: what the steps of the pipeline say; else batched if every part has an open first axis.
 
     Raises
     ------
@@ -42,7 +44,7 @@ def dataset_reader(dataset: Any, *, num_samples: int | None, batched: bool | Non
     if not shapes:
         raise InputError(f"{origin} has elements without tensors: {spec}")
     if batched is None:
-        batched = _looks_batched(dataset, shapes[0])
+        batched = _looks_batched(dataset, shapes)
     cardinality = int(dataset.cardinality())
     if num_samples is None:
         if cardinality == _INFINITE:
@@ -74,15 +76,24 @@ def _leaves(spec: Any) -> list[Any]:
     return [spec]
 
 
-def _looks_batched(dataset: Any, shape: Any) -> bool:
-    if shape.rank is not None and shape.rank > 0 and shape[0] is None:
-        return True
+def _looks_batched(dataset: Any, shapes: list[Any]) -> bool:
+    if any(shape.rank == 0 for shape in shapes):  # a label of one sample
+        return False
     seen = dataset
     while seen is not None:  # a batch step with drop_remainder fixes the first axis
         name = type(seen).__name__
-        if "Unbatch" in name:
-            return False
-        if "Batch" in name:
-            return True
+        if "Unbatch" in name or "Batch" in name:
+            return "Unbatch" not in name
+        if any(step in name for step in _ANYTHING):
+            break
         seen = getattr(seen, "_input_dataset", None)
-    return False
+    if not all(shape.rank is None or shape[0] is None for shape in shapes):
+        return False
+    first = shapes[0]
+    if first.rank is not None and first.rank > 2 and first[1] is None:
+        message = (
+            "elements of shape %s are taken for batches, as no step of the data set says it: hand over "
+            "as_source(data, batched=False) if they are single samples"
+        )
+        logger.warning(message, tuple(first))
+    return True
