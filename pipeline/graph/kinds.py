@@ -18,6 +18,7 @@ __all__ = [
     "activation_of",
     "function_name",
     "has_foreign_weights",
+    "held_layer",
     "is_activation",
     "is_batch_norm",
     "is_from_keras",
@@ -91,6 +92,8 @@ IDENTITY_LAYERS: Final = frozenset(
 )
 TYING_MERGES: Final = frozenset(
     {"Add", "Subtract", "Average", "Maximum", "Minimum"}
+    # keras.applications.inception_resnet_v2: x + scale * y.
+    | {"CustomScaleLayer"}
     | {"ops.Add", "ops.Subtract", "ops.Maximum", "ops.Minimum"}
 )
 """What they take shares one scale, which is that of what comes out."""
@@ -121,6 +124,11 @@ def is_operation(operation: Any) -> bool:
 def is_linear(operation: Any) -> bool:
     """Tell whether it is a layer that computes y = W x + b, before its activation function."""
     return _is(operation, LINEAR_LAYERS) and not is_operation(operation)
+
+
+def held_layer(operation: Any) -> Any:
+    """Return the layer that a TimeDistributed applies at each time; any other operation is its own."""
+    return operation.layer if _is(operation, {"TimeDistributed"}) else operation
 
 
 def has_foreign_weights(operation: Any) -> bool:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ...storage.errors import InputError, MismatchError
 from ..graph import Graph, Node, Point, read_graph
+from ..graph.kinds import held_layer
 from .propagation import Exceptions, Mode, Pinned
 from .rebuilding import RebuiltNetwork, rebuild, taken_over
 from .solving import Factor, Solution, propagate, solve
@@ -195,7 +196,8 @@ def normalize_in_place(
         if node.operation is not None and id(node.operation) not in seen:
             seen.add(id(node.operation))
             update = layer_update(solution, node)
-            changes.extend((getattr(node.operation, name), array) for name, array in update.arrays.items())
+            layer = held_layer(node.operation)
+            changes.extend((getattr(layer, name), array) for name, array in update.arrays.items())
     broken = [variable.path for variable, array in changes if not np.all(np.isfinite(array))]
     if broken:
         raise InputError(

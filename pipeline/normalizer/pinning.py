@@ -18,6 +18,10 @@ _COMPARISONS = [
     *["All", "Any", "Equal", "Greater", "GreaterEqual", "Isfinite", "Isinf", "Isnan", "Less", "LessEqual"],
     *["LogicalAnd", "LogicalNot", "LogicalOr", "LogicalXor", "NotEqual", "Argmax", "Argmin", "Sign"],
 ]
+_TELLING_APART = [
+    *["IntegerLookup", "StringLookup", "Hashing", "HashedCrossing", "Discretization", "CategoryEncoding"],
+    "TextVectorization",
+]
 
 _NORMALISES = "normalises by its own statistics"
 _RECURRENT = "recurrent, with bounded functions inside"
@@ -28,10 +32,12 @@ PINNED: Final[dict[str, str]] = {
     ),
     "SpectralNormalization": "holds a layer whose weights it normalises",
     "Normalization": "subtracts a mean",
-    **dict.fromkeys(["LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional", "TimeDistributed"], _RECURRENT),
+    **dict.fromkeys(["LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional"], _RECURRENT),
     **dict.fromkeys(["ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"], _RECURRENT),
     **dict.fromkeys(["MultiHeadAttention", "GroupedQueryAttention", "GroupQueryAttention"], _ATTENDS),
     **dict.fromkeys(["Attention", "AdditiveAttention"], _ATTENDS),
+    **dict.fromkeys(_TELLING_APART, "makes whole numbers or codes of its input"),
+    "ReversibleEmbedding": "goes both ways with one table",
     "EinsumDense": "its equation is not analysed",
     "Dot": "a product of two values",
     "Masking": "compares with a value",

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ...storage.errors import InputError
 from ..graph import Graph, Node
+from ..graph.kinds import held_layer
 from .movement import spread
 from .variables import ONE, Ids, ScaleVariables
 
@@ -108,12 +109,16 @@ class Propagation:
     def pin_parameters(self, node: Node) -> None:
         """Keep the weights of a layer as they are, for all of its calls."""
         one = np.full(1, ONE, dtype=np.int64)
-        for ids in self.parameters.setdefault(id(node.operation), (one, one)):
+        for ids in self.parameters.setdefault(id(held_layer(node.operation)), (one, one)):
             self.variables.pin(ids, where=node.name)
 
     def ones(self, value: int) -> Ids:
         """Return the pinned scale for a value."""
         return np.full((1,) * self.rank(value), ONE, dtype=np.int64)
+
+    def free(self, value: int) -> Ids:
+        """Return a new scale for a value."""
+        return self.variables.new(1).reshape((1,) * self.rank(value))
 
     def one_scale(self, node: Node) -> list[Ids]:
         """Tie all inputs of ``node`` to one common scale and give it to all outputs."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ...storage.errors import InputError
 from ..graph import Graph, Node, Slot, aligned, layer_refusals, read_graph, reason_of
-from ..graph.kinds import function_name, is_activation
+from ..graph.kinds import function_name, held_layer, is_activation
 from .naming import Names
 from .solving import Solution
 from .updating import LayerUpdate, layer_update, relu_config, rescaling_config
@@ -135,13 +135,13 @@ class Rebuilt:
             return self._lambda(layer, name)
         try:
             dtype = {} if self.dtype is None else {"dtype": self.dtype}
-            config = {
-                **layer.get_config(),
-                **_known_activation(layer),
-                **update.config,
-                **dtype,
-                "name": name,
-            }
+            held = held_layer(layer)
+            settings = {**_known_activation(held), **update.config, **dtype}
+            config = {**layer.get_config(), "name": name}
+            if held is layer:
+                config |= settings
+            else:
+                config |= {**dtype, "layer": _with_settings(config["layer"], settings)}
             return type(layer).from_config(config)
         except Exception as error:  # whatever the layer's own code raises
             raise InputError(
@@ -230,6 +230,11 @@ class _Given:
     def __init__(self, array: NDArray[np.generic]) -> None:
         self._array: NDArray[np.generic] | None = array
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether a variable was made of it."""
+        return self._array is None
+
     def __call__(self, shape: Any, dtype: Any = None, **_: Any) -> Any:
         array, self._array = self._array, None
         assert array is not None  # a variable is made once
@@ -251,6 +256,17 @@ def taken_over(array: NDArray[Any], dtype: Any) -> Any:
     return keras.ops.convert_to_tensor(array.copy(), dtype=dtype)
 
 
+def _with_settings(serialized: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Return a layer as Keras writes it, with other settings; a dtype is for layers that tell theirs.
+
+    Not yet built: it is to take over finished weights.
+    """
+    known = serialized["config"]
+    new = {key: value for key, value in settings.items() if key != "dtype" or "dtype" in known}
+    rest = {key: value for key, value in serialized.items() if key != "build_config"}
+    return {**rest, "config": {**known, **new}}
+
+
 class _Building:
     """Calls a fresh clone for the first time and sees to it that it gets its weights."""
 
@@ -260,18 +276,20 @@ class _Building:
         self._layer, self._originals, self._arrays = layer, originals, arrays or {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        kept = {}
+        kept, given, holder = {}, [], held_layer(self._layer)
         for attribute, array in self._arrays.items():
-            name = _initializer_name(self._layer, attribute)
-            kept[name] = getattr(self._layer, name)
-            setattr(self._layer, name, _Given(array))
+            name = _initializer_name(holder, attribute)
+            kept[name] = getattr(holder, name)
+            given.append(_Given(array))
+            setattr(holder, name, given[-1])
         try:
             outputs = self._layer(*args, **kwargs)
         finally:
             for name, initializer in kept.items():
-                setattr(self._layer, name, initializer)
+                setattr(holder, name, initializer)
         # A weight that nobody handed over would keep what Keras initialised it with.
         assert len(self._arrays) in (0, len(self._layer.weights)), self._layer.name
+        assert all(each.is_taken for each in given), self._layer.name
         if not self._arrays:
             if len(self._layer.weights) != len(self._originals):
                 name, n_now, n_before = self._layer.name, len(self._layer.weights), len(self._originals)

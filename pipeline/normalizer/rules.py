@@ -7,6 +7,7 @@ returns the variables of the node's outputs. The numbers come later (`solving`),
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -19,15 +20,20 @@ from ..graph.kinds import (
     TYING_MERGES,
     activation_of,
     has_foreign_weights,
+    held_layer,
     is_activation,
+    is_batch_norm,
     is_from_keras,
     is_identity,
     is_linear,
     relu_layer,
+    type_of,
 )
-from .movement import concatenated, flattened, permuted, repeated, reshaped, spread
+from .merging import joined, ones, product, quotient, tied
+from .movement import flattened, permuted, repeated, reshaped, spread
 from .pinning import PINNED
 from .propagation import Pinned, Propagation
+from .refusing import refuse_foreign_weights, refused
 from .variables import Ids
 
 __all__ = ["outputs_of"]
@@ -84,42 +90,24 @@ def _is_augmentation(node: Node) -> bool:
 
 def _unknown(walk: Propagation, node: Node) -> InputError:
     before = ", ".join(repr(walk.graph.producer(value).name) for value in node.inputs)
-    return InputError(
-        f"no rule for the layer {node.name!r} ({node.type}), which takes {before}: if f(a x) = a f(x) for "
-        f"every a > 0 say treat_as_identity=[{node.layer_name!r}], otherwise pin=[{node.layer_name!r}] keeps "
+    return refused(
+        node,
+        f"no rule for the layer {node.name!r} ({node.type}), which takes {before}",
+        reason="no rule",
+        remedy="if f(a x) = a f(x) for every a > 0 say treat_as_identity={names}, otherwise pin={names} keeps "
         "the scale 1 around it",
-        layer=node.name,
-        layer_type=node.type,
     )
 
 
 def _linear(walk: Propagation, node: Node) -> list[Ids]:
     layer = node.operation
-    _refuse_foreign_weights(node)
+    refuse_foreign_weights(node)
     (value,), (output,) = node.inputs, node.outputs
     result = walk.graph.values[output]
     axis = -1 if node.type == "Dense" else input_channel_axis(layer, walk.rank(value))
     inputs = walk.channels(node, value, axis=axis)
     vector = walk.through_parameters(node, inputs, result.shape[result.channel_axis])
     return [_activated(walk, node, spread(vector, rank=len(result.shape), axis=result.channel_axis))]
-
-
-def _refuse_foreign_weights(node: Node) -> None:
-    """Raise InputError for a layer whose weights are not those that the updates know."""
-    if not has_foreign_weights(node.operation):
-        return
-    function = getattr(node.operation, "activation", None)
-    if is_activation(function):
-        raise InputError(
-            f"the activation function of the layer {node.name!r} is a layer with weights "
-            f"({type(function).__name__}): put it behind {node.layer_name!r} as a layer of its own",
-            layer=node.name,
-        )
-    raise InputError(
-        f"the layer {node.name!r} is quantised or has LoRA weights, which cannot be rescaled: "
-        f"normalise the network before that step, or say pin=[{node.layer_name!r}]",
-        layer=node.name,
-    )
 
 
 def input_channel_axis(layer: Any, rank: int) -> int:
@@ -139,10 +127,12 @@ def _activated(walk: Propagation, node: Node, ids: Ids) -> Ids:
     if name in HOMOGENEOUS:
         return ids
     if name.startswith("custom:"):
-        raise InputError(
-            f"the layer {node.name!r} has the activation function {name.removeprefix('custom:')!r}, which "
-            f"has no rule: say pin=[{node.layer_name!r}], or use the one of keras.activations that computes the same",
-            layer=node.name,
+        why = f"has the activation function {name.removeprefix('custom:')!r}, which has no rule"
+        raise refused(
+            node,
+            f"the layer {node.name!r} {why}",
+            reason=why,
+            remedy="say pin={names}, or use the one of keras.activations that computes the same",
         )
     return _pin_activation(walk, node, ids, name)
 
@@ -177,8 +167,38 @@ def _batch_norm(walk: Propagation, node: Node) -> list[Ids]:
     return [spread(walk.through_parameters(node, inputs, n_channels), rank=rank, axis=axis)]
 
 
+def _time_distributed(walk: Propagation, node: Node) -> list[Ids]:
+    """Use the rule of the layer within, for which time is one more axis of positions; else scale 1 around it."""
+    layer = held_layer(node.operation)
+    inner = replace(node, operation=layer, type=type_of(layer))
+    rule = _rule_at_each_time(walk, inner)
+    if rule is not None:
+        return rule(walk, inner)
+    walk.pin_parameters(node)
+    return walk.pin_node(node, f"applies {inner.type} at each time: {PINNED.get(inner.type, 'no rule')}")
+
+
+def _rule_at_each_time(walk: Propagation, node: Node) -> Rule | None:
+    layer = node.operation
+    last = {walk.graph.values[value].channel_axis for value in (*node.inputs, *node.outputs)} == {-1}
+    if not is_from_keras(layer) or len(node.inputs) > 1 or not last:
+        return None
+    if getattr(layer, "data_format", None) == "channels_first":
+        return None
+    is_free = activation_of(layer) in HOMOGENEOUS and not _has_threshold(layer)
+    if is_linear(layer):
+        return _linear if is_free and not has_foreign_weights(layer) else None
+    if is_batch_norm(layer):
+        return _batch_norm if layer.axis in {-1, walk.rank(node.inputs[0]) - 1} else None
+    if is_identity(layer) or is_activation(layer):
+        return _same if is_free else None
+    if RULES.get(node.type) is _per_channel:
+        return _per_channel
+    return _one_scale if node.type in _MOVING else None
+
+
 def _embedding(walk: Propagation, node: Node) -> list[Ids]:
-    _refuse_foreign_weights(node)
+    refuse_foreign_weights(node)
     indices = walk.ids[node.inputs[0]].reshape(-1)[:1]
     walk.variables.pin(walk.ids[node.inputs[0]], where=node.name)
     vector = walk.through_parameters(node, indices, node.operation.output_dim)
@@ -194,6 +214,17 @@ def _per_channel(walk: Propagation, node: Node) -> list[Ids]:
     vector = walk.channels(node, value, axis=axis)
     out_axis = axis if walk.rank(output) == walk.rank(value) else -1
     return [spread(vector, rank=walk.rank(output), axis=out_axis)]
+
+
+def _padding(walk: Propagation, node: Node) -> list[Ids]:
+    """``keras.ops.pad``: with zeros or with what lies within, channel by channel if there are no new channels."""
+    given = [*node.args[1:], *node.kwargs.values()]
+    if any(each is not None and (isinstance(each, Slot) or np.any(np.asarray(each))) for each in given):
+        return walk.pin_node(node, "pads with a value that is not 0")
+    widths = node.operation.pad_width
+    axis = walk.graph.values[node.outputs[0]].channel_axis
+    of_channels = widths[0] if len(widths) == 1 else widths[axis]
+    return walk.one_scale(node) if any(of_channels) else _per_channel(walk, node)
 
 
 def _resizing(walk: Propagation, node: Node) -> list[Ids]:
@@ -250,69 +281,6 @@ def _repeat_vector(walk: Propagation, node: Node) -> list[Ids]:
     return [repeated(walk.ids[node.inputs[0]])]
 
 
-def _concatenate(walk: Propagation, node: Node) -> list[Ids]:
-    rank = walk.rank(node.outputs[0])
-    axis = node.operation.axis
-    if axis is None or axis in {0, -rank - 1} or any(walk.rank(v) != rank for v in node.inputs):
-        return walk.one_scale(node)
-    axis = axis - 1 if axis > 0 else axis
-    shapes = [walk.graph.values[value].shape for value in node.inputs]
-    return _moved(walk, node, concatenated([walk.ids[v] for v in node.inputs], shapes, axis=axis))
-
-
-def _tied(walk: Propagation, node: Node) -> list[Ids]:
-    """Add, Subtract, Average, Maximum, Minimum: all inputs share their scale."""
-    if not _constants_are_zero(node):
-        return walk.pin_node(node, "adds or compares with a constant")
-    ranks = {walk.rank(value) for value in node.inputs}
-    if len(ranks) > 1:
-        return walk.one_scale(node)
-    first = walk.ids[node.inputs[0]]
-    for value in node.inputs[1:]:
-        walk.variables.tie(first, walk.ids[value], where=node.name)
-        first = np.broadcast_arrays(first, walk.ids[value])[0]
-    return [first]
-
-
-def _product(walk: Propagation, node: Node) -> list[Ids]:
-    """Multiply: the gates have scale 1, the gated value passes its scale on."""
-    if len(node.inputs) == 1:
-        same_rank = walk.rank(node.inputs[0]) == walk.rank(node.outputs[0])
-        return _same(walk, node) if same_rank else walk.one_scale(node)
-    free = [value for value in node.inputs if not walk.variables.is_pinned(walk.ids[value])]
-    if len({walk.rank(value) for value in node.inputs}) > 1 or not free:
-        return walk.pin_node(node, "a product of values of different rank") if free else _ones(walk, node)
-    gated = max(free, key=lambda value: _size(walk, value))
-    for value in free:
-        if value != gated:
-            walk.variables.pin(walk.ids[value], where=node.name)
-    if node.inputs.count(gated) > 1:
-        walk.variables.pin(walk.ids[gated], where=node.name)
-    return [walk.ids[gated]]
-
-
-def _size(walk: Propagation, value: int) -> int:
-    return int(np.prod([size or 1 for size in walk.graph.values[value].shape], dtype=np.int64))
-
-
-def _ones(walk: Propagation, node: Node) -> list[Ids]:
-    return [walk.ones(value) for value in node.outputs]
-
-
-def _quotient(walk: Propagation, node: Node) -> list[Ids]:
-    """Divide: by a constant it passes the scale on, by anything else it is pinned."""
-    divides_by_constant = len(node.inputs) == 1 and isinstance(node.args[0], Slot)
-    return walk.one_scale(node) if divides_by_constant else walk.pin_node(node, "a quotient of values")
-
-
-def _constants_are_zero(node: Node) -> bool:
-    from keras import tree
-
-    arguments = tree.flatten((node.args, dict(node.kwargs)))
-    constants = [each for each in arguments if each is not None and not isinstance(each, Slot)]
-    return all(not np.any(np.asarray(each)) for each in constants)
-
-
 def _reduction(walk: Propagation, node: Node) -> list[Ids]:
     """Mean, sum or maximum over positions: the channels keep their scales if they are kept."""
     axis, keepdims = node.operation.axis, node.operation.keepdims
@@ -345,10 +313,43 @@ _POOLS = [
 ]
 _ADAPTIVE = [f"Adaptive{kind}Pooling{n}D" for kind in ("Max", "Average") for n in (1, 2, 3)]
 _SHAPED = [f"{kind}{n}D" for kind in ("ZeroPadding", "Cropping", "UpSampling") for n in (1, 2, 3)]
+_MOVING = frozenset({"Flatten", "Reshape", "Permute", "RepeatVector"})
 _HOMOGENEOUS_OPS = [
-    *["Abs", "Absolute", "AveragePool", "BroadcastTo", "Copy", "Cumsum", "ExpandDims", "Flip", "GetItem"],
-    *["MaxPool", "Moveaxis", "Negative", "Ravel", "Repeat", "Roll", "Sort", "Split", "Squeeze", "Stack"],
-    *["StopGradient", "Swapaxes", "Take", "Tile", "Unstack"],
+    *[
+        "Abs",
+        "Absolute",
+        "AdaptiveAveragePool",
+        "AdaptiveMaxPool",
+        "ArraySplit",
+        "AveragePool",
+        "BroadcastTo",
+    ],
+    *[
+        "Copy",
+        "Cumsum",
+        "DepthToSpace",
+        "Diagonal",
+        "Diff",
+        "Dstack",
+        "ExpandDims",
+        "Flip",
+        "Fliplr",
+        "Flipud",
+    ],
+    *["GetItem", "Hsplit", "Hstack", "MaxPool", "Median", "Moveaxis", "Negative", "Ptp", "Ravel", "Repeat"],
+    *[
+        "Roll",
+        "Rot90",
+        "Slice",
+        "Sort",
+        "SpaceToDepth",
+        "Split",
+        "Squeeze",
+        "Stack",
+        "StopGradient",
+        "Swapaxes",
+    ],
+    *["Take", "Tile", "Trace", "Tril", "Triu", "Unstack", "Vsplit", "Vstack"],
 ]
 
 RULES: Final[dict[str, Rule]] = {
@@ -358,24 +359,27 @@ RULES: Final[dict[str, Rule]] = {
     "Reshape": _reshape,
     "Permute": _permute,
     "RepeatVector": _repeat_vector,
-    "Concatenate": _concatenate,
-    "Multiply": _product,
+    "Concatenate": joined,
+    "Multiply": product,
     "Rescaling": _rescaling,
     # keras.applications.convnext: a gain for each channel, whatever the scale.
     "LayerScale": _same,
     "Resizing": _resizing,
-    **dict.fromkeys(TYING_MERGES, _tied),
-    **dict.fromkeys([*_POOLS, *_ADAPTIVE, *_SHAPED], _per_channel),
+    "ops.Resize": _resizing,
+    "ops.Pad": _padding,
+    "TimeDistributed": _time_distributed,
+    **dict.fromkeys(TYING_MERGES, tied),
+    **dict.fromkeys([*_POOLS, *_ADAPTIVE, *_SHAPED, "CenterCrop"], _per_channel),
     "ops.Reshape": _reshape,
     "ops.Transpose": _transpose,
-    "ops.Concatenate": _concatenate,
-    "ops.Multiply": _product,
-    "ops.Divide": _quotient,
-    "ops.TrueDivide": _quotient,
+    "ops.Concatenate": joined,
+    "ops.Multiply": product,
+    "ops.Divide": quotient,
+    "ops.TrueDivide": quotient,
     "ops.Cast": _cast,
     "ops.Identity": _same,
-    "ops.ZerosLike": _ones,
-    "ops.OnesLike": _ones,
+    "ops.ZerosLike": ones,
+    "ops.OnesLike": ones,
     **dict.fromkeys([f"ops.{name}" for name in ("Mean", "Sum", "Max", "Min", "Amax", "Amin")], _reduction),
     **dict.fromkeys([f"ops.{name}" for name in _HOMOGENEOUS_OPS], _one_scale),
 }

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from ...storage.errors import InputError, MismatchError
 from ..graph import Graph, Point
 from .propagation import Exceptions, Mode, Propagation
+from .refusing import all_refused
 from .rules import outputs_of
 from .variables import Ids
 
@@ -83,16 +84,28 @@ def propagate(
     Raises
     ------
     InputError
-        For a layer without a rule, an unusable input factor, an exception that matches no layer.
+        For layers without a rule, all of them; an unusable input factor, an exception that matches no layer.
     """
     if mode not in ("layer", "channel"):
         raise InputError(f"mode={mode!r} is not known: 'layer' or 'channel'", mode=mode)
     walk = Propagation(graph, mode, exceptions or Exceptions(), keep_structure)
     walk.exceptions.check(graph)
     walk.start(_input_factors(graph, input_factors))
+    refusals = []
     for node in graph.nodes:
-        if node.type != "InputLayer":
-            walk.ids.update(zip(node.outputs, outputs_of(walk, node), strict=True))
+        if node.type == "InputLayer":
+            continue
+        try:
+            outputs = outputs_of(walk, node)
+        except InputError as error:
+            if "refusal" not in error.facts:
+                raise
+            refusals.append(error)
+            # Any scale will do to go on with, so that all are told at once.
+            outputs = [walk.free(value) for value in node.outputs]
+        walk.ids.update(zip(node.outputs, outputs, strict=True))
+    if refusals:
+        raise all_refused(graph, refusals)
     for value in graph.outputs:
         # One factor for an output, so that the largest stays the largest: class decisions are kept.
         walk.variables.tie_all(walk.ids[value], where="the output of the network")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,12 @@ from ..graph.kinds import (
     BOUNDED,
     activation_of,
     has_foreign_weights,
+    held_layer,
     is_batch_norm,
     is_from_keras,
     is_linear,
     relu_layer,
+    type_of,
 )
 from .rescaling import Affine, conv_input_scales, rescale_kernel, rescaled_bias
 from .solving import Solution
@@ -56,11 +58,13 @@ def as_array(variable: Any) -> NDArray[np.generic]:
 
 def layer_update(solution: Solution, node: Node, *, norm: Node | None = None) -> LayerUpdate:
     """Return the new weights of the layer of ``node``; ``norm`` is the BatchNormalization folded into it."""
-    layer = node.operation
+    layer = held_layer(node.operation)
+    if layer is not node.operation:
+        node = replace(node, operation=layer, type=type_of(layer))
     if has_foreign_weights(layer):
         # The rules let it through only where it is pinned or said to be homogeneous.
         return LayerUpdate({})
-    if is_linear(layer):
+    if is_linear(layer) and id(layer) in solution.walk.parameters:
         return _linear_update(solution, node, norm)
     if is_batch_norm(layer) and id(layer) in solution.walk.parameters:
         return _norm_update(solution, node)

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from keras.src.applications.inception_resnet_v2 import CustomScaleLayer  # Keras exports the networks only
 
 from actisketch.pipeline.graph import read_graph
 from actisketch.pipeline.normalizer import normalize_model
@@ -61,10 +62,30 @@ FREE = {
     "cast to another float": lambda y: ops.cast(ops.cast(y, "float64"), "float32"),
     "padding with zeros": layers.Resizing(8, 6, pad_to_aspect_ratio=True),
     "a maximum": lambda y: ops.max(y, axis=(1, 2)),
+    "zeros around": lambda y: ops.pad(y, ((0, 0), (1, 2), (0, 1), (0, 0))),
+    "zeros around, said": lambda y: ops.pad(y, ((0, 0), (1, 2), (0, 1), (0, 0)), constant_values=0.0),
+    "reflected edges": lambda y: ops.pad(y, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect"),
+    "channels of zeros": lambda y: ops.pad(y, ((0, 0), (0, 0), (0, 0), (0, 3))),
+    "the centre": layers.CenterCrop(2, 2),
+    "a centre that is larger": layers.CenterCrop(8, 9),
+    "another size": lambda y: ops.image.resize(y, (5, 7), interpolation="bicubic"),
+    "depth to space": lambda y: ops.depth_to_space(y, 2),
+    "space to depth": lambda y: ops.space_to_depth(ops.pad(y, ((0, 0), (0, 1), (0, 0), (0, 0))), 2),
+    "a part": lambda y: y[:, 1:, ::2],
+    "a part of the channels": lambda y: y[..., 2:6],
+    "the last": lambda y: y[:, -1],
+    "halves": lambda y: layers.Add()(ops.split(y, 2, axis=-1)),
+    "a triangle": lambda y: ops.tril(y),
+    "a median": lambda y: ops.median(y, axis=1),
+    "a scaled sum": lambda y: CustomScaleLayer(0.17)([y, layers.ReLU()(y)]),
 }
 PINNED = {
     "cast to int": lambda y: ops.cast(ops.cast(y, "int32"), "float32"),
     "cast to bool": lambda y: ops.cast(ops.cast(layers.ReLU()(y), "bool"), "float32"),
+    "ones around": lambda y: ops.pad(y, ((0, 0), (1, 1), (0, 0), (0, 0)), constant_values=1.0),
+    "another size beside ones": lambda y: ops.image.resize(
+        y, (8, 6), pad_to_aspect_ratio=True, fill_value=1.0
+    ),
     "padding with a value": layers.Resizing(8, 6, pad_to_aspect_ratio=True, fill_value=1.0),
     "maximum with a start": lambda y: ops.max(y, axis=(1, 2), initial=1.0),
     "minimum with a start": lambda y: ops.min(y, axis=(1, 2), initial=-1.0),
