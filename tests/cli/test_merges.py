@@ -146,6 +146,7 @@ def test_factors_of_ones_own_are_written_beside_their_network_as_it_uses_them(ca
     folder, mine = residual / "run", residual / "mine.json"
     assert call("run", residual / "job.toml").code == 0
     tree = json.loads((folder / "factors.json").read_text())
+    del tree["content_hash"]  # as the message about changed files says
     for point, factor in zip(tree["points"], (2.0, 7.0, 3.0, 5.0), strict=True):
         point["factor"] = factor
     mine.write_text(json.dumps(tree))
