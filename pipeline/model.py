@@ -5,7 +5,6 @@ The only place that reads model files. TensorFlow is imported here and not befor
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import logging
@@ -26,7 +25,7 @@ from .folder import replacing
 from .graph import reason_of
 from .legacy import as_keras_3_reads_it, check_meaning, keras_version
 
-__all__ = ["file_hash", "import_keras", "load_network", "save_network"]
+__all__ = ["import_keras", "load_network", "save_network"]
 
 logger = logging.getLogger(__name__)
 
@@ -132,11 +131,6 @@ def load_network(
 
 def _is_of_keras_2(path: Path) -> bool:
     return keras_version(path).startswith("2.")
-
-
-def file_hash(path: str | Path) -> str:
-    """Return the SHA-256 of a file's content."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def _advice(error: Exception, path: Path) -> str:

@@ -20,8 +20,8 @@ from ..storage.errors import InputError, MismatchError
 from .answers import cache_url
 from .factors import asked_of_points
 from .folder import RunFolder
-from .graph import Graph, Point, model_fingerprint, read_graph
-from .model import file_hash, load_network
+from .graph import Graph, Point, file_code_hash, model_fingerprint, read_graph
+from .model import load_network
 from .planning import Plan
 from .producer import KerasProducer
 from .recorder import BLOCKS_IN_FLIGHT
@@ -302,7 +302,7 @@ def cache_spec(
     }
     if settings.model.custom_objects is not None:
         # What the network's own code refers to is hashed with it; this is for what no one sees from there.
-        chosen["custom_objects"] = file_hash(settings.model.custom_objects)
+        chosen["custom_objects"] = file_code_hash(settings.model.custom_objects)
     identity = {"model": dict(model), "data": dict(data), "settings": chosen}
     codec = {} if settings.cache.codec is None else {"codec": settings.cache.codec}
     return CacheSpec(

@@ -1,5 +1,6 @@
 """The graph of a Keras network: nodes, values, points, and running it once for all points."""
 
+from .code import file_code_hash
 from .feeding import aligned, input_tensor
 from .fingerprint import model_fingerprint
 from .graph import Graph
@@ -16,6 +17,7 @@ __all__ = [
     "Slot",
     "Value",
     "aligned",
+    "file_code_hash",
     "input_tensor",
     "layer_refusals",
     "model_fingerprint",

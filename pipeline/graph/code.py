@@ -1,19 +1,18 @@
 """Hash the code that a network brings along: its own layers, functions and what they call.
 
-Names do not tell what code computes: a function that was edited keeps its name. Keras, TensorFlow, NumPy and the
-standard library are no part of it. Stable across processes and machines: no file names, line numbers or memory
-addresses.
+Names do not tell what code computes: a function that was edited keeps its name. What Python compiled does, without file
+names, module names, line numbers, comments and memory addresses: a file may be moved, and cloudpickle brings no file.
+Keras, TensorFlow, NumPy and the standard library are no part of it.
 """
 
 from __future__ import annotations
 
+import dis
 import functools
 import hashlib
 import inspect
-import linecache
 import sys
 import sysconfig
-import textwrap
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["brings_code", "code_hashes"]
+__all__ = ["brings_code", "code_hash", "code_hashes", "file_code_hash", "is_library", "told_lambdas"]
 
 # What changes with the version of a library is no change of the network.
 LIBRARIES = frozenset({"keras", "tensorflow", "numpy", "ml_dtypes", "h5py", "absl", "optree"})
@@ -47,34 +46,51 @@ def code_hashes(operation: Any) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        ``module.qualname`` to a SHA-256 of the code, and of all code and constants that this refers to. Empty
+        Name in its module to a SHA-256 of the code, and of all code and constants that this refers to. Empty
         for what consists of Keras alone.
     """
     found: dict[str, list[str]] = {}
-    for thing in _own_code(operation, seen=set()):
-        found.setdefault(_name(thing), []).append(_hash_of(thing))
+    for thing, is_told in _own_code(operation, seen=set()):
+        if not is_told:
+            found.setdefault(next(_unwrapped(thing)).__qualname__, []).append(code_hash(thing))
     return {name: _sha256(*hashes) for name, hashes in found.items()}
 
 
+def told_lambdas(operation: Any) -> list[str]:
+    """Return the hashes of the lambdas that Keras' own layers hold, and that are no more than their code.
+
+    Keras writes them into the settings: with the file and the line, so their code counts instead.
+    """
+    return [code_hash(thing) for thing, is_told in _own_code(operation, seen=set()) if is_told]
+
+
 def brings_code(operation: Any) -> bool:
-    """Tell whether a layer or an operation uses code that is not Keras', or hands on what it is told to call."""
+    """Tell whether a layer or an operation uses code that is not Keras', or calls what it is told to."""
     return type(operation).__name__ == "Lambda" or any(True for _ in _own_code(operation, seen=set()))
 
 
-def _own_code(holder: Any, *, seen: set[int]) -> Iterator[Any]:
-    """Yield the classes and functions that an object is made of, in the order of its attributes."""
+def file_code_hash(path: str | Path) -> str:
+    """Return a hash of what a Python file does; it is not run."""
+    return _bytecode(compile(Path(path).read_bytes(), "", "exec", dont_inherit=True))
+
+
+def _own_code(holder: Any, *, seen: set[int]) -> Iterator[tuple[Any, bool]]:
+    """Yield the classes and functions that an object is made of, and whether its settings tell them.
+
+    In the order of its attributes.
+    """
     if id(holder) in seen:
         return
     seen.add(id(holder))
-    if not _is_library(type(holder)):
-        yield type(holder)
+    if not is_library(type(holder)):
+        yield type(holder), False
     for name, value in getattr(holder, "__dict__", {}).items():
-        if isinstance(value, types.FunctionType) and _is_library(value):
+        if isinstance(value, types.FunctionType) and is_library(value):
             # Keras wraps `build` of each layer; what is wrapped is found with the class.
             value = inspect.unwrap(value)
-        # Keras' own layers have the code of a lambda in their settings.
-        is_told = _is_library(type(holder)) and _is_plain_lambda(value)
-        if not (name.endswith(IRRELEVANT_ENDINGS) or is_told or _is_bound_to(holder, value)):
+        if is_library(type(holder)) and _is_plain_lambda(value):
+            yield value, True
+        elif not (name.endswith(IRRELEVANT_ENDINGS) or _is_bound_to(holder, value)):
             yield from _within(value, seen=seen)
 
 
@@ -82,28 +98,32 @@ def _is_bound_to(holder: Any, value: Any) -> bool:
     return isinstance(value, types.MethodType) and value.__self__ is holder
 
 
+def _is_lambda(value: Any) -> bool:
+    return isinstance(value, types.FunctionType) and value.__name__ == "<lambda>"
+
+
 def _is_plain_lambda(value: Any) -> bool:
     """Tell whether it is a lambda that refers to nothing of the user's own."""
-    if not isinstance(value, types.FunctionType) or value.__name__ != "<lambda>":
-        return False
-    return all(isinstance(each, types.ModuleType) or _is_library(each) for _, each in _globals_of(value))
+    return _is_lambda(value) and all(
+        isinstance(each, types.ModuleType) or is_library(each) for _, each in _globals_of(value)
+    )
 
 
-def _within(value: Any, *, seen: set[int]) -> Iterator[Any]:
+def _within(value: Any, *, seen: set[int]) -> Iterator[tuple[Any, bool]]:
     if isinstance(value, (list, tuple, Mapping)):
         if id(value) not in seen:
             seen.add(id(value))
             for each in value.values() if isinstance(value, Mapping) else value:
                 yield from _within(each, seen=seen)
     elif isinstance(value, (type, types.FunctionType, types.MethodType, functools.partial)):
-        if not all(_is_library(part) for part in _unwrapped(value)):
-            yield value
-    elif _is_operation(value) or not _is_library(type(value)):
+        if not all(is_library(part) for part in _unwrapped(value)):
+            yield value, False
+    elif _is_operation(value) or not is_library(type(value)):
         yield from _own_code(value, seen=seen)
 
 
 def _is_operation(value: Any) -> bool:
-    return any(kind.__name__ == "Operation" and _is_library(kind) for kind in type(value).__mro__)
+    return any(kind.__name__ == "Operation" and is_library(kind) for kind in type(value).__mro__)
 
 
 def _unwrapped(thing: Any) -> Iterator[Any]:
@@ -136,7 +156,11 @@ def _home(thing: Any) -> str:
     return str(getattr(thing, "__module__", None) or "")
 
 
-def _is_library(thing: Any) -> bool:
+def is_library(thing: Any) -> bool:
+    """Tell what comes with Keras, TensorFlow, NumPy or Python from the user's own."""
+    # A lambda out of a model file lives in the module of Keras that read it.
+    if _is_lambda(thing):
+        return False
     root = _home(thing).split(".")[0]
     return root in LIBRARIES or (root in sys.stdlib_module_names and _is_stdlib(root))
 
@@ -148,12 +172,7 @@ def _is_stdlib(name: str) -> bool:
     return place is None or Path(place).is_relative_to(sysconfig.get_path("stdlib"))
 
 
-def _name(thing: Any) -> str:
-    part = next(_unwrapped(thing))
-    return f"{_home(part)}.{part.__qualname__}"
-
-
-def _hash_of(thing: Any) -> str:
+def code_hash(thing: Any) -> str:
     """Return a hash of a class or function and of everything of the user's own that it refers to."""
     digest = hashlib.sha256()
     pending: list[tuple[str, Any]] = [("", thing)]
@@ -167,15 +186,15 @@ def _hash_of(thing: Any) -> str:
         if id(each) in seen:
             continue
         seen[id(each)] = each
-        if isinstance(each, (np.ndarray, np.generic)):
-            array = np.asarray(each)
+        if isinstance(each, (np.ndarray, np.generic)) or _is_tensor(each):
+            array = np.asarray(each.numpy() if _is_tensor(each) else each)
             digest.update(f"{role}={array.dtype}{array.shape}:".encode() + array.tobytes())
         elif isinstance(each, (list, tuple, dict)):
             members = each.items() if isinstance(each, dict) else enumerate(each)
             pending += [(f"{role}[{key}]", value) for key, value in members]
         elif isinstance(each, (set, frozenset)):
             digest.update(f"{role}={sorted(repr(one) for one in each if isinstance(one, PLAIN))};".encode())
-        elif not isinstance(each, (type, types.FunctionType, functools.partial)) and not _is_library(
+        elif not isinstance(each, (type, types.FunctionType, functools.partial)) and not is_library(
             type(each)
         ):
             # An object of the user's own: what it holds, and what it can do.
@@ -184,8 +203,8 @@ def _hash_of(thing: Any) -> str:
             if isinstance(each, functools.partial):
                 pending += [(role, each.args), (role, each.keywords)]
             for part in _unwrapped(each):
-                if _is_library(part):
-                    digest.update(f"{role}={_name(part)};".encode())
+                if is_library(part):
+                    digest.update(f"{role}={_home(part)}.{part.__qualname__};".encode())
                 elif part is each or id(part) not in seen:
                     seen[id(part)] = part
                     pending += _parts(part)
@@ -193,17 +212,22 @@ def _hash_of(thing: Any) -> str:
     return digest.hexdigest()
 
 
+def _is_tensor(thing: Any) -> bool:
+    return is_library(type(thing)) and not isinstance(thing, type) and callable(getattr(thing, "numpy", None))
+
+
 def _text(part: Any) -> str:
     """Return the code of a function; of a class its name and bases, its parts are hashed one by one."""
     if isinstance(part, type):
         return f"class {part.__qualname__}({','.join(base.__qualname__ for base in part.__bases__)})"
-    return _source(part) or _bytecode(part.__code__)
+    return _bytecode(part.__code__)
 
 
 def _parts(part: Any) -> list[tuple[str, Any]]:
     """Return what belongs to a class or a function, each with its role."""
     if isinstance(part, type):
-        members = [(name, value) for name, value in vars(part).items() if name not in GENERATED]
+        # Sorted: a class that was pickled has them in another order.
+        members = sorted((name, value) for name, value in vars(part).items() if name not in GENERATED)
         return [*members, *((f"base {i}", base) for i, base in enumerate(part.__bases__))]
     defaults = [("default", each) for each in part.__defaults__ or ()]
     defaults += sorted((part.__kwdefaults__ or {}).items())
@@ -212,13 +236,19 @@ def _parts(part: Any) -> list[tuple[str, Any]]:
 
 def _globals_of(function: types.FunctionType) -> list[tuple[str, Any]]:
     """Return what the code of a function finds by name in its module, and in modules of the user's own."""
+    space, code = function.__globals__, list(_codes(function.__code__))
+    loaded = {
+        step.argval
+        for each in code
+        for step in dis.get_instructions(each)
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+    }
     # Sorted: in which order names are used, a compiler decides.
-    names = sorted(set(_names(function.__code__)))
-    space = function.__globals__
-    used = [(name, space[name]) for name in names if name in space and not name.startswith("__")]
+    used = [(name, space[name]) for name in sorted(loaded) if name in space and not name.startswith("__")]
+    names = sorted({name for each in code for name in each.co_names})
     for module in [value for _, value in used if isinstance(value, types.ModuleType)]:
-        if not _is_library(module):
-            used += [(f"{module.__name__}.{n}", vars(module)[n]) for n in names if n in vars(module)]
+        if not is_library(module):
+            used += [(name, vars(module)[name]) for name in names if name in vars(module)]
     return used
 
 
@@ -231,42 +261,12 @@ def _closure(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
         yield name, value
 
 
-def _names(code: types.CodeType) -> Iterator[str]:
-    yield from code.co_names
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """Yield compiled code and that of the functions within it."""
+    yield code
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _names(constant)
-
-
-def _source(function: types.FunctionType) -> str | None:
-    """Return the source of a function; None where it is not known to be that of the code which runs.
-
-    The file may have been edited since it was loaded, and a lambda out of a model file names a file that need not
-    be there: the code is compiled again and compared.
-    """
-    code = function.__code__
-    linecache.checkcache(code.co_filename)
-    text = "".join(linecache.getlines(code.co_filename, function.__globals__))
-    if not text or code.co_name == "<lambda>" or code not in _compiled(text):
-        return None
-    try:
-        return textwrap.dedent(inspect.getsource(code))
-    except (OSError, TypeError, SyntaxError, IndentationError):
-        return None
-
-
-@functools.lru_cache(maxsize=32)
-def _compiled(text: str) -> frozenset[types.CodeType]:
-    try:
-        pending = [compile(text, "", "exec", dont_inherit=True)]
-    except (SyntaxError, ValueError):
-        return frozenset()
-    found: set[types.CodeType] = set()
-    while pending:
-        code = pending.pop()
-        found.add(code)
-        pending += [each for each in code.co_consts if isinstance(each, types.CodeType)]
-    return frozenset(found)
+            yield from _codes(constant)
 
 
 def _bytecode(code: types.CodeType) -> str:
@@ -275,7 +275,10 @@ def _bytecode(code: types.CodeType) -> str:
         _bytecode(each) if isinstance(each, types.CodeType) else _constant(each) for each in code.co_consts
     ]
     counts = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
-    return _sha256(code.co_code.hex(), repr(code.co_names), repr(code.co_varnames), repr(counts), *constants)
+    jumps = getattr(code, "co_exceptiontable", b"")
+    return _sha256(
+        code.co_code.hex(), jumps.hex(), repr((code.co_names, code.co_varnames)), repr(counts), *constants
+    )
 
 
 def _constant(thing: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .code import code_hashes
+from .code import LIBRARIES, code_hash, code_hashes, is_library, told_lambdas
 from .nodes import Node, Slot
 from .reading import read_graph
 from .state import layer_settings, state_hash
@@ -39,7 +39,7 @@ def model_fingerprint(model: Any) -> dict[str, str]:
     dict of str to str
         ``topology``: SHA-256 of the graph and every layer's settings. ``weights``: SHA-256 of
         all weights in topological order, read one array at a time. ``dtype_policy``: the policies in use.
-        ``code of {module.qualname}``: of each class and function that is not Keras' own, what it does; none where
+        ``code of {name}``: of each class and function that is not Keras' own, what it does; none where
         all are. ``state``: what saving would write beside all that, as the vocabulary of an adapted lookup; left out
         where there is none.
 
@@ -62,6 +62,7 @@ def model_fingerprint(model: Any) -> dict[str, str]:
             "args": _canonical([node.args, dict(node.kwargs)]),
             "inputs": list(node.inputs),
             "layer": _first_call(graph.nodes, node.operation),
+            **({"lambdas": lambdas} if (lambdas := told_lambdas(node.operation)) else {}),
         }
         for node in graph.nodes
     ]
@@ -116,15 +117,23 @@ def _policy(operation: Any) -> str:
 
 
 def _class_name(kind: type) -> str:
-    """Name a class of Keras by its name alone: its module moves between versions of Keras."""
-    inside = kind.__module__.split(".")[0] == "keras"
-    return kind.__qualname__ if inside else f"{kind.__module__}.{kind.__qualname__}"
+    """Name a class of Keras or of the user's own by its name alone: its module moves, and its code is hashed."""
+    root = kind.__module__.split(".")[0]
+    if root == "keras":
+        return kind.__qualname__
+    return f"{kind.__module__}.{kind.__qualname__}" if is_library(kind) else f"own {kind.__qualname__}"
 
 
 def _canonical(thing: Any) -> Any:
     """Return ``thing`` as JSON-able data that is the same in every process."""
     if isinstance(thing, dict):
-        return {str(key): _canonical(each) for key, each in thing.items() if not _irrelevant(str(key))}
+        if _is_written_lambda(thing):
+            return {"class_name": "__lambda__"}  # see `told_lambdas`: what is written here names a file
+        return {
+            str(key): _canonical(each)
+            for key, each in thing.items()
+            if not (_irrelevant(str(key)) or _is_own_module(thing, key))
+        }
     if isinstance(thing, (list, tuple)):
         return [_canonical(each) for each in thing]
     if isinstance(thing, Slot):
@@ -136,7 +145,9 @@ def _canonical(thing: Any) -> Any:
     if isinstance(thing, np.generic):
         return thing.item()
     if callable(thing) and hasattr(thing, "__qualname__"):
-        return f"{thing.__module__}.{thing.__qualname__}"
+        if is_library(thing):
+            return f"{thing.__module__}.{thing.__qualname__}"
+        return f"own {thing.__qualname__} {code_hash(thing)}"
     if hasattr(thing, "get_config"):
         settings = layer_settings(thing, getattr(thing, "name", "?"))
         return {"class": _class_name(type(thing)), "config": _canonical(settings)}
@@ -147,3 +158,16 @@ def _canonical(thing: Any) -> Any:
 
 def _irrelevant(key: str) -> bool:
     return key in IRRELEVANT_KEYS or key.endswith(IRRELEVANT_ENDINGS)
+
+
+def _is_own_module(written: dict[Any, Any], key: Any) -> bool:
+    """Tell whether an entry names the user's module that something written by Keras lies in: it may move."""
+    root = str(written.get("module")).split(".")[0]
+    return key == "module" and "class_name" in written and root not in {*LIBRARIES, "builtins", "None"}
+
+
+def _is_written_lambda(written: dict[Any, Any]) -> bool:
+    """Tell whether Keras wrote a lambda so: compiled code, defaults and closure."""
+    value = written.get("value") if set(written) == {"value"} else None  # of an activation function
+    is_code = isinstance(value, (tuple, list)) and len(value) == 3 and isinstance(value[0], str)
+    return is_code or written.get("class_name") == "__lambda__"

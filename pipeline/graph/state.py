@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+import types
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,15 @@ def layer_settings(layer: Any, name: str) -> dict[str, Any]:
 
 
 def _attributes(layer: Any) -> dict[str, Any]:
-    """Return the plain attributes and arrays of a layer that not every layer has."""
+    """Return the attributes of a layer that not every layer has; what is code is hashed apart."""
     import keras
 
-    of_all = vars(keras.layers.Layer())
-    return {name: value for name, value in vars(layer).items() if name not in of_all}
+    of_all, code = vars(keras.layers.Layer()), (types.FunctionType, types.MethodType, type)
+    return {
+        name: value
+        for name, value in vars(layer).items()
+        if name not in of_all and not isinstance(value, code)
+    }
 
 
 def state_hash(nodes: Sequence[Node]) -> str | None:

@@ -67,7 +67,7 @@ def test_after_its_code_was_edited_the_cache_is_refused_by_name(call, own, what,
     }
 
     assert refused.code == 3
-    assert f"code of actisketch_custom_objects.{name}" in refused.err
+    assert f"code of {name}" in refused.err
     assert (own["run"] / "statistics.json").read_bytes() == before
     assert fresh.code == 0, fresh.err
     assert largest["fresh"] == pytest.approx(3 * largest["run"], rel=1e-6)
@@ -88,6 +88,23 @@ def test_where_the_file_lies_does_not_matter(call, own):
     elsewhere = own["folder"] / "elsewhere.py"
     elsewhere.write_bytes(own["layers"].read_bytes())
     again = run(call, own, "--custom-objects", elsewhere)
+
+    assert again.code == 0, again.err
+    assert "nothing was recomputed" in again.out
+
+
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [
+        ("# one\n# two\n# three\n", ""),
+        ("\n\n\n", "\n# the end\n"),
+        ("#!/usr/bin/env python3\n", "    # more\n"),
+    ],
+)
+def test_lines_without_code_do_not_matter(call, own, before, behind):
+    assert run(call, own).code == 0
+    own["layers"].write_text(before + own["layers"].read_text() + behind)
+    again = run(call, own)
 
     assert again.code == 0, again.err
     assert "nothing was recomputed" in again.out

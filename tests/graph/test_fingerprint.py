@@ -176,12 +176,12 @@ def own_code_fingerprint(path: Path, text: str, build: Callable[[dict[str, Any]]
 
 
 OWN_LAYERS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "act": (lambda own: layers.Activation(own["myact"]), "own.myact"),
-    "inner": (lambda own: own["Scaled"](), "own.Scaled"),
-    "cell": (lambda own: layers.RNN(own["Cell"]()), "own.Cell"),
-    "gain": (lambda own: layers.Activation(own["gained"]), "own.gained"),
-    "given": (lambda own: own["Given"](own["given"]), "own.<lambda>"),
-    "slope": (lambda own: layers.Activation(own["steep"]), "own.steep"),
+    "act": (lambda own: layers.Activation(own["myact"]), "myact"),
+    "inner": (lambda own: own["Scaled"](), "Scaled"),
+    "cell": (lambda own: layers.RNN(own["Cell"]()), "Cell"),
+    "gain": (lambda own: layers.Activation(own["gained"]), "gained"),
+    "given": (lambda own: own["Given"](own["given"]), "<lambda>"),
+    "slope": (lambda own: layers.Activation(own["steep"]), "steep"),
 }
 
 
@@ -213,7 +213,7 @@ def test_code_that_runs_counts_and_not_what_its_file_says_by_now(tmp_path: Path)
     edited_since = own_code_fingerprint(tmp_path / "own.py", OWN.format(**AS_FIRST), build)
     edited = own_code_fingerprint(tmp_path / "own.py", OWN.format(**{**AS_FIRST, "inner": "x * 3.0"}), build)
 
-    assert edited_since["code of own.Scaled"] != edited["code of own.Scaled"]
+    assert edited_since["code of Scaled"] != edited["code of Scaled"]
 
 
 def test_code_is_the_same_in_another_process(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_code_is_the_same_in_another_process(tmp_path: Path) -> None:
         found.append(done.stdout.strip().splitlines()[-1])
 
     assert found[0] == found[1]
-    assert "code of own.Scaled" in found[0]
+    assert "code of Scaled" in found[0]
 
 
 @pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
@@ -247,3 +247,126 @@ def test_a_network_of_keras_alone_has_no_code() -> None:
     y = layers.Lambda(lambda values: values * 2)(keras.ops.sin(y) + 1)
 
     assert set(model_fingerprint(keras.Model(x, y))) == {"topology", "weights", "dtype_policy"}
+
+
+LAMBDA = """
+import keras
+
+layer = keras.layers.Lambda(lambda x: x * {by})
+given = keras.layers.Lambda(lambda x, by={by}: x * by)
+dense = keras.layers.Dense(2, activation=lambda x: keras.ops.relu(x) + {by}, kernel_initializer="ones")
+timed = keras.layers.TimeDistributed(keras.layers.Lambda(lambda x: x - {by}))
+shaped = keras.layers.Lambda(lambda x: x + {by}, output_shape=lambda shape: shape)
+"""
+
+
+def lambda_fingerprint(path: Path, name: str, by: str, *, before: str = "") -> dict[str, str]:
+    text = before + LAMBDA.format(by=by)
+    path.write_text(text)
+    space: dict[str, Any] = {"__name__": path.stem}
+    exec(compile(text, str(path), "exec"), space)
+    x = keras.Input((4, 2))
+    return model_fingerprint(keras.Model(x, space[name](x)))
+
+
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
+@pytest.mark.parametrize("name", ["layer", "given", "dense", "timed", "shaped"])
+def test_a_lambda_is_its_code_and_neither_file_nor_line(tmp_path: Path, name: str) -> None:
+    first = lambda_fingerprint(tmp_path / "net.py", name, "2.0")
+    lower = lambda_fingerprint(tmp_path / "net.py", name, "2.0", before="# one\n# two\nTHREE = 3\n")
+    moved = lambda_fingerprint(tmp_path / "elsewhere.py", name, "2.0")
+    edited = lambda_fingerprint(tmp_path / "net.py", name, "3.0")
+
+    assert first == lower == moved
+    assert first != edited
+
+
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
+@pytest.mark.parametrize("name", ["layer", "timed", "shaped"])
+def test_a_saved_and_loaded_lambda_is_the_same(tmp_path: Path, name: str) -> None:
+    space: dict[str, Any] = {}
+    exec(compile(LAMBDA.format(by="2.0"), "net.py", "exec"), space)
+    x = keras.Input((4, 2))
+    model = keras.Model(x, space[name](x))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=False)
+
+    assert model_fingerprint(loaded) == model_fingerprint(model)
+
+
+def test_comments_and_the_name_of_the_module_are_no_part_of_code(tmp_path: Path) -> None:
+    found = []
+    for module, before in (("own", ""), ("package.layers", "# a comment\n\n\n")):
+        text = before + OWN.format(**AS_FIRST).replace(
+            "return x * SETTINGS.gain", "return x * SETTINGS.gain  # gained"
+        )
+        space: dict[str, Any] = {"__name__": module}
+        exec(compile(text, str(tmp_path / f"{module}.py"), "exec"), space)
+        keras.saving.get_custom_objects().clear()
+        x = keras.Input((4, 2))
+        y = layers.RNN(space["Cell"]())(space["Given"](space["given"])(layers.Activation(space["gained"])(x)))
+        found.append(model_fingerprint(keras.Model(x, space["Scaled"]()(y))))
+
+    assert found[0] == found[1]
+
+
+def test_code_that_cloudpickle_brings_is_the_same_without_its_file(tmp_path: Path) -> None:
+    """As on a worker of another machine: the classes of a script, and none of its lines."""
+    lines = (
+        OWN.format(**AS_FIRST)
+        + """
+import cloudpickle, pathlib, sys
+from actisketch.pipeline.graph import model_fingerprint
+
+shape = "a global that an attribute is called like: x.shape does not mean it"
+
+class Sized(keras.layers.Layer):
+    def call(self, x):
+        return x * float(x.shape[-1])
+
+def build():
+    x = keras.Input((4, 2))
+    y = Given(given)(Scaled()(keras.layers.Activation(gained)(x)))
+    return keras.Model(x, keras.layers.RNN(Cell())(Sized()(y)))
+
+if __name__ == "__main__":
+    pathlib.Path(sys.argv[1]).write_bytes(cloudpickle.dumps(build))
+    print(model_fingerprint(build()))
+"""
+    )
+    (tmp_path / "script.py").write_text(lines)
+    there = (
+        "import cloudpickle, pathlib, sys; from actisketch.pipeline.graph import model_fingerprint;"
+        "print(model_fingerprint(cloudpickle.loads(pathlib.Path(sys.argv[1]).read_bytes())()))"
+    )
+    here = told([sys.executable, str(tmp_path / "script.py"), str(tmp_path / "build")])
+    (tmp_path / "script.py").unlink()
+
+    assert "code of Sized" in here
+    assert told([sys.executable, "-c", there, str(tmp_path / "build")]) == here
+
+
+def told(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("change", ["tensor", "array", "variable"])
+def test_the_numbers_that_own_code_refers_to_count(tmp_path: Path, change: str) -> None:
+    made = {"tensor": "tf.constant({})", "array": "np.array({})", "variable": "keras.Variable({})"}[change]
+    text = """
+import keras, numpy as np, tensorflow as tf
+TABLE = {made}
+class Looking(keras.layers.Layer):
+    def call(self, x):
+        return x * keras.ops.cast(TABLE, "float32")
+"""
+    found = []
+    for numbers in ("[1.0, 2.0]", "[1.0, 3.0]"):
+        space: dict[str, Any] = {"__name__": "own"}
+        exec(text.replace("{made}", made.format(numbers)), space)
+        x = keras.Input((4, 2))
+        found.append(model_fingerprint(keras.Model(x, space["Looking"]()(x))))
+
+    assert found[0] != found[1]

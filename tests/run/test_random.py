@@ -70,6 +70,9 @@ RANDOM: dict[str, Callable[[], Any]] = {
     "tf.random": lambda: FromTensorFlow(name="mc"),
     "whole numbers": lambda: Classes(name="mc"),
     "a Lambda": lambda: layers.Lambda(lambda x: x + keras.random.normal((5,)), name="mc"),
+    "an activation function": lambda: layers.Dense(
+        5, activation=lambda x: x * tf.random.normal((5,)), name="mc"
+    ),
     "memory": lambda: Remembers(name="mc"),
 }
 
