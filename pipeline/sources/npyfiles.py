@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 import os
 import threading
+import tokenize
 import weakref
 import zipfile
 import zlib
@@ -279,6 +280,6 @@ def _header(file: IO[bytes], origin: str) -> tuple[tuple[int, ...], bool, np.dty
         shape, fortran, dtype = readers[major](file)
     except zipfile.BadZipFile:
         raise
-    except (ValueError, OSError, EOFError, KeyError) as error:
+    except (ValueError, OSError, EOFError, KeyError, TypeError, SyntaxError, tokenize.TokenError) as error:
         raise InputError(f"{origin} is not a NumPy array: {error}") from None
     return tuple(shape), fortran, dtype

@@ -81,16 +81,14 @@ def _kind(path: str) -> str:
         return "zarr"
     if lowered.endswith((".npz", ".npy")):
         return lowered[-3:]
-    if lowered.endswith(_RECORD_ENDINGS) or glob.has_magic(path):
+    if lowered.endswith(_RECORD_ENDINGS) or (glob.has_magic(path) and not Path(path).exists()):
         return "tfrecord"
     place = _existing(path)
     if place.is_dir():
         if any((place / name).exists() for name in ("zarr.json", ".zarray", ".zgroup")):
             return "zarr"
-        if any(entry.name.lower().endswith(_RECORD_ENDINGS) for entry in place.iterdir()):
-            return "tfrecord"
-        return "images"
-    if ".tfrecord" in place.name.lower():  # train.tfrecord-00000-of-01024, as TensorFlow Datasets writes
+        return "tfrecord" if _record_files_of(place) else "images"
+    if _is_record_file(place):
         return "tfrecord"
     raise InputError(
         f"the kind of {path!r} is not clear from its name: end it in .npz, .npy, .zarr or .tfrecord, name a "
@@ -197,7 +195,7 @@ def _open_tfrecord(path: str, spec: DataSpec, base_dir: str | Path | None) -> Re
 def _record_files(path: str) -> list[str]:
     """Return the files of a glob, a folder or a single path, sorted by name: the order of the samples."""
     if glob.has_magic(path) and not Path(path).exists():
-        files = sorted(name for name in glob.glob(path, recursive=True) if Path(name).is_file())
+        files = sorted(name for name in glob.glob(_pattern(path), recursive=True) if Path(name).is_file())
         if not files:
             raise InputError(f"no file matches {path!r}", path=path)
         return files
@@ -207,13 +205,29 @@ def _record_files(path: str) -> list[str]:
         )
     place = _existing(path)
     if place.is_dir():
-        files = sorted(
-            str(entry) for entry in place.iterdir() if ".tfrec" in entry.name.lower() and entry.is_file()
-        )
+        files = _record_files_of(place)
         if not files:
             raise InputError(f"the folder {path!r} holds no TFRecord files", path=path)
         return files
     return [str(_file(path))]
+
+
+def _is_record_file(place: Path) -> bool:
+    # Also train.tfrecord-00000-of-01024, as TensorFlow Datasets writes, and x.tfrecord.gz.
+    return any(ending in place.name.lower() for ending in _RECORD_ENDINGS) and place.is_file()
+
+
+def _record_files_of(folder: Path) -> list[str]:
+    return sorted(
+        str(entry) for entry in folder.iterdir() if not entry.name.startswith(".") and _is_record_file(entry)
+    )
+
+
+def _pattern(path: str) -> str:
+    """Return a glob in which the folders that are there stand for themselves: ``runs [1]/part-*``."""
+    parents = Path(path).parents
+    there = next((parent for parent in parents if parent.exists()), None)
+    return path if there is None else str(Path(glob.escape(str(there))) / Path(path).relative_to(there))
 
 
 _READERS = {
@@ -228,7 +242,8 @@ _READERS = {
 def _choose(arrays: Mapping[str, Any], path: str, spec: DataSpec, base_dir: str | Path | None) -> TableReader:
     """Pick inputs and labels among the arrays of a file by the keys of the spec."""
     labels = _labels_apart(spec, base_dir)
-    labels_key = spec.labels_key
+    # Where the labels lie apart, their key is of that file.
+    labels_key = spec.labels_key if labels is None else None
     if labels is None and labels_key is None and "y" in arrays:
         labels_key = "y"
     if labels is None and labels_key is not None:
