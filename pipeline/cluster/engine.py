@@ -20,7 +20,7 @@ from ..events import OnEvent, StageDone, ignore_event
 from ..factors import ExactPercentile
 from ..graph import model_fingerprint
 from ..model import save_network
-from ..normalizer import Examination, Examiner, Findings, Rewriting
+from ..normalizer import Doubt, Examination, Examiner, Findings, Measured, Rewriting
 from ..preparation import Prepared, sketch_spec
 from ..settings import JobSettings
 from ..sizes import format_bytes
@@ -175,9 +175,9 @@ class ClusterEngine:
         def examine(
             examination: Examination,
             *,
-            doubtful: Callable[[Findings], Mapping[int, int]],
+            doubtful: Callable[[Findings], Mapping[int, Doubt]],
             progress: Callable[[int], None],
-        ) -> tuple[Findings, Mapping[int, float]]:
+        ) -> tuple[Findings, Mapping[int, Measured]]:
             settings = self._settings
             recipe = ExaminationRecipe(
                 network=_network_recipe(settings, model=model, fingerprint=fingerprint, source=source),

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ...storage import Block
-from ..normalizer import Examination, Findings, add_up
+from ..normalizer import Doubt, Examination, Findings, Measured, add_up
 from .coordinator import Coordinator, installed, raise_failures
 from .environment import check_versions
 from .limits import Limits
@@ -54,11 +54,11 @@ def examine_on(
     recipe: ExaminationRecipe,
     examination: Examination,
     *,
-    doubtful: Callable[[Findings], Mapping[int, int]],
+    doubtful: Callable[[Findings], Mapping[int, Doubt]],
     progress: Callable[[int], None],
     n_threads: int | None = None,
     limits: Limits | None = None,
-) -> tuple[Findings, Mapping[int, float]]:
+) -> tuple[Findings, Mapping[int, Measured]]:
     """Do on a cluster what :class:`~..normalizer.Examiner` promises.
 
     Parameters
@@ -109,14 +109,16 @@ def examine_on(
     return found, rounding
 
 
-def _rounding(client: Client, name: str, starts: Mapping[int, int], limits: Limits) -> Mapping[int, float]:
+def _rounding(
+    client: Client, name: str, doubts: Mapping[int, Doubt], limits: Limits
+) -> Mapping[int, Measured]:
     """Measure on a worker, whose float32 is what was found doubtful; a GPU rounds otherwise than this host."""
-    if not starts:
+    if not doubts:
         return {}
-    measured: dict[int, float] = {}
+    measured: dict[int, Measured] = {}
     run = Coordinator(
         client,
-        partial(measure_rounding, name, dict(starts)),
+        partial(measure_rounding, name, dict(doubts)),
         name=f"{name}-rounding",
         limits=limits,
         on_done=lambda part, result: measured.update(result),
@@ -141,11 +143,11 @@ class ExaminationPlugin(LoadedOnce[Examination]):
         with self._turn:
             return examination.examine(part.start, part.stop)
 
-    def rounding(self, starts: Mapping[int, int]) -> dict[int, float]:
+    def rounding(self, doubts: Mapping[int, Doubt]) -> dict[int, Measured]:
         """Measure rounding errors."""
         examination = self.ready()
         with self._turn:
-            return examination.rounding(starts)
+            return examination.rounding(doubts)
 
 
 def examine_part(name: str, part: Block) -> Findings:
@@ -153,6 +155,6 @@ def examine_part(name: str, part: Block) -> Findings:
     return plugin_named(name, ExaminationPlugin).examine(part)
 
 
-def measure_rounding(name: str, starts: Mapping[int, int], part: Block) -> dict[int, float]:
+def measure_rounding(name: str, doubts: Mapping[int, Doubt], part: Block) -> dict[int, Measured]:
     """Measure rounding errors: the task."""
-    return plugin_named(name, ExaminationPlugin).rounding(starts)
+    return plugin_named(name, ExaminationPlugin).rounding(doubts)

@@ -5,7 +5,7 @@ Holds no rules of normalisation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from .folding import folded_norms
 from .forward import forward_function
 from .nodes import Node, Value
 from .points import Point, every_point, select_points
+from .stepping import values_in_turn
 
 __all__ = ["Graph"]
 
@@ -141,3 +142,9 @@ class Graph:
             weights are read from the model's variables at each call. Wrap it in ``tf.function``.
         """
         return forward_function(self, [p if isinstance(p, int) else p.value for p in points], dtype=dtype)
+
+    def in_turn(
+        self, inputs: Sequence[Any], wanted: Sequence[int], *, dtype: str | None = None
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield each wanted value of one batch when it is computed; see `values_in_turn`."""
+        return values_in_turn(self, inputs, wanted, dtype=dtype)

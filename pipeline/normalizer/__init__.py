@@ -2,6 +2,7 @@
 
 from .certificate import Certificate, OutputCertificate, PointCertificate
 from .certifying import DEFAULT_TOLERANCE, Examiner, certify
+from .doubts import Doubt, Measured
 from .examination import Examination
 from .findings import Findings, add_up
 from .normalizing import NormalizedModel, Rewriting, normalize_in_place, normalize_model
@@ -11,11 +12,13 @@ from .solving import Factor, Solution, propagate, solve, tied_groups
 __all__ = [
     "DEFAULT_TOLERANCE",
     "Certificate",
+    "Doubt",
     "Examination",
     "Examiner",
     "Exceptions",
     "Factor",
     "Findings",
+    "Measured",
     "Mode",
     "NormalizedModel",
     "OutputCertificate",

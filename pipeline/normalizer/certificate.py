@@ -6,14 +6,14 @@ Measures nothing itself (`certifying` does).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ...storage.errors import FormatError
 from ..sketch import PointSketch
 
-__all__ = ["Certificate", "OutputCertificate", "PointCertificate"]
+__all__ = ["Certificate", "OutputCertificate", "PointCertificate", "nothing_normalised"]
 
 FORMAT_VERSION = 1
 
@@ -27,16 +27,22 @@ class PointCertificate:
     factor: float
     """The scale in use; the largest one in channel mode. Units of the activation."""
     max_residual: float
-    """Largest |normalised * factor - original|, divided by ``factor``."""
+    """Largest |normalised - original / scale|; where channels have scales of their own, that of the channel which is
+    furthest over what it may be, or nearest to it."""
     rms_residual: float
     """Root of the mean square of the same."""
     peak: float
-    """Largest |original|, divided by ``factor``."""
+    """Largest |original / scale|, of the same channel."""
     allowed: float
     """What ``max_residual`` may be: tolerance * max(1, peak), or more where ``rounding`` says so."""
     rounding: float | None = None
-    """Largest rounding error of the original network itself at this point, divided by ``factor``: measured in float64
-    on the batch with the largest residual, only where the residual is over the tolerance."""
+    """Largest rounding error of the original network itself at this point, divided by the scale: measured in float64
+    on few batches, first on that with the largest residual, only where the residual is over the tolerance."""
+    float64_residual: float | None = None
+    """The residual between both networks computed in float64, on the same batches: only for a network in half
+    precision, whose own residual would hide a wrong weight."""
+    float64_allowed: float | None = None
+    """What ``float64_residual`` may be."""
     saturation: float
     """Share of normalised activations above 1 (by more than the tolerance), 0 to 1."""
     n_values: int
@@ -48,8 +54,10 @@ class PointCertificate:
 
     @property
     def passed(self) -> bool:
-        """Whether the residual is within what is allowed; never for NaN."""
-        return self.max_residual <= self.allowed
+        """Whether the residuals are within what is allowed; never for what is not finite."""
+        return _is_within(self.max_residual, self.allowed) and _is_within(
+            self.float64_residual, self.float64_allowed
+        )
 
     @property
     def is_dead(self) -> bool:
@@ -71,14 +79,20 @@ class OutputCertificate:
     """What ``max_difference`` may be."""
     rounding: float | None = None
     """Largest rounding error of the original, in the units of the output; see `PointCertificate`."""
+    float64_difference: float | None = None
+    """As ``float64_residual`` of a point, in the units of the output."""
+    float64_allowed: float | None = None
+    """What ``float64_difference`` may be."""
     class_agreement: float | None = None
     """Share of equal class decisions, 0 to 1; None where the output decides nothing."""
     n_decisions: int = 0
 
     @property
     def passed(self) -> bool:
-        """Whether the difference is within what is allowed."""
-        return self.max_difference <= self.allowed
+        """Whether the differences are within what is allowed."""
+        return _is_within(self.max_difference, self.allowed) and _is_within(
+            self.float64_difference, self.float64_allowed
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,18 +129,24 @@ class Certificate:
     def summary(self) -> str:
         """Return one sentence for a log or a terminal."""
         failed = [point for point in self.points if not point.passed]
-        worst = self.worst
-        residual = "no points" if worst is None else f"{worst.max_residual:.2g} at {worst.name!r}"
+        largest = max(self.points, key=lambda point: point.max_residual, default=None)
+        residual = "no points" if largest is None else f"{largest.max_residual:.2g} at {largest.name!r}"
         decided = [out.class_agreement for out in self.outputs if out.class_agreement is not None]
         agreement = f", class decisions equal for {min(decided):.4%} of them" if decided else ""
+        if self.passed and (unchanged := nothing_normalised(self.points)):
+            return f"passed, but {unchanged}; compared on {self.n_samples} samples{agreement}"
         if self.passed:
             return f"passed: largest residual {residual} on {self.n_samples} samples{agreement}"
         if not failed:
             outputs = ", ".join(repr(out.name) for out in self.outputs if not out.passed)
             return f"FAILED: the output {outputs} differs by more than rounding{agreement}"
+        first = failed[0]
+        found, allowed, how = first.max_residual, first.allowed, ""
+        if found <= allowed and first.float64_residual is not None:
+            found, allowed, how = first.float64_residual, first.float64_allowed or 0.0, " in float64"
         return (
-            f"FAILED at {len(failed)} of {len(self.points)} points, first {failed[0].name!r}: residual "
-            f"{failed[0].max_residual:.2g}, allowed {failed[0].allowed:.2g}{agreement}"
+            f"FAILED at {len(failed)} of {len(self.points)} points, first {first.name!r}: residual "
+            f"{found:.2g}{how}, allowed {allowed:.2g}{agreement}"
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -137,7 +157,7 @@ class Certificate:
                 continue
             value = getattr(self, each.name)
             if each.name in {"points", "outputs"}:
-                value = [{**_finite(asdict(item)), "passed": item.passed} for item in value]
+                value = [{**_finite(_written(item)), "passed": item.passed} for item in value]
             tree[each.name] = value
         tree["pinned"] = [dict(zip(("name", "type", "reason"), item, strict=True)) for item in self.pinned]
         tree["groups"] = [list(group) for group in self.groups]
@@ -175,7 +195,27 @@ class Certificate:
 
 
 _PLAIN_FIELDS = ("model_name", "mode", "n_samples", "tolerance", "accuracy_before", "accuracy_after")
-_OPTIONAL = frozenset({"rounding", "class_agreement"})
+_OF_HALF_PRECISION = frozenset({"float64_residual", "float64_difference", "float64_allowed"})
+_OPTIONAL = frozenset({"rounding", "class_agreement"}) | _OF_HALF_PRECISION
+
+
+def nothing_normalised(points: Sequence[PointCertificate]) -> str | None:
+    """Return the words for a network in which no activation is divided by anything; None for any other."""
+    if not points or not all(point.pinned for point in points):
+        return None
+    n = len(points)
+    return (
+        f"nothing was normalised: {'the only point' if n == 1 else f'all {n} points'} kept factor 1 (pinned)"
+    )
+
+
+def _is_within(residual: float | None, allowed: float | None) -> bool:
+    return residual is None or allowed is None or (math.isfinite(residual) and residual <= allowed)
+
+
+def _written(item: PointCertificate | OutputCertificate) -> dict[str, Any]:
+    """Return the fields that stand in the JSON form: without those of half precision where nothing was measured."""
+    return {k: v for k, v in asdict(item).items() if v is not None or k not in _OF_HALF_PRECISION}
 
 
 def _excess(point: PointCertificate) -> float:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..sketch import SketchSpec
 from ..sources import Source
-from .certificate import Certificate, OutputCertificate, PointCertificate
+from .certificate import Certificate, OutputCertificate, PointCertificate, nothing_normalised
 from .comparing import Compared
+from .doubts import Doubt, Measured
 from .examination import Examination
 from .findings import Findings, Tally
 from .normalizing import NormalizedModel
@@ -24,6 +27,8 @@ logger = logging.getLogger(__name__)
 DEFAULT_TOLERANCE = 1e-5
 ROUNDING_MARGIN = 8.0
 """Two float32 networks each err by about the measured rounding error; the larger of many samples of it by a few."""
+WEIGHTS_MARGIN = 2.0
+"""In float64 two networks differ by the rounding of the new weights, less than by that of weights and activations."""
 
 
 class Examiner(Protocol):
@@ -33,9 +38,9 @@ class Examiner(Protocol):
         self,
         examination: Examination,
         *,
-        doubtful: Callable[[Findings], Mapping[int, int]],
+        doubtful: Callable[[Findings], Mapping[int, Doubt]],
         progress: Callable[[int], None],
-    ) -> tuple[Findings, Mapping[int, float]]:
+    ) -> tuple[Findings, Mapping[int, Measured]]:
         """Return what is found on all samples, and `Examination.rounding` of what is ``doubtful`` then.
 
         ``progress`` is told how many samples are done.
@@ -46,9 +51,9 @@ class Examiner(Protocol):
 def _examine_here(
     examination: Examination,
     *,
-    doubtful: Callable[[Findings], Mapping[int, int]],
+    doubtful: Callable[[Findings], Mapping[int, Doubt]],
     progress: Callable[[int], None],
-) -> tuple[Findings, Mapping[int, float]]:
+) -> tuple[Findings, Mapping[int, Measured]]:
     found = examination.examine(0, examination.n_samples, progress=progress)
     return found, examination.rounding(doubtful(found))
 
@@ -75,7 +80,7 @@ def certify(
     source : Source
         Samples, with labels if it has any.
     batch_size : int
-        Samples that go through both networks together: memory grows with it.
+        Samples that go through both networks together, unless they have more than 256 MiB of activations.
     n_samples : int, optional
         How many, from the first; all by default.
     sketch_spec : SketchSpec, optional
@@ -102,12 +107,15 @@ def certify(
 
     Notes
     -----
-    The residual at a point is |n s - o| / f: n the normalised activation, s its scale, o the original
-    activation, f the largest scale of the point. It must not exceed tolerance * max(1, max|o| / f): activations above
-    their factor (a low percentile) are rounded in proportion to themselves. Where it does, the
-    rounding error r of the original itself is measured against a float64 twin of it on the batch with the largest
-    residual; up to 8 r is then allowed, and both numbers stand in the certificate. That happens
-    where large numbers cancel, and in half precision; a wrong weight is orders of magnitude above.
+    The residual at a point is |n - o / s|: n the normalised activation, s its scale, o the original activation.
+    In proportion to max(1, max|o / s|) it must not exceed the tolerance: activations above their factor (a low
+    percentile) are rounded in proportion to themselves. Channels with scales of their own are judged apart. Where a
+    residual does exceed it, the rounding error r of the original itself is measured against the same network in
+    float64, first on the batch on which most such residuals are largest; up to 8 r is then allowed, and both numbers
+    stand in the certificate. That happens where large numbers cancel, and in half precision; a wrong weight of a
+    float32 network is orders of magnitude above. In half precision (and with TensorFloat-32) it is not: there both
+    networks are compared in float64 on those batches as well, and may differ by the tolerance, or as much as the
+    rounding of their weights explains.
     """
     examination = Examination(
         original,
@@ -121,97 +129,146 @@ def certify(
     compared = examination.compared
     found, rounding = (examiner or _examine_here)(
         examination,
-        doubtful=lambda found: _starts_over(compared, found.tallies, tolerance),
+        doubtful=lambda found: _doubts(compared, found.tallies, tolerance),
         progress=progress or (lambda n_done: None),
     )
     judged = [
-        (each, tally, rounding.get(index))
+        _judged(each, tally, rounding.get(index), tolerance)
         for index, (each, tally) in enumerate(zip(compared, found.tallies, strict=True))
     ]
     n_points = len(normalized.points)
+    points = _points(normalized, judged[:n_points])
+    unchanged = nothing_normalised(points)
     certificate = Certificate(
         model_name=str(original.name),
         mode=normalized.mode,
         n_samples=found.n_samples,
         tolerance=tolerance,
-        points=_points(normalized, judged[:n_points], tolerance),
-        outputs=_outputs(found, judged[n_points:], tolerance),
+        points=points,
+        outputs=_outputs(found, judged[n_points:]),
         accuracy_before=found.decisions.accuracy_before,
         accuracy_after=found.decisions.accuracy_after,
         pinned=tuple((each.name, each.type, each.reason) for each in normalized.pinned),
         groups=normalized.groups,
-        notes=(*normalized.notes, *found.decisions.notes),
+        notes=(*normalized.notes, *found.decisions.notes, *([unchanged] if unchanged else [])),
         sketches=found.sketches,
     )
     logger.info("certificate of %s: %s", certificate.model_name, certificate.summary())
     return certificate
 
 
-_Judged = tuple[Compared, Tally, float | None]
-"""A compared value, what was found, and its measured rounding error in units of the factor."""
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A compared value, what was found, and the channel that is furthest over what is allowed, or nearest to it."""
+
+    each: Compared
+    tally: Tally
+    error: float
+    peak: float
+    allowed: float
+    rounding: float | None
+    float64_error: float | None = None
+    float64_allowed: float | None = None
 
 
-def _scale_of(tally: Tally, each: Compared) -> float:
-    """Return max(1, peak) of a compared value, dimensionless."""
-    return max(1.0, float(tally.channel_peaks.max()) / each.factor)
+def _peaks(tally: Tally, each: Compared) -> NDArray[np.float64]:
+    """Return the peak of each channel, or of all of them where they have one scale, in units of the scales."""
+    peaks: NDArray[np.float64] = tally.channel_peaks
+    return peaks.max(keepdims=True) / each.factors if each.is_one_scale else peaks / each.factors
 
 
-def _starts_over(compared: Sequence[Compared], tallies: Sequence[Tally], tolerance: float) -> dict[int, int]:
-    """Return, for what is over the tolerance, where its largest residual is; nothing where NaN has decided."""
+def _tolerated(tally: Tally, each: Compared, tolerance: float) -> NDArray[np.float64]:
+    return tolerance * np.maximum(1.0, _peaks(tally, each))
+
+
+def _doubts(compared: Sequence[Compared], tallies: Sequence[Tally], tolerance: float) -> dict[int, Doubt]:
+    """Return what is over the tolerance; nothing where NaN has decided."""
     if any(math.isnan(tally.max_error) for tally in tallies):
         return {}
-    return {
-        index: tally.worst_start
-        for index, (tally, each) in enumerate(zip(tallies, compared, strict=True))
-        if not tally.max_error <= tolerance * _scale_of(tally, each)
-    }
+    found = {}
+    for index, (tally, each) in enumerate(zip(tallies, compared, strict=True)):
+        is_over = ~(tally.errors <= _tolerated(tally, each, tolerance))
+        if is_over.any():
+            needed = np.where(is_over, tally.errors / ROUNDING_MARGIN, 0.0)
+            starts = np.broadcast_to(tally.starts, needed.shape)
+            found[index] = Doubt(tuple(starts.tolist()), tuple(needed.tolist()))
+    return found
 
 
-def _allowed(tally: Tally, each: Compared, rounding: float | None, tolerance: float) -> float:
-    return max(tolerance * _scale_of(tally, each), ROUNDING_MARGIN * (rounding or 0.0))
+def _judged(each: Compared, tally: Tally, measured: Measured | None, tolerance: float) -> _Judged:
+    tolerated = _tolerated(tally, each, tolerance)
+    rounding = np.zeros(1) if measured is None else np.asarray(measured.rounding)
+    errors, rounding, peaks = np.broadcast_arrays(tally.errors, rounding, _peaks(tally, each))
+    allowed = np.maximum(tolerated, ROUNDING_MARGIN * rounding)
+    at = _worst(errors, allowed)
+    judged = _Judged(
+        each,
+        tally,
+        error=float(errors[at]),
+        peak=float(peaks[at]),
+        allowed=float(allowed[at]),
+        rounding=None if measured is None else float(rounding[at]),
+    )
+    if measured is None or measured.residual is None:
+        return judged
+    residuals = np.asarray(measured.residual)
+    limits = np.maximum(tolerated, WEIGHTS_MARGIN * measured.fineness * rounding)
+    at = _worst(residuals, limits)
+    return replace(judged, float64_error=float(residuals[at]), float64_allowed=float(limits[at]))
 
 
-def _points(
-    normalized: NormalizedModel, judged: Sequence[_Judged], tolerance: float
-) -> tuple[PointCertificate, ...]:
-    found = []
-    for point, (each, tally, noise) in zip(normalized.points, judged, strict=True):
-        found.append(
-            PointCertificate(
-                name=point.name,
-                layer_type=point.layer_type,
-                factor=each.factor,
-                max_residual=tally.max_error,
-                rms_residual=tally.rms_error,
-                peak=float(tally.channel_peaks.max()) / each.factor,
-                allowed=_allowed(tally, each, noise, tolerance),
-                rounding=noise,
-                saturation=tally.n_saturated / max(1, tally.n_values),
-                n_values=tally.n_values,
-                n_channels=tally.channel_peaks.size,
-                n_dead_channels=int(np.count_nonzero(tally.channel_peaks == 0.0)),
-                pinned=point.name in normalized.pinned_points,
-            )
+def _worst(errors: NDArray[np.float64], allowed: NDArray[np.float64]) -> int:
+    """Return the channel with the largest error in proportion to what is allowed; NaN before all."""
+    with np.errstate(invalid="ignore"):
+        ratios = errors / allowed
+    return int(np.argmax(np.where(np.isnan(ratios), np.inf, ratios)))
+
+
+def _points(normalized: NormalizedModel, judged: Sequence[_Judged]) -> tuple[PointCertificate, ...]:
+    return tuple(
+        PointCertificate(
+            name=point.name,
+            layer_type=point.layer_type,
+            factor=found.each.factor,
+            max_residual=found.error,
+            rms_residual=found.tally.rms_error,
+            peak=found.peak,
+            allowed=found.allowed,
+            rounding=found.rounding,
+            float64_residual=found.float64_error,
+            float64_allowed=found.float64_allowed,
+            saturation=found.tally.n_saturated / max(1, found.tally.n_values),
+            n_values=found.tally.n_values,
+            n_channels=found.tally.channel_peaks.size,
+            n_dead_channels=int(np.count_nonzero(found.tally.channel_peaks == 0.0)),
+            pinned=point.name in normalized.pinned_points,
         )
-    return tuple(found)
+        for point, found in zip(normalized.points, judged, strict=True)
+    )
 
 
-def _outputs(
-    findings: Findings, judged: Sequence[_Judged], tolerance: float
-) -> tuple[OutputCertificate, ...]:
-    found = []
-    for index, (each, tally, noise) in enumerate(judged):
+def _outputs(findings: Findings, judged: Sequence[_Judged]) -> tuple[OutputCertificate, ...]:
+    outputs = []
+    for index, found in enumerate(judged):
         share, n_decisions = findings.decisions.agreement.get(index, (None, 0))
-        found.append(
+        # All channels of an output have one scale.
+        factor = found.each.factor
+
+        def in_its_units(number: float | None, factor: float = factor) -> float | None:
+            return None if number is None else number * factor
+
+        outputs.append(
             OutputCertificate(
-                name=each.name,
-                factor=each.factor,
-                max_difference=tally.max_error * each.factor,
-                peak=float(tally.channel_peaks.max()),
-                allowed=_allowed(tally, each, noise, tolerance) * each.factor,
-                rounding=None if noise is None else noise * each.factor,
+                name=found.each.name,
+                factor=factor,
+                max_difference=found.error * factor,
+                peak=float(found.tally.channel_peaks.max()),
+                allowed=found.allowed * factor,
+                rounding=in_its_units(found.rounding),
+                float64_difference=in_its_units(found.float64_error),
+                float64_allowed=in_its_units(found.float64_allowed),
                 class_agreement=share,
                 n_decisions=n_decisions,
             )
         )
-    return tuple(found)
+    return tuple(outputs)

@@ -1,12 +1,12 @@
 """Examine a normalised network: stream samples through it and its original, in any number of parts.
 
-Memory holds one batch and totals. What comes out are findings, no verdict; a part may be examined in another process.
+Memory holds one batch, or part of a large one, and totals. What comes out are findings, no verdict; a part may be
+examined in another process.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -19,11 +19,18 @@ from ..sketch import PointSketch, SketchSpec
 from ..sources import Source
 from .comparing import Compared, Comparison
 from .decisions import Decisions
+from .doubts import Doubt, Measured
 from .findings import Findings, Tally
 from .normalizing import NormalizedModel
-from .rounding import rounding_errors
+from .rounding import measure_doubts
 
-__all__ = ["Examination"]
+__all__ = ["COMPARED_NBYTES", "Examination"]
+
+COMPARED_NBYTES = 256 * 2**20
+"""Activations of both networks that are compared at a time: a batch that has more goes through them in parts.
+
+No setting, because a network may round otherwise in a batch of another size: same samples, same certificate.
+"""
 
 
 class Examination:
@@ -86,15 +93,15 @@ class Examination:
         """Return what is found on the samples start..stop-1; ``start`` is a multiple of the batch size."""
         found = self.empty()
         axes = {point.name: point.channel_axis for point in self.normalized.points}
-        for first in range(start, stop, self.batch_size):
-            batch = self._source.read(first, min(first + self.batch_size, stop))
+        for first, last in self._steps(start, stop):
+            batch = self._source.read(first, last)
             inputs = [batch.inputs[i] for i in self._order]
-            with refusals_explained(first, first + len(batch), self.graph):
+            with refusals_explained(first, last, self.graph):
                 if first == 0:
                     self.graph.check(inputs)
                 numbers, handed, outputs, new_outputs = self._comparison(inputs)
-            for tally, each, of_one in zip(found.tallies, self.compared, numbers, strict=True):
-                tally.add(of_one, n_values=len(batch) * _n_values(self.graph, each), start=first)
+            for tally, (*of_one, n_values) in zip(found.tallies, numbers, strict=True):
+                tally.add(of_one, n_values=int(n_values), start=first)
             for (name, sketch), tensor in zip(found.sketches.items(), handed, strict=True):
                 sketch.update(np.asarray(tensor), channel_axis=axes[name], point=name)
             found.decisions.add(outputs, new_outputs, batch.labels)
@@ -103,41 +110,52 @@ class Examination:
                 progress(found.n_samples)
         return found
 
-    def rounding(self, starts: Mapping[int, int]) -> dict[int, float]:
-        """Return the rounding error of the original itself, measured against float64.
+    def rounding(self, doubts: Mapping[int, Doubt]) -> dict[int, Measured]:
+        """Measure the rounding error of the original itself against float64.
 
         Parameters
         ----------
-        starts : mapping
-            Index of a compared value -> first sample of the batch to measure it on.
+        doubts : mapping
+            Index of a compared value -> where its residual is over the tolerance.
 
         Returns
         -------
         dict
-            Index -> largest error, in units of the factor; without those that cannot be measured.
+            Index -> what was measured, in units of the factors; without those that cannot be measured.
         """
-        if not starts:
+        if not doubts:
             return {}
 
         def read(start: int) -> list[NDArray[Any]]:
-            batch = self._source.read(start, min(start + self.batch_size, self.n_samples))
+            _, stop = next(self._steps(start, self.n_samples))
+            batch = self._source.read(start, stop)
             return [batch.inputs[i] for i in self._order]
 
-        wanted = {index: (self.compared[index].value, start) for index, start in starts.items()}
-        errors = rounding_errors(self.graph, wanted, read)
-        return {index: error / self.compared[index].factor for index, error in errors.items()}
+        return measure_doubts(self.normalized, self.compared, doubts, read)
+
+    def _steps(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yield the samples that go through the networks together: batches, or equal parts of large ones."""
+        most = max(1, COMPARED_NBYTES // (2 * 4 * self._comparison.sample_values))
+        size = -(-self.batch_size // -(-self.batch_size // most))
+        while start < stop:
+            batch_ends = start - start % self.batch_size + self.batch_size
+            last = min(start + size, batch_ends, stop)
+            yield start, last
+            start = last
 
     @cached_property
     def _comparison(self) -> Comparison:
         """Both networks in one function, traced when the first batch comes."""
-        return Comparison(
-            self.graph,
-            self.normalized,
-            self.compared,
-            margin=self.margin,
-            hand_out=self.sketch_spec is not None,
-            n_points=len(self.normalized.points),
-        )
+        with refusals_explained(graph=self.graph):
+            return Comparison(
+                self.graph,
+                self.normalized,
+                self.compared,
+                shapes=[self._source.inputs[i].shape for i in self._order],
+                margin=self.margin,
+                hand_out=self.sketch_spec is not None,
+                n_points=len(self.normalized.points),
+            )
 
 
 def _checked_graph(original: Any, normalized: NormalizedModel) -> Graph:
@@ -201,8 +219,3 @@ def _compared(graph: Graph, normalized: NormalizedModel) -> list[Compared]:
         )
         for name, value in pairs
     ]
-
-
-def _n_values(graph: Graph, each: Compared) -> int:
-    sizes = graph.values[each.value].shape
-    return math.prod(size for size in sizes if size is not None)

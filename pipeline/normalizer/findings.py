@@ -23,10 +23,10 @@ __all__ = ["Findings", "Tally", "add_up"]
 class Tally:
     """Totals of one compared value."""
 
-    max_error: float = 0.0
-    """Largest error; NaN as soon as one was."""
-    worst_start: int = 0
-    """First sample of the batch with the largest error: the first of them."""
+    errors: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
+    """Largest error of each channel, or of all channels together where they have one scale; NaN as soon as one was."""
+    starts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
+    """First sample of the batch with that error: the first of them."""
     n_saturated: int = 0
     n_values: int = 0
     channel_peaks: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
@@ -38,9 +38,10 @@ class Tally:
         """Add what `Comparison` found in the batch that begins with the sample ``start``."""
         error, squares, saturated, peaks = (np.asarray(each, dtype=np.float64) for each in numbers)
         # A maximum may pass over a NaN, a sum never does.
+        errors = np.full(error.size, np.nan) if np.isnan(squares) else error.reshape(-1)
         found = Tally(
-            max_error=float(squares if np.isnan(squares) else error),
-            worst_start=start,
+            errors=errors,
+            starts=np.full(error.size, start),
             n_saturated=int(saturated),
             n_values=n_values,
             channel_peaks=peaks,
@@ -53,8 +54,10 @@ class Tally:
 
     def merge(self, other: Tally) -> None:
         """Add the totals of other samples."""
-        if other._rank() > self._rank():
-            self.max_error, self.worst_start = other.max_error, other.worst_start
+        mine, theirs = _ranks(self.errors), _ranks(other.errors)
+        is_worse = (theirs > mine) | ((theirs == mine) & (other.starts < self.starts))
+        self.errors = np.where(is_worse, other.errors, self.errors)
+        self.starts = np.where(is_worse, other.starts, self.starts)
         self.n_saturated += other.n_saturated
         self.n_values += other.n_values
         self.channel_peaks = np.maximum(self.channel_peaks, other.channel_peaks)
@@ -66,10 +69,22 @@ class Tally:
         """Root of the mean square of the error."""
         return math.sqrt((float(self.finite_square_sum) + self.other_square_sum) / max(1, self.n_values))
 
-    def _rank(self) -> tuple[bool, float, int]:
-        """NaN is above all, then the larger error, then the earlier batch."""
-        is_nan = math.isnan(self.max_error)
-        return is_nan, 0.0 if is_nan else self.max_error, -self.worst_start
+    @property
+    def max_error(self) -> float:
+        """The largest error of all channels; NaN as soon as one was."""
+        return float(self.errors.max())
+
+    @property
+    def worst_start(self) -> int:
+        """First sample of the batch with the largest error: the first of them."""
+        ranks = _ranks(self.errors)
+        return int(self.starts[ranks == ranks.max()].min())
+
+
+def _ranks(errors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """NaN is above all, an infinite error included."""
+    infinite = np.where(np.isinf(errors), np.finfo(np.float64).max, errors)
+    return np.where(np.isnan(errors), np.inf, infinite)
 
 
 @dataclass(slots=True)

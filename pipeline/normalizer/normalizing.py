@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -80,6 +80,11 @@ class NormalizedModel:
     def node_of(self, point: Point) -> Node:
         """Return the node of the normalised network that has the weights of ``point``."""
         return self.normalized_graph.nodes[self.nodes[point.node]]
+
+    def scaled_inputs(self, inputs: Sequence[Any]) -> list[Any]:
+        """Return one batch, tensors in the order of ``graph.inputs``, as ``model`` takes it."""
+        scales = [self.value_scales[value] for value in self.graph.inputs]
+        return [_divided(x, each) for x, each in zip(inputs, scales, strict=True)]
 
     def with_model(self, model: Any) -> NormalizedModel:
         """Return the same description for a copy of ``model``, such as one that was saved and loaded.
@@ -272,6 +277,14 @@ def _described(
         len(described.groups),
     )
     return described
+
+
+def _divided(tensor: Any, scales: NDArray[np.float64]) -> Any:
+    import tensorflow as tf
+
+    if np.all(scales == 1.0):
+        return tensor
+    return tensor / tf.constant(scales[np.newaxis], tensor.dtype)
 
 
 def _plain(factor: ArrayLike) -> Factor:

@@ -1,23 +1,28 @@
-"""How large the rounding error of the original network itself is, measured against a float64 twin.
+"""How large the rounding error of the original network itself is, measured against float64.
 
-Slow, and therefore only asked where a residual is over the tolerance.
+Asked only where a residual is over the tolerance, and on few samples. Of a network that is itself coarser than float32
+nearly every residual is: there both networks are compared in float64 as well.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
 from numpy.typing import NDArray
 
-from ...storage.errors import ActisketchError, InputError
-from ..graph import Graph, Node, input_tensor, refusals_explained
+from ...storage.errors import InputError
+from ..graph import Graph, Node, refusals_explained
 from ..graph.kinds import is_batch_norm, is_linear
-from .rebuilding import rebuilt_copy
+from .comparing import Compared
+from .doubts import Doubt, Measured, next_start
+from .normalizing import NormalizedModel
 from .updating import largest_gain
 
-__all__ = ["rounding_errors"]
+__all__ = ["measure_doubts"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,122 +33,145 @@ TF32_EPSILON: Final = 2.0**-10
 MOST_EPSILONS: Final = 128.0
 """Largest error, in epsilons of the largest number on the way, that is believed to be rounding: sums of n numbers that
 cancel err by about sqrt(n), layers behind each other add up."""
+MOST_BATCHES: Final = 8
+"""Rounding errors of one network are alike: what this many batches do not excuse, no other one will."""
 
 
-def rounding_errors(
-    graph: Graph,
-    wanted: Mapping[int, tuple[int, int]],
+def measure_doubts(
+    normalized: NormalizedModel,
+    compared: Sequence[Compared],
+    doubts: Mapping[int, Doubt],
     read: Callable[[int], list[NDArray[Any]]],
-) -> dict[int, float]:
-    """Return the largest difference between values of a network and of its float64 twin.
+) -> dict[int, Measured]:
+    """Return the largest difference between values of the original and of the same network in float64.
 
     Parameters
     ----------
-    graph : Graph
-        The network.
-    wanted : mapping of key to (value, start)
-        The value to measure and the first sample of the batch to measure it on.
+    normalized : NormalizedModel
+        Its ``graph`` is the original.
+    compared : sequence of Compared
+    doubts : mapping of index in ``compared`` to Doubt
     read : callable
         From the first sample of a batch to the inputs of the network.
 
     Returns
     -------
-    dict of key to float
-        In the units of the value, at most 128 epsilons of the largest number on the way to it. What cannot be measured
-        is left out: a value that the twin does not have, or at which a copy in the network's own dtypes differs
-        from it by more than rounding, because there the network cannot be built anew.
+    dict of index to Measured
+        A rounding error is at most 128 epsilons of the largest number on the way to the value. Nothing where the
+        network cannot run in float64.
 
     Notes
     -----
-    The twin is built by the code that builds the normalised network. The difference of a layer that this
-    code cannot build is no rounding, but looks like it in the twin; the copy shows it.
+    The batch on which most doubtful values have their largest residual is measured first, and serves all; others
+    follow, at most 8, while a residual is not excused. The network computes in float64 with its own layers and
+    weights: nothing is built anew, so that a layer which cannot be built anew has no excuse.
     """
-    try:
-        copy, places_of_copy = rebuilt_copy(graph)
-        twin, places = rebuilt_copy(graph, dtype="float64")
-    except (ActisketchError, TypeError, ValueError) as error:
-        # A layer of the user's own may know float32 only: then there is nothing to excuse a residual with.
-        logger.warning("the rounding error of the network cannot be measured: %s", error)
-        return {}
-    found: dict[int, float] = {}
-    for start in sorted({start for _, start in wanted.values()}):
-        keys = [
-            key
-            for key, (value, first) in wanted.items()
-            if first == start and value in places and value in places_of_copy
-        ]
-        values = [wanted[key][0] for key in keys]
-        inputs = read(start)
+    chosen = {index: compared[index] for index in doubts}
+    found: dict[int, Measured] = {}
+    done: frozenset[int] = frozenset()
+    while len(done) < MOST_BATCHES and (start := next_start(doubts, found, done)) is not None:
         try:
-            with refusals_explained(graph=twin):
-                measured = _distances(
-                    inputs,
-                    (graph, values),
-                    (copy, [places_of_copy[value] for value in values]),
-                    (twin, [places[value] for value in values]),
-                )
+            with refusals_explained(graph=normalized.graph):
+                batch = _measured(normalized, chosen, read(start))
         except InputError as error:
             # No kernel for float64 here, or code of the user's own that knows float32 only.
             logger.warning("the rounding error of the network cannot be measured: %s", error)
-            continue
-        limits = believable_errors(graph, inputs)
-        for key, (own_to_copy, copy_to_twin, own_to_twin) in zip(keys, measured, strict=True):
-            if not own_to_copy <= copy_to_twin:
-                name = graph.producer(wanted[key][0]).name
-                logger.warning("at %r a rebuilt copy is another network: no rounding error there", name)
-                continue
-            found[key] = min(own_to_twin, limits[wanted[key][0]])
-    logger.info("measured the rounding error of the original at %d points", len(found))
+            return {}
+        found = {index: found[index].joined(one) if index in found else one for index, one in batch.items()}
+        done |= {start}
+    logger.info(
+        "measured the rounding error of the original at %d points on %d batches", len(found), len(done)
+    )
     return found
 
 
-Places = tuple[Graph, Sequence[int]]
-"""A network, and which of its values."""
+def _measured(
+    normalized: NormalizedModel, chosen: Mapping[int, Compared], inputs: Sequence[NDArray[Any]]
+) -> dict[int, Measured]:
+    """Measure one batch: the networks go through their layers side by side, and activations are let go on the way."""
+    graph = normalized.graph
+    by_value: dict[int, list[int]] = {}
+    for index, each in chosen.items():
+        by_value.setdefault(each.value, []).append(index)
+    numeric = [value.index for value in graph.values if "float" in value.dtype]
+    own = graph.in_turn(inputs, sorted({*numeric, *by_value}))
+    fineness = _fineness(graph)
+    rewritten = None if fineness is None else _Rewritten(normalized, chosen, inputs)
+    peaks: dict[int, float] = {}
+    errors: dict[int, NDArray[np.float64]] = {}
+    residuals: dict[int, tuple[float, ...]] = {}
+    for value, exact in graph.in_turn(inputs, list(by_value), dtype="float64"):
+        for place, tensor in own:
+            if place in numeric:
+                peaks[place] = float(_largest(tensor))
+            if place == value:
+                break
+        for index in by_value[value]:
+            errors[index] = _apart(tensor, exact, chosen[index])
+            if rewritten is not None:
+                each = chosen[index]
+                scaled = rewritten.at(each.place) * each.scales[np.newaxis]
+                residuals[index] = tuple(_apart(scaled, exact, each) / each.factors)
+    limits = _believable_errors(graph, peaks)
+    return {
+        index: Measured(
+            tuple(np.minimum(error, limits[chosen[index].value]) / chosen[index].factors),
+            residuals.get(index),
+            fineness or 1.0,
+        )
+        for index, error in errors.items()
+    }
 
 
-def _distances(
-    inputs: Sequence[NDArray[Any]], own: Places, copy: Places, twin: Places
-) -> list[tuple[float, float, float]]:
-    """Return for each value the largest difference of own to copy, of copy to twin, and of own to twin.
+class _Rewritten:
+    """The normalised network in float64, asked for its values in about the order of the original."""
 
-    Inside one ``tf.function``, as in `Comparison`: numbers come out, and activations are let go on the way.
-    """
+    def __init__(
+        self, normalized: NormalizedModel, chosen: Mapping[int, Compared], inputs: Sequence[NDArray[Any]]
+    ) -> None:
+        self._uses = Counter(each.place for each in chosen.values())
+        exact = [np.asarray(x, np.float64) if x.dtype.kind == "f" else x for x in inputs]
+        scaled = normalized.scaled_inputs(exact)
+        self._values: Iterator[tuple[int, Any]] = normalized.normalized_graph.in_turn(
+            scaled, list(self._uses), dtype="float64"
+        )
+        self._waiting: dict[int, Any] = {}
+
+    def at(self, place: int) -> Any:
+        """Return the value at ``place``, which is let go when it is wanted no more."""
+        while place not in self._waiting:
+            found, tensor = next(self._values)
+            self._waiting[found] = tensor
+        self._uses[place] -= 1
+        return self._waiting[place] if self._uses[place] else self._waiting.pop(place)
+
+
+def _largest(tensor: Any, axes: Sequence[int] | None = None) -> Any:
     import tensorflow as tf
 
-    forwards = [graph.forward(values, dtype="float64") for graph, values in (own, copy, twin)]
-
-    def apart(one: Any, other: Any) -> Any:
-        return tf.reduce_max(tf.abs(one - other))
-
-    def measure(tensors: list[Any]) -> list[list[Any]]:
-        triples = zip(*(forward(tensors)[0] for forward in forwards), strict=True)
-        return [[apart(one, two), apart(two, three), apart(one, three)] for one, two, three in triples]
-
-    found = tf.function(measure, autograph=False)([input_tensor(array, array.dtype) for array in inputs])
-    return [(float(a), float(b), float(c)) for a, b, c in found]
+    # Without an array of magnitudes beside the value.
+    return tf.maximum(tf.reduce_max(tensor, axis=axes), -tf.reduce_min(tensor, axis=axes))
 
 
-def _peaks(graph: Graph, values: Sequence[int], inputs: Sequence[NDArray[Any]]) -> list[float]:
-    """Return the largest magnitude of each value, without holding the values of all layers at once."""
+def _apart(one: Any, other: Any, each: Compared) -> NDArray[np.float64]:
+    """Return the largest difference of each channel, or of all of them where they have one scale."""
     import tensorflow as tf
 
-    forward = graph.forward(values, dtype="float64")
-
-    def measure(tensors: list[Any]) -> list[Any]:
-        return [tf.reduce_max(tf.abs(each)) for each in forward(tensors)[0]]
-
-    found = tf.function(measure, autograph=False)([input_tensor(array, array.dtype) for array in inputs])
-    return [float(peak) for peak in found]
+    difference = tf.cast(one, tf.float64) - tf.cast(other, tf.float64)
+    found: NDArray[np.float64] = np.asarray(
+        _largest(difference, None if each.is_one_scale else each.other_axes)
+    )
+    return found.reshape(-1)
 
 
-def believable_errors(graph: Graph, inputs: Sequence[NDArray[Any]]) -> dict[int, float]:
-    """Return for every value the largest error on these inputs that can be called rounding, in its units.
+def _believable_errors(graph: Graph, peaks: Mapping[int, float]) -> dict[int, float]:
+    """Return for every value the largest error that can be called rounding, in its units.
 
     Parameters
     ----------
     graph : Graph
-    inputs : sequence of ndarray
-        One batch, in the order of ``graph.inputs``.
+    peaks : mapping of value to float
+        Largest magnitude of each value on a batch.
 
     Notes
     -----
@@ -151,8 +179,6 @@ def believable_errors(graph: Graph, inputs: Sequence[NDArray[Any]]) -> dict[int,
     activation times the largest weight that meets it, because what cancels inside a layer never
     shows outside.
     """
-    numeric = [value.index for value in graph.values if "float" in value.dtype]
-    peaks = dict(zip(numeric, _peaks(graph, numeric, inputs), strict=True))
     largest: dict[int, float] = {}
     epsilons: dict[int, float] = {}
     for node in graph.nodes:
@@ -163,6 +189,17 @@ def believable_errors(graph: Graph, inputs: Sequence[NDArray[Any]]) -> dict[int,
             coarse = [_epsilon(node, graph.values[value].dtype), *(epsilons[v] for v in node.inputs)]
             epsilons[value] = max(coarse)
     return {value: MOST_EPSILONS * epsilons[value] * largest[value] for value in largest}
+
+
+def _fineness(graph: Graph) -> float | None:
+    """Return `Measured.fineness` of a network that is coarser than float32, None for any other."""
+    computed = max(
+        _epsilon(node, graph.values[value].dtype) for node in graph.nodes for value in node.outputs
+    )
+    if computed <= EPSILON:
+        return None
+    kept = {str(weight.dtype) for node in graph.nodes for weight in getattr(node.operation, "weights", ())}
+    return max((EPSILONS.get(dtype, EPSILON) for dtype in kept), default=EPSILON) / computed
 
 
 def _epsilon(node: Node, dtype: str) -> float:

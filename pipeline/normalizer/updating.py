@@ -133,8 +133,9 @@ def largest_gain(node: Node) -> float:
     if is_batch_norm(layer):
         return float(np.max(np.abs(_affine_of(layer).gain), initial=0.0))
     names = ("kernel",) if hasattr(layer, "kernel") else ("depthwise_kernel", "pointwise_kernel")
-    kernels = [np.asarray(as_array(getattr(layer, name)), dtype=np.float64) for name in names]
-    return math.prod(float(np.max(np.abs(kernel), initial=0.0)) for kernel in kernels)
+    kernels = [as_array(getattr(layer, name)) for name in names]
+    # Without an array of magnitudes: a kernel may be as large as the rest of the network.
+    return math.prod(max(float(kernel.max()), -float(kernel.min())) for kernel in kernels)
 
 
 def _linear_update(solution: Solution, node: Node, norm: Node | None) -> LayerUpdate:

@@ -1,0 +1,117 @@
+"""Run a graph layer by layer, eagerly: a value is handed out when it is computed, and let go when nothing needs it.
+
+For few samples. Nothing is traced, which for a large network takes longer than computing a few batches; and any layer
+can be told to compute in another precision than its own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...storage.errors import InputError
+from .feeding import input_tensor
+from .forward import call_node, steps_to
+from .nodes import Node
+
+if TYPE_CHECKING:
+    from .graph import Graph
+
+__all__ = ["values_in_turn"]
+
+
+def values_in_turn(
+    graph: Graph, inputs: Sequence[Any], wanted: Sequence[int], *, dtype: str | None = None
+) -> Iterator[tuple[int, Any]]:
+    """Yield each wanted value with its index, in the order of the graph.
+
+    Parameters
+    ----------
+    graph : Graph
+    inputs : sequence of array or tensor
+        One batch, in the order of ``graph.inputs``.
+    wanted : sequence of int
+        Values.
+    dtype : str, optional
+        In which every layer computes, with its own weights; each in its own by default.
+
+    Notes
+    -----
+    Whoever takes a value and lets it go before the next one holds no more than the network itself does.
+    """
+    asked = set(wanted)
+    steps = steps_to(graph, wanted)
+    uses = Counter(value for node, _ in steps for value in node.inputs)
+    values = _fed(graph, inputs, dtype)
+    yield from ((value, values[value]) for value in graph.inputs if value in asked)
+    for node, extra in steps:
+        values.update(zip(node.outputs, _called(node, values, extra, dtype), strict=True))
+        uses.subtract(node.inputs)
+        for value in node.outputs:
+            if value in asked:
+                yield value, values[value]
+        for value in {*node.inputs, *node.outputs}:
+            if uses[value] <= 0:
+                values.pop(value, None)
+
+
+def _fed(graph: Graph, inputs: Sequence[Any], dtype: str | None) -> dict[int, Any]:
+    import keras
+
+    values: dict[int, Any] = {}
+    for value, tensor in zip(graph.inputs, inputs, strict=True):
+        own = graph.values[value].dtype
+        if isinstance(tensor, np.ndarray):
+            tensor = input_tensor(tensor, tensor.dtype)
+        values[value] = keras.ops.convert_to_tensor(tensor, dtype=_instead_of(own, dtype))
+    return values
+
+
+def _called(node: Node, values: dict[int, Any], extra: dict[str, Any], dtype: str | None) -> list[Any]:
+    import keras
+
+    if dtype is None:
+        return _call(node, values, extra)
+    if node.operation is None:
+        slot, own = node.args
+        return [keras.ops.cast(values[slot.value], _instead_of(own, dtype))]
+    with _computing_in(node.operation, dtype):
+        return _call(node, values, extra)
+
+
+def _call(node: Node, values: dict[int, Any], extra: dict[str, Any]) -> list[Any]:
+    import tensorflow as tf
+
+    try:
+        return call_node(node, values, extra)
+    except InputError:
+        # On a CPU some operations run only when they are compiled, such as convolutions with ``channels_first``.
+        outputs: list[Any] = tf.function(lambda: call_node(node, values, extra), autograph=False)()
+        return outputs
+
+
+def _instead_of(own: str, dtype: str | None) -> str:
+    return dtype if dtype is not None and "float" in own else own
+
+
+@contextmanager
+def _computing_in(operation: Any, dtype: str) -> Iterator[None]:
+    """Have a layer, and every layer in it, compute in ``dtype``; bare operations follow what they are given."""
+    import keras
+
+    layers = operation._flatten_layers() if hasattr(operation, "_flatten_layers") else []
+    kept = [(layer, layer._dtype_policy) for layer in layers if "float" in str(layer.compute_dtype)]
+    try:
+        for layer, _ in kept:
+            policy = keras.DTypePolicy(dtype)
+            # Where both dtypes of a policy are the same, Keras does not cast the weights.
+            policy._variable_dtype = layer.variable_dtype
+            layer._dtype_policy = policy
+        yield
+    finally:
+        for layer, policy in kept:
+            layer._dtype_policy = policy
