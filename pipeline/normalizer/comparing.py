@@ -28,6 +28,8 @@ class Compared:
     place: int
     scales: NDArray[np.float64]
     channel_axis: int
+    node: int | None = None
+    """The node of the normalised network that has the weights which make the value, if one has."""
 
     @property
     def factor(self) -> float:

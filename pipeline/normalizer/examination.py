@@ -207,8 +207,8 @@ def input_order(graph: Graph, source: Source) -> list[int]:
 
 def _compared(graph: Graph, normalized: NormalizedModel) -> list[Compared]:
     """Return the points, and behind them the outputs of the network."""
-    outputs = [(graph.producer(value).name, value) for value in graph.outputs]
-    pairs = [(point.name, point.value) for point in normalized.points] + outputs
+    named = [(point.name, point.value, normalized.nodes.get(point.node)) for point in normalized.points]
+    named += [(graph.producer(value).name, value, None) for value in graph.outputs]
     return [
         Compared(
             name=name,
@@ -216,6 +216,7 @@ def _compared(graph: Graph, normalized: NormalizedModel) -> list[Compared]:
             place=normalized.places[value],
             scales=normalized.value_scales[value],
             channel_axis=graph.values[value].channel_axis,
+            node=node,
         )
-        for name, value in pairs
+        for name, value, node in named
     ]

@@ -20,7 +20,7 @@ from ..graph.kinds import is_batch_norm, is_linear
 from .comparing import Compared
 from .doubts import Doubt, Measured, next_start
 from .normalizing import NormalizedModel
-from .updating import largest_gain
+from .updating import largest_gain, output_norms
 
 __all__ = ["measure_doubts"]
 
@@ -115,12 +115,32 @@ def _measured(
     limits = _believable_errors(graph, peaks)
     return {
         index: Measured(
-            tuple(np.minimum(error, limits[chosen[index].value]) / chosen[index].factors),
+            _of_channels(
+                np.minimum(error, limits[chosen[index].value]) / chosen[index].factors,
+                chosen[index],
+                normalized,
+            ),
             residuals.get(index),
             fineness or 1.0,
         )
         for index, error in errors.items()
     }
+
+
+def _of_channels(
+    errors: NDArray[np.float64], each: Compared, normalized: NormalizedModel
+) -> tuple[float, ...]:
+    """Return the rounding errors of channels: as large as in any other channel, in proportion to their weights.
+
+    A channel that is nearly always zero has too few rounding errors of its own to show how large they get.
+    """
+    norms = None
+    if errors.size > 1 and each.node is not None:
+        norms = output_norms(normalized.normalized_graph.nodes[each.node])
+    if norms is not None and norms.shape == errors.shape:
+        shares = errors[norms > 0] / norms[norms > 0]
+        errors = np.maximum(errors, norms * shares.max(initial=0.0))
+    return tuple(errors.tolist())
 
 
 class _Rewritten:

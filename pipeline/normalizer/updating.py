@@ -28,7 +28,15 @@ from ..graph.kinds import (
 from .rescaling import Affine, conv_input_scales, rescale_kernel, rescaled_bias
 from .solving import Solution
 
-__all__ = ["LayerUpdate", "as_array", "largest_gain", "layer_update", "relu_config", "rescaling_config"]
+__all__ = [
+    "LayerUpdate",
+    "as_array",
+    "largest_gain",
+    "layer_update",
+    "output_norms",
+    "relu_config",
+    "rescaling_config",
+]
 
 Array = NDArray[np.float64]
 RELU6_BOUND = 6.0
@@ -136,6 +144,30 @@ def largest_gain(node: Node) -> float:
     kernels = [as_array(getattr(layer, name)) for name in names]
     # Without an array of magnitudes: a kernel may be as large as the rest of the network.
     return math.prod(max(float(kernel.max()), -float(kernel.min())) for kernel in kernels)
+
+
+def output_norms(node: Node) -> Array | None:
+    """Return for each output channel the root of the summed squares of the weights that make it; None without such."""
+    layer, kind = node.operation, node.type
+    if is_batch_norm(layer):
+        affine = _affine_of(layer)
+        both: Array = np.hypot(affine.gain, affine.shift)
+        return both
+    if not is_linear(layer) or has_foreign_weights(layer):
+        return None
+    kernel = as_array(layer.pointwise_kernel if kind.startswith("SeparableConv") else layer.kernel)
+    weights: NDArray[np.float32] = kernel.astype(np.float32, copy=False)
+    squares: NDArray[np.float32]
+    if kind.endswith("Transpose"):
+        weights = weights.reshape(-1, *kernel.shape[-2:])
+        squares = np.einsum("koi,koi->o", weights, weights)
+    else:
+        n_outputs = math.prod(kernel.shape[-2:]) if kind.startswith("DepthwiseConv") else kernel.shape[-1]
+        weights = weights.reshape(-1, n_outputs)
+        squares = np.einsum("io,io->o", weights, weights)
+    bias = np.float64(0.0) if layer.bias is None else as_array(layer.bias).astype(np.float64)
+    norms: Array = np.hypot(np.sqrt(squares.astype(np.float64)), bias)
+    return norms
 
 
 def _linear_update(solution: Solution, node: Node, norm: Node | None) -> LayerUpdate:

@@ -71,7 +71,7 @@ def verdict(report: ReportData) -> Verdict:
     if report.passed:
         return Verdict(
             kind="passed",
-            headline="Certificate passed",
+            headline="Nothing was normalised" if _is_unchanged(certificate) else "Certificate passed",
             sentence=f"{deviation}The normalised network computes what the original does.",
         )
     return Verdict(
@@ -80,6 +80,12 @@ def verdict(report: ReportData) -> Verdict:
         sentence=f"{_failures(certificate)}{deviation}"
         "Do not use the normalised network before this is understood.",
     )
+
+
+def _is_unchanged(certificate: Mapping[str, Any]) -> bool:
+    """Tell whether every layer kept scale one: then there was nothing to prove."""
+    points = certificate.get("points", ())
+    return bool(points) and all(item.get("pinned") for item in points)
 
 
 def key_figures(report: ReportData) -> list[tuple[str, str]]:
@@ -107,7 +113,9 @@ def _deviation(report: ReportData) -> str:
     checked = [point for point in report.points if point.residual is not None]
     if not checked or report.certificate is None:
         return ""
-    worst = max(checked, key=lambda point: (point.residual or 0.0) / (point.allowed or 1.0))
+    worst = max(
+        checked, key=lambda point: math.inf if math.isnan(point.residual or 0.0) else point.residual or 0.0
+    )
     n_samples = report.certificate.get("n_samples")
     lead = "The" if n_samples is None else f"Compared on {_number_of(int(n_samples), 'sample')}, the"
     limit = worst.allowed if worst.allowed is not None else report.certificate.get("tolerance")
