@@ -66,7 +66,7 @@ def connected(
             yield remote
         return
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     settings = {"distributed.deploy.lost-worker-timeout": LOST_WORKER_TIMEOUT}
     # One Dask thread: a worker computes one block at a time with all its TensorFlow threads, and the block
@@ -74,18 +74,30 @@ def connected(
     # pausing at 60-80 % of a limit that it guesses would only slow the run down.
     with (
         dask.config.set(settings),
-        LocalCluster(
+        _local_cluster(workers) as cluster,
+        Client(cluster) as local,
+    ):
+        _wait_for_a_worker(local, limits)
+        yield local
+
+
+def _local_cluster(workers: int) -> Any:
+    from distributed import LocalCluster
+
+    try:
+        return LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
             memory_limit=0,
             silence_logs=logging.ERROR,
             dashboard_address="127.0.0.1:0",
-        ) as cluster,
-        Client(cluster) as local,
-    ):
-        _wait_for_a_worker(local, limits)
-        yield local
+        )
+    except RuntimeError as error:
+        raise InputError(
+            f"the {workers} local worker processes did not start ({error}): each runs the main script anew, so "
+            'that all it does must stand below its line `if __name__ == "__main__":`; if it does, use fewer workers'
+        ) from error
 
 
 def local_threads(workers: int) -> int:

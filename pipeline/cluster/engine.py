@@ -32,6 +32,7 @@ from .limits import Limits
 from .recipes import ExaminationRecipe, KerasRecipe, NetworkRecipe
 from .recording import record_missing_on
 from .reducing import exact_percentiles_on, merged_sketches_on
+from .scripts import check_main_guard
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -79,6 +80,8 @@ class ClusterEngine:
         self._stack = ExitStack()
         is_local = client is None and settings.record.scheduler is None
         self._n_local = settings.record.workers if is_local else 0
+        if self._n_local:
+            check_main_guard()
         self._n_threads = local_threads(self._n_local) if self._n_local else None
 
     def __enter__(self) -> ClusterEngine:

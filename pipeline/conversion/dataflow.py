@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ def spooled(dataflow: Any, settings: ToolboxSettings, folder: Path) -> NDArray[A
 
     Parameters
     ----------
-    dataflow : iterator
-        Batches by ``next()``, arrays or tuples (samples, labels, ...); ``batch_size`` and a length where
-        ``num_samples`` is not set.
+    dataflow : iterator, tf.data.Dataset, keras.utils.PyDataset or another iterable
+        Batches: arrays, tuples or lists (samples, labels, ...), or dicts with one array of samples; ``batch_size`` and
+        a length where ``num_samples`` is not set.
 
     Notes
     -----
@@ -36,12 +37,13 @@ def spooled(dataflow: Any, settings: ToolboxSettings, folder: Path) -> NDArray[A
             raise InputError(
                 "the dataflow has no length: set [normalization] num_samples", setting="num_samples"
             ) from error
+    batches = _batches(dataflow)
     path, n_samples = folder / "samples.raw", 0
     shape: tuple[int, ...] | None = None
     dtype = np.dtype(np.float32)
     with path.open("wb") as file:
         for _ in range(math.ceil(n_wanted / settings.batch_size)):
-            batch = _next(dataflow, n_samples)
+            batch = _next(batches, n_samples)
             if shape is None:
                 shape, dtype = batch.shape[1:], batch.dtype
             if batch.shape[1:] != shape or batch.dtype != dtype:
@@ -56,12 +58,74 @@ def spooled(dataflow: Any, settings: ToolboxSettings, folder: Path) -> NDArray[A
     return samples
 
 
-def _next(dataflow: Any, n_samples: int) -> NDArray[Any]:
+def _batches(dataflow: Any) -> Iterator[Any]:
+    """Return what gives batches one by one; what is in an iterator stays where it is."""
+    if hasattr(dataflow, "next"):
+        return _by_next(dataflow)
+    if isinstance(dataflow, Iterator):
+        return dataflow
+    if hasattr(dataflow, "__getitem__") and hasattr(dataflow, "__len__"):
+        return (dataflow[number] for number in range(len(dataflow)))  # a PyDataset's own iterator has no end
+    if isinstance(dataflow, Iterable):
+        return iter(dataflow)
+    raise InputError(
+        f"the dataflow is a {type(dataflow).__name__}, which gives no batches: an iterator, a tf.data.Dataset or a "
+        "PyDataset is needed"
+    )
+
+
+def _by_next(dataflow: Any) -> Iterator[Any]:
+    while True:
+        try:
+            batch = dataflow.next()
+        except StopIteration:
+            return
+        yield batch
+
+
+def _next(batches: Iterator[Any], n_samples: int) -> NDArray[Any]:
     try:
-        batch = dataflow.next() if hasattr(dataflow, "next") else next(dataflow)
+        batch = next(batches)
     except StopIteration:
         raise InputError(
             f"the dataflow ended after {n_samples} samples: lower [normalization] num_samples",
             n_samples=n_samples,
         ) from None
-    return np.asarray(batch[0] if isinstance(batch, tuple) else batch)
+    return _samples_of(batch)
+
+
+def _samples_of(batch: Any) -> NDArray[Any]:
+    """Return the samples of a batch.
+
+    Raises
+    ------
+    InputError
+        If it is not clear which they are, or they are no numbers.
+    """
+    if isinstance(batch, tuple) and batch:
+        batch = batch[0]
+    elif isinstance(batch, list) and len(batch) in (2, 3) and all(hasattr(each, "shape") for each in batch):
+        if len({tuple(each.shape) for each in batch}) == 1:
+            raise InputError(
+                f"the dataflow gives lists of {len(batch)} arrays of one shape, which may be samples or samples and "
+                "targets: give one array, or a tuple"
+            )
+        batch = batch[0]
+    if isinstance(batch, Mapping):
+        names = sorted(map(str, batch))
+        name = names[0] if len(names) == 1 else "x" if "x" in names else None
+        if name is None:
+            raise InputError(
+                f"the dataflow gives batches with the keys {names}: name the samples 'x', or give (samples, labels)"
+            )
+        batch = batch[name]
+    try:
+        samples = np.asarray(batch)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the dataflow gives a {type(batch).__name__}, which is no array: {error}") from None
+    if samples.ndim == 0 or samples.dtype.kind not in "fiub":
+        raise InputError(
+            f"the dataflow gives a batch of dtype {samples.dtype} and shape {samples.shape}: arrays of numbers, with "
+            "an axis of samples, are needed"
+        )
+    return samples
