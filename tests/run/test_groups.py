@@ -8,6 +8,16 @@ from actisketch.pipeline import run
 from actisketch.storage.errors import InputError
 
 layers = keras.layers
+
+
+@keras.saving.register_keras_serializable("test_groups")
+class Squared(keras.layers.Layer):
+    """A layer that no rule knows."""
+
+    def call(self, x):
+        return x * x
+
+
 DATA = np.random.default_rng(23).random((60, 6, 6, 3), dtype=np.float32)
 
 
@@ -57,3 +67,18 @@ def test_factors_that_cannot_be_are_refused_before_recording(tmp_path, factors, 
         run(mixed_widths(), DATA, output=str(tmp_path / "r"), settings=settings)
 
     assert not (tmp_path / "r").exists()
+
+
+def test_all_layers_without_a_rule_are_told_before_recording_in_words_of_the_job(tmp_path):
+    keras.utils.set_random_seed(29)
+    dense = [layers.Dense(4, activation="relu", name=name) for name in "abc"]
+    stack = [each for layer in dense for each in (layer, Squared())]
+    model = keras.Sequential([keras.Input((6, 6, 3)), *stack, layers.Flatten(), layers.Dense(2)])
+    with pytest.raises(
+        InputError, match=r"(?s)3 layers .*3 of Squared .*normalize.pin = \['Squared'\]"
+    ) as caught:
+        run(model, DATA, output=str(tmp_path / "r"))
+    assert not (tmp_path / "r").exists()
+
+    settings = {"normalize": {"pin": list(caught.value.pin)}, "report": {"enabled": False}}
+    assert run(model, DATA, output=str(tmp_path / "r"), settings=settings).certificate()["passed"]
