@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..storage.errors import FormatError, InputError, OverBudgetError
+from ..storage.keys import DOCUMENT
 from ..storage.options import StorageOptions
 from ..storage.parsing import LARGEST_NBYTES
 from ..storage.partial import is_partial, remove_leftovers, replacing
@@ -166,13 +167,21 @@ class RunFolder:
             foreign = sorted(
                 p.name for p in self.path.iterdir() if not p.name.startswith(".") and p != self.log_path
             )
-            # A crash before the manifest leaves at most the cache behind: that is ours.
-            if foreign and foreign != [self.cache_path.name]:
+            if foreign and not self._holds_a_run():
                 raise InputError(
                     f"the output folder {str(self.path)!r} holds other things ({', '.join(foreign[:5])}) and no run of "
                     "actisketch: choose another or an empty folder",
                     path=str(self.path),
                 )
+
+    def _holds_a_run(self) -> bool:
+        """Whether there was a manifest: a crash before it leaves the cache behind, and a damaged one may be deleted."""
+        if (self.cache_path / DOCUMENT).exists() or set(self.path.iterdir()) == {self.cache_path}:
+            return True
+        try:
+            return "actisketch_factors" in read_document(self.factors_path)
+        except (OSError, ValueError):
+            return False
 
     def clean(self) -> None:
         """Remove what killed processes left half-written here."""

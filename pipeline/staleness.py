@@ -13,6 +13,7 @@ from ..storage import Cache
 from ..storage.errors import FormatError, MismatchError
 from ..storage.keys import record_key
 from ..storage.record import CommitRecord
+from ..storage.unreadable import read_or_none
 from .folder import RunFolder
 from .merged import merged_key
 from .sources import Source
@@ -87,7 +88,7 @@ def check_data_of_damaged(cache: Cache, source: Source) -> None:
     for block in cache.blocks:
         if block.stop > source.n_samples:
             continue
-        stored = cache.store.read(record_key(block.index, block.start, block.stop))
+        stored = read_or_none(cache.store, record_key(block.index, block.start, block.stop))
         try:
             # Its header is enough: a damaged sketch says nothing of the samples.
             record = CommitRecord.decode(stored or b"", with_sketches=False)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .buffers import BufferPool
-from .claim import refuse_foreign, refuse_linked_arrays
+from .claim import refuse_foreign, refuse_linked_arrays, refuse_lost_description
 from .codecs import decode
 from .documents import describe, parse_description, zarr_documents, zarr_is_current
 from .errors import FormatError, InputError, MismatchError
@@ -117,6 +117,7 @@ class Cache:
         store = open_store(url, storage_options)
         stored = store.read(DOCUMENT)
         if stored is None:
+            refuse_lost_description(store)
             raise InputError(
                 f"there is no cache at {store.url!r}: run a job that writes one, or check the path",
                 place=store.url,

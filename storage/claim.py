@@ -8,18 +8,28 @@ from __future__ import annotations
 from itertools import islice
 
 from .documents import is_document_of
-from .errors import MismatchError
-from .keys import DOCUMENT, PRIVATE, parse_chunk_key
+from .errors import FormatError, MismatchError
+from .keys import COMMITS, DOCUMENT, PRIVATE, parse_chunk_key, parse_record_key
 from .spec import CacheSpec
 from .stores import Store
 
-__all__ = ["refuse_foreign", "refuse_linked_arrays"]
+__all__ = ["refuse_foreign", "refuse_linked_arrays", "refuse_lost_description"]
+
+
+def refuse_lost_description(store: Store) -> None:
+    """Refuse a place with records of blocks and nothing that says of what: the description is written before any."""
+    if any(parse_record_key(key) for key, _ in store.list(COMMITS)):
+        raise FormatError(
+            f"the cache {store.url!r} has lost its description {DOCUMENT!r}: restore it or choose another folder",
+            place=store.url,
+        )
 
 
 def refuse_foreign(store: Store) -> None:
     """Refuse a place with other things in it and no cache."""
     if store.read(DOCUMENT) is not None:
         return
+    refuse_lost_description(store)
     foreign = [key for key, _ in islice(store.list(""), 100) if not key.startswith(f"{PRIVATE}/")]
     if foreign:
         raise MismatchError(

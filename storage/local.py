@@ -156,7 +156,7 @@ class LocalFolder:
                     with contextlib.suppress(FileNotFoundError):
                         yield key, _length(entry)
 
-    def linked_folders(self) -> list[str]:
+    def linked_folders(self) -> Sequence[str]:
         """Return the keys at the top that are links to folders."""
         return [entry.name for entry in os.scandir(self.folder) if entry.is_symlink() and _is_folder(entry)]
 
@@ -248,6 +248,8 @@ def storage_error(error: OSError, path: Path, verb: str, needed: int = 0) -> Sto
     elif error.errno in (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
         # Of which path is said by the message; a folder of ours has no files under the name of one.
         step = "a folder stands where a file belongs, or a file where a folder belongs: move it elsewhere and run again"
+    elif error.errno == errno.ELOOP:
+        step = "it is a link that leads to itself: remove it and run again"
     elif error.errno == errno.EXDEV:
         step = "its folder is a link to another file system: link the whole cache's folder instead, and run again"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -151,7 +151,8 @@ def _check_chunk(cache: Cache, key: str, expected: ChunkRecord) -> tuple[int, Ki
 
 def _check_documents(cache: Cache) -> Iterator[Problem]:
     expected = zarr_documents(cache.spec)
-    if not zarr_is_current(read_or_none(cache.store, "zarr.json"), cache.spec):
+    root = read_or_none(cache.store, "zarr.json")
+    if not zarr_is_current(root, cache.spec) or _essences(root) != _essences(expected["zarr.json"]):
         yield Problem(
             kind="document",
             key="zarr.json",
@@ -169,18 +170,32 @@ def _check_documents(cache: Cache) -> Iterator[Problem]:
 def _essence(document: bytes | None) -> dict[str, Any] | None:
     """Return what every version of zarr-python writes alike."""
     try:
-        members: dict[str, Any] = json.loads(document or b"")
-        names = (
-            "shape",
-            "data_type",
-            "chunk_grid",
-            "chunk_key_encoding",
-            "fill_value",
-            "codecs",
-            "dimension_names",
-            "node_type",
-        )
-        return {name: members[name] for name in (*names, "attributes")}
+        return _chosen(json.loads(document or b""))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _chosen(members: dict[str, Any]) -> dict[str, Any]:
+    names = (
+        "shape",
+        "data_type",
+        "chunk_grid",
+        "chunk_key_encoding",
+        "fill_value",
+        "codecs",
+        "dimension_names",
+        "node_type",
+        "attributes",
+    )
+    return {name: members[name] for name in names}
+
+
+def _essences(root: bytes | None) -> dict[str, Any] | None:
+    """Return the same of every array that the root's document repeats: plain Zarr readers go by that."""
+    try:
+        members: dict[str, Any] = json.loads(root or b"")
+        repeated = members["consolidated_metadata"]["metadata"]
+        return {"node_type": members["node_type"]} | {name: _chosen(repeated[name]) for name in repeated}
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -90,8 +90,9 @@ def write_report(
         raise
     except OSError as error:
         raise StorageError(
-            f"cannot write the report to {str(folder)!r}: {error.strerror or error}; an older report "
-            "there is as it was. Free space or choose another folder",
+            f"cannot write the report to {str(folder)!r}: {error.strerror or error}"
+            f"{f' ({error.filename!r})' if error.filename else ''}; an older report there is as it was. Free space, "
+            "move what is in the way, or choose another folder",
             folder=str(folder),
         ) from error
     nbytes = sum(path.stat().st_size for path in paths)
@@ -121,7 +122,7 @@ def _check_place(folder: Path) -> None:
             "it, or choose another folder",
             path=str(figures),
         )
-    if not page.exists():
+    if not page.is_file():  # a folder is replaced if it is empty
         return
     with open(page, encoding="utf-8", errors="replace") as file:
         is_ours = MARK in file.read(MARKED_WITHIN)

@@ -1,0 +1,160 @@
+"""What a message of verify or repair advises is done here, word for word, and ends well."""
+
+import json
+import re
+import shlex
+import shutil
+
+import pytest
+
+RECORD = "cache/.actisketch/commits/00000001.16-32.block"
+CHUNK = "cache/second/c.1.0"
+
+
+def make_folder(path):
+    path.unlink(missing_ok=True)
+    path.mkdir()
+
+
+def link_to_itself(path):
+    path.unlink(missing_ok=True)
+    path.symlink_to(path)
+
+
+def flip(path):
+    whole = bytearray(path.read_bytes())
+    whole[len(whole) // 2] ^= 4
+    path.write_bytes(whole)
+
+
+def other_shape(path):
+    """The root's copy of an array's document: what zarr.open and xarray go by."""
+    path.write_text(path.read_text().replace("53,", "54,"))
+
+
+HARMS = {
+    "record: folder": (RECORD, make_folder),
+    "record: link to itself": (RECORD, link_to_itself),
+    "record: gone bad": (RECORD, flip),
+    "record: empty": (RECORD, lambda path: path.write_bytes(b"")),
+    "chunk: folder": (CHUNK, make_folder),
+    "chunk: link to itself": (CHUNK, link_to_itself),
+    "chunk: gone": (CHUNK, lambda path: path.unlink()),
+    "document: folder": ("cache/second/zarr.json", make_folder),
+    "document: link to itself": ("cache/zarr.json", link_to_itself),
+    "document: another shape in it": ("cache/zarr.json", other_shape),
+}
+
+
+def contents(folder):
+    return {
+        p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != "lock"
+    }
+
+
+def advised(answer):
+    """The commands of a message."""
+    return [shlex.split(found)[1:] for found in re.findall(r"`(actisketch [^`]+)`", answer.err)]
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_verify_advises_repair_and_repair_mends(call, finished, harm):
+    before = contents(finished["run"] / "cache")
+    name, damage = HARMS[harm]
+    damage(finished["run"] / name)
+    verified = call("verify", finished["run"])
+    (command,) = advised(verified)
+    repaired = call(*command)
+
+    assert verified.code == 4
+    assert command == ["verify", str(finished["run"]), "--repair"]
+    assert repaired.code == 0, repaired.err
+    assert call("verify", finished["run"]).code == 0
+    assert contents(finished["run"] / "cache") == before
+    assert call("run", finished["job"]).code == 0
+
+
+@pytest.mark.parametrize("harm", ["cut", "empty", "no JSON", "folder", "link"])
+@pytest.mark.parametrize("with_more", [False, True])
+def test_a_damaged_manifest_is_deleted_as_advised_and_the_cache_is_kept(call, finished, harm, with_more):
+    manifest = finished["run"] / "run.json"
+    if with_more:  # people keep things beside their results
+        call("factors", finished["run"], "--percentile", 98, "--output", finished["run"] / "f98.json")
+        shutil.copy(finished["job"], finished["run"] / "my job.toml")
+    text = manifest.read_text()
+    before = contents(finished["run"])
+    if harm == "folder":
+        make_folder(manifest)
+    elif harm == "link":
+        link_to_itself(manifest)
+    else:
+        manifest.write_text({"cut": text[: len(text) // 2], "empty": "", "no JSON": "hello"}[harm])
+    refused = call("run", finished["job"])
+    asked = call("status", finished["run"])
+    manifest.rmdir() if harm == "folder" else manifest.unlink()
+    again = call("run", finished["job"])
+    after = contents(finished["run"])
+
+    if harm != "link":
+        assert refused.code == asked.code == 4
+        assert "delete that file and run the job again: the cache is kept" in refused.err
+    assert again.code == 0, again.err
+    assert "nothing to compute: reloaded" in again.err
+    assert json.loads(manifest.read_text())["n_samples"] == 53
+    assert {n: b for n, b in after.items() if n.name not in {"run.json", "normalized.keras", "run.log"}} == {
+        n: b for n, b in before.items() if n.name not in {"run.json", "normalized.keras", "run.log"}
+    }
+
+
+@pytest.mark.parametrize("name", ["factors.json", "report", "cache", "statistics.json"])
+def test_a_folder_of_somebody_elses_with_such_a_name_in_it_is_no_run(call, finished, name):
+    other = finished["folder"] / "theirs"
+    other.mkdir()
+    (other / "notes.txt").write_text("precious")
+    if "." in name:
+        (other / name).write_text('{"mine": 1}')
+    else:
+        (other / name).mkdir()
+    answer = call("run", finished["job"], "--output", other)
+
+    assert answer.code == 2
+    assert "holds other things" in answer.err
+    assert (other / "notes.txt").read_text() == "precious"
+
+
+def test_foreign_files_are_removed_as_advised(call, finished):
+    junk = finished["run"] / "cache" / "first" / "junk"
+    junk.write_text("junk")
+    named = call("verify", finished["run"])
+    junk.unlink()
+
+    assert named.code == 4
+    assert "to be removed by you" in named.err
+    assert call("verify", finished["run"]).code == 0
+
+
+def test_a_lost_description_is_restored_or_another_folder_chosen_as_advised(call, finished):
+    description = finished["run"] / "cache" / ".actisketch" / "cache.json"
+    kept = description.read_bytes()
+    description.unlink()
+    answers = [call(verb, finished["run"]) for verb in ("verify", "status")] + [call("run", finished["job"])]
+    elsewhere = call("run", finished["job"], "--output", finished["folder"] / "another")
+    description.write_bytes(kept)
+
+    for answer in answers:
+        assert answer.code == 4
+        assert "has lost its description" in answer.err
+        assert "restore it or choose another folder" in answer.err
+    assert elsewhere.code == 0, elsewhere.err
+    assert "nothing was recomputed" in call("run", finished["job"]).out
+
+
+def test_what_is_not_recorded_yet_is_recorded_by_the_job_as_advised(call, finished):
+    (finished["run"] / RECORD).unlink()
+    named = call("verify", finished["run"])
+    again = call("run", finished["job"])
+
+    assert named.code == 9
+    assert "run the job again" in named.err
+    assert again.code == 0
+    assert call("verify", finished["run"]).code == 0
