@@ -129,6 +129,7 @@ def prepare(
     elif isinstance(source, PreparedSource):
         source = source.with_hashing(_recorded_hashing(existing, source.hashed))
     points = graph.points(settings.record.points)
+    _check_numbers(graph, points, normalizes=settings.normalize.enabled)
     if existing is not None and settings.record.points == "neurons":
         _check_merges_recorded(existing, graph, points)
     asked_of_points([point.name for point in points], settings.factors)
@@ -228,6 +229,33 @@ def _in_words_of_the_job() -> Iterator[None]:
         for word, words in _WORDS.items():
             text = text.replace(word, words)
         raise type(error)(text, **error.facts) from error
+
+
+def _check_numbers(graph: Graph, points: tuple[Point, ...], *, normalizes: bool) -> None:
+    """Refuse points, and outputs that would be certified, that are texts."""
+    for point in points:
+        if _gives_texts(graph, point.value):
+            raise InputError(
+                f"the point {point.name!r} ({point.layer_type}) gives texts, which are no activations: leave it out "
+                "with record.points",
+                point=point.name,
+            )
+    for value in graph.outputs if normalizes else ():
+        name = graph.producer(value).name
+        if _gives_texts(graph, value):
+            raise InputError(
+                f"the output {name!r} gives texts, which cannot be compared after normalisation: end the network "
+                "before it, keras.Model(inputs, outputs), or stop at the factors with normalize.enabled = false "
+                "(--no-normalize)",
+                layer=name,
+            )
+
+
+def _gives_texts(graph: Graph, value: int) -> bool:
+    node = graph.producer(value)
+    # Keras calls what an inverted lookup gives numbers.
+    is_inverted = node.type == "StringLookup" and bool(getattr(node.operation, "invert", False))
+    return is_inverted or graph.values[value].dtype == "string"
 
 
 def _check_recorded(graph: Graph, points: tuple[Point, ...]) -> None:

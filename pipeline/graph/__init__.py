@@ -6,7 +6,7 @@ from .fingerprint import model_fingerprint
 from .graph import Graph
 from .nodes import Node, Slot, Value
 from .points import Point
-from .reading import read_graph
+from .reading import read_graph, why_opaque
 from .refusals import layer_refusals, reason_of, refusals_explained
 from .toolbox_names import toolbox_names
 
@@ -25,4 +25,5 @@ __all__ = [
     "reason_of",
     "refusals_explained",
     "toolbox_names",
+    "why_opaque",
 ]

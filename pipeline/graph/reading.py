@@ -7,7 +7,7 @@ output are left out. The model is only looked at: nothing of it changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from .kinds import type_of
 from .nodes import Node, Slot, Value
 from .state import check_stateless
 
-__all__ = ["read_graph"]
+__all__ = ["read_graph", "why_opaque"]
 
 
 def read_graph(model: Any) -> Graph:
@@ -65,8 +65,18 @@ def _function_of(model: Any) -> Any:
 
 def _no_graph(model: Any) -> str:
     kind = type(model).__name__
+    if any(base.__module__.split(".")[0] == "tf_keras" for base in type(model).__mro__):
+        return (
+            f"the model {model.name!r} ({kind}) is of tf_keras, which is Keras 2: save it with `model.save('name.h5')` "
+            "and give the path of that file"
+        )
     if not hasattr(model, "layers"):
         return f"a Keras model was asked for, got {kind}: pass a keras.Model or the path of a .keras file"
+    if kind == "Sequential" and _unconnected(model):
+        return (
+            f"the Sequential model {model.name!r} does not know the shape behind its layer {_unconnected(model)!r}: "
+            "give that layer an output_shape (a Lambda) or a compute_output_shape()"
+        )
     if kind == "Sequential":
         return (
             f"the Sequential model {model.name!r} does not know its input shape: give it a "
@@ -76,6 +86,25 @@ def _no_graph(model: Any) -> str:
         f"the model {model.name!r} ({kind}) has no graph to read, because it is subclassed: rebuild it as a "
         "functional model, keras.Model(inputs, outputs), with the same layers and weights"
     )
+
+
+def _unconnected(model: Any) -> str | None:
+    """Return the layer at which Keras stopped to connect the layers of a Sequential model that has an input."""
+    layers = model._layers
+    if not layers or type(layers[0]).__name__ != "InputLayer":
+        return None
+    return next((layer.name for layer in layers[1:] if not layer._inbound_nodes), None)
+
+
+def why_opaque(operation: Any, kwargs: Mapping[str, Any]) -> str | None:
+    """Return why the layers of a nested model are not looked into; None for what is no model."""
+    if not hasattr(operation, "layers"):
+        return None
+    if _function_of(operation) is None:
+        return "a nested model that is subclassed"
+    if kwargs.get("mask") is not None:
+        return "a nested model that receives a mask"
+    return "a nested model that is called with other tensors than its inputs"
 
 
 class _Reader:

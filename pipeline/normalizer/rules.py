@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from ...storage.errors import InputError
-from ..graph import Node, Slot
+from ..graph import Node, Slot, why_opaque
 from ..graph.kinds import (
     BOUNDED,
     HOMOGENEOUS,
@@ -90,6 +90,15 @@ def _is_augmentation(node: Node) -> bool:
 
 def _unknown(walk: Propagation, node: Node) -> InputError:
     before = ", ".join(repr(walk.graph.producer(value).name) for value in node.inputs)
+    opaque = why_opaque(node.operation, node.kwargs)
+    if opaque is not None:
+        return refused(
+            node,
+            f"no rule for {node.name!r} ({node.type}), {opaque}",
+            reason=f"no rule for {opaque}",
+            remedy="call its layers in the network itself, a Masking layer left out, or say pin={names}, which keeps "
+            "the scale 1 around it",
+        )
     return refused(
         node,
         f"no rule for the layer {node.name!r} ({node.type}), which takes {before}",

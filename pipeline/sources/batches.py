@@ -30,6 +30,10 @@ class BatchedReader:
 
     def __init__(self, dataset: Any) -> None:
         self.origin = f"the {type(dataset).__name__}"
+        if _is_shuffled(dataset):
+            raise InputError(
+                f"{self.origin} shuffles its samples, in another order in every process: make it with shuffle=False"
+            )
         self._dataset = dataset
         self._lock = threading.Lock()
         self._held: tuple[int, Unpacked] | None = None
@@ -120,6 +124,14 @@ class BatchedReader:
 
 
 _ONE_SIZE = "all batches but the last need one size, and the last may only be smaller"
+
+
+def _is_shuffled(dataset: Any) -> bool:
+    """Tell whether it is one of Keras' own iterators (`ImageDataGenerator.flow`) that draw their order at the start."""
+    is_iterator = any(
+        kind.__name__ == "Iterator" and "keras" in kind.__module__ for kind in type(dataset).__mro__
+    )
+    return is_iterator and bool(getattr(dataset, "shuffle", False))
 
 
 def _n_batches(dataset: Any, origin: str) -> int:

@@ -54,6 +54,11 @@ class RecordFile:
         except OSError as error:
             raise InputError(f"{path!r} cannot be read: {error.strerror}", path=path) from None
         self._is_plain = len(head) == _HEADER_NBYTES and _crc_fits(head[:8], head[8:])
+        if not self._is_plain and len(head) > 1 and head[0] == 0x78 and int.from_bytes(head[:2]) % 31 == 0:
+            raise InputError(
+                f"{path!r} is compressed as ZLIB, which is not read: write it with GZIP, or without compression",
+                path=path,
+            )
         if not self._is_plain and head[:2] != b"\x1f\x8b":
             raise InputError(
                 f"{path!r} is no TFRecord file (plain or gzip): its first length has a wrong checksum",

@@ -197,3 +197,83 @@ def test_whole_numbers_that_fit_are_the_same_in_any_dtype(tmp_path):
         )
 
         np.testing.assert_array_equal(result.activations(point)[:], expected)
+
+
+def _texts():
+    x = keras.Input((6,))
+    classes = L.Dense(3, name="classes")(x)
+    best = keras.ops.argmax(classes, axis=-1) + 1
+    names = L.StringLookup(vocabulary=["a", "b", "c"], invert=True, name="names")(best)
+    return keras.Model(x, [classes, names])
+
+
+def test_an_output_of_texts_is_refused_before_anything_is_recorded_and_the_rest_is(tmp_path):
+    settings = {"normalize": {"pin": ["names", "*rgmax*"]}, "report": {"enabled": False}}
+    with pytest.raises(InputError, match=r"the output 'names' gives texts.*--no-normalize"):
+        run(_texts(), SAMPLES, output=tmp_path / "r", settings=settings)
+    assert not (tmp_path / "r").exists()
+
+    with pytest.raises(InputError, match=r"the point 'names' \(StringLookup\) gives texts"):
+        run(_texts(), SAMPLES, output=tmp_path / "r", normalize=False, points=["classes", "names"])
+    result = run(
+        _texts(), SAMPLES, output=tmp_path / "r", normalize=False, settings={"report": {"enabled": False}}
+    )
+
+    assert result.activations("classes").shape == (20, 3)
+
+
+def _inner():
+    x = keras.Input((5, 6))
+    return keras.Model(x, L.Dense(3, name="deep")(x), name="inner")
+
+
+def _masked_implicitly():
+    x = keras.Input((5, 6))
+    return keras.Model(x, L.Dense(2)(_inner()(L.Masking()(x)))), "receives a mask"
+
+
+def _masked_explicitly():
+    x, mask = keras.Input((5, 6)), keras.Input((5,), dtype="bool")
+    return keras.Model([x, mask], L.Dense(2)(_inner()(x, mask=mask))), "receives a mask"
+
+
+def _subclassed():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__(name="inner")
+            self.deep = L.Dense(3)
+
+        def call(self, x):
+            return self.deep(x)
+
+    x = keras.Input((5, 6))
+    return keras.Model(x, L.Dense(2)(Own()(x))), "is subclassed"
+
+
+@pytest.mark.filterwarnings("ignore:Layer .inner.")
+@pytest.mark.parametrize("make", [_masked_implicitly, _masked_explicitly, _subclassed])
+def test_a_nested_model_without_a_rule_has_a_reason(make):
+    from actisketch.pipeline.normalizer import normalize_model
+
+    model, reason = make()
+    with pytest.raises(InputError, match=f"no rule for 'inner' .*, a nested model that {reason}"):
+        normalize_model(model, {})
+
+
+@pytest.mark.parametrize("kind", ["Sequential", "Functional"])
+def test_a_model_of_tf_keras_is_told_to_come_as_h5(kind):
+    # As tf_keras has them: classes of these names in its modules.
+    model = type(kind, (), {"__module__": "tf_keras.src.engine", "name": "mine", "layers": []})()
+
+    with pytest.raises(InputError, match=rf"'mine' \({kind}\) is of tf_keras.*name\.h5"):
+        read_graph(model)
+
+
+def test_a_sequential_model_whose_shape_is_lost_on_the_way_names_the_layer():
+    model = keras.Sequential(
+        [keras.Input((6,)), L.Dense(3), L.Lambda(lambda x: not_there(x), name="lam"), L.Dense(2)]  # noqa: F821
+    )
+    with pytest.raises(InputError, match="the shape behind its layer 'lam': give that layer an output_shape"):
+        read_graph(model)
+    with pytest.raises(InputError, match=r"does not know its input shape: give it a keras\.Input"):
+        read_graph(keras.Sequential([L.Dense(3)]))
