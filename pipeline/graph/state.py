@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ...storage.errors import InputError
 from .nodes import Node
 
-__all__ = ["check_stateless", "layer_settings", "layers_within", "state_hash"]
+__all__ = ["check_stateless", "hand_over_state", "layer_settings", "layers_within", "state_hash"]
 
 
 def layer_settings(layer: Any, name: str) -> dict[str, Any]:
@@ -102,6 +102,25 @@ def check_stateless(nodes: Sequence[Node]) -> None:
             "change the network; build it with stateful=False, and hand over the weights with set_weights()",
             layers=tuple(stateful),
         )
+
+
+def hand_over_state(original: Any, clone: Any) -> None:
+    """Give a layer that was made from the settings of ``original`` the state that saving ``original`` would write.
+
+    The layers within them are taken in pairs. Raises whatever their own code does.
+    """
+    import keras
+
+    for layer, other in zip(layers_within(original), layers_within(clone), strict=False):
+        if not (_has_own(layer, "save_own_variables") or hasattr(layer, "save_assets")):
+            continue
+        store: dict[str, Any] = {}
+        layer.save_own_variables(store)
+        other.load_own_variables({name: keras.ops.convert_to_numpy(value) for name, value in store.items()})
+        if hasattr(layer, "save_assets"):
+            with tempfile.TemporaryDirectory(prefix="actisketch-") as folder:
+                layer.save_assets(folder)
+                other.load_assets(folder)
 
 
 def layers_within(operation: Any) -> list[Any]:

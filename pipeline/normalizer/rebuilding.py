@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ...storage.errors import InputError
 from ..graph import Graph, Node, Slot, aligned, layer_refusals, read_graph, reason_of
 from ..graph.kinds import function_name, held_layer, is_activation
+from ..graph.state import hand_over_state
 from .naming import Names
 from .solving import Solution
 from .updating import LayerUpdate, layer_update, relu_config, rescaling_config
@@ -99,7 +100,7 @@ class Rebuilt:
         if node.type.startswith("ops."):
             return self._operation(node)
         clone = self._layers.setdefault(key, self._clone(node, LayerUpdate({})))
-        return _Building(clone, _originals(node.operation)) if node.n_params else clone
+        return _Building(clone, node.operation) if node.n_params else clone
 
     def _layer(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         key = _key(node, rescaling_config(self.solution, node) if self.solution is not None else None)
@@ -109,7 +110,7 @@ class Rebuilt:
             if bounds is not None:
                 update.config["activation"] = "linear"
             clone = self._layers.setdefault(key, self._clone(node, update))
-            outputs = _called(node, _Building(clone, _originals(node.operation), update.arrays), args, kwargs)
+            outputs = _called(node, _Building(clone, node.operation, update.arrays), args, kwargs)
         else:
             outputs = _called(node, self._layers[key], args, kwargs)
         self.first_tensors[node.index] = _flat(outputs)[0]
@@ -268,12 +269,12 @@ def _with_settings(serialized: dict[str, Any], settings: dict[str, Any]) -> dict
 
 
 class _Building:
-    """Calls a fresh clone for the first time and sees to it that it gets its weights."""
+    """Calls a fresh clone for the first time and sees to it that it gets its weights and its state."""
 
     def __init__(
-        self, layer: Any, originals: list[Any], arrays: dict[str, NDArray[np.generic]] | None = None
+        self, layer: Any, original: Any, arrays: dict[str, NDArray[np.generic]] | None = None
     ) -> None:
-        self._layer, self._originals, self._arrays = layer, originals, arrays or {}
+        self._layer, self._original, self._arrays = layer, original, arrays or {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         kept, given, holder = {}, [], held_layer(self._layer)
@@ -282,6 +283,9 @@ class _Building:
             kept[name] = getattr(holder, name)
             given.append(_Given(array))
             setattr(holder, name, given[-1])
+        if not self._original.weights:
+            # Before the call: a vocabulary may say how large the output is.
+            hand_over_state(self._original, self._layer)
         try:
             outputs = self._layer(*args, **kwargs)
         finally:
@@ -291,34 +295,31 @@ class _Building:
         assert len(self._arrays) in (0, len(self._layer.weights)), self._layer.name
         assert all(each.is_taken for each in given), self._layer.name
         if not self._arrays:
-            if len(self._layer.weights) != len(self._originals):
-                name, n_now, n_before = self._layer.name, len(self._layer.weights), len(self._originals)
-                raise InputError(
-                    f"the layer {name!r} ({type(self._layer).__name__}) has {n_before} weights, and {n_now} when it is "
-                    "rebuilt from its settings: give its class a get_config() that returns the arguments of its "
-                    "constructor, and make its weights in build()",
-                    layer=name,
-                )
-            for variable, original in zip(self._layer.weights, self._originals, strict=True):
-                variable.assign(original)
-            for each in self._layer._flatten_layers():
-                # Normalization computes with what it made of its weights when it was built.
-                if hasattr(each, "finalize_state"):
-                    each.finalize_state()
+            self._take_over_weights()
         return outputs
+
+    def _take_over_weights(self) -> None:
+        layer, originals = self._layer, list(self._original.weights)
+        if len(layer.weights) != len(originals):
+            raise InputError(
+                f"the layer {layer.name!r} ({type(layer).__name__}) has {len(originals)} weights, and "
+                f"{len(layer.weights)} when it is rebuilt from its settings: give its class a get_config() that "
+                "returns the arguments of its constructor, and make its weights in build()",
+                layer=layer.name,
+            )
+        for variable, original in zip(layer.weights, originals, strict=True):
+            variable.assign(original)
+        if originals:
+            hand_over_state(self._original, layer)
+        for each in layer._flatten_layers():
+            # Normalization computes with what it made of its weights when it was built. Discretization has none.
+            if each.weights and hasattr(each, "finalize_state"):
+                each.finalize_state()
 
 
 def _called(node: Node, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     with layer_refusals(node, doing="built anew"):
         return layer(*args, **kwargs)
-
-
-def _refresh(layer: Any) -> None:
-    """Have what a layer derives from its weights computed anew: an adapted Normalization keeps a mean beside them."""
-    for each in layer._flatten_layers():
-        finalize = getattr(each, "finalize_state", None)
-        if each.weights and callable(finalize):
-            finalize()
 
 
 def _initializer_name(layer: Any, attribute: str) -> str:
@@ -331,10 +332,6 @@ def _initializer_name(layer: Any, attribute: str) -> str:
         if attribute != "kernel"
         else "depthwise_initializer"
     )
-
-
-def _originals(layer: Any) -> list[Any]:
-    return list(layer.weights)
 
 
 def _flat(outputs: Any) -> list[Any]:
