@@ -71,6 +71,8 @@ def _measure(job: Prepared, on_event: OnEvent) -> InputFactor:
     for start in range(0, source.n_samples, n_batch):
         batch = source.read(start, min(start + n_batch, source.n_samples))
         for name, index, sketch in zip(names, order, sketches, strict=True):
+            if batch.inputs[index].dtype.kind == "O":  # texts have no size, and keep the factor 1
+                continue
             size = np.abs(np.asarray(batch.inputs[index], dtype=np.float32))
             sketch.update(size, point=name, first_sample=start)
         on_event(SamplesDone(n_done=start + len(batch)))

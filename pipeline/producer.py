@@ -228,7 +228,7 @@ def match_inputs(graph: Graph, given: tuple[InputSpec, ...]) -> list[tuple[int, 
             "data.inputs"
         )
     order = graph.input_order([have.name for have in given])
-    for (name, shape, _), have in zip(wanted, (given[i] for i in order), strict=True):
+    for (name, shape, dtype), have in zip(wanted, (given[i] for i in order), strict=True):
         fits = len(shape) == len(have.shape) and all(
             w in (None, h) for w, h in zip(shape, have.shape, strict=True)
         )
@@ -236,6 +236,12 @@ def match_inputs(graph: Graph, given: tuple[InputSpec, ...]) -> list[tuple[int, 
             raise InputError(
                 f"input {name!r} takes samples of shape {_shape(shape)}, the data has {_shape(have.shape)}: "
                 "reshape the data, or choose another array with data.inputs"
+            )
+        if (dtype == "string") != (have.dtype == "object"):
+            takes, holds = ("texts", "numbers") if dtype == "string" else (f"numbers ({dtype})", "texts")
+            raise InputError(
+                f"input {name!r} takes {takes}, the data holds {holds}: choose another array with data.inputs, or put "
+                "TextVectorization or StringLookup in front of the network where texts are to be numbers"
             )
     return [(i, np.dtype(_numpy_name(dtype))) for i, (_, _, dtype) in zip(order, wanted, strict=True)]
 
@@ -246,4 +252,4 @@ def _shape(shape: tuple[int | None, ...]) -> str:
 
 def _numpy_name(dtype: str) -> str:
     # A bfloat16 or float16 network takes float32 samples and casts them itself.
-    return "float32" if dtype in {"bfloat16", "float16"} else dtype
+    return {"bfloat16": "float32", "float16": "float32", "string": "object"}.get(dtype, dtype)

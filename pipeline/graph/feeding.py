@@ -31,9 +31,11 @@ def aligned(array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
 
 
 def input_tensor(array: NDArray[Any], dtype: DTypeLike) -> Any:
-    """Return one batch of an input, of shape (n, ...), as a tensor of ``dtype`` (a NumPy name)."""
+    """Return one batch of an input, of shape (n, ...), as a tensor of ``dtype`` (a NumPy name; ``object``: texts)."""
     import tensorflow as tf
 
+    if array.dtype.kind == "O":
+        return tf.convert_to_tensor(array, tf.string)
     return tf.convert_to_tensor(aligned(array, dtype))
 
 

@@ -16,6 +16,7 @@ from ...storage.errors import InputError
 from .mapped import file_column
 from .preprocessing import is_float
 from .states import combined, memory_state, tree_state
+from .texts import TextColumn, as_texts, is_text
 
 __all__ = ["ArrayColumn", "Column", "LazyColumn", "as_column", "check_column", "unmasked"]
 
@@ -48,6 +49,8 @@ class Column(Protocol):
 
 class ArrayColumn:
     """An array in memory, or one that the operating system maps."""
+
+    in_memory = True
 
     def __init__(self, array: NDArray[Any]) -> None:
         self._array = array
@@ -153,7 +156,7 @@ def as_column(array: Any, origin: str) -> Column:
 
 
 def check_column(column: Column, origin: str) -> Column:
-    """Return the column, if it holds numbers along an axis of samples.
+    """Return the column, if it holds numbers or texts along an axis of samples.
 
     Raises
     ------
@@ -161,18 +164,22 @@ def check_column(column: Column, origin: str) -> Column:
         With the shape or type that was found.
     """
     dtype = column.dtype
-    if dtype.kind == "O":
+    if dtype.kind == "O" and not isinstance(column, ArrayColumn | LazyColumn | TextColumn):
         raise InputError(
-            f"{origin} holds Python objects: save an array of numbers (all samples of one shape)"
+            f"{origin} holds Python objects, which are never unpickled: save an array of numbers, or of texts "
+            "(x.astype(str)), all samples of one shape"
         )
-    if dtype.kind not in "fiub" and not is_float(dtype):
-        advice = "tokenise text first" if dtype.kind in "SUT" else "convert it to float32"
-        raise InputError(f"{origin} has dtype {dtype}, which no network takes: {advice}")
+    if not (dtype.kind in "fiub" or is_float(dtype) or is_text(dtype)):
+        raise InputError(f"{origin} has dtype {dtype}, which no network takes: convert it to float32")
     if not column.shape:
         raise InputError(f"{origin} is a single number: an array of shape (n_samples, ...) is needed")
     if column.shape[0] == 0 or 0 in column.shape:
         raise InputError(f"{origin} is empty, of shape {column.shape}: at least one sample is needed")
-    return column
+    if not is_text(dtype) or isinstance(column, TextColumn):
+        return column
+    if isinstance(column, ArrayColumn) and dtype.kind == "O":
+        as_texts(column.read(0, column.shape[0]), origin)  # refused now, and not after hours
+    return TextColumn(column, origin)
 
 
 def unmasked(values: Any, origin: str) -> NDArray[Any]:

@@ -77,6 +77,11 @@ class PreparedSource:
         self._preparations = tuple(preprocessing_for(raw.name, settings) for raw in reader.inputs)
         for raw, preparation_ in zip(reader.inputs, self._preparations, strict=True):
             preparation_.check(raw.shape, _called(raw, reader))
+            if raw.dtype == "object" and preparation_.changes_values:
+                raise InputError(
+                    f"{_called(raw, reader)} holds texts, which cannot be scaled: leave scale, offset, divide_by and "
+                    "preprocessing out, or name the inputs they are for"
+                )
         self.inputs = tuple(map(_prepared_spec, reader.inputs, self._preparations))
 
     @property

@@ -23,7 +23,7 @@ class InputSpec:
     shape: tuple[int, ...]
     """Of one sample: without the axis of samples."""
     dtype: str
-    """NumPy name of what :meth:`Source.read` returns, as ``"float32"``."""
+    """NumPy name of what :meth:`Source.read` returns, as ``"float32"``; ``"object"`` for texts, which are ``bytes``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from ...storage.errors import InputError
 from .columns import ArrayColumn, check_column, unmasked
 from .protocol import Batch, InputSpec
 from .table import mark_rows
+from .texts import as_texts, is_text
 
 __all__ = ["StreamReader", "Unpacked", "unpack"]
 
@@ -109,6 +110,8 @@ def _targets(y: Any, *, batched: bool) -> list[Any]:
 
 def _array(value: Any, *, batched: bool) -> NDArray[Any]:
     array = unmasked(value.numpy() if hasattr(value, "numpy") else value, "an element of the data")
+    if is_text(array.dtype):
+        array = as_texts(array, "an element of the data")
     return array if batched else array[None]
 
 

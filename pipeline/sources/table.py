@@ -16,6 +16,7 @@ from ...storage.errors import InputError
 from .columns import Column
 from .protocol import Batch, InputSpec
 from .states import states_of
+from .texts import text_bytes
 
 __all__ = ["TableReader", "mark_rows"]
 
@@ -98,6 +99,9 @@ class TableReader:
 
 def mark_rows(inputs: tuple[NDArray[Any], ...]) -> list[bytes]:
     """Return a 16-byte hash of each row over all inputs; the byte order of the machine plays no part."""
+    if any(values.dtype.kind == "O" for values in inputs):
+        columns = [text_bytes(v) if v.dtype.kind == "O" else mark_rows((v,)) for v in inputs]
+        return [hashlib.blake2b(b"".join(row), digest_size=16).digest() for row in zip(*columns, strict=True)]
     arrays = []
     for values in inputs:
         little = (

@@ -101,7 +101,7 @@ def test_a_double_beyond_float32_is_named_with_its_value() -> None:
         (np.zeros((5, 0)), "empty"),
         (np.float32(3), "single number"),
         (np.array([1, "a"], object), "Python objects"),
-        (np.array(["a", "b"]), "tokenise"),
+        (np.array(["a", None], object), "Python objects"),
         (np.zeros(3, complex), "complex128"),
         (np.zeros(3, "M8[s]"), "datetime64"),
         ([], "at least one input"),
