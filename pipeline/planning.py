@@ -56,6 +56,8 @@ class MemoryProjection:
 
     model: int
     """Weights, as loaded."""
+    loading: int
+    """Of a network's file, beside the weights: what reading it leaves, or its peak beyond what recording takes."""
     batch: int
     """The samples of one batch, and the network's largest tensors."""
     blocks: int
@@ -71,7 +73,9 @@ class MemoryProjection:
     @property
     def total(self) -> int:
         """Sum of all causes, in bytes."""
-        return self.model + self.batch + self.blocks + self.codec + self.sketches + self.runtime
+        return (
+            self.model + self.loading + self.batch + self.blocks + self.codec + self.sketches + self.runtime
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +164,7 @@ class Plan:
         if self.memory.total <= self.memory_limit:
             return
         m = self.memory
-        fixed = m.model + m.sketches + m.runtime
+        fixed = m.model + m.loading + m.sketches + m.runtime
         advice = f"raise record.memory_limit to {format_bytes(m.total * 1.05)}"
         if fixed <= self.memory_limit and self.batch_size > 1:
             smaller = f"a smaller record.batch_size than {self.batch_size}"
@@ -171,7 +175,8 @@ class Plan:
                 else f"use {smaller}, or {advice}"
             )
         raise OverBudgetError(
-            f"the run needs {format_bytes(m.total)} of memory (network {format_bytes(m.model)}, one batch "
+            f"the run needs {format_bytes(m.total)} of memory (network {format_bytes(m.model)}, loading it "
+            f"{format_bytes(m.loading)}, one batch "
             f"{format_bytes(m.batch)}, {BLOCKS_IN_FLIGHT} blocks {format_bytes(m.blocks)}, encoding "
             f"{format_bytes(m.codec)}, sketches {format_bytes(m.sketches)}, runtime {format_bytes(m.runtime)}), "
             "record.memory_limit allows "
@@ -190,6 +195,7 @@ def make_plan(
     sketch: SketchSpec | None = None,
     n_open_blocks: int = 1,
     model_nbytes: int = 0,
+    loading_nbytes: int = 0,
     sample_nbytes: int = 0,
     largest_tensor_nbytes: int = 0,
     multiplications: int = 0,
@@ -213,6 +219,8 @@ def make_plan(
         How finely is sketched; default: as ``SketchSpec()``.
     n_open_blocks : int
         Blocks whose sketches are in memory together: one in process, ``BLOCKS_IN_FLIGHT`` in a worker.
+    loading_nbytes : int
+        What reading the network's file takes at most beside the weights; 0 where it is no file.
     model_nbytes, sample_nbytes, largest_tensor_nbytes : int
         Bytes of the weights, of one sample, and of the network's largest tensor per sample.
     multiplications : int
@@ -251,6 +259,7 @@ def make_plan(
         sketch=sketch or SketchSpec(),
         n_open_blocks=n_open_blocks,
         model_nbytes=model_nbytes,
+        loading_nbytes=loading_nbytes,
         # Recorded tensors are counted with the slab they are collected for; beside them the network holds a few
         # that are not recorded: input, output and workspace of the layer at work.
         batch_nbytes=min(batch_size, n_samples) * (2 * sample_nbytes + 3 * largest_tensor_nbytes),
@@ -310,6 +319,7 @@ class _Run:
     sketch: SketchSpec
     n_open_blocks: int
     model_nbytes: int
+    loading_nbytes: int
     batch_nbytes: int
     record: bool
     stored_itemsize: int
@@ -353,14 +363,17 @@ class _Run:
         gathered = sum(nbytes for name, nbytes in chunk_nbytes.items() if nbytes > of_slab[name])
         n_slabs = min(BLOCKS_IN_FLIGHT, -(-self.n_samples // slab))
         of_threads = sorted(chunk_nbytes.values())[-RECORDING_THREADS:]
-        return MemoryProjection(
-            model=self.model_nbytes,
-            batch=self.batch_nbytes,
-            blocks=n_slabs * min(slab, self.n_samples) * self.sample_nbytes + gathered,
-            codec=STAGING_NBYTES * len(of_threads)
+        recording = {
+            "batch": self.batch_nbytes,
+            "blocks": n_slabs * min(slab, self.n_samples) * self.sample_nbytes + gathered,
+            "codec": STAGING_NBYTES * len(of_threads)
             + (1 + self.compresses) * sum(of_threads) * self.stored_itemsize // 4,
-            sketches=self._sketches_nbytes(block_samples, slab),
-        )
+            "sketches": self._sketches_nbytes(block_samples, slab),
+        }
+        # Up to as much as the weights was seen to stay with the allocator; the rest of loading's peak is used again.
+        stays = min(self.model_nbytes, self.loading_nbytes)
+        loading = max(stays, self.loading_nbytes - sum(recording.values()))
+        return MemoryProjection(model=self.model_nbytes, loading=loading, **recording)
 
     def _sketches_nbytes(self, block_samples: int, slab: int) -> int:
         n_open = min(self.n_open_blocks, -(-self.n_samples // block_samples))

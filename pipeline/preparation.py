@@ -21,7 +21,7 @@ from .answers import cache_url
 from .factors import asked_of_points
 from .folder import RunFolder
 from .graph import Graph, Point, file_code_hash, model_fingerprint, read_graph
-from .model import load_network
+from .model import load_network, loading_nbytes, weights_nbytes
 from .planning import Plan
 from .producer import KerasProducer
 from .recorder import BLOCKS_IN_FLIGHT
@@ -357,7 +357,8 @@ def _plan(
         memory_limit=record.memory_limit,
         sketch=sketch_spec(settings),
         n_open_blocks=BLOCKS_IN_FLIGHT if record.workers or record.scheduler else 1,
-        model_nbytes=sum(int(np.prod(w.shape)) * np.dtype("float32").itemsize for w in model.weights),
+        model_nbytes=weights_nbytes(model),
+        loading_nbytes=loading_nbytes(model) if settings.model.path is not None else 0,
         sample_nbytes=sum(
             int(np.prod(i.shape, dtype=np.int64)) * np.dtype(i.dtype).itemsize for i in source.inputs
         ),

@@ -181,6 +181,17 @@ def test_memory_counts_a_sketch_of_every_point_in_open_blocks_and_merged():
     assert 150 * 2**21 < many - one < 150 * 2**23
 
 
+def test_loading_counts_for_what_it_leaves_and_for_its_peak_where_recording_takes_less():
+    without = plan_of().memory
+    small, large = (plan_of(model_nbytes=7 * 2**20, loading_nbytes=n * 2**20).memory for n in (23, 2003))
+
+    assert (without.model, without.loading) == (0, 0)
+    assert (small.model, small.loading) == (7 * 2**20, 7 * 2**20)
+    assert small.total - without.total == 14 * 2**20
+    # Weights, loading's peak, and what every run takes: recording is over that peak later.
+    assert large.total == 7 * 2**20 + 2003 * 2**20 + large.runtime
+
+
 def test_memory_of_rectified_activations_is_that_of_one_sign():
     both, one = (
         plan_of(points=[PointSpec(name="conv", shape=(8192,), meta={"activation": name})]).memory.sketches

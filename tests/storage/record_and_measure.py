@@ -1,7 +1,7 @@
 """Record and reduce a small Keras network and print, as JSON, what was predicted and what was taken.
 
 Usage: python record_and_measure.py OUTPUT SETTINGS, where SETTINGS is JSON: n_samples, batch_size, memory_limit,
-block_samples, codec, activations, per_channel; n_layers for a network of many points.
+block_samples, codec, activations, per_channel; n_layers for a network of many points, path for one in a file.
 Run by test_memory.py: peak memory can only be measured in a process of its own.
 """
 
@@ -61,7 +61,10 @@ def main(output: str, settings_json: str) -> None:
     tf.function(lambda a: tf.matmul(a, a))(tf.ones((64, 64)))  # the runtime's threads belong to TensorFlow
     rng = np.random.default_rng(7)
     samples: Any
-    if chosen["n_layers"]:
+    if chosen["path"]:
+        model = None  # reading the file is part of the run
+        samples = rng.standard_normal((chosen["n_samples"], *chosen["shape"]), np.float32)
+    elif chosen["n_layers"]:
         keras.utils.set_random_seed(7)
         model = many_points(keras, chosen["n_layers"])
         samples = rng.standard_normal((chosen["n_samples"], 16, 16, 8), np.float32)
@@ -73,6 +76,7 @@ def main(output: str, settings_json: str) -> None:
     settings = validate_job(
         {
             "output": output,
+            "model": {"path": chosen["path"]},
             "record": {
                 key: chosen[key] for key in ("batch_size", "memory_limit", "block_samples", "activations")
             },

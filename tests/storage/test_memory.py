@@ -30,6 +30,7 @@ def measured(folder: Path, **changed: Any) -> dict[str, Any]:
         "activations": True,
         "per_channel": False,
         "n_layers": None,
+        "path": None,
         **changed,
     }
     done = subprocess.run(
@@ -65,6 +66,46 @@ def test_a_run_takes_no_more_than_was_predicted_and_allowed(tmp_path: Path, chan
     assert figures["predicted"] - figures["parts"]["runtime"] <= 2 * figures["taken"], figures
     if changed.get("memory_limit"):
         assert figures["predicted"] <= 350 * 2**20
+
+
+def network_file(folder: Path, name: str) -> tuple[str, tuple[int, ...]]:
+    """Save a network; return where, and the shape of its samples."""
+    import keras
+
+    shape = {"ResNet50": (96, 96, 3), "MobileNetV2": (96, 96, 3), "tall": (20_000,), "wide": (100,)}[name]
+    if name in ("tall", "wide"):
+        # Weights in one matrix, or activations that are wide beside their weights.
+        units = {"tall": 512, "wide": 20_000}[name]
+        layers = [keras.layers.Dense(units, activation="relu"), keras.layers.Dense(10)]
+        model = keras.Sequential([keras.Input(shape), *layers])
+    else:
+        model = getattr(keras.applications, name)(weights=None, input_shape=shape)
+    model.save(folder / "network.keras")
+    return str(folder / "network.keras"), shape
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("ResNet50", {"batch_size": 8, "activations": False}),
+        ("ResNet50", {"batch_size": 8}),
+        ("ResNet50", {"batch_size": 4, "activations": False}),
+        ("MobileNetV2", {"batch_size": 8, "activations": False}),
+        ("tall", {"batch_size": 32, "n_samples": 512}),
+        ("tall", {"batch_size": 8, "n_samples": 512, "activations": False}),
+        ("wide", {"batch_size": 32, "n_samples": 512}),
+    ],
+)
+def test_a_short_run_of_a_network_in_a_file_takes_no_more_than_was_predicted(
+    tmp_path: Path, name: str, changed: dict[str, Any]
+) -> None:
+    """Its weights are read beside little else: what reading takes and leaves counts."""
+    path, shape = network_file(tmp_path, name)
+    given = {"n_samples": 48, "block_samples": None, "path": path, "shape": shape, **changed}
+    figures = measured(tmp_path, **given)
+
+    assert figures["taken"] <= figures["predicted"], figures
+    assert figures["predicted"] - figures["parts"]["runtime"] <= 2 * figures["taken"], figures
 
 
 def test_sixteen_times_the_samples_take_the_same_memory(tmp_path: Path) -> None:
