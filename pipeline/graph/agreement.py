@@ -61,9 +61,8 @@ def check_agreement(graph: Graph, inputs: Sequence[Any], *, allow_random: bool =
 
     Notes
     -----
-    Not compared: outputs that are no floats, and a random network with its model. Nor one that fails here, such as
-    convolutions with ``channels_first`` on a CPU, which TensorFlow can run only when compiled: if it fails in
-    the pass that records as well, that says why.
+    Not compared: outputs that are no floats, and a random network with its model. Nor one that fails here and not when
+    it is compiled, such as convolutions with ``channels_first`` on a CPU. What fails then as well is raised.
     """
     first = [tensor[:N_SAMPLES] for tensor in inputs]
     try:
@@ -71,6 +70,9 @@ def check_agreement(graph: Graph, inputs: Sequence[Any], *, allow_random: bool =
         differing = None if random else _first_difference(_outputs_of_model(graph, first), found)
     except Exception as error:  # whatever the network's own code raises
         logger.info("the network was not compared with its graph: %s", error)
+        import tensorflow as tf
+
+        tf.function(graph.forward([]), autograph=False)(first)  # now, and not when a cache was begun
         return ()
     if random and not allow_random:
         raise _random(random)

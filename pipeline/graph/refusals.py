@@ -24,6 +24,7 @@ __all__ = ["layer_refusals", "reason_of", "refusals_explained"]
 _LONGEST = 400
 """Letters of a reason: Keras puts whole configurations into its messages, behind or before what was wrong."""
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_WRAPPER = re.compile(r"\{\{function_node [^}]*\}\}\s*")
 _NODE = re.compile(r"\{\{node ([^}]+)\}\}")
 # Frames of these say nothing of the network's own code.
 _LIBRARIES = ("keras", "tensorflow", "tf_keras")
@@ -34,7 +35,7 @@ def reason_of(error: BaseException) -> str:
     # A KeyError shows what it was given as Python writes it.
     given = error.args[0] if isinstance(error, KeyError) and error.args else error
     text = _ESCAPES.sub("", str(getattr(error, "message", None) or given))
-    text = text.split("[[{{")[0].split("[Op:")[0]
+    text = _WRAPPER.sub("", text).split("[[{{")[0].split("[Op:")[0]
     # Keras wraps an error in what it was doing, and puts settings around it; the innermost one is the reason.
     text = text.rpartition("Exception encountered: ")[2]
     called = text.rpartition("Exception encountered when calling ")[2]
