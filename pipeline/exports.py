@@ -13,6 +13,7 @@ from typing import Any
 
 from ..storage.errors import InputError
 from .factors import Factors
+from .visible import plain_cell
 
 __all__ = ["KINDS", "export_text", "is_normalised"]
 
@@ -119,5 +120,7 @@ def _csv(factors: Factors, statistics: Mapping[str, Mapping[str, Any]]) -> str:
         shape = "x".join(str(n) for n in row["shape"])
         factor = " ".join(repr(f) for f in p.factor) if isinstance(p.factor, tuple) else p.factor
         measured = (p.percentile, p.value, p.lo, p.hi)
-        writer.writerow([p.name, shape, *(row[name] for name in names), *measured, factor, p.rule])
+        writer.writerow(
+            [plain_cell(p.name), shape, *(row[name] for name in names), *measured, factor, p.rule]
+        )
     return table.getvalue()

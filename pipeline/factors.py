@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,7 +153,8 @@ def _point_from_dict(tree: Mapping[str, Any]) -> PointFactor:
     name, raw = tree["name"], tree["factor"]
     if not isinstance(name, str):
         raise TypeError(f"{name!r} is no name of a point")
-    what = f"the factor of {name!r}"
+    what = f"the factor of {name!r:.200}"
+    _check_types(tree, name)
     if isinstance(raw, list):
         if not raw:
             raise InputError(
@@ -163,9 +164,21 @@ def _point_from_dict(tree: Mapping[str, Any]) -> PointFactor:
     return PointFactor(**{**tree, "factor": _positive(raw, what, point=name)})
 
 
+_NUMBERS = ("percentile", "value", "lo", "hi", "n_dead_channels")
+
+
+def _check_types(tree: Mapping[str, Any], name: str) -> None:
+    for key in _NUMBERS:
+        value = tree.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float | None):
+            raise TypeError(f"{key} of {name!r} is {value!r:.60}, not a number")
+    if not isinstance(tree.get("sketch"), str | None) or tree["rule"] not in get_args(Rule):
+        raise TypeError(f"the entry of {name!r} is not as this program writes it")
+
+
 def _positive(raw: object, what: str, **facts: str) -> float:
     if isinstance(raw, bool) or not isinstance(raw, int | float) or not 0 < raw < float("inf"):
-        raise InputError(f"{what} is {raw!r}: factors are positive finite numbers", **facts)
+        raise InputError(f"{what} is {raw!r:.200}: factors are positive finite numbers", **facts)
     return float(raw)
 
 

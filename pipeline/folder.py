@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +18,7 @@ from ..storage.options import StorageOptions
 from ..storage.parsing import LARGEST_NBYTES
 from ..storage.partial import is_partial, remove_leftovers, replacing
 from .documents import content_key, read_document, sealed
+from .manifest import check_manifest
 
 __all__ = [
     "RunFolder",
@@ -42,6 +44,8 @@ def _digest(path: Path) -> dict[str, Any] | None:
     """
     try:
         at = path.stat()
+        if not stat.S_ISREG(at.st_mode):
+            return None
         if at.st_size < REMEMBERED_NBYTES:
             return {"nbytes": at.st_size, "blake2b": _hash(path)}
         return {
@@ -237,6 +241,12 @@ class RunFolder:
             raise FormatError(
                 f"the run is of format {version}, this program reads {FORMAT_VERSION}: update actisketch"
             )
+        try:
+            check_manifest(tree)
+        except ValueError as error:
+            raise FormatError(
+                f"{str(self.manifest_path)!r} is not as this program writes it: {error}; choose another folder"
+            ) from None
         return tree
 
     def update_manifest(self, changes: Mapping[str, Any]) -> None:
@@ -259,7 +269,7 @@ class RunFolder:
             return False
         noted = made["results"]
         return all(self._name(path) in noted for path in results) and all(
-            _digest(self.path / name) == digest for name, digest in noted.items()
+            self._is_own(name) and _digest(self.path / name) == digest for name, digest in noted.items()
         )
 
     def mark_made(self, stage: str, key: str, *results: Path) -> None:
@@ -280,6 +290,10 @@ class RunFolder:
         if not isinstance(made, dict) or "key" not in made or not isinstance(made.get("results"), dict):
             return None
         return made
+
+    def _is_own(self, name: str) -> bool:
+        # A manifest of somebody else may name any file of this machine.
+        return ".." not in Path(name).parts and self.owns(self.path / name)
 
     def _name(self, path: Path) -> str:
         # Relative: the folder may be moved.

@@ -21,6 +21,7 @@ import numpy as np
 from ..storage import Block, Cache
 from ..storage.errors import FormatError
 from ..storage.keys import record_key
+from ..storage.parsing import parse_json
 from ..storage.record import PREFIX_NBYTES, RecordPrefix
 from .folder import content_key, replacing
 from .sketch import PointSketch
@@ -80,7 +81,7 @@ def load_merged(path: Path, key: str, points: Iterable[str]) -> dict[str, PointS
     """Return the sketches of these points; None if there are none, of something else, or damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
-            index = json.loads(_member(archive, "index"))
+            index = parse_json(_member(archive, "index"))
             if index["key"] != key:
                 return None
             places = {name: str(i) for i, name in enumerate(index["points"])}
@@ -95,5 +96,7 @@ def load_merged(path: Path, key: str, points: Iterable[str]) -> dict[str, PointS
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:
     """Return the bytes of an array; read whole, as zipfile compares the checksum then and np.load does not."""
+    if archive.getinfo(f"{name}.npy").compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name!r} is compressed, and may be of any size")
     array: Any = np.load(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)
     return bytes(array)

@@ -77,7 +77,7 @@ class AfterSketches:
             )
         except FileNotFoundError:
             return cls()
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise FormatError(
                 f"{str(path)!r} is damaged: {error}; run the job again, or `actisketch normalize`: it is written anew"
             ) from None

@@ -21,6 +21,7 @@ from .exports import export_text, is_normalised
 from .factors import Factors
 from .folder import RunFolder, open_folder
 from .merged import load_merged, merged_key
+from .normalizer import Certificate
 from .reduce import ExactSource, check_complete, merged_sketches, statistics, unknown_point
 from .settings import JobSettings, ModelSettings, validate_job
 from .sketch import Percentile, PointSketch
@@ -273,7 +274,9 @@ class Run:
         if not path.exists():
             raise InputError(f"{str(self.folder.path)!r} has no factors yet: run the job again to resume")
         if self.are_factors_current:
-            return Factors.load(path)
+            factors = Factors.load(path)
+            if {p.name for p in factors.points} == set(self.points):
+                return factors
         if self.folder.made_from("factors") == self._factors_key:
             raise FormatError(
                 f"{str(path)!r} or {self.folder.statistics_path.name!r} beside it is damaged or was changed: run the "
@@ -420,8 +423,9 @@ class Run:
 def _read_certificate(path: Path) -> dict[str, Any]:
     try:
         tree = read_document(path)
-        _ = tree["passed"], tree["points"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        Certificate.from_dict(tree)
+        _ = tree["passed"]
+    except (OSError, ValueError, KeyError) as error:
         raise FormatError(
             f"the certificate {str(path)!r} is damaged: {error}; run the job again, which certifies anew",
             path=str(path),
@@ -463,10 +467,15 @@ def open_run(path: str | Path, *, storage_options: Mapping[str, Any] | None = No
     {'conv1': 1.61, 'conv2': 1.88, ...}
     """
     folder = open_folder(path)
-    tree = dict(folder.manifest()["settings"])
+    tree = dict(folder.manifest().get("settings", {}))
     # The folder may have been moved or mounted elsewhere: where it lies now is where the run is.
     tree["output"] = str(folder.path)
-    settings = validate_job(tree, origin=str(folder.manifest_path))
+    try:
+        settings = validate_job(tree, origin=f"the settings in {str(folder.manifest_path)!r}")
+    except InputError as error:
+        raise FormatError(
+            f"{error}; the folder is damaged, or of a newer program: update actisketch"
+        ) from None
     if storage_options:
         options = StorageOptions({**settings.cache.storage_options, **storage_options})
         cache = settings.cache.model_copy(update={"storage_options": options})

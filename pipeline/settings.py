@@ -421,6 +421,7 @@ def _lists_to_tuples(tree: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
+_SHOWN = 200
 _TYPES = {
     "a valid integer": "a whole number",
     "a valid string": "text",
@@ -453,8 +454,12 @@ def _explain(error: ValidationError, origin: str) -> str:
         message = "allowed: " + " or ".join(sorted(options))
     # What is wrong may be a secret, in the wrong place or of the wrong type.
     is_hidden = isinstance(first["input"], Mapping) or "storage_options" in keys
-    found = "" if is_hidden else f" = {hide_credentials(repr(first['input']))}"
+    found = "" if is_hidden else f" = {_short(hide_credentials(repr(first['input'])))}"
     return f"{origin}: {key}{found} is refused: {message[0].lower()}{message[1:]}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def _is_alternative(part: object) -> bool:

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from .buffers import BufferPool
 from .claim import refuse_foreign, refuse_linked_arrays, refuse_lost_description
 from .codecs import decode
+from .differences import differences
 from .documents import describe, parse_description, zarr_documents, zarr_is_current
 from .errors import FormatError, InputError, MismatchError
 from .keys import DOCUMENT, LOCK, PRIVATE, chunk_key, is_probe_key
 from .ledger import Ledger
 from .record import CommitRecord
-from .spec import Block, CacheSpec, differences
+from .spec import Block, CacheSpec
 from .stores import Lock, Store, open_store
 from .unreadable import read_or_none
 from .writer import BlockWriter

@@ -13,7 +13,9 @@ from typing import Any
 from .codecs import codec_documents, crc32c
 from .errors import FormatError
 from .keys import dimension_names
+from .parsing import parse_json
 from .spec import CacheSpec, PointSpec
+from .typed import table
 
 __all__ = [
     "FORMAT_VERSION",
@@ -37,7 +39,7 @@ def describe(spec: CacheSpec) -> bytes:
 def parse_description(stored: bytes, place: str) -> CacheSpec:
     """Return the spec that `describe` wrote; FormatError says what is wrong."""
     try:
-        document: dict[str, Any] = json.loads(stored)
+        document: dict[str, Any] = parse_json(stored)
         kind, version = document.pop("kind"), document.pop("format")
         crc = document.pop("crc32c")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -45,10 +47,10 @@ def parse_description(stored: bytes, place: str) -> CacheSpec:
             f"the description of the cache {place!r} is damaged: {error}; restore it or choose another folder"
         ) from error
     if kind != _KIND:
-        raise FormatError(f"{place!r} holds a {kind!r}, not an {_KIND!r}: choose another folder")
+        raise FormatError(f"{place!r} holds a {kind!r:.60}, not an {_KIND!r}: choose another folder")
     if version != FORMAT_VERSION:
         raise FormatError(
-            f"the cache {place!r} has format {version!r}, this program reads {FORMAT_VERSION}: "
+            f"the cache {place!r} has format {version!r:.60}, this program reads {FORMAT_VERSION}: "
             "update actisketch"
         )
     if crc != crc32c(_canonical({"kind": kind, "format": version, **document})):
@@ -56,8 +58,8 @@ def parse_description(stored: bytes, place: str) -> CacheSpec:
             f"the description of the cache {place!r} is damaged (checksum): restore it or choose "
             "another folder"
         )
-    spec = CacheSpec.from_dict(document["spec"])
-    if spec.keys != document["keys"]:
+    spec = CacheSpec.from_dict(table(document.get("spec"), "the description of the cache"))
+    if spec.keys != document.get("keys"):
         raise FormatError(
             f"the cache {place!r} names its arrays in another way than this program: update actisketch"
         )
@@ -98,7 +100,7 @@ def _attributes(spec: CacheSpec) -> dict[str, Any]:
 def zarr_is_current(stored: bytes | None, spec: CacheSpec) -> bool:
     """Whether the root's ``zarr.json``, written last, tells that all documents stand as `spec` wants them."""
     try:
-        attributes = json.loads(stored or b"")["attributes"]
+        attributes = parse_json(stored or b"")["attributes"]
     except (ValueError, KeyError, TypeError):
         return False
     return bool(attributes == _attributes(spec))
@@ -107,10 +109,9 @@ def zarr_is_current(stored: bytes | None, spec: CacheSpec) -> bool:
 def is_document_of(stored: bytes, spec: CacheSpec, key: str) -> bool:
     """Whether an array's ``zarr.json`` names the point that has this key, whatever else it says."""
     try:
-        name = json.loads(stored)["attributes"]["point"]
+        return bool(spec.keys.get(parse_json(stored)["attributes"]["point"]) == key)
     except (ValueError, KeyError, TypeError):
         return False
-    return bool(spec.keys.get(name) == key)
 
 
 def _create(root: Any, spec: CacheSpec, point: PointSpec) -> None:

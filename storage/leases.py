@@ -22,6 +22,7 @@ from obstore.exceptions import NotSupportedError
 from .errors import StorageError
 from .locks import Holder, busy
 from .objects import MISSING, TAKEN
+from .parsing import parse_json
 
 if TYPE_CHECKING:
     from .objects import Bucket
@@ -52,8 +53,8 @@ class _Seen:
     @property
     def beat_s(self) -> float:
         """When its holder last wrote it, by the holder's clock."""
-        with contextlib.suppress(ValueError, TypeError):
-            return float(json.loads(self.body).get("beat_s", 0.0))
+        with contextlib.suppress(ValueError, TypeError, AttributeError):
+            return float(parse_json(self.body).get("beat_s", 0.0))
         return 0.0
 
 

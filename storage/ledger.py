@@ -31,6 +31,7 @@ class Ledger:
         self._store = store
         self._spec = spec
         self.cache_digest = bytes.fromhex(spec.digest)[:16]
+        self._chunk_samples = spec.chunk_samples
         # What a scan has found sound, by block index, and headers that were read.
         self._sound: set[int] = set()
         self._headers: dict[int, CommitRecord] = {}
@@ -130,6 +131,12 @@ class Ledger:
     def _owned(self, record: CommitRecord, block: Block) -> CommitRecord:
         if record.block != block or record.cache_digest != self.cache_digest:
             raise FormatError("it belongs to another block or another cache")
+        n_chunks = {
+            name: -(-block.n_samples // size) if self._spec.record else 0
+            for name, size in self._chunk_samples.items()
+        }
+        if {name: len(chunks) for name, chunks in record.chunks.items()} != n_chunks:
+            raise FormatError("it has other points or other chunks than the cache")
         return record
 
     def _read_head(self, key: str) -> bytes | None:

@@ -21,6 +21,7 @@ import psutil
 
 from .errors import BusyError
 from .files import is_plain, open_unlinked, remove
+from .parsing import parse_json
 
 __all__ = ["FileLock", "Holder", "busy"]
 
@@ -49,7 +50,7 @@ class Holder:
     def parse(cls, text: bytes) -> Holder | None:
         """Return the holder that `encode` wrote, or None for anything else."""
         try:
-            document: dict[str, Any] = json.loads(text)
+            document: dict[str, Any] = parse_json(text)
             return cls(
                 host=str(document["host"]),
                 pid=int(document["pid"]),

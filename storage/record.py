@@ -23,7 +23,9 @@ from typing import Any
 
 from .codecs import crc32c
 from .errors import FormatError
-from .spec import Block
+from .parsing import LARGEST_NBYTES, parse_json
+from .spec import MOST_BLOCK_SAMPLES, Block
+from .typed import items, table, whole
 
 __all__ = ["PREFIX_NBYTES", "RECORD_VERSION", "ChunkRecord", "CommitRecord", "RecordPrefix"]
 
@@ -101,6 +103,10 @@ class RecordPrefix:
                 f"the record has version {version}, this program reads version {RECORD_VERSION}: "
                 "update actisketch"
             )
+        if header_nbytes > LARGEST_NBYTES:
+            raise FormatError(
+                f"the record claims a header of {header_nbytes:,} bytes, at most {LARGEST_NBYTES:,} are read"
+            )
         return cls(Block(index, start, stop), header_nbytes, nbytes, digest)
 
 
@@ -149,20 +155,42 @@ class CommitRecord:
             raise FormatError("the header of the record is damaged (checksum)")
         if with_sketches and len(stored) != prefix.nbytes:
             raise FormatError(f"the record has {len(stored)} bytes, {prefix.nbytes} were committed")
-        document = json.loads(header)
-        points = document["points"]
+        try:
+            document = table(parse_json(header), "the header")
+        except ValueError as error:  # a FormatError is one
+            raise FormatError(f"the header of the record cannot be read: {error}") from None
+        points = {
+            name: table(point, f"point {name!r}")
+            for name, point in table(document.get("points"), "points").items()
+        }
         body = memoryview(stored)[end + _CRC.size :]
         return cls(
             block=prefix.block,
             cache_digest=prefix.cache_digest,
-            chunks={n: tuple(ChunkRecord(*chunk) for chunk in p["chunks"]) for n, p in points.items()},
-            sketches={n: _slice(body, n, p["sketch"]) for n, p in points.items()} if with_sketches else None,
-            facts=document["facts"],
+            chunks={name: _chunks(point.get("chunks"), name) for name, point in points.items()},
+            sketches={name: _slice(body, name, point.get("sketch")) for name, point in points.items()}
+            if with_sketches
+            else None,
+            facts=table(document.get("facts"), "the facts of a record"),
         )
 
 
-def _slice(body: memoryview, name: str, place: list[int]) -> bytes:
-    offset, nbytes, crc = place
+def _chunks(listed: Any, name: str) -> tuple[ChunkRecord, ...]:
+    what = f"the chunks of point {name!r}"
+    return tuple(
+        ChunkRecord(*_numbers(each, what, n=2)) for each in items(listed, what, most=MOST_BLOCK_SAMPLES)
+    )
+
+
+def _numbers(listed: Any, what: str, *, n: int) -> list[int]:
+    numbers = [whole(number, what) for number in items(listed, what, most=n)]
+    if len(numbers) != n:
+        raise FormatError(f"{what} has {len(numbers)} numbers instead of {n}")
+    return numbers
+
+
+def _slice(body: memoryview, name: str, place: Any) -> bytes:
+    offset, nbytes, crc = _numbers(place, f"the place of the sketch of point {name!r}", n=3)
     sketch = bytes(body[offset : offset + nbytes])
     if crc32c(sketch) != crc:
         raise FormatError(f"the sketch of point {name!r} is damaged (checksum)", point=name)

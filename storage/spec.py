@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from .codecs import DEFAULT_CODEC, check_codec
 from .errors import FormatError, InputError
 from .keys import array_keys, duplicates
+from .typed import flag, items, table, text, whole
 
-__all__ = ["Block", "CacheSpec", "PointSpec", "differences"]
+__all__ = ["Block", "CacheSpec", "PointSpec"]
 
 ITEM_NBYTES = {"float32": 4, "float16": 2}
 """Bytes of one stored value, by dtype."""
@@ -26,6 +29,15 @@ CHUNK_NBYTES = 64 * 2**20
 _SMALL_CHUNK_NBYTES = 4 * 2**20
 # Blosc takes at most 2**31 - 1 bytes at once, less 16 bytes of header.
 LARGEST_CHUNK_NBYTES = 2**31 - 2**16
+
+# What no network and no data set reaches: a description that claims more would keep the program busy for hours.
+MOST_AXES = 32
+MOST_POINTS = 100_000
+MOST_SAMPLES = 2**48
+MOST_BLOCK_SAMPLES = 2**31
+MOST_BATCH_SAMPLES = 1_000_000
+MOST_BLOCKS = 1_000_000
+"""Each is a file: a listing of more takes minutes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +117,21 @@ class PointSpec:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> PointSpec:
-        """Return the point that `to_dict` wrote."""
-        return cls(**{**document, "shape": tuple(document["shape"])})
+        """Return the point that `to_dict` wrote; FormatError if it cannot be one."""
+        name = text(document["name"], "the name of a point")
+        what = f"of point {name!r}"
+        shape = items(document["shape"], f"the shape {what}", most=MOST_AXES)
+        chunk_samples = document["chunk_samples"]
+        if chunk_samples is not None:
+            whole(chunk_samples, f"chunk_samples {what}", least=1)
+        return cls(
+            **{
+                **document,
+                "shape": tuple(whole(n, f"an axis {what}", least=1, most=2**31) for n in shape),
+                "channel_axis": whole(document["channel_axis"], f"channel_axis {what}", least=-MOST_AXES),
+                "meta": table(document["meta"], f"meta {what}"),
+            }
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,15 +186,27 @@ class CacheSpec:
         object.__setattr__(self, "identity", _plain(self.identity, "identity"))
 
     def _check_numbers(self) -> None:
-        for name in ("n_samples", "batch_size", "block_samples"):
+        most = {
+            "n_samples": MOST_SAMPLES,
+            "batch_size": MOST_BATCH_SAMPLES,
+            "block_samples": MOST_BLOCK_SAMPLES,
+        }
+        for name in most:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise InputError(f"{name} must be a whole number of at least 1, got {value!r}")
+            if value > most[name]:
+                raise InputError(f"{name} is more than the {most[name]} that a cache can hold")
         if self.block_samples % self.batch_size:
             raise InputError(
                 f"block_samples={self.block_samples} is no multiple of "
                 f"batch_size={self.batch_size}: a block is a run "
                 f"of whole batches, use {-(-self.block_samples // self.batch_size) * self.batch_size}"
+            )
+        if self.n_blocks > MOST_BLOCKS:
+            raise InputError(
+                f"{self.n_samples} samples make {self.n_blocks} blocks of {self.block_samples}, at most {MOST_BLOCKS} "
+                "can be stored: use larger blocks (record.block_samples, record.memory_limit)"
             )
         check_codec(self.codec)
         if self.dtype not in ITEM_NBYTES:
@@ -269,10 +306,18 @@ class CacheSpec:
     def from_dict(cls, document: Mapping[str, Any]) -> CacheSpec:
         """Return the spec that `to_dict` wrote; FormatError if it cannot be one."""
         try:
-            points = tuple(PointSpec.from_dict(point) for point in document["points"])
-            return cls(**{**document, "points": points})
-        except (TypeError, KeyError, InputError) as error:
+            listed = items(document["points"], "the list of points", most=MOST_POINTS)
+            points = tuple(PointSpec.from_dict(table(point, "a point")) for point in listed)
+            for name, part in table(document["identity"], "the identity").items():
+                table(part, f"the identity of the {name}")
+            flag(document["record"], "record")
+            for name in ("n_samples", "batch_size", "block_samples"):
+                whole(document[name], name, least=1)
+            spec = cls(**{**document, "points": points})
+            _ = spec.digest  # which no text that cannot be written has
+        except (TypeError, KeyError, ValueError) as error:  # what is wrong with one of them is an InputError
             raise FormatError(f"the description of the cache is damaged: {error}") from error
+        return spec
 
 
 def choose_chunk_samples(sample_nbytes: int, *, batch_size: int, block_samples: int) -> int:
@@ -296,9 +341,9 @@ def choose_chunk_samples(sample_nbytes: int, *, batch_size: int, block_samples: 
     A point with few values gets one chunk per block, so that it makes one file per block and not one
     per batch; a point with many gets several, so that no buffer holds a whole block of it.
     """
-    n_batches = block_samples // batch_size
-    parts = [d for d in range(1, batch_size + 1) if batch_size % d == 0]
-    candidates = parts + [batch_size * d for d in range(2, n_batches + 1) if n_batches % d == 0]
+    candidates = _divisors(batch_size) + [
+        batch_size * d for d in _divisors(block_samples // batch_size) if d > 1
+    ]
     fitting = [c for c in candidates if c * sample_nbytes <= CHUNK_NBYTES]
     best = fitting[-1] if fitting else candidates[0]
     if best * sample_nbytes < _SMALL_CHUNK_NBYTES:
@@ -307,70 +352,11 @@ def choose_chunk_samples(sample_nbytes: int, *, batch_size: int, block_samples: 
     return best
 
 
-def differences(stored: CacheSpec, asked: CacheSpec) -> list[str]:
-    """Return one line per leaf in which two specs may not differ: ``setting: the cache has x, this run has y``.
-
-    Points that one of them lacks share a line; a setting is called as in a job file.
-    """
-    left, right = stored._fixed(), asked._fixed()
-    names, asked_names = set(left["points"]), set(right["points"])
-    lines = []
-    if names != asked_names:
-        here, there = (_listed(side) for side in (names - asked_names, asked_names - names))
-        lines.append(f"points: only the cache has {here}, only this run has {there}")
-        for side in (left, right):
-            # Where one is missing, all behind it have another position.
-            side["points"] = {
-                name: {key: value for key, value in point.items() if key != "position"}
-                for name, point in side["points"].items()
-                if name in names & asked_names
-            }
-    left, right = _leaves(left), _leaves(right)
-    for path in sorted(left.keys() | right.keys()):
-        if left.get(path, _Absent) != right.get(path, _Absent):
-            here, there = (_shown(side.get(path, _Absent)) for side in (left, right))
-            lines.append(f"{_setting(path)}: the cache has {here}, this run has {there}")
-    return lines
-
-
-# What the one who wrote the job calls it, where that is not the last part of the path.
-_SETTINGS = {
-    "dtype": "cache.dtype",
-    "identity.settings.batch_size": "record.batch_size",
-    "identity.settings.custom_objects": "model.custom_objects",
-    "identity.settings.sketch.on_nonfinite": "sketch.nonfinite",
-}
-_N_LISTED = 5
-
-
-def _setting(path: str) -> str:
-    return _SETTINGS.get(path, path.removeprefix("identity.").removeprefix("settings."))
-
-
-def _listed(names: set[str]) -> str:
-    more = ", ..." if len(names) > _N_LISTED else ""
-    return ", ".join(map(repr, sorted(names)[:_N_LISTED])) + more or "nothing"
-
-
-class _Absent:
-    """Stands for a leaf that one side lacks."""
-
-
-def _shown(value: object) -> str:
-    if value is _Absent:
-        return "nothing"
-    text = repr(value)
-    return text if len(text) <= 72 else f"{text[:69]}..."
-
-
-def _leaves(value: Any, path: str = "") -> dict[str, Any]:
-    if isinstance(value, Mapping) and value:
-        return {
-            k: v for key, part in value.items() for k, v in _leaves(part, f"{path}.{key}".lstrip(".")).items()
-        }
-    if isinstance(value, list | tuple) and any(isinstance(part, Mapping) for part in value):
-        return _leaves({str(index): part for index, part in enumerate(value)}, path)
-    return {path: value}
+@lru_cache(maxsize=256)
+def _divisors(n: int) -> list[int]:
+    """Return the divisors of a number, ascending."""
+    small = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
+    return small + [n // d for d in reversed(small) if d * d != n]
 
 
 def _canonical(value: Any) -> str:

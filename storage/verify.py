@@ -5,7 +5,6 @@ Changes nothing: `Cache.repair` takes the report.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +22,7 @@ from .keys import (
     record_key,
 )
 from .local import is_alive
+from .parsing import parse_json
 from .record import ChunkRecord
 from .spec import Block
 from .stores import Store
@@ -170,7 +170,7 @@ def _check_documents(cache: Cache) -> Iterator[Problem]:
 def _essence(document: bytes | None) -> dict[str, Any] | None:
     """Return what every version of zarr-python writes alike."""
     try:
-        return _chosen(json.loads(document or b""))
+        return _chosen(parse_json(document or b""))
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -193,7 +193,7 @@ def _chosen(members: dict[str, Any]) -> dict[str, Any]:
 def _essences(root: bytes | None) -> dict[str, Any] | None:
     """Return the same of every array that the root's document repeats: plain Zarr readers go by that."""
     try:
-        members: dict[str, Any] = json.loads(root or b"")
+        members: dict[str, Any] = parse_json(root or b"")
         repeated = members["consolidated_metadata"]["metadata"]
         return {"node_type": members["node_type"]} | {name: _chosen(repeated[name]) for name in repeated}
     except (ValueError, KeyError, TypeError):

@@ -16,6 +16,7 @@ from ..events import counted
 from ..exports import KINDS
 from ..folder import check_output, replacing, write_json
 from ..results import open_run
+from ..visible import visible
 from .options import check_folder_of, json_option, run_argument, trust_options
 from .session import Session
 from .show import factor_table, percentile_table, status_lines, verify_lines
@@ -174,7 +175,7 @@ def export(
         warnings.simplefilter("always")
         text = chosen.export(kind, factors=found)
     for warning in told:
-        session.err.print(f"warning: {warning.message}", markup=False, highlight=False)
+        session.err.print(visible(f"warning: {warning.message}", kept="\n"), markup=False, highlight=False)
     if output is None:
         click.echo(text, nl=False)
         return

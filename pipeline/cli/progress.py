@@ -23,6 +23,7 @@ from rich.text import Text
 
 from ..events import BlockDone, Event, Remark, SamplesDone, StageDone, StageStarted
 from ..sizes import format_bytes
+from ..visible import visible
 from .pace import Pace
 
 __all__ = ["JobProgress"]
@@ -181,4 +182,4 @@ class JobProgress:
             self._task = None
 
     def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(visible(line, kept="\n"), markup=False, highlight=False, soft_wrap=True)

@@ -22,6 +22,7 @@ from rich.console import Console
 from ...storage.errors import ActisketchError, StorageError
 from ...storage.files import open_own
 from ..events import Event, StageStarted
+from ..visible import visible
 from .progress import JobProgress
 
 __all__ = ["EXIT_INTERRUPTED", "Session", "run_command"]
@@ -29,6 +30,9 @@ __all__ = ["EXIT_INTERRUPTED", "Session", "run_command"]
 EXIT_INTERRUPTED = 130
 # A pipe that nobody reads any more, as after `| head`.
 EXIT_BROKEN_PIPE = 141
+
+# Messages of several lines, one for each thing that is wrong.
+_LINES = "\n"
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -42,8 +46,8 @@ class Session:
     err: Console = field(default_factory=lambda: _console(stderr=True))
 
     def print(self, text: str) -> None:
-        """Print a line of results, as it is."""
-        self.out.print(text, markup=False, highlight=False, soft_wrap=True)
+        """Print a line of results; what would steer the terminal is spelt out."""
+        self.out.print(visible(text, kept="\n"), markup=False, highlight=False, soft_wrap=True)
 
     def print_json(self, tree: Any) -> None:
         """Print JSON, whole and valid: NaN and infinities become null."""
@@ -149,8 +153,16 @@ def _log_file(path: Path) -> logging.Handler:
         raise StorageError(
             f"the log {str(path)!r} cannot be written: {error.strerror}", path=str(path)
         ) from None
-    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    handler.setFormatter(_VisibleFormatter(LOG_FORMAT))
     return handler
+
+
+class _VisibleFormatter(logging.Formatter):
+    """A record is a line: a name of others begins no second one, and steers no terminal that shows the log."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = visible(record.message)
+        return super().formatMessage(record)
 
 
 def _finite(tree: Any) -> Any:
@@ -197,7 +209,7 @@ def run_command(group: click.Group, arguments: list[str] | None = None) -> int:
         error.show()
         return error.exit_code
     except ActisketchError as error:
-        click.echo(f"actisketch: {error}", err=True)
+        click.echo(f"actisketch: {visible(str(error), kept=_LINES)}", err=True)
         return error.exit_code
     except BrokenPipeError:
         _drop_output()

@@ -18,6 +18,7 @@ from ..report import layer_table
 from ..reporting import report_data
 from ..results import PercentileRow, Run, RunStatus
 from ..sizes import format_bytes
+from ..visible import visible
 from .session import Session
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def _table(*columns: tuple[str, Any]) -> Table:
 
 
 def _row(table: Table, *cells: object) -> None:
-    table.add_row(*(Text(str(cell)) for cell in cells))
+    table.add_row(*(Text(visible(str(cell))) for cell in cells))
 
 
 def _number(value: float | None) -> str:
@@ -209,7 +210,7 @@ def verify_lines(report: VerifyReport) -> Iterator[str]:
     for problem in report.problems:
         point = f", point {problem.point!r}" if problem.point is not None else ""
         block = f" block {problem.block.index}" if problem.block is not None else ""
-        yield f"{problem.kind}{block}{point}: {problem.key}: {problem.detail}"
+        yield visible(f"{problem.kind}{block}{point}: {problem.key}: {problem.detail}")
     verdict = (
         "sound" if report.is_sound else "DAMAGED" if report.damaged or report.documents else "FILES OF OTHERS"
     )

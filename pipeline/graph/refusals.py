@@ -67,7 +67,7 @@ def layer_refusals(node: Node, *, doing: str) -> Iterator[None]:
     except (ActisketchError, tf.errors.ResourceExhaustedError):
         raise
     except Exception as error:  # a layer's code may raise anything
-        advice = _way_out(error) if isinstance(error, tf.errors.OpError) else _advice(node)
+        advice = _way_out(error) if isinstance(error, tf.errors.OpError) else _advice(node, error)
         raise InputError(
             f"the layer {node.name!r} ({node.type}) failed when it was {doing}: {_told(error)}; {advice}",
             layer=node.name,
@@ -133,7 +133,9 @@ def _told(error: Exception) -> str:
     return f"{type(error).__name__}: {reason_of(error)}{place}"
 
 
-def _advice(node: Node) -> str:
+def _advice(node: Node, error: Exception) -> str:
+    if "scope name" in str(error):
+        return "TensorFlow takes no such name for a layer: rename it with letters, digits, '.', '_' and '-'"
     if node.type == "Lambda" or not is_from_keras(node.operation):
         return "it is the network's own code: mend it where it is defined"
     return "give samples of a shape that it takes, or change the network"

@@ -8,7 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from ...storage.errors import FormatError
 from ..sketch import PointSketch
@@ -181,20 +184,30 @@ class Certificate:
             )
         try:
             return cls(
-                points=tuple(PointCertificate(**_numbers(PointCertificate, item)) for item in tree["points"]),
-                outputs=tuple(
-                    OutputCertificate(**_numbers(OutputCertificate, item)) for item in tree["outputs"]
-                ),
+                points=tuple(_part(PointCertificate, item) for item in tree["points"]),
+                outputs=tuple(_part(OutputCertificate, item) for item in tree["outputs"]),
                 pinned=tuple((item["name"], item["type"], item["reason"]) for item in tree["pinned"]),
                 groups=tuple(tuple(group) for group in tree["groups"]),
                 notes=tuple(tree["notes"]),
-                **{name: tree[name] for name in _PLAIN_FIELDS},
+                **{name: _plain(tree[name], name, kind) for name, kind in _PLAIN_FIELDS.items()},
             )
-        except (KeyError, TypeError) as error:
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            raise FormatError(
+                f"the certificate is damaged ({first['loc']!r:.60}: {first['msg']}): normalise again"
+            ) from None
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise FormatError(f"the certificate is damaged ({error}): normalise again") from error
 
 
-_PLAIN_FIELDS = ("model_name", "mode", "n_samples", "tolerance", "accuracy_before", "accuracy_after")
+_PLAIN_FIELDS = {
+    "model_name": str,
+    "mode": str,
+    "n_samples": int,
+    "tolerance": int | float,
+    "accuracy_before": int | float | None,
+    "accuracy_after": int | float | None,
+}
 _OF_HALF_PRECISION = frozenset({"float64_residual", "float64_difference", "float64_allowed"})
 _OPTIONAL = frozenset({"rounding", "class_agreement"}) | _OF_HALF_PRECISION
 
@@ -225,6 +238,24 @@ def _excess(point: PointCertificate) -> float:
 
 def _finite(facts: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in facts.items()}
+
+
+def _plain(value: Any, name: str, kind: Any) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is {value!r:.60}")
+    return value
+
+
+@cache
+def _validator(kind: type) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _part(kind: type, item: Mapping[str, Any]) -> Any:
+    part = _validator(kind).validate_python(_numbers(kind, item))
+    if not part.factor > 0:
+        raise ValueError(f"a factor is {part.factor}")
+    return part
 
 
 def _numbers(kind: type, item: Mapping[str, Any]) -> dict[str, Any]:

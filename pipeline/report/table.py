@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ..visible import visible
 from .contents import ReportData
 from .rows import Row, percentile_head, table_rows
 
@@ -58,7 +59,7 @@ def layer_table(report: ReportData, *, width: int | None = None) -> Table:
             )
     for cells in zip(*columns.values(), strict=True):
         # Text, not str: a name like "[red]" is no markup.
-        table.add_row(*map(Text, cells))
+        table.add_row(*(Text(visible(cell)) for cell in cells))
     return table
 
 

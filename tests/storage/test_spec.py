@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actisketch.storage import Block, CacheSpec, PointSpec, block_samples_for, projection
+from actisketch.storage.differences import differences
 from actisketch.storage.documents import describe, parse_description
 from actisketch.storage.errors import FormatError, InputError, OverBudgetError
 from actisketch.storage.keys import array_keys, chunk_key, parse_chunk_key, parse_record_key, record_key
-from actisketch.storage.spec import CHUNK_NBYTES, LARGEST_CHUNK_NBYTES, choose_chunk_samples, differences
+from actisketch.storage.spec import CHUNK_NBYTES, LARGEST_CHUNK_NBYTES, choose_chunk_samples
 
 from . import made_up
 

@@ -1,0 +1,82 @@
+"""What the manifest of a run may hold, by type: everybody can write one, and the program goes by it.
+
+The settings are checked where all settings are, and the digests of results where they are compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+__all__ = ["check_manifest"]
+
+Number = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Part(BaseModel):
+    # A key that an earlier or a later program wrote is no error.
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class _Network(_Part):
+    name: str = ""
+    fingerprint: dict[str, Any] = {}
+
+
+class _Ties(_Part):
+    layer: dict[str, int] = {}
+    channel: dict[str, list[int]] = {}
+    fixed: list[Annotated[list[Number | int], Field(min_length=2, max_length=2)]] = []
+    joined: dict[str, list[list[int]]] = {}
+    joined_channel: dict[str, list[list[int]]] = {}
+
+
+class _Measured(_Part):
+    key: str = ""
+    factor: Number | dict[str, Number | list[Number]] | None = None
+
+
+class _Seen(_Part):
+    state: str | None = None
+    recorded: str = ""
+
+
+class _ToolboxNames(_Part):
+    input: str = "input"
+    parsed: dict[str, str | None] | None = None
+    unparsed: list[str] = []
+
+
+class _Manifest(_Part):
+    actisketch_run: int
+    settings: dict[str, Any] = {}
+    model: _Network = _Network()
+    n_samples: Annotated[int, Field(ge=1)] = 1
+    ties: _Ties = _Ties()
+    toolbox: _ToolboxNames = _ToolboxNames()
+    versions: dict[str, str] = {}
+    earlier_versions: list[dict[str, str]] = []
+    random_layers: list[str] = []
+    withheld: list[str] = []
+    labels: str | None = None
+    measured_input: _Measured = _Measured()
+    samples: _Seen = _Seen()
+    stages: dict[str, str | dict[str, Any]] = {}
+
+
+def check_manifest(tree: Mapping[str, Any]) -> None:
+    """Refuse a manifest whose parts have other types than this program writes.
+
+    Raises
+    ------
+    ValueError
+        Which part, and what is wrong with it, in a few words.
+    """
+    try:
+        _Manifest.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(str(part)[:60] for part in first["loc"][:3])
+        raise ValueError(f"{place!r}: {first['msg'][:100]}") from None

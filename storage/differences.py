@@ -1,0 +1,79 @@
+"""Say in what two caches differ, in the words of a job file.
+
+Knows specs. Does not know where they are stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .spec import CacheSpec
+
+__all__ = ["differences"]
+
+
+def differences(stored: CacheSpec, asked: CacheSpec) -> list[str]:
+    """Return one line per leaf in which two specs may not differ: ``setting: the cache has x, this run has y``.
+
+    Points that one of them lacks share a line; a setting is called as in a job file.
+    """
+    left, right = stored._fixed(), asked._fixed()
+    names, asked_names = set(left["points"]), set(right["points"])
+    lines = []
+    if names != asked_names:
+        here, there = (_listed(side) for side in (names - asked_names, asked_names - names))
+        lines.append(f"points: only the cache has {here}, only this run has {there}")
+        for side in (left, right):
+            # Where one is missing, all behind it have another position.
+            side["points"] = {
+                name: {key: value for key, value in point.items() if key != "position"}
+                for name, point in side["points"].items()
+                if name in names & asked_names
+            }
+    left, right = _leaves(left), _leaves(right)
+    for path in sorted(left.keys() | right.keys()):
+        if left.get(path, _Absent) != right.get(path, _Absent):
+            here, there = (_shown(side.get(path, _Absent)) for side in (left, right))
+            lines.append(f"{_setting(path)}: the cache has {here}, this run has {there}")
+    return lines
+
+
+# What the one who wrote the job calls it, where that is not the last part of the path.
+_SETTINGS = {
+    "dtype": "cache.dtype",
+    "identity.settings.batch_size": "record.batch_size",
+    "identity.settings.custom_objects": "model.custom_objects",
+    "identity.settings.sketch.on_nonfinite": "sketch.nonfinite",
+}
+_N_LISTED = 5
+
+
+def _setting(path: str) -> str:
+    return _SETTINGS.get(path, path.removeprefix("identity.").removeprefix("settings."))
+
+
+def _listed(names: set[str]) -> str:
+    more = ", ..." if len(names) > _N_LISTED else ""
+    return ", ".join(map(repr, sorted(names)[:_N_LISTED])) + more or "nothing"
+
+
+class _Absent:
+    """Stands for a leaf that one side lacks."""
+
+
+def _shown(value: object) -> str:
+    if value is _Absent:
+        return "nothing"
+    text = repr(value)
+    return text if len(text) <= 72 else f"{text[:69]}..."
+
+
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        return {
+            k: v for key, part in value.items() for k, v in _leaves(part, f"{path}.{key}".lstrip(".")).items()
+        }
+    if isinstance(value, list | tuple) and any(isinstance(part, Mapping) for part in value):
+        return _leaves({str(index): part for index, part in enumerate(value)}, path)
+    return {path: value}
