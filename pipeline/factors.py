@@ -152,7 +152,7 @@ class Factors:
 def _point_from_dict(tree: Mapping[str, Any]) -> PointFactor:
     name, raw = tree["name"], tree["factor"]
     if not isinstance(name, str):
-        raise TypeError(f"{name!r} is no name of a point")
+        raise TypeError(f"{name!r:.60} is no name of a point")
     what = f"the factor of {name!r:.200}"
     _check_types(tree, name)
     if isinstance(raw, list):
