@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any
 
 from ...storage.errors import FormatError, InputError
+from ...storage.parsing import parse_json
 from .arrays import parse_array, place
 from .channels import ChannelSketch, parse_channel_axis
 from .ingest import refuse_nonfinite, tally_channels, tally_samples
@@ -158,7 +159,7 @@ class PointSketch:
 
 def _parse_spec(text: bytes) -> SketchSpec:
     try:
-        return SketchSpec.from_dict(json.loads(text))
+        return SketchSpec.from_dict(parse_json(text))
     except (TypeError, ValueError) as problem:  # InputError is a ValueError
         raise FormatError(
             f"the settings in a point sketch are not ones that this program reads ({problem}): "
