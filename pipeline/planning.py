@@ -69,13 +69,15 @@ class MemoryProjection:
     merged."""
     runtime: int = RUNTIME_NBYTES
     """The traced network, compiled loops, threads."""
+    certificate: int = 0
+    """The normalised network, and activations of both that are compared: when batches and blocks are gone."""
 
     @property
     def total(self) -> int:
-        """Sum of all causes, in bytes."""
-        return (
-            self.model + self.loading + self.batch + self.blocks + self.codec + self.sketches + self.runtime
-        )
+        """Sum of all causes at the worse time, in bytes."""
+        recording = self.batch + self.blocks + self.codec
+        fixed = self.model + self.loading + self.sketches + self.runtime
+        return fixed + max(recording, self.certificate)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +168,8 @@ class Plan:
         m = self.memory
         fixed = m.model + m.loading + m.sketches + m.runtime
         advice = f"raise record.memory_limit to {format_bytes(m.total * 1.05)}"
+        if fixed + m.batch + m.blocks + m.codec <= self.memory_limit:
+            advice += ", or stop at the factors (normalize.enabled = false, --no-normalize)"
         if fixed <= self.memory_limit and self.batch_size > 1:
             smaller = f"a smaller record.batch_size than {self.batch_size}"
             # The batch size is part of what a cache is: another one would only be refused by the cache.
@@ -178,7 +182,8 @@ class Plan:
             f"the run needs {format_bytes(m.total)} of memory (network {format_bytes(m.model)}, loading it "
             f"{format_bytes(m.loading)}, one batch "
             f"{format_bytes(m.batch)}, {BLOCKS_IN_FLIGHT} blocks {format_bytes(m.blocks)}, encoding "
-            f"{format_bytes(m.codec)}, sketches {format_bytes(m.sketches)}, runtime {format_bytes(m.runtime)}), "
+            f"{format_bytes(m.codec)}, sketches {format_bytes(m.sketches)}, runtime {format_bytes(m.runtime)}; "
+            f"later, instead of batch, blocks and encoding, the certificate {format_bytes(m.certificate)}), "
             "record.memory_limit allows "
             f"{format_bytes(self.memory_limit)}: {advice}",
             needed=m.total,
@@ -198,6 +203,7 @@ def make_plan(
     loading_nbytes: int = 0,
     sample_nbytes: int = 0,
     largest_tensor_nbytes: int = 0,
+    certificate_nbytes: int = 0,
     multiplications: int = 0,
     record: bool = True,
     stored_itemsize: int = 4,
@@ -223,6 +229,8 @@ def make_plan(
         What reading the network's file takes at most beside the weights; 0 where it is no file.
     model_nbytes, sample_nbytes, largest_tensor_nbytes : int
         Bytes of the weights, of one sample, and of the network's largest tensor per sample.
+    certificate_nbytes : int
+        Bytes that normalising and certifying take beside the network; 0 where the run stops at the factors.
     multiplications : int
         What one sample costs the network, about.
     record : bool
@@ -260,6 +268,7 @@ def make_plan(
         n_open_blocks=n_open_blocks,
         model_nbytes=model_nbytes,
         loading_nbytes=loading_nbytes,
+        certificate_nbytes=certificate_nbytes,
         # Recorded tensors are counted with the slab they are collected for; beside them the network holds a few
         # that are not recorded: input, output and workspace of the layer at work.
         batch_nbytes=min(batch_size, n_samples) * (2 * sample_nbytes + 3 * largest_tensor_nbytes),
@@ -320,6 +329,7 @@ class _Run:
     n_open_blocks: int
     model_nbytes: int
     loading_nbytes: int
+    certificate_nbytes: int
     batch_nbytes: int
     record: bool
     stored_itemsize: int
@@ -373,7 +383,8 @@ class _Run:
         # Up to as much as the weights was seen to stay with the allocator; the rest of loading's peak is used again.
         stays = min(self.model_nbytes, self.loading_nbytes)
         loading = max(stays, self.loading_nbytes - sum(recording.values()))
-        return MemoryProjection(model=self.model_nbytes, loading=loading, **recording)
+        later = self.certificate_nbytes
+        return MemoryProjection(model=self.model_nbytes, loading=loading, certificate=later, **recording)
 
     def _sketches_nbytes(self, block_samples: int, slab: int) -> int:
         n_open = min(self.n_open_blocks, -(-self.n_samples // block_samples))

@@ -22,6 +22,7 @@ from .factors import asked_of_points
 from .folder import RunFolder
 from .graph import Graph, Point, file_code_hash, model_fingerprint, read_graph
 from .model import load_network, loading_nbytes, weights_nbytes
+from .normalizer import examination_nbytes
 from .planning import Plan
 from .producer import KerasProducer
 from .recorder import BLOCKS_IN_FLIGHT
@@ -145,7 +146,7 @@ def prepare(
         batch_size=settings.record.batch_size,
         allow_random=settings.model.allow_random,
     )
-    plan = _plan(settings, model, source, producer, existing)
+    plan = _plan(settings, graph, source, producer, existing)
     return Prepared(
         settings=settings,
         folder=RunFolder(Path(settings.output)),
@@ -346,10 +347,20 @@ def cache_spec(
 
 
 def _plan(
-    settings: JobSettings, model: Any, source: Source, producer: KerasProducer, existing: CacheSpec | None
+    settings: JobSettings, graph: Graph, source: Source, producer: KerasProducer, existing: CacheSpec | None
 ) -> Plan:
     record = settings.record
     points = producer.points
+    weight_nbytes = [int(np.prod(w.shape)) * np.dtype("float32").itemsize for w in graph.model.weights]
+    certificate_nbytes = 0
+    if settings.normalize.enabled:
+        certificate_nbytes = examination_nbytes(
+            weight_nbytes=weight_nbytes,
+            sample_nbytes=4 * sum(point.n_values for point in points),
+            largest_tensor_nbytes=producer.largest_tensor_nbytes(),
+            batch_size=min(record.batch_size, source.n_samples),
+            is_half=any("float16" in value.dtype for value in graph.values),
+        )
     return plan_with_savings(
         points,
         n_samples=source.n_samples,
@@ -357,8 +368,9 @@ def _plan(
         memory_limit=record.memory_limit,
         sketch=sketch_spec(settings),
         n_open_blocks=BLOCKS_IN_FLIGHT if record.workers or record.scheduler else 1,
-        model_nbytes=weights_nbytes(model),
-        loading_nbytes=loading_nbytes(model) if settings.model.path is not None else 0,
+        model_nbytes=weights_nbytes(graph.model),
+        loading_nbytes=loading_nbytes(graph.model) if settings.model.path is not None else 0,
+        certificate_nbytes=certificate_nbytes,
         sample_nbytes=sum(
             int(np.prod(i.shape, dtype=np.int64)) * np.dtype(i.dtype).itemsize for i in source.inputs
         ),

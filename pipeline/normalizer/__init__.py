@@ -3,7 +3,7 @@
 from .certificate import Certificate, OutputCertificate, PointCertificate
 from .certifying import DEFAULT_TOLERANCE, Examiner, certify
 from .doubts import Doubt, Measured
-from .examination import Examination
+from .examination import Examination, examination_nbytes
 from .findings import Findings, add_up
 from .normalizing import NormalizedModel, Rewriting, normalize_in_place, normalize_model
 from .propagation import Exceptions, Mode, Pinned
@@ -28,6 +28,7 @@ __all__ = [
     "Solution",
     "add_up",
     "certify",
+    "examination_nbytes",
     "normalize_in_place",
     "normalize_model",
     "propagate",

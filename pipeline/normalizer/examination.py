@@ -6,7 +6,7 @@ examined in another process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -24,13 +24,46 @@ from .findings import Findings, Tally
 from .normalizing import NormalizedModel
 from .rounding import measure_doubts
 
-__all__ = ["COMPARED_NBYTES", "Examination"]
+__all__ = ["Examination", "examination_nbytes"]
 
 COMPARED_NBYTES = 256 * 2**20
 """Activations of both networks that are compared at a time: a batch that has more goes through them in parts.
 
 No setting, because a network may round otherwise in a batch of another size: same samples, same certificate.
 """
+
+
+def examination_nbytes(
+    *,
+    weight_nbytes: Sequence[int],
+    sample_nbytes: int,
+    largest_tensor_nbytes: int,
+    batch_size: int,
+    is_half: bool = False,
+) -> int:
+    """Return the memory, in bytes, that normalising and certifying a network takes beside the network itself.
+
+    Parameters
+    ----------
+    weight_nbytes : sequence of int
+        Of each array of weights, in float32.
+    sample_nbytes, largest_tensor_nbytes : int
+        Bytes of one sample at all points together, and in the network's largest tensor, in float32.
+    batch_size : int
+    is_half : bool
+        Whether the network computes in half precision: then weights and activations are there in both precisions, and
+        the normalised network is computed in float64 too.
+    """
+    most = max(1, COMPARED_NBYTES // (2 * sample_nbytes))
+    n_together = -(-batch_size // -(-batch_size // most))
+    # Beside its points each network holds input, output and workspace of the layer at work.
+    comparing = n_together * 2 * (sample_nbytes + 3 * largest_tensor_nbytes) * (3 if is_half else 2) // 2
+    # The same without points, in float32 once and in float64 once or twice; their difference, also cast and scaled;
+    # and the weights of the layer at work in float64.
+    n_twins = 2 if is_half else 1
+    n_tensors = 3 * (1 + 2 * n_twins) + 2 * (1 + n_twins)
+    measuring = n_together * n_tensors * largest_tensor_nbytes + 2 * n_twins * max(weight_nbytes, default=0)
+    return sum(weight_nbytes) * (2 if is_half else 1) + max(comparing, measuring)
 
 
 class Examination:

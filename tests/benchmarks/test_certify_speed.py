@@ -1,0 +1,111 @@
+"""What a certificate costs beside one prediction of the same samples, for networks with many layers.
+
+``pytest tests/benchmarks/test_certify_speed.py --benchmark-enable -s`` prints seconds and CPU seconds of ``certify``
+and of the first ``predict``, which traces the network too, and their ratio, for five networks of keras.applications at
+64 px. Statistics of BatchNormalization are those of a batch, as in a trained network, so that rounding is measured as
+well. Without the option one small network is certified.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+NETWORKS = ("DenseNet169", "ResNet50", "MobileNetV2", "EfficientNetB0", "VGG16")
+MOST_RATIO, MOST_S = 10.0, 30.0
+"""Of DenseNet169."""
+
+
+@pytest.fixture
+def is_measured(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("benchmark_enable"))
+
+
+def timed(action: Callable[[], Any]) -> tuple[float, float]:
+    """Return seconds and CPU seconds."""
+    wall_s, cpu_s = time.perf_counter(), time.process_time()
+    action()
+    return time.perf_counter() - wall_s, time.process_time() - cpu_s
+
+
+def as_trained(model: Any, images: Any) -> Any:
+    """Give every BatchNormalization the statistics of a batch."""
+    for layer in model._flatten_layers(include_self=False):
+        if type(layer).__name__ == "BatchNormalization":
+            layer.momentum = 0.0
+    model(images, training=True)
+    return model
+
+
+def peaks(model: Any, images: Any) -> dict[str, float]:
+    from actisketch.pipeline.graph import read_graph
+
+    graph = read_graph(model)
+    points = graph.points()
+    by_value = {
+        value: max(float(np.abs(np.asarray(tensor)).max()), 1e-3)
+        for value, tensor in graph.in_turn([images], [point.value for point in points])
+    }
+    return {point.name: by_value[point.value] for point in points}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_certificate_costs_few_predictions(name: str, *, is_measured: bool) -> None:
+    import keras
+
+    from actisketch.pipeline.normalizer import certify, normalize_model
+    from actisketch.pipeline.sketch import SketchSpec
+    from actisketch.pipeline.sources import as_source
+
+    if not is_measured and name != "MobileNetV2":
+        pytest.skip("measured with --benchmark-enable")
+    size, n_samples, batch_size = (64, 64, 32) if is_measured else (32, 4, 2)
+    keras.utils.set_random_seed(7)
+    images = np.random.default_rng(3).random((n_samples, size, size, 3), dtype=np.float32)
+    build = getattr(keras.applications, name)
+    model = as_trained(build(weights=None, input_shape=(size, size, 3), classes=10), images[:16])
+    factors = peaks(model, images[:16])
+    # Compiled by Numba once for a process, and kept by no run.
+    certify_small()
+    predict_s, predict_cpu_s = timed(lambda: model.predict(images, batch_size=batch_size, verbose=0))
+    normalized = normalize_model(model, factors)
+    found: list[Any] = []
+    wall_s, cpu_s = timed(
+        lambda: found.append(
+            certify(model, normalized, as_source(images), batch_size=batch_size, sketch_spec=SketchSpec())
+        )
+    )
+    (certificate,) = found
+    n_measured = sum(point.rounding is not None for point in certificate.points)
+    print(
+        f"\n{name:15s} certify {wall_s:6.1f} s ({cpu_s:5.1f} CPU), first predict {predict_s:5.1f} s "
+        f"({predict_cpu_s:5.1f} CPU), ratio {wall_s / predict_s:5.1f} ({cpu_s / predict_cpu_s:4.1f} CPU); rounding "
+        f"measured at {n_measured} of {len(certificate.points)} points"
+    )
+
+    assert certificate.passed, certificate.summary()
+    if is_measured and name == "DenseNet169":
+        # CPU seconds: other work on the machine changes them least.
+        assert cpu_s < min(MOST_S, MOST_RATIO * predict_cpu_s)
+
+
+def certify_small() -> None:
+    import keras
+
+    from actisketch.pipeline.normalizer import certify, normalize_model
+    from actisketch.pipeline.sketch import SketchSpec
+    from actisketch.pipeline.sources import as_source
+
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a")])
+    samples = np.ones((4, 4), np.float32)
+    certify(
+        model,
+        normalize_model(model, {"a": 2.0}),
+        as_source(samples),
+        batch_size=4,
+        sketch_spec=SketchSpec(),
+    )
