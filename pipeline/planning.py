@@ -70,14 +70,13 @@ class MemoryProjection:
     runtime: int = RUNTIME_NBYTES
     """The traced network, compiled loops, threads."""
     certificate: int = 0
-    """The normalised network, and activations of both that are compared: when batches and blocks are gone."""
+    """What normalising and certifying take beyond batch, blocks and encoding, which are gone by then."""
 
     @property
     def total(self) -> int:
-        """Sum of all causes at the worse time, in bytes."""
+        """Sum of all causes, in bytes."""
         recording = self.batch + self.blocks + self.codec
-        fixed = self.model + self.loading + self.sketches + self.runtime
-        return fixed + max(recording, self.certificate)
+        return self.model + self.loading + recording + self.certificate + self.sketches + self.runtime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,8 +181,8 @@ class Plan:
             f"the run needs {format_bytes(m.total)} of memory (network {format_bytes(m.model)}, loading it "
             f"{format_bytes(m.loading)}, one batch "
             f"{format_bytes(m.batch)}, {BLOCKS_IN_FLIGHT} blocks {format_bytes(m.blocks)}, encoding "
-            f"{format_bytes(m.codec)}, sketches {format_bytes(m.sketches)}, runtime {format_bytes(m.runtime)}; "
-            f"later, instead of batch, blocks and encoding, the certificate {format_bytes(m.certificate)}), "
+            f"{format_bytes(m.codec)}, sketches {format_bytes(m.sketches)}, runtime {format_bytes(m.runtime)}, "
+            f"the certificate beyond batch, blocks and encoding {format_bytes(m.certificate)}), "
             "record.memory_limit allows "
             f"{format_bytes(self.memory_limit)}: {advice}",
             needed=m.total,
@@ -383,7 +382,7 @@ class _Run:
         # Up to as much as the weights was seen to stay with the allocator; the rest of loading's peak is used again.
         stays = min(self.model_nbytes, self.loading_nbytes)
         loading = max(stays, self.loading_nbytes - sum(recording.values()))
-        later = self.certificate_nbytes
+        later = max(0, self.certificate_nbytes + recording["sketches"] - sum(recording.values()))
         return MemoryProjection(model=self.model_nbytes, loading=loading, certificate=later, **recording)
 
     def _sketches_nbytes(self, block_samples: int, slab: int) -> int:

@@ -27,9 +27,9 @@ def flip(path):
     path.write_bytes(whole)
 
 
-def other_shape(path):
+def other_type(path):
     """The root's copy of an array's document: what zarr.open and xarray go by."""
-    path.write_text(path.read_text().replace("53,", "54,"))
+    path.write_text(path.read_text().replace('"float32"', '"float64"'))
 
 
 HARMS = {
@@ -42,7 +42,7 @@ HARMS = {
     "chunk: gone": (CHUNK, lambda path: path.unlink()),
     "document: folder": ("cache/second/zarr.json", make_folder),
     "document: link to itself": ("cache/zarr.json", link_to_itself),
-    "document: another shape in it": ("cache/zarr.json", other_shape),
+    "document: another type in it": ("cache/zarr.json", other_type),
 }
 
 
