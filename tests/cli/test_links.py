@@ -110,7 +110,7 @@ def test_a_link_in_the_place_of_a_folder_is_refused_by_name(call, finished, prec
         assert answer.code in DOCUMENTED, answer.err
         assert "Traceback" not in answer.err
     assert any(f"{finished['run'] / name}' is a link to" in answer.err for answer in answers) or (
-        "there is no cache" in answers[0].err
+        "has lost its description" in answers[0].err
     )
 
 
