@@ -104,6 +104,8 @@ def _computing_in(operation: Any, dtype: str) -> Iterator[None]:
     import keras
 
     layers = operation._flatten_layers() if hasattr(operation, "_flatten_layers") else []
+    if any(layer.quantization_mode for layer in layers):
+        raise InputError(f"the layer {operation.name!r} is quantised: in floats it would be another one")
     kept = [(layer, layer._dtype_policy) for layer in layers if "float" in str(layer.compute_dtype)]
     try:
         for layer, _ in kept:

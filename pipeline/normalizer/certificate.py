@@ -16,9 +16,11 @@ from pydantic import TypeAdapter, ValidationError
 from ...storage.errors import FormatError
 from ..sketch import PointSketch
 
-__all__ = ["Certificate", "OutputCertificate", "PointCertificate", "nothing_normalised"]
+__all__ = ["QUANTISED", "Certificate", "OutputCertificate", "PointCertificate", "nothing_normalised"]
 
 FORMAT_VERSION = 1
+QUANTISED = "the quantised layers"
+"""How the note begins that belongs into the summary of a failure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +142,7 @@ class Certificate:
             return f"passed, but {unchanged}; compared on {self.n_samples} samples{agreement}"
         if self.passed:
             return f"passed: largest residual {residual} on {self.n_samples} samples{agreement}"
+        agreement += "".join(f"; {note}" for note in self.notes if note.startswith(QUANTISED))
         if not failed:
             outputs = ", ".join(repr(out.name) for out in self.outputs if not out.passed)
             return f"FAILED: the output {outputs} differs by more than rounding{agreement}"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..sketch import SketchSpec
 from ..sources import Source
-from .certificate import Certificate, OutputCertificate, PointCertificate, nothing_normalised
+from .certificate import QUANTISED, Certificate, OutputCertificate, PointCertificate, nothing_normalised
 from .comparing import Compared
 from .doubts import Doubt, Measured
 from .examination import Examination
@@ -153,6 +153,8 @@ def certify(
         notes=(*normalized.notes, *found.decisions.notes, *([unchanged] if unchanged else [])),
         sketches=found.sketches,
     )
+    if not certificate.passed and (why := _quantised(examination)):
+        certificate = replace(certificate, notes=(*certificate.notes, why))
     logger.info("certificate of %s: %s", certificate.model_name, certificate.summary())
     return certificate
 
@@ -169,6 +171,18 @@ class _Judged:
     rounding: float | None
     float64_error: float | None = None
     float64_allowed: float | None = None
+
+
+def _quantised(examination: Examination) -> str | None:
+    """Return why a network with quantised layers may fail though nothing is wrong."""
+    nodes = [n for n in examination.graph.nodes if getattr(n.operation, "quantization_mode", None)]
+    if not nodes:
+        return None
+    names = ", ".join(repr(node.name) for node in nodes[:5]) + (" ..." if len(nodes) > 5 else "")
+    return (
+        f"{QUANTISED} {names} round to few steps, where a difference in the last bit shows as a whole step: that "
+        "cannot be told from a fault, so normalise the network before it is quantised"
+    )
 
 
 def _peaks(tally: Tally, each: Compared) -> NDArray[np.float64]:

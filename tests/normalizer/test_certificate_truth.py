@@ -317,3 +317,22 @@ def test_the_largest_residual_of_the_summary_is_the_largest_of_the_table(
     largest = max(certificate.points, key=lambda point: point.max_residual)
 
     assert f"largest residual {largest.max_residual:.2g} at {largest.name!r}" in certificate.summary()
+
+
+@pytest.mark.parametrize("names", [["q"], ["q", "a"], ["b"]])
+def test_a_failure_with_quantised_layers_tells_what_they_do(names: list[str]) -> None:
+    shapes = [("h", 64), ("a", 64), ("q", 48), ("b", 20)]
+    hidden = [layers.Dense(n, activation="relu", name=name) for name, n in shapes]
+    model = keras.Sequential([layers.Input((16,)), *hidden, layers.Dense(4, name="c")])
+    for name in names:
+        model.get_layer(name).quantize("int8")
+    factors = {"h": 1.3, "a": 1.3, "q": 1.0, "b": 0.7, "c": 0.5}
+    normalized = normalize_model(model, factors, pin=names)
+    kernel = normalized.model.get_layer("c").kernel
+    kernel.assign(kernel * 1.01)
+    samples = rng().random((64, 16), dtype=np.float32)
+    certificate = certify(model, normalized, as_source(samples), batch_size=64)
+
+    assert not certificate.passed
+    assert all(repr(name) in certificate.summary() for name in names)
+    assert "normalise the network before it is quantised" in certificate.summary()
