@@ -103,7 +103,7 @@ def _for_parsed(factors: Factors, names: Mapping[str, Any]) -> dict[str, float]:
     if missing:
         raise InputError(
             f"SNN toolbox asks for a factor of {', '.join(map(repr, missing))}, which the run did not record: record "
-            "with --points parameters,merges"
+            "with --points neurons"
         )
     known = _for_toolbox(factors, input_name=names["input"])
     first = {names["input"]: known[names["input"]]}

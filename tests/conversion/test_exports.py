@@ -41,8 +41,7 @@ def nonzero_percentile(model: keras.Model, layer: str, x: np.ndarray, q: float) 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_parsed_network_finds_a_factor_under_each_of_its_names(name: str, tmp_path: Path) -> None:
     model = NETWORKS[name](keras.layers, keras.models)
-    points = ["parameters", "merges"] if name in {"residual", "branches"} else "parameters"
-    finished, x = recorded(model, tmp_path / "r", record={"points": points})
+    finished, x = recorded(model, tmp_path / "r")
     found = json.loads(finished.export("toolbox-parsed", factors=finished.factors(exact=True)))
 
     assert list(found) == [GOLDEN[name]["input"], *GOLDEN[name]["weighted"]]
@@ -64,7 +63,7 @@ def test_a_neuron_that_was_not_recorded_is_named(tmp_path: Path) -> None:
     layers = ["stem", "branch", "head", "classes"]
     finished, _ = recorded(model, tmp_path / "r", record={"points": layers})
 
-    with pytest.raises(InputError, match=r"asks for a factor of '3Conv2D_8x8x4'.*merges"):
+    with pytest.raises(InputError, match=r"asks for a factor of '3Conv2D_8x8x4'.*neurons"):
         finished.export("toolbox-parsed")
 
 
