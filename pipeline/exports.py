@@ -9,6 +9,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..storage.errors import InputError
@@ -105,7 +106,12 @@ def _for_parsed(factors: Factors, names: Mapping[str, Any]) -> dict[str, float]:
             f"SNN toolbox asks for a factor of {', '.join(map(repr, missing))}, which the run did not record: record "
             "with --points neurons"
         )
-    known = _for_toolbox(factors, input_name=names["input"])
+    # The toolbox makes a convolution of an Add: what meets there is tied no more, and keeps its own percentile.
+    untied = [
+        replace(p, factor=p.value) if p.rule == "tied" and p.value is not None and p.value > 0 else p
+        for p in factors.points
+    ]
+    known = _for_toolbox(replace(factors, points=tuple(untied)), input_name=names["input"])
     first = {names["input"]: known[names["input"]]}
     return first | {name: known[str(point)] for name, point in parsed.items()}
 
