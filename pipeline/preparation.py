@@ -288,7 +288,7 @@ def data_spec(data: DataSettings, graph: Graph) -> DataSpec:
     return DataSpec(
         path=data.path,
         inputs_key=inputs,
-        input_names=tuple(name for name, _, _ in graph.input_specs),
+        input_names=graph.input_keys,
         format=data.format,
         labels_key=data.labels,
         labels_path=data.labels_path,
