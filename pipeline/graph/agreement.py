@@ -127,8 +127,21 @@ def _called(node: Node, values: dict[int, Any], extra: dict[str, Any]) -> tuple[
     drawn = [(s, b) for s, b in zip(seeds, before, strict=True) if not np.array_equal(s.numpy(), b)]
     for seed, value in drawn:
         seed.assign(value)
-    # A dropout that drops little may leave a few samples as they are, twice.
-    return outputs, bool(drawn) or not all(map(_is_repeated, outputs, again))
+    # What draws seldom, as a dropout of little or whole paths, may leave a few samples as they are, twice.
+    is_random = bool(drawn) or not all(map(_is_repeated, outputs, again))
+    return outputs, is_random or _draws(node, values, extra)
+
+
+def _draws(node: Node, values: dict[int, Any], extra: dict[str, Any]) -> bool:
+    """Tell whether a layer takes random numbers of TensorFlow's, whatever it makes of them; not within its branches."""
+    import tensorflow as tf
+
+    graph = tf.function(lambda: call_node(node, values, extra), autograph=False).get_concrete_function().graph
+    return any(
+        op.type.startswith("Rng") or any(attribute.name == "seed2" for attribute in op.op_def.attr)
+        for op in graph.get_operations()
+        if op.op_def is not None
+    )
 
 
 def _outputs_of_model(graph: Graph, inputs: Sequence[Any]) -> list[Any]:

@@ -52,7 +52,8 @@ def code_hashes(operation: Any) -> dict[str, str]:
     found: dict[str, list[str]] = {}
     for thing, is_told in _own_code(operation, seen=set()):
         if not is_told:
-            found.setdefault(next(_unwrapped(thing)).__qualname__, []).append(code_hash(thing))
+            name = next(_unwrapped(thing), type(thing)).__qualname__
+            found.setdefault(name, []).append(code_hash(thing))
     return {name: _sha256(*hashes) for name, hashes in found.items()}
 
 
@@ -77,13 +78,13 @@ def file_code_hash(path: str | Path) -> str:
 def _own_code(holder: Any, *, seen: set[int]) -> Iterator[tuple[Any, bool]]:
     """Yield the classes and functions that an object is made of, and whether its settings tell them.
 
-    In the order of its attributes.
+    In the order of its attributes. An object that is called as a function is more than its class: with what it holds.
     """
     if id(holder) in seen:
         return
     seen.add(id(holder))
     if not is_library(type(holder)):
-        yield type(holder), False
+        yield holder if callable(holder) and not _is_operation(holder) else type(holder), False
     for name, value in getattr(holder, "__dict__", {}).items():
         if isinstance(value, types.FunctionType) and is_library(value):
             # Keras wraps `build` of each layer; what is wrapped is found with the class.
@@ -120,6 +121,8 @@ def _within(value: Any, *, seen: set[int]) -> Iterator[tuple[Any, bool]]:
             yield value, False
     elif _is_operation(value) or not is_library(type(value)):
         yield from _own_code(value, seen=seen)
+    elif callable(value) and not all(is_library(part) for part in _unwrapped(value)):
+        yield value, False  # tf.function
 
 
 def _is_operation(value: Any) -> bool:
@@ -202,6 +205,8 @@ def code_hash(thing: Any) -> str:
         else:
             if isinstance(each, functools.partial):
                 pending += [(role, each.args), (role, each.keywords)]
+            if isinstance(each, types.MethodType) and not _is_operation(each.__self__):
+                pending.append((role, each.__self__))
             for part in _unwrapped(each):
                 if is_library(part):
                     digest.update(f"{role}={_home(part)}.{part.__qualname__};".encode())

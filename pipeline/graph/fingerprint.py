@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from .code import LIBRARIES, code_hash, code_hashes, is_library, told_lambdas
+from .kinds import is_misnamed
 from .nodes import Node, Slot
 from .reading import read_graph
-from .state import layer_settings, state_hash
+from .state import layer_settings, layers_within, state_hash
 
 __all__ = ["model_fingerprint"]
 
@@ -63,6 +64,7 @@ def model_fingerprint(model: Any) -> dict[str, str]:
             "inputs": list(node.inputs),
             "layer": _first_call(graph.nodes, node.operation),
             **({"lambdas": lambdas} if (lambdas := told_lambdas(node.operation)) else {}),
+            **({"functions": functions} if (functions := _misnamed(node.operation)) else {}),
         }
         for node in graph.nodes
     ]
@@ -89,6 +91,14 @@ def _code(nodes: Sequence[Node]) -> dict[str, str]:
         f"code of {name}": hashlib.sha256("".join(dict.fromkeys(found)).encode()).hexdigest()
         for name, found in hashes.items()
     }
+
+
+def _misnamed(operation: Any) -> list[str]:
+    """Return what settings tell by the name of another function: ``keras.ops.gelu`` is not that of activations."""
+    held = [each for layer in layers_within(operation) for each in vars(layer).values()]
+    return [
+        f"{each.__module__}.{each.__qualname__}" for each in held if is_misnamed(each) and is_library(each)
+    ]
 
 
 def _first_call(nodes: Sequence[Node], operation: Any) -> int | None:

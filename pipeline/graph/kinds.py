@@ -7,6 +7,7 @@ class comes from Keras itself: a user's own ``Dense`` is unknown until he says w
 from __future__ import annotations
 
 import functools
+import types
 from typing import Any, Final
 
 import numpy as np
@@ -24,6 +25,7 @@ __all__ = [
     "is_from_keras",
     "is_identity",
     "is_linear",
+    "is_misnamed",
     "relu_layer",
     "type_of",
 ]
@@ -212,6 +214,15 @@ def function_name(function: Any) -> str:
     known = getattr(keras.activations, name, None)
     is_known = known is function or (known is not None and _computes_as(function, known))
     return name if is_known else f"custom:{given}"
+
+
+def is_misnamed(function: Any) -> bool:
+    """Tell whether Keras writes a function by a name of ``keras.activations`` that computes something else."""
+    import keras
+
+    if not isinstance(function, types.FunctionType) or not hasattr(keras.activations, function.__name__):
+        return False
+    return function_name(function).startswith("custom:")
 
 
 @functools.lru_cache(maxsize=256)

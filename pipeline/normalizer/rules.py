@@ -26,6 +26,7 @@ from ..graph.kinds import (
     is_from_keras,
     is_identity,
     is_linear,
+    is_misnamed,
     relu_layer,
     type_of,
 )
@@ -137,11 +138,14 @@ def _activated(walk: Propagation, node: Node, ids: Ids) -> Ids:
         return ids
     if name.startswith("custom:"):
         why = f"has the activation function {name.removeprefix('custom:')!r}, which has no rule"
+        # Pinned, a layer is built anew from its settings, which tell of a function no more than its name.
+        is_lost = is_misnamed(node.operation.activation)
+        remedy = "Keras saves its name alone, which is another's: " if is_lost else "say pin={names}, or "
         raise refused(
             node,
             f"the layer {node.name!r} {why}",
             reason=why,
-            remedy="say pin={names}, or use the one of keras.activations that computes the same",
+            remedy=f"{remedy}use the one of keras.activations that computes the same",
         )
     return _pin_activation(walk, node, ids, name)
 

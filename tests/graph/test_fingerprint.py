@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from actisketch.pipeline.graph import model_fingerprint
@@ -370,3 +371,51 @@ class Looking(keras.layers.Layer):
         found.append(model_fingerprint(keras.Model(x, space["Looking"]()(x))))
 
     assert found[0] != found[1]
+
+
+class Times:
+    """No layer: Keras tells nothing of it but the name of its class."""
+
+    def __init__(self, by: float) -> None:
+        self.by = by
+
+    def __call__(self, x: Any) -> Any:
+        return x * self.by
+
+
+def compiled(by: float) -> Any:
+    return tf.function(lambda x: x * by, autograph=False)
+
+
+def called_as(by: float) -> Any:
+    times = Times(by)
+    times.__name__ = "relu"  # type: ignore[attr-defined]
+    return times
+
+
+FUNCTIONS: dict[str, tuple[Any, Any]] = {
+    "of keras.ops, called as another": (keras.ops.gelu, keras.activations.gelu),
+    "compiled": (compiled(2.0), compiled(3.0)),
+    "object": (called_as(2.0), called_as(3.0)),
+    "method": (Times(2.0).__call__, Times(3.0).__call__),
+    "method of an object that holds an array": (Times(np.ones(2)).__call__, Times(np.zeros(2)).__call__),
+}
+
+
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
+@pytest.mark.parametrize(
+    "build", [layers.Activation, lambda f: layers.Dense(2, activation=f, bias_initializer="ones")]
+)
+@pytest.mark.parametrize("what", FUNCTIONS)
+def test_functions_that_settings_tell_by_one_name_are_told_apart(
+    what: str, build: Callable[[Any], Any]
+) -> None:
+    def fingerprint(function: Any) -> dict[str, str]:
+        keras.utils.set_random_seed(3)
+        x = keras.Input((4, 2))
+        return model_fingerprint(keras.Model(x, build(function)(x)))
+
+    one, other = FUNCTIONS[what]
+
+    assert fingerprint(one) == fingerprint(one)
+    assert fingerprint(one) != fingerprint(other)

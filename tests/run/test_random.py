@@ -43,6 +43,30 @@ class FromTensorFlow(layers.Layer):  # type: ignore[misc]
         return x * tf.random.uniform(tf.shape(x))
 
 
+class Paths(layers.Layer):  # type: ignore[misc]
+    """Leaves out a sample in ten thousand: two passes over a few are the same."""
+
+    def call(self, x: Any) -> Any:
+        return x * tf.floor(tf.random.uniform((tf.shape(x)[0], 1)) + 0.9999)
+
+
+class Seldom(layers.Layer):  # type: ignore[misc]
+    """Swaps samples once in ten thousand times."""
+
+    def call(self, x: Any) -> Any:
+        return tf.where(tf.random.uniform(()) < 1e-4, tf.random.shuffle(x), x)
+
+
+class FromGenerator(layers.Layer):  # type: ignore[misc]
+    """Draws from a generator of its own, which Keras does not know."""
+
+    def build(self, shape: Any) -> None:
+        self.generator = tf.random.Generator.from_seed(3)
+
+    def call(self, x: Any) -> Any:
+        return x * tf.floor(self.generator.uniform(()) + 0.9999)
+
+
 class Classes(layers.Layer):  # type: ignore[misc]
     """Draws whole numbers."""
 
@@ -68,6 +92,10 @@ RANDOM: dict[str, Callable[[], Any]] = {
     "dropout of little": lambda: Dropped(1e-4),
     "noise": lambda: Unseeded(name="mc"),
     "tf.random": lambda: FromTensorFlow(name="mc"),
+    "paths": lambda: Paths(name="mc"),
+    "seldom": lambda: Seldom(name="mc"),
+    "a generator": lambda: FromGenerator(name="mc"),
+    "dropout of TensorFlow's": lambda: layers.Lambda(lambda x: tf.nn.dropout(x, 1e-4), name="mc"),
     "whole numbers": lambda: Classes(name="mc"),
     "a Lambda": lambda: layers.Lambda(lambda x: x + keras.random.normal((5,)), name="mc"),
     "an activation function": lambda: layers.Dense(
