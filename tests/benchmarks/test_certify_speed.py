@@ -2,8 +2,8 @@
 
 ``pytest tests/benchmarks/test_certify_speed.py --benchmark-enable -s`` prints seconds and CPU seconds of ``certify``
 and of the first ``predict``, which traces the network too, and their ratio, for five networks of keras.applications at
-64 px; what is asked for DenseNet169 is 30 s and a ratio of 10. Statistics of BatchNormalization are those of a batch, as
-in a trained network, so that rounding is measured as well. Without the option one small network is certified.
+64 px; asked for DenseNet169 are 30 s and a ratio of 10. Statistics of BatchNormalization are those of a batch, as in
+a trained network, so that rounding is measured as well. Without the option one small network is certified.
 """
 
 from __future__ import annotations
