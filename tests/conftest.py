@@ -13,6 +13,16 @@ import numpy as np
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def _own_layers_stay_registered():
+    """Give Keras back the layers of one's own that a test forgot: those of other test files are among them."""
+    keras = sys.modules.get("keras")
+    before = {} if keras is None else dict(keras.saving.get_custom_objects())
+    yield
+    if before:
+        keras.saving.get_custom_objects().update(before)
+
+
 @pytest.fixture(scope="session")
 def demo_files():
     """Paths of the shipped network and digits."""

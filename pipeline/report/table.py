@@ -57,9 +57,9 @@ def layer_table(report: ReportData, *, width: int | None = None) -> Table:
             table.add_column(
                 Text(head), justify="left" if head.endswith("[lo,hi]") else "right", no_wrap=True
             )
-    for cells in zip(*columns.values(), strict=True):
+    for name, *cells in zip(*columns.values(), strict=True):
         # Text, not str: a name like "[red]" is no markup.
-        table.add_row(*(Text(visible(cell)) for cell in cells))
+        table.add_row(Text(visible(name)), *map(Text, cells))
     return table
 
 

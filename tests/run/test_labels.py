@@ -60,12 +60,17 @@ FITTING = {
 }
 
 
+def said_of_labels(certificate):
+    """The notes, but for that of a network of one softmax layer: nothing was normalised."""
+    return [note for note in certificate["notes"] if not note.startswith("nothing was normalised")]
+
+
 @pytest.mark.parametrize("labels", FITTING.values(), ids=FITTING)
 def test_classes_in_any_form_give_the_share_that_is_right(classifier, tmp_path, labels):
     found = certificate(classifier, X, tmp_path, labels)
 
     assert found["accuracy_before"] == pytest.approx(right_share(classifier, CLASSES))
-    assert found["notes"] == []
+    assert said_of_labels(found) == []
 
 
 UNFIT = {
@@ -88,7 +93,7 @@ def test_labels_that_are_no_classes_give_no_accuracy_and_the_reason(classifier, 
     found = certificate(classifier, X, tmp_path, labels)
 
     assert found["accuracy_before"] is found["accuracy_after"] is None
-    (note,) = found["notes"]
+    (note,) = said_of_labels(found)
     assert note.startswith("no accuracy: ")
     assert reason in note
 
@@ -98,7 +103,7 @@ def test_words_as_labels_give_no_accuracy_and_the_reason(classifier, tmp_path):
 
     found = certificate(classifier, tf.data.Dataset.from_tensor_slices((X, words)).batch(8), tmp_path)
     assert found["accuracy_before"] is None
-    assert found["notes"] == ["no accuracy: the labels are no numbers"]
+    assert said_of_labels(found) == ["no accuracy: the labels are no numbers"]
 
 
 def test_the_reason_does_not_depend_on_the_order_of_the_samples(classifier):
