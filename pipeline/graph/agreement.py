@@ -1,4 +1,4 @@
-"""Check that a graph computes what its model computes, and the same each time, on a few samples.
+"""Check that a graph computes what its model computes, the same each time, and each sample for itself.
 
 A network that was read wrongly would be recorded wrongly, and everything behind the recording would agree with it. Of a
 network that is random, two runs differ.
@@ -7,7 +7,7 @@ network that is random, two runs differ.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ...storage.errors import InputError
 from .code import brings_code
 from .forward import call_node, fed_values, steps_to
+from .mixing import mixing_node
 
 if TYPE_CHECKING:
     from .graph import Graph
@@ -37,7 +38,7 @@ REPEAT: Final = 1e-5
 
 
 def check_agreement(graph: Graph, inputs: Sequence[Any], *, allow_random: bool = False) -> tuple[str, ...]:
-    """Compare the outputs of ``graph`` with those of its model on the first samples of a batch, and with themselves.
+    """Compare the outputs of ``graph`` with its model's, with themselves, and by sample, on the first of a batch.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ def check_agreement(graph: Graph, inputs: Sequence[Any], *, allow_random: bool =
     ------
     InputError
         If the outputs differ by more than rounding: the name of the first that does. If layers give other values the
-        second time: their names.
+        second time: their names. If the samples of a batch see each other: the layer where.
 
     Notes
     -----
@@ -66,7 +67,8 @@ def check_agreement(graph: Graph, inputs: Sequence[Any], *, allow_random: bool =
     """
     first = [tensor[:N_SAMPLES] for tensor in inputs]
     try:
-        random, found = _twice(graph, first)
+        random, values = _twice(graph, first)
+        found = [values[index] for index in graph.outputs]
         differing = None if random else _first_difference(_outputs_of_model(graph, first), found)
     except Exception as error:  # whatever the network's own code raises
         logger.info("the network was not compared with its graph: %s", error)
@@ -77,6 +79,8 @@ def check_agreement(graph: Graph, inputs: Sequence[Any], *, allow_random: bool =
     if random and not allow_random:
         raise _random(random)
     if differing is None:
+        if not random:
+            _refuse_mixing(graph, first, values)
         return tuple(node.name for node in random)
     name = graph.producer(graph.outputs[differing]).name
     raise InputError(
@@ -100,8 +104,25 @@ def _random(nodes: Sequence[Node]) -> InputError:
     )
 
 
-def _twice(graph: Graph, inputs: Sequence[Any]) -> tuple[list[Node], list[Any]]:
-    """Return the nodes that give other outputs when called again with the same inputs, and the graph's outputs.
+def _refuse_mixing(graph: Graph, inputs: Sequence[Any], values: Mapping[int, Any]) -> None:
+    try:
+        node = mixing_node(graph, inputs, values, _is_the_same)
+    except (
+        Exception
+    ) as error:  # whatever the network's own code raises, as one that takes batches of one size
+        logger.info("whether samples see each other was not found out: %s", error)
+        return
+    if node is not None:
+        raise InputError(
+            f"the samples of a batch see each other in the layer {node.name!r} ({node.type}): its values depend on the "
+            "batch that a sample is in, and are no statistics of the data; leave that out, or compute each sample "
+            "alone with record.batch_size = 1 (--batch-size 1)",
+            layer=node.name,
+        )
+
+
+def _twice(graph: Graph, inputs: Sequence[Any]) -> tuple[list[Node], dict[int, Any]]:
+    """Return the nodes that give other outputs when called again with the same inputs, and every value of the graph.
 
     Only layers that bring code of their own are called again: at inference Keras' do the same each time.
     """
@@ -111,7 +132,7 @@ def _twice(graph: Graph, inputs: Sequence[Any]) -> tuple[list[Node], list[Any]]:
         outputs, is_random = _called(node, values, extra)
         values.update(zip(node.outputs, outputs, strict=True))
         random += [node] if is_random else []
-    return random, [values[index] for index in graph.outputs]
+    return random, values
 
 
 def _called(node: Node, values: dict[int, Any], extra: dict[str, Any]) -> tuple[list[Any], bool]:
@@ -168,14 +189,24 @@ def _first_difference(expected: Sequence[Any], found: Sequence[Any]) -> int | No
 
 
 def _is_repeated(one: Any, other: Any) -> bool:
-    """Tell whether a layer gave the same twice; of ragged and sparse tensors that is not asked."""
+    """Tell whether a layer gave the same twice."""
+    return _is_equal(one, other, REPEATS, REPEAT)
+
+
+def _is_the_same(one: Any, other: Any) -> bool:
+    """Tell whether a layer gave the same for a part of a batch."""
+    return _is_equal(one, other, TOLERANCES, TOLERANCE)
+
+
+def _is_equal(one: Any, other: Any, tolerances: Mapping[str, float], usual: float) -> bool:
+    """Compare two tensors; of ragged and sparse ones that is not asked."""
     import tensorflow as tf
 
     if not isinstance(one, tf.Tensor):
         return True
     dtype = str(one.dtype.name)
     if "float" in dtype:
-        return _is_close(_plain(one), _plain(other), REPEATS.get(dtype, REPEAT))
+        return _is_close(_plain(one), _plain(other), tolerances.get(dtype, usual))
     return np.array_equal(one.numpy(), other.numpy())
 
 

@@ -1,0 +1,79 @@
+"""Find the layer in which the samples of a batch see each other: its values are the batch's, not the samples'.
+
+Such values change with the batch size, and with who else is in the last batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from .code import brings_code
+from .forward import call_node, fed_values, steps_to
+
+if TYPE_CHECKING:
+    from .graph import Graph
+    from .nodes import Node
+
+__all__ = ["mixing_node"]
+
+PARTS: Final = (slice(1, None), slice(1))
+"""Of a batch. Both, since a largest or first value is in one of them only."""
+
+IsClose = Callable[[Any, Any], bool]
+
+
+def mixing_node(
+    graph: Graph, inputs: Sequence[Any], values: Mapping[int, Any], is_close: IsClose
+) -> Node | None:
+    """Return the first node that mixes samples; None when each sample's values are its own.
+
+    Parameters
+    ----------
+    graph : Graph
+        Not random.
+    inputs, values
+        A batch, and for it every value of the graph by its index.
+    is_close : callable
+        Tells whether two tensors of one shape agree.
+
+    Notes
+    -----
+    A node is asked alone, with a part of the inputs that it had: rounding that grows from layer to layer is no mixing.
+    One that moves the axis of samples, as networks with time first do, stands out as well: so the network is asked too.
+    """
+    steps = [(node, extra) for node, extra in steps_to(graph, graph.outputs) if _may_mix(node)]
+    for rows in PARTS if len(inputs[0]) > 1 else ():
+        part = {index: _part(value, rows, len(inputs[0])) for index, value in values.items()}
+        mixing = [
+            node
+            for node, extra in steps
+            if not all(map(is_close, call_node(node, part, extra), (part[index] for index in node.outputs)))
+        ]
+        if mixing and not _is_each_its_own(graph, [tensor[rows] for tensor in inputs], part, is_close):
+            return mixing[0]
+    return None
+
+
+def _may_mix(node: Node) -> bool:
+    """Keras' layers with parameters take sample by sample; they are also what costs."""
+    return not node.n_params or brings_code(node.operation)
+
+
+def _part(value: Any, rows: slice, n_samples: int) -> Any:
+    has_samples = len(getattr(value, "shape", ())) > 0 and value.shape[0] == n_samples
+    return value[rows] if has_samples else value
+
+
+def _is_each_its_own(
+    graph: Graph, inputs: Sequence[Any], expected: Mapping[int, Any], is_close: IsClose
+) -> bool:
+    """Tell whether a part of a batch has the values that it has within the batch, where both have one shape."""
+    values = fed_values(graph, inputs)
+    for node, extra in steps_to(graph, graph.outputs):
+        values.update(zip(node.outputs, call_node(node, values, extra), strict=True))
+    return all(
+        is_close(value, expected[index])
+        for index, value in values.items()
+        if getattr(value, "shape", None) == getattr(expected[index], "shape", None)
+    )
