@@ -11,10 +11,8 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline import open_run
-from actisketch.storage import Cache
-from actisketch.storage.errors import ActisketchError
 
-N_BLOCKS = 120
+N_BLOCKS = 500
 PATIENCE_S = 120
 
 
@@ -29,10 +27,8 @@ def long_job(small_files):
 
 
 def n_committed(path):
-    try:
-        return len(Cache.open(path).committed())
-    except ActisketchError:
-        return 0
+    """Count the commit records by their names: opening the cache again and again takes as long as many blocks."""
+    return len(list((path / ".actisketch" / "commits").glob("*.block")))
 
 
 def command(*arguments):
