@@ -309,7 +309,7 @@ def test_a_bucket_that_stays_away_is_an_error_and_the_run_can_go_on_later(
 
 
 def test_a_bucket_that_is_not_there_is_told(s3: S3Server) -> None:
-    with pytest.raises(InputError, match="there is no cache"):
+    with pytest.raises(StorageError, match="check that the bucket exists"):
         Cache.open("s3://no-such-bucket/x", s3.options)
     with pytest.raises(StorageError, match="check that the bucket exists"):
         Cache.create_or_resume("s3://no-such-bucket/x", made_up.spec(), s3.options)
