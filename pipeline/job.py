@@ -300,7 +300,21 @@ def make_factors(
     write_json(folder.factors_path, factors.to_dict())
     folder.mark_made("factors", key, folder.factors_path, folder.statistics_path)
     on_event(StageDone(stage="factors", message=f"factors of {counted(len(factors.points), 'point')}"))
+    _warn_of_small(factors, settings.factors.floor)
     return factors
+
+
+def _warn_of_small(factors: Factors, floor: float) -> None:
+    """Say which points are taken for dead although they are not zero everywhere."""
+    small = [
+        f"{p.name!r} ({p.value:.3g})" for p in factors.points if p.rule == "dead" and p.value and p.value > 0
+    ]
+    if small:
+        logger.warning(
+            "below factors.floor = %g, so taken for dead and left at the factor 1: %s; lower the floor if they are not",
+            floor,
+            ", ".join(small),
+        )
 
 
 def normalize_run(

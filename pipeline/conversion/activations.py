@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,7 +125,7 @@ def get_activations_batch(ann: Any, x_batch: Any) -> list[tuple[NDArray[Any], st
     ann : keras.Model
         Functional or built Sequential.
     x_batch : array_like of shape (n_samples, ...)
-        A list of arrays for several inputs. Any number of samples.
+        A list or a dict of arrays for several inputs. Any number of samples.
 
     Returns
     -------
@@ -141,8 +141,12 @@ def get_activations_batch(ann: Any, x_batch: Any) -> list[tuple[NDArray[Any], st
     graph = read_graph(ann)
     nodes = [node for node in graph.nodes if node.type not in MOVING_LAYERS and node.type != "Cast"]
     is_list = isinstance(x_batch, (list, tuple)) and (len(graph.inputs) > 1 or _is_one_array(x_batch))
-    arrays = [_array(each) for each in (x_batch if is_list else [x_batch])]
-    given = tuple(InputSpec(None, array.shape[1:], array.dtype.name) for array in arrays)
+    named = x_batch if isinstance(x_batch, Mapping) else {}
+    arrays = [_array(each) for each in (named.values() if named else x_batch if is_list else [x_batch])]
+    names: list[str | None] = list(named) if named else [None] * len(arrays)
+    given = tuple(
+        InputSpec(n, array.shape[1:], array.dtype.name) for n, array in zip(names, arrays, strict=True)
+    )
     inputs = [input_tensor(arrays[i], dtype) for i, dtype in match_inputs(graph, given)]
     with refusals_explained(0, len(arrays[0])):
         tensors, _ = graph.forward([node.outputs[0] for node in nodes])(inputs)

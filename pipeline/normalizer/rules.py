@@ -141,6 +141,11 @@ def _activated(walk: Propagation, node: Node, ids: Ids) -> Ids:
         # Pinned, a layer is built anew from its settings, which tell of a function no more than its name.
         is_lost = is_misnamed(node.operation.activation)
         remedy = "Keras saves its name alone, which is another's: " if is_lost else "say pin={names}, or "
+        if name == "custom:<lambda>":
+            remedy = (
+                "Keras saves no lambda that it could load again: write it with def, decorate it with "
+                "keras.saving.register_keras_serializable() and say pin={names}, or "
+            )
         raise refused(
             node,
             f"the layer {node.name!r} {why}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -93,3 +94,35 @@ def test_a_function_that_computes_something_else_has_no_rule(
 
     with pytest.raises(InputError, match=f"which has no rule: {advice}"):
         normalize_model(model, {"hidden": 2.0, "classes": 2.0})
+
+
+@keras.saving.register_keras_serializable(package="named")
+def sign(x: Any) -> Any:
+    return keras.ops.sign(x)
+
+
+@keras.saving.register_keras_serializable(package="named")
+def shifted(x: Any) -> Any:
+    return keras.ops.relu(x) + 0.5
+
+
+@keras.saving.register_keras_serializable(package="named")
+def steps(x: Any) -> Any:
+    return keras.ops.round(x * 4.0) / 4.0
+
+
+@pytest.mark.parametrize("named", [sign, shifted, steps])
+@pytest.mark.parametrize("build", [in_the_layer, behind_it])
+def test_a_lambda_is_to_be_named_and_pinned_and_that_works(
+    named: Any, build: Callable[[Any], keras.Model], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="write it with def, decorate it") as caught:
+        normalize_model(build(lambda x: named(x)), {"hidden": 2.0, "classes": 2.0})
+    assert "say pin=[" in str(caught.value)
+
+    model = build(named)
+    layer = next(each.name for each in model.layers if getattr(each, "activation", None) is named)
+    normalize_model(model, {"hidden": 1.0, "classes": 2.0}, pin=[layer]).model.save(tmp_path / "n.keras")
+    loaded = keras.saving.load_model(tmp_path / "n.keras")
+    x = np.random.default_rng(257).normal(size=(6, *model.input_shape[1:])).astype(np.float32)
+    np.testing.assert_allclose(loaded.predict(x, verbose=0) * 2.0, model.predict(x, verbose=0), rtol=1e-5)

@@ -87,3 +87,15 @@ def test_the_normalised_network_takes_the_same_keys(tmp_path):
 
     found = normalised.predict(data, verbose=0) * result.saved_factors().by_point()["sum"]
     np.testing.assert_allclose(found, model.predict(data, verbose=0), rtol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:When providing `inputs` as a dict")
+def test_the_drop_in_takes_a_dict_as_its_refusal_of_a_list_says(tmp_path):
+    from actisketch.pipeline.conversion import get_activations_batch
+
+    model = difference(("a", "b"), lambda first, second: {"k2": first, "k1": second})
+    with pytest.raises(InputError, match="hand over a dict"):
+        get_activations_batch(model, [FIRST, SECOND])
+    activations = {name: array for array, name in get_activations_batch(model, {"k2": FIRST, "k1": SECOND})}
+
+    np.testing.assert_array_equal(activations["sum"], np.full((6, 1), 4.0))
