@@ -136,6 +136,7 @@ def describe_data(job: Prepared) -> DataDescription:
         class_names=names,
         image_sizes=_image_sizes(reader, source.n_samples),
         warnings=(
+            *getattr(reader, "gaps", tuple)(),
             *_unscaled(graph, source, inputs, fed.inputs),
             *_classes(graph, labels, names, n_labels=source.n_samples if is_whole else 0),
             *job.settings.factors.warnings(),

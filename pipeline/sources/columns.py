@@ -105,12 +105,28 @@ class LazyColumn:
 
     def state(self) -> str | None:
         """Return the state of the files of a local zarr array; None for what computes its values, or is far away."""
-        store = getattr(self._array, "store", None)
-        place = getattr(store, "root", None) or getattr(store, "path", None)
-        if not isinstance(place, str | Path) or not Path(place).exists():
+        place = self._place()
+        if place is None:
             return None
         path = self._array.path
-        return combined([str(path), tree_state(Path(place) / path if Path(place).is_dir() else place)])
+        return combined([str(path), tree_state(place / path if place.is_dir() else place)])
+
+    def gaps(self) -> str | None:
+        """Return how many chunks of a local zarr array are not there, in words: zarr gives the fill value for them."""
+        if self._place() is None:
+            return None
+        n_chunks, n_stored = self._array.nchunks, self._array.nchunks_initialized
+        if n_stored >= n_chunks:
+            return None
+        return (
+            f"{n_chunks - n_stored:,} of {n_chunks:,} chunks of the zarr array {self._array.name or ''!r} are "
+            f"not stored and are read as {self._array.fill_value!s}: write them again if they were lost"
+        )
+
+    def _place(self) -> Path | None:
+        store = getattr(self._array, "store", None)
+        place = getattr(store, "root", None) or getattr(store, "path", None)
+        return Path(place) if isinstance(place, str | Path) and Path(place).exists() else None
 
     def _load(self, start: int, stop: int) -> NDArray[Any]:
         part = self._array[start:stop]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
-from .columns import Column
+from .columns import Column, LazyColumn
 from .protocol import Batch, InputSpec
 from .states import states_of
 from .texts import text_bytes
@@ -91,6 +91,11 @@ class TableReader:
         for start, stop in _runs(rows, max(1, _SLAB_NBYTES // max(self.row_nbytes(), 1))):
             marks += mark_rows(tuple(column.read(start, stop) for column in self._columns))
         return marks
+
+    def gaps(self) -> tuple[str, ...]:
+        """Return what is not stored of the arrays, in words."""
+        found = (column.gaps() for column in self._columns if isinstance(column, LazyColumn))
+        return tuple(each for each in found if each is not None)
 
     def identity(self) -> dict[str, Any]:
         """Return nothing: the bytes say it all."""
