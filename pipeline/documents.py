@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..storage.files import open_to_read
 from ..storage.parsing import LARGEST_NBYTES, parse_json
 
 __all__ = ["CONTENT_HASH", "content_key", "read_document", "sealed"]
@@ -47,7 +48,7 @@ def read_document(path: Path) -> dict[str, Any]:
     ValueError
         If it is damaged, or was changed since it was written: what is wrong, in a few words.
     """
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=open_to_read) as file:
         tree = parse_json(file.read(LARGEST_NBYTES + 1))
     if not isinstance(tree, dict):
         raise ValueError("it is no JSON object")  # noqa: TRY004  # of the file, not of an argument

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..storage.errors import FormatError, InputError, OverBudgetError
+from ..storage.files import open_to_read
 from ..storage.keys import DOCUMENT
 from ..storage.options import StorageOptions
 from ..storage.parsing import LARGEST_NBYTES
@@ -57,7 +58,7 @@ def _digest(path: Path) -> dict[str, Any] | None:
 
 
 def _hash(path: Path) -> str:
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=open_to_read) as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 

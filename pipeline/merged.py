@@ -20,6 +20,7 @@ import numpy as np
 
 from ..storage import Block, Cache
 from ..storage.errors import FormatError
+from ..storage.files import open_to_read
 from ..storage.keys import record_key
 from ..storage.parsing import parse_json
 from ..storage.record import PREFIX_NBYTES, RecordPrefix
@@ -80,7 +81,7 @@ def save_merged(path: Path, key: str, sketches: Mapping[str, PointSketch]) -> No
 def load_merged(path: Path, key: str, points: Iterable[str]) -> dict[str, PointSketch] | None:
     """Return the sketches of these points; None if there are none, of something else, or damaged."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open(path, "rb", opener=open_to_read) as file, zipfile.ZipFile(file) as archive:
             index = parse_json(_member(archive, "index"))
             if index["key"] != key:
                 return None

@@ -21,6 +21,7 @@ __all__ = [
     "STAGING_NBYTES",
     "is_plain",
     "open_own",
+    "open_to_read",
     "open_unlinked",
     "put_in_place",
     "remove",
@@ -136,6 +137,22 @@ def open_unlinked(path: str | os.PathLike[str], flags: int) -> int:
             if error.errno not in (errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO):
                 raise
         remove(Path(path))
+
+
+def open_to_read(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
+    """Open a file for reading; an ``opener`` for `open`.
+
+    Raises
+    ------
+    OSError
+        If the system refuses, and for a pipe or a device, which one would wait for without end.
+    """
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # reading a folder says what it is
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.ESPIPE, "it is a pipe or a device", os.fspath(path))
 
 
 def is_plain(descriptor: int) -> bool:

@@ -20,7 +20,7 @@ from typing import Any
 import psutil
 
 from .errors import ActisketchError, StorageError
-from .files import put_in_place, remove, sync, write_new
+from .files import open_to_read, put_in_place, remove, sync, write_new
 from .keys import COMMITS, PRIVATE, TEMPORARY, parse_temporary_key, temporary_key
 from .locks import FileLock
 
@@ -50,7 +50,8 @@ class LocalFolder:
     def read(self, key: str) -> bytes | None:
         """Return all bytes of a key, or None if there is no such key."""
         try:
-            return (self.folder / key).read_bytes()
+            with open(self.folder / key, "rb", opener=open_to_read) as file:
+                return file.read()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -60,7 +61,7 @@ class LocalFolder:
         """Return the first bytes of a key and its whole length, or None if there is no such key."""
         try:
             # Joined as text: ten thousand records are opened by one scan.
-            descriptor = os.open(f"{self.url}/{key}", os.O_RDONLY)
+            descriptor = open_to_read(f"{self.url}/{key}")
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -250,6 +251,8 @@ def storage_error(error: OSError, path: Path, verb: str, needed: int = 0) -> Sto
         step = "a folder stands where a file belongs, or a file where a folder belongs: move it elsewhere and run again"
     elif error.errno == errno.ELOOP:
         step = "it is a link that leads to itself: remove it and run again"
+    elif error.errno == errno.ESPIPE:
+        step = "no file of a cache is one: remove it and run again"
     elif error.errno == errno.EXDEV:
         step = "its folder is a link to another file system: link the whole cache's folder instead, and run again"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import glob
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ __all__ = ["open_source"]
 logger = logging.getLogger(__name__)
 
 _RECORD_ENDINGS = (".tfrecord", ".tfrecords", ".tfrec")
+_SHARD = re.compile(r"[^.]+-\d{5}-of-\d{5}")
 
 
 def open_source(spec: DataSpec, base_dir: str | Path | None = None) -> PreparedSource:
@@ -213,8 +215,10 @@ def _record_files(path: str) -> list[str]:
 
 
 def _is_record_file(place: Path) -> bool:
-    # Also train.tfrecord-00000-of-01024, as TensorFlow Datasets writes, and x.tfrecord.gz.
-    return any(ending in place.name.lower() for ending in _RECORD_ENDINGS) and place.is_file()
+    # Also train.tfrecord-00000-of-01024, as TensorFlow Datasets writes, train-00000-of-01024, and x.tfrecord.gz.
+    name = place.name.lower()
+    is_named = any(ending in name for ending in _RECORD_ENDINGS) or _SHARD.fullmatch(name)
+    return bool(is_named) and place.is_file()
 
 
 def _record_files_of(folder: Path) -> list[str]:

@@ -1,6 +1,7 @@
 """What a message of verify or repair advises is done here, word for word, and ends well."""
 
 import json
+import os
 import re
 import shlex
 import shutil
@@ -21,6 +22,11 @@ def link_to_itself(path):
     path.symlink_to(path)
 
 
+def make_pipe(path):
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
 def flip(path):
     whole = bytearray(path.read_bytes())
     whole[len(whole) // 2] ^= 4
@@ -35,6 +41,9 @@ def other_type(path):
 HARMS = {
     "record: folder": (RECORD, make_folder),
     "record: link to itself": (RECORD, link_to_itself),
+    "record: pipe": (RECORD, make_pipe),
+    "chunk: pipe": (CHUNK, make_pipe),
+    "document: pipe": ("cache/second/zarr.json", make_pipe),
     "record: gone bad": (RECORD, flip),
     "record: empty": (RECORD, lambda path: path.write_bytes(b"")),
     "chunk: folder": (CHUNK, make_folder),

@@ -141,6 +141,19 @@ def test_a_pipe_in_the_place_of_a_file_to_write_is_replaced(call, finished):
     assert (finished["run"] / "run.log").read_text()
 
 
+@pytest.mark.parametrize("verb", ["status", "percentiles", "verify", "report"])
+@pytest.mark.parametrize(
+    "name", ["run.json", "sketches.npz", "factors.json", "normalized.keras", "cache/.actisketch/cache.json"]
+)
+def test_a_pipe_in_the_place_of_a_file_to_read_is_not_waited_for(call, finished, name, verb):
+    path = finished["run"] / name
+    path.unlink()
+    os.mkfifo(path)
+    answer = call(verb, finished["run"], *(["-q", "99"] if verb == "percentiles" else []))
+
+    assert answer.code in DOCUMENTED
+
+
 def test_a_link_to_the_root_of_all_files_is_not_walked(call, finished):
     (finished["run"] / "cache" / "everything").symlink_to("/")
     (finished["run"] / "cache" / "first" / "everything").symlink_to("/")

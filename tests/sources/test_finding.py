@@ -85,6 +85,17 @@ def test_a_folder_of_records_by_any_ending_is_one(tmp_path: Path, ending: str) -
     np.testing.assert_array_equal(source.read(0, N_SAMPLES).inputs[0], X)
 
 
+@pytest.mark.parametrize("name", ["train-{}-of-00002", "validation-{}-of-00002", "my_set [1]-{}-of-00002"])
+@pytest.mark.parametrize("kind", [None, "tfrecord"])
+def test_shards_without_an_ending_are_records(tmp_path: Path, name: str, kind: Any) -> None:
+    write_records(tmp_path / name.format("00000"), X[:11], Y[:11])
+    write_records(tmp_path / name.format("00001"), X[11:], Y[11:])
+    (tmp_path / "labels-00000-of-00002.txt").write_text("no record")
+
+    source = open_source(DataSpec(path=str(tmp_path), format=kind, features=FEATURES))
+    np.testing.assert_array_equal(source.read(0, N_SAMPLES).inputs[0], X)
+
+
 LABELS = {
     "arr_0": ({"arr_0": X}, {"arr_0": Y}),
     "x": ({"x": X}, {"x": Y}),
