@@ -236,7 +236,8 @@ class _Reader:
         if data_format is not None:
             return -rank if data_format == "channels_first" and rank > 1 else -1
         if isinstance(axis, int) and type(operation).__name__ in {"BatchNormalization", "Concatenate"}:
-            return axis if axis < 0 else axis - rank - 1
+            at = axis if axis < 0 else axis - rank - 1
+            return at if at >= -max(rank, 1) else -1  # along the samples there are no channels
         if type_of(operation) == "Dense" or not inputs:
             return -1
         first = self.values[inputs[0]]

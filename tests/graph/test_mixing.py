@@ -79,3 +79,18 @@ def test_what_mixes_within_a_sample_is_recorded(middle: Any, tmp_path: Path) -> 
     result = run(model, X, output=tmp_path / "run", batch_size=8, settings=ONLY_RECORD)
 
     np.testing.assert_allclose(result.activations("out")[:], model.predict(X, verbose=0), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "middle",
+    [
+        lambda x: ops.concatenate([x, x], axis=0),
+        lambda x: layers.Concatenate(axis=0)([x, x]),
+        lambda x: layers.Concatenate(axis=-3)([x, x]),
+        lambda x: ops.reshape(x, (-1, 2, 5)),
+    ],
+    ids=["operation", "layer", "from behind", "reshaped"],
+)
+def test_more_samples_than_went_in_are_refused(middle: Any, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="'out', block 0: expected samples of shape"):
+        run(network(middle), X, output=tmp_path / "run", batch_size=8, settings=ONLY_RECORD)
