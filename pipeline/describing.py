@@ -137,6 +137,7 @@ def describe_data(job: Prepared) -> DataDescription:
         image_sizes=_image_sizes(reader, source.n_samples),
         warnings=(
             *getattr(reader, "gaps", tuple)(),
+            *_other_names(graph, [spec.name for spec in source.inputs]),
             *_unscaled(graph, source, inputs, fed.inputs),
             *_classes(graph, labels, names, n_labels=source.n_samples if is_whole else 0),
             *job.settings.factors.warnings(),
@@ -177,6 +178,16 @@ def _image_sizes(reader: Any, n_samples: int) -> tuple[tuple[int, int], ...]:
     rows = sorted(set(np.linspace(0, n_samples - 1, N_SAMPLES).astype(int).tolist()))
     sizes = sorted(reader.encoded_sizes(rows), key=math.prod)
     return (sizes[0], sizes[-1]) if sizes else ()
+
+
+def _other_names(graph: Graph, names: list[str | None]) -> Iterator[str]:
+    """Yield a warning for arrays that have names, and none of the network's."""
+    wanted = graph.input_keys
+    if len(names) > 1 and set(names) != set(wanted) and any(names):
+        pairs = ", ".join(
+            f"{names[at]!r} as {name!r}" for at, name in zip(graph.input_order(names), wanted, strict=True)
+        )
+        yield f"the arrays have other names than the inputs of the network and are taken in order: {pairs}"
 
 
 def _unscaled(

@@ -70,6 +70,16 @@ def test_what_contradicts_the_inputs_of_the_network_is_refused_with_both_names(t
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("names", [("x", "z"), ("z", "x"), ("it", "z")])
+def test_other_names_go_in_order_and_are_told(tmp_path, caplog, names):
+    caplog.set_level("WARNING")
+    model = difference(("it", "is"), lambda first, second: [first, second])
+    found = recorded(model, dict(zip(names, (FIRST, SECOND), strict=True)), tmp_path / "run")
+
+    np.testing.assert_array_equal(found, np.full((6, 1), 4.0))
+    assert any(f"{names[0]!r} as 'it', {names[1]!r} as 'is'" in text for text in caplog.messages)
+
+
 def test_arrays_without_names_go_in_order(tmp_path):
     model = difference(("it", "is"), lambda first, second: [first, second])
 
