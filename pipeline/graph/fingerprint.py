@@ -163,6 +163,8 @@ def _canonical(thing: Any) -> Any:
         return {"class": _class_name(type(thing)), "config": _canonical(settings)}
     if hasattr(thing, "numpy"):
         return _canonical(np.asarray(thing))
+    if not is_library(type(thing)):  # an object of the user's own: what it holds counts
+        return f"{_class_name(type(thing))} {code_hash(thing)}"
     return _class_name(type(thing))
 
 

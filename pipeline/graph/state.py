@@ -7,9 +7,10 @@ Keras asks a layer, and each layer within it, for its state with two methods: ``
 from __future__ import annotations
 
 import hashlib
+import inspect
 import tempfile
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
+from .code import is_library
 from .nodes import Node
 
 __all__ = ["check_stateless", "hand_over_state", "layer_settings", "layers_within", "state_hash"]
@@ -42,9 +44,17 @@ def layer_settings(layer: Any, name: str) -> dict[str, Any]:
             layer=name,
         ) from error
     if not getattr(type(layer).get_config, "_is_default", False):
-        return settings
+        return settings | _untold(layer, settings)
     # Keras itself keeps what the constructor was given; the attribute may have been changed since.
     return settings | {key: value for key, value in _attributes(layer).items() if key in settings}
+
+
+def _untold(layer: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the constructor of a layer of one's own keeps, and its `get_config` forgets."""
+    if is_library(type(layer)):
+        return {}
+    names = inspect.signature(type(layer).__init__).parameters.keys() - settings.keys()
+    return {name: value for name, value in _attributes(layer).items() if name in names}
 
 
 def _attributes(layer: Any) -> dict[str, Any]:

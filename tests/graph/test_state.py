@@ -106,6 +106,33 @@ class Gain(keras.layers.Layer):  # type: ignore[misc]
         return keras.ops.cast(x, "float32") * self.gain
 
 
+class Forgetful(keras.layers.Layer):  # type: ignore[misc]
+    """Its settings leave out what its constructor was given."""
+
+    def __init__(self, by: Any, **more: Any) -> None:
+        super().__init__(**more)
+        self.by = by
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.cast(x, "float32") * getattr(self.by, "gain", self.by)
+
+    def get_config(self) -> dict[str, Any]:
+        return dict(super().get_config())
+
+
+class Remembering(Forgetful):
+    """Keras tells what its constructor was given, as far as it can."""
+
+    get_config = keras.layers.Layer.get_config
+
+
+class Amount:
+    """An object that Keras knows nothing of."""
+
+    def __init__(self, gain: float) -> None:
+        self.gain = gain
+
+
 def exchanged(numbers: list[int]) -> Any:
     layer = layers.IntegerLookup(vocabulary=[1, 2, 3])
     layer.set_vocabulary(numbers)
@@ -138,6 +165,10 @@ STATEFUL: dict[str, tuple[str, Callable[[list[int]], Any]]] = {
     "within a layer": ("int64", lambda v: Around(v)),
     "no settings": ("int64", lambda v: Untold(np.float32(v))),
     "an attribute set since": ("int64", set_since),
+    "a setting that is left out": ("int64", lambda v: Forgetful(float(v[0]))),
+    "an array that is left out": ("int64", lambda v: Forgetful(np.float32(v))),
+    "an object that is left out": ("int64", lambda v: Forgetful(Amount(v[0]))),
+    "an object that Keras cannot write": ("int64", lambda v: Remembering(Amount(v[0]))),
 }
 
 
