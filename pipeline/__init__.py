@@ -17,13 +17,13 @@ if __name__ == "pipeline":
 if TYPE_CHECKING:
     from .api import plan as plan
     from .api import run as run
-    from .factors import Factors as Factors
+    from .certifier import certify as certify
+    from .factors.factors import Factors as Factors
     from .graph import read_graph as read_graph
-    from .normalizer import certify as certify
     from .normalizer import normalize_model as normalize_model
-    from .planning import Plan as Plan
-    from .results import Run as Run
-    from .results import open_run as open_run
+    from .planning.plan import Plan as Plan
+    from .results.run import Run as Run
+    from .results.run import open_run as open_run
     from .sketch import PointSketch as PointSketch
     from .sketch import Sketch as Sketch
     from .sketch import SketchSpec as SketchSpec
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "DataSpec": "sources",
-    "Factors": "factors",
-    "Plan": "planning",
+    "Factors": "factors.factors",
+    "Plan": "planning.plan",
     "PointSketch": "sketch",
-    "Run": "results",
+    "Run": "results.run",
     "Sketch": "sketch",
     "SketchSpec": "sketch",
     "as_source": "sources",
-    "certify": "normalizer",
+    "certify": "certifier",
     "normalize_model": "normalizer",
-    "open_run": "results",
+    "open_run": "results.run",
     "open_source": "sources",
     "plan": "api",
     "read_graph": "graph",

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ..storage.errors import InputError
-from .describing import describe_data
 from .events import OnEvent, ignore_event
 from .job import plan_job, run_job
-from .planning import Plan
-from .results import Run, open_run
-from .settings import JobSettings, validate_job
-from .sizes import parse_bytes
+from .planning.plan import Plan
+from .results.run import Run, open_run
+from .settings.job import JobSettings, validate_job
+from .settings.sizes import parse_bytes
 from .sources import Source, as_source
+from .stages.describe import describe_data
 
 __all__ = ["plan", "run"]
 

@@ -12,46 +12,22 @@ ORDER = [
     "storage",
     "pipeline.sketch",
     "pipeline.sources",
-    "pipeline.sizes",
-    "pipeline.visible",
     "pipeline.settings",
     "pipeline.events",
     "pipeline.graph",
     "pipeline.normalizer",
+    "pipeline.certifier",
     "pipeline.report",
-    "pipeline.documents",
-    "pipeline.manifest",
     "pipeline.folder",
-    "pipeline.legacy",
-    "pipeline.archives",
-    "pipeline.model",
-    "pipeline.producer",
-    "pipeline.sketching",
-    "pipeline.recorder",
-    "pipeline.reduce",
-    "pipeline.occupancy",
-    "pipeline.blocks",
-    "pipeline.planning",
-    "pipeline.savings",
-    "pipeline.ties",
+    "pipeline.record",
     "pipeline.factors",
-    "pipeline.merged",
-    "pipeline.staleness",
-    "pipeline.answers",
+    "pipeline.planning",
     "pipeline.stages",
-    "pipeline.activations",
-    "pipeline.preparation",
-    "pipeline.describing",
-    "pipeline.measuring",
     "pipeline.cluster",
-    "pipeline.exports",
+    "pipeline.engines",
     "pipeline.results",
-    "pipeline.trust",
-    "pipeline.versions",
-    "pipeline.reporting",
-    "pipeline.normalizing",
-    "pipeline.weights",
     "pipeline.job",
+    "pipeline.rerun",
     "pipeline.api",
     "pipeline.conversion",
     "pipeline",
@@ -120,3 +96,25 @@ def test_storage_imports_nothing_of_pipeline():
     names = {name for path in ROOT.glob("storage/**/*.py") for name in imported(path)}
 
     assert not [name for name in names if name.startswith("pipeline")]
+
+
+def test_no_module_stands_in_the_way_of_a_public_name():
+    import actisketch.pipeline
+
+    modules = {path.stem for path in (ROOT / "pipeline").iterdir() if path.suffix == ".py" or path.is_dir()}
+
+    assert modules & set(actisketch.pipeline.__all__) == set()
+
+
+def test_few_files_stand_outside_the_folders():
+    loose = {path.name for path in (ROOT / "pipeline").glob("*.py")}
+
+    assert loose == {
+        "__init__.py",
+        "__main__.py",
+        "api.py",
+        "engines.py",
+        "events.py",
+        "job.py",
+        "rerun.py",
+    }

@@ -63,7 +63,7 @@ HEAVY = ("tensorflow", "keras", "distributed", "numba", "matplotlib")
     [
         ("actisketch.storage", HEAVY),
         ("actisketch.pipeline", HEAVY),
-        ("actisketch.pipeline.results", HEAVY),
+        ("actisketch.pipeline.results.run", HEAVY),
         ("actisketch.pipeline.sketch", ("tensorflow", "keras", "distributed", "matplotlib")),
         ("actisketch.pipeline.sources", ("tensorflow", "keras", "distributed", "matplotlib")),
         ("actisketch.pipeline.cli.ask", ("tensorflow", "keras", "distributed", "numba")),

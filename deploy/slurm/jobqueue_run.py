@@ -57,7 +57,7 @@ def main() -> None:
     from distributed import Client
 
     from actisketch.pipeline.job import run_job
-    from actisketch.pipeline.settings import load_job
+    from actisketch.pipeline.settings.job import load_job
 
     options = parse()
     with make_cluster(options) as cluster, Client(cluster) as client:

@@ -13,10 +13,10 @@ import click
 from ...storage import VerifyReport
 from ...storage.errors import FormatError, InputError
 from ..events import counted
-from ..exports import KINDS
-from ..folder import check_output, replacing, write_json
-from ..results import open_run
-from ..visible import visible
+from ..folder.folder import check_output, replacing, write_json
+from ..results.export import KINDS
+from ..results.run import open_run
+from ..settings.visible import visible
 from .options import check_folder_of, json_option, run_argument, trust_options
 from .session import Session
 from .show import factor_table, percentile_table, status_lines, verify_lines
@@ -223,7 +223,7 @@ def verify(
     chosen = open_run(run)
     if repair:
         session.say_loading()
-        from ..job import repair_run
+        from ..rerun import repair_run
 
         with session.job(run, resume=f"actisketch verify {run} --repair") as on_event:
             n_repaired = repair_run(

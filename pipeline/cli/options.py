@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import click
 
 from ...storage.errors import InputError
-from ..settings import JobSettings, load_job, validate_job
-from ..sizes import parse_bytes
+from ..settings.job import JobSettings, load_job, validate_job
+from ..settings.sizes import parse_bytes
 
 __all__ = [
     "JOB_FLAGS",

@@ -22,8 +22,8 @@ from rich.progress import (
 from rich.text import Text
 
 from ..events import BlockDone, Event, Remark, SamplesDone, StageDone, StageStarted
-from ..sizes import format_bytes
-from ..visible import visible
+from ..settings.sizes import format_bytes
+from ..settings.visible import visible
 from .pace import Pace
 
 __all__ = ["JobProgress"]

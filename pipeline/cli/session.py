@@ -22,7 +22,7 @@ from rich.console import Console
 from ...storage.errors import ActisketchError, StorageError
 from ...storage.files import open_own
 from ..events import Event, StageStarted
-from ..visible import visible
+from ..settings.visible import visible
 from .progress import JobProgress
 
 __all__ = ["EXIT_INTERRUPTED", "Session", "run_command"]

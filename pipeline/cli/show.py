@@ -12,18 +12,18 @@ from rich.text import Text
 
 from ...storage import VerifyReport
 from ..events import counted
-from ..factors import Factors
-from ..planning import Plan
+from ..factors.factors import Factors
+from ..planning.plan import Plan
 from ..report import layer_table
-from ..reporting import report_data
-from ..results import PercentileRow, Run, RunStatus
-from ..sizes import format_bytes
-from ..visible import visible
+from ..results.report import report_data
+from ..results.run import PercentileRow, Run, RunStatus
+from ..settings.sizes import format_bytes
+from ..settings.visible import visible
 from .session import Session
 
 if TYPE_CHECKING:
-    from ..describing import DataDescription
     from ..job import JobResult
+    from ..stages.describe import DataDescription
 
 __all__ = ["factor_table", "percentile_table", "plan_table", "print_result", "status_lines", "verify_lines"]
 

@@ -13,8 +13,8 @@ import click
 
 from ...storage.errors import InputError
 from ..demo import demo_settings
-from ..folder import RunFolder, check_output, replacing
-from ..settings import JobSettings
+from ..folder.folder import RunFolder, check_output, replacing
+from ..settings.job import JobSettings
 from .options import check_folder_of, job_options, json_option, run_argument, settings_from, trust_options
 from .session import Session
 from .show import plan_table, print_result
@@ -58,8 +58,8 @@ def plan(session: Session, /, job: Path | None, as_json: bool, **flags: Any) -> 
     """
     settings = settings_from(job, flags)
     session.say_loading()
-    from ..describing import describe_data
     from ..job import plan_job
+    from ..stages.describe import describe_data
 
     with session.warnings():
         prepared = plan_job(settings)
@@ -136,7 +136,7 @@ def _run(
 ) -> None:
     session.say_loading()
     from ..job import run_job
-    from ..results import open_run
+    from ..results.run import open_run
 
     with session.job(Path(settings.output), resume=resume) as on_event:
         result = run_job(settings, performance_report=performance_report, on_event=on_event)
@@ -193,9 +193,9 @@ def normalize(
       actisketch factors runs/vgg --percentile 99 --output f99.json
       actisketch normalize runs/vgg --factors f99.json     (writes runs/vgg/with-f99/)
     """
-    from ..job import normalize_run
-    from ..results import open_run
-    from ..weights import check_weights_path
+    from ..rerun import normalize_run
+    from ..results.run import open_run
+    from ..stages.weights_h5 import check_weights_path
 
     if weights_h5 is not None:
         check_weights_path(weights_h5)
@@ -256,8 +256,8 @@ def report(session: Session, run: Path, output: Path | None) -> None:
     Example:
       actisketch report runs/vgg     then open runs/vgg/report/index.html
     """
-    from ..reporting import draw_report
-    from ..results import open_run
+    from ..results.report import draw_report
+    from ..results.run import open_run
 
     chosen = open_run(run)
     folder = output or chosen.folder.report_path

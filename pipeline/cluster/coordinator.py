@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...storage import Block
 from ...storage.errors import ActisketchError, IncompleteError, InputError, StorageError
-from ..recorder import BLOCKS_IN_FLIGHT
+from ..record.recorder import BLOCKS_IN_FLIGHT
 from .limits import Limits
 from .worker import LoadedOnce, WorkerNotReady, make_ready
 

@@ -16,16 +16,18 @@ import psutil
 
 from ...storage import Cache
 from ...storage.errors import InputError, OverBudgetError
+from ..certifier import Doubt, Examination, Examiner, Findings, Measured
 from ..events import OnEvent, StageDone, ignore_event
-from ..factors import ExactPercentile
+from ..factors.factors import ExactPercentile
 from ..graph import model_fingerprint
-from ..model import save_network
-from ..normalizer import Doubt, Examination, Examiner, Findings, Measured, Rewriting
-from ..preparation import Prepared, sketch_spec
-from ..settings import JobSettings
-from ..sizes import format_bytes
+from ..normalizer import Rewriting
+from ..record.model import save_network
+from ..settings.job import JobSettings
+from ..settings.sizes import format_bytes
 from ..sketch import PointSketch
 from ..sources import Source
+from ..stages.engine import LocalEngine
+from ..stages.prepare import Prepared, sketch_spec
 from .connecting import connected, dashboard_link, local_threads, reported
 from .examining import examine_on
 from .limits import Limits
@@ -48,7 +50,7 @@ LARGEST_MODEL_NBYTES = 2 * 2**30
 LARGEST_SOURCE_NBYTES = 256 * 2**20
 
 
-class ClusterEngine:
+class ClusterEngine(LocalEngine):
     """The stages of a job that a cluster does; connects when the first of them has work, and not before.
 
     Parameters
@@ -151,10 +153,13 @@ class ClusterEngine:
             self._connected(), cache, storage_options=self._settings.cache.storage_options
         )
 
-    def exact(self, cache: Cache, sketches: Mapping[str, PointSketch]) -> ExactPercentile | None:
-        """Return where exact percentiles come from; None where the cache cannot give them."""
-        if not cache.spec.record or cache.spec.dtype != "float32":
-            return None
+    def exact(
+        self, cache: Cache, sketches: Mapping[str, PointSketch], *, accept_rounding: bool
+    ) -> ExactPercentile:
+        """Return what answers exact percentiles from the cache; here where activations are rounded."""
+        here = super().exact(cache, sketches, accept_rounding=accept_rounding)
+        if cache.spec.dtype != "float32":
+            return here
 
         def percentile(point: str, q: float, nonzero: bool) -> float:
             options = self._settings.cache.storage_options

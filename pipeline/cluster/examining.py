@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ...storage import Block
-from ..normalizer import Doubt, Examination, Findings, Measured, add_up
+from ..certifier import Doubt, Examination, Findings, Measured, add_up
 from .coordinator import Coordinator, installed, raise_failures
 from .environment import check_versions
 from .limits import Limits
@@ -59,7 +59,7 @@ def examine_on(
     n_threads: int | None = None,
     limits: Limits | None = None,
 ) -> tuple[Findings, Mapping[int, Measured]]:
-    """Do on a cluster what :class:`~..normalizer.Examiner` promises.
+    """Do on a cluster what :class:`~..certifier.Examiner` promises.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def examine_on(
     examination : Examination
         No sample goes through it here.
     doubtful, progress
-        As :class:`~..normalizer.Examiner`.
+        As :class:`~..certifier.Examiner`.
     n_threads : int, optional
         TensorFlow threads of each worker; default: ``dask worker --nthreads``.
     limits : Limits, optional

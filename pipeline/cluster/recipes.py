@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from ...storage.errors import MismatchError
-from ..normalizer import Examination, Rewriting
-from ..producer import KerasProducer, Producer
+from ..certifier import Examination
+from ..normalizer import Rewriting
+from ..record.producer import KerasProducer, Producer
 from ..sketch import SketchSpec
 from ..sources import Source
 
@@ -74,7 +75,7 @@ class NetworkRecipe:
         return model, self.source
 
     def _load(self) -> Any:
-        from ..model import load_network
+        from ..record.model import load_network
 
         if self.model_path is not None:
             return load_network(self.model_path, custom_objects=self.custom_objects, safe_mode=self.safe_mode)
@@ -156,7 +157,7 @@ def set_tensorflow_threads(n_threads: int) -> None:
 
     Values may depend on the number of threads in their last bits: it is fixed for a run.
     """
-    from ..model import import_keras
+    from ..record.model import import_keras
 
     import_keras()
     import tensorflow as tf

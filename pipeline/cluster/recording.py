@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...storage import Block, Cache
 from ...storage.errors import StorageError
 from ..events import BlockDone, OnEvent, ignore_event
-from ..producer import Producer
+from ..record.producer import Producer
 from ..sketch import SketchSpec
 from .coordinator import Coordinator, installed, raise_failures
 from .environment import check_versions

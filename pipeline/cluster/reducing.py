@@ -47,7 +47,7 @@ def tree_shape(n_blocks: int, *, leaf: int = LEAF_BLOCKS, fan_in: int = FAN_IN) 
 def merged_sketches_on(
     client: Client, cache: Cache, *, storage_options: Mapping[str, Any] | None = None
 ) -> dict[str, PointSketch]:
-    """Return the merged sketch of each point, in model order: :func:`~..reduce.merged_sketches` on a cluster.
+    """Return the merged sketch of each point, in model order: :func:`~..factors.merge.merged_sketches` on a cluster.
 
     Raises
     ------

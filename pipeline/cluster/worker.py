@@ -1,6 +1,6 @@
 """What runs in a worker process: what a job needs, loaded once, and the task that records a block.
 
-Knows Dask's workers. The block task itself is :func:`~..recorder.record_block`, the same as in process.
+Knows Dask's workers. The block task itself is :func:`~..record.recorder.record_block`, the same as in process.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from ...storage import Block, Cache, PointSpec
 from ...storage.errors import IncompleteError, InputError
-from ..producer import Producer
-from ..recorder import BLOCKS_IN_FLIGHT, record_block, recording_threads
+from ..record.producer import Producer
+from ..record.recorder import BLOCKS_IN_FLIGHT, record_block, recording_threads
 from ..sketch import SketchSpec
 from .reachability import Token, check_token
 from .recipes import Recipe

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...storage.errors import InputError
 from ..graph import Graph, input_tensor, read_graph, refusals_explained
-from ..producer import match_inputs
+from ..record.producer import match_inputs
 from ..sources import InputSpec, Source, as_source
 
 __all__ = ["get_activations_batch", "get_activations_layer", "whole_batches"]

@@ -21,19 +21,12 @@ import numpy as np
 
 from ...storage.errors import CertificateError, InputError, MismatchError
 from ...storage.partial import partial_name, remove_leftovers, replacing
-from ..folder import write_json
+from ..certifier import Certificate, certify
+from ..factors.merge import ExactSource, merged_sketches
+from ..folder.folder import write_json
 from ..graph import Graph, read_graph
 from ..graph.kinds import is_batch_norm
-from ..normalizer import (
-    Certificate,
-    Exceptions,
-    NormalizedModel,
-    certify,
-    normalize_in_place,
-    normalize_model,
-    propagate,
-)
-from ..reduce import ExactSource, merged_sketches
+from ..normalizer import Exceptions, NormalizedModel, normalize_in_place, normalize_model, propagate
 from ..sketch import PointSketch, SketchSpec
 from ..sources import Source, as_source
 from .activations import whole_batches

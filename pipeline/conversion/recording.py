@@ -11,14 +11,14 @@ from typing import Any
 
 from ...storage import Cache
 from ...storage.errors import FormatError, MismatchError
-from ..answers import existing_cache
-from ..folder import RunFolder
+from ..folder.folder import RunFolder
 from ..job import plan_job
-from ..preparation import sketch_spec
-from ..recorder import record_missing
-from ..settings import JobSettings, validate_job
+from ..record.recorder import record_missing
+from ..settings.job import JobSettings, validate_job
 from ..sources import Source
-from ..staleness import check_data
+from ..stages.cache import existing_cache
+from ..stages.prepare import sketch_spec
+from ..stages.same_data import check_data
 
 __all__ = ["recorded_cache"]
 

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import FormatError, InputError
-from ..answers import existing_cache
-from ..folder import RunFolder
+from ..folder.folder import RunFolder
 from ..graph import Graph, Node, input_tensor, model_fingerprint, read_graph
-from ..producer import match_inputs
-from ..settings import validate_job
+from ..record.producer import match_inputs
+from ..settings.job import validate_job
 from ..sources import Source, as_source
+from ..stages.cache import existing_cache
 from .activations import DEFAULT_BATCH_SIZE, whole_batches
 from .recording import recorded_cache
 

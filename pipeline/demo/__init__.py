@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..settings import JobSettings, validate_job
+from ..settings.job import JobSettings, validate_job
 
 __all__ = ["GREY_LEVELS", "demo_settings"]
 

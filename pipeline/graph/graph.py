@@ -11,9 +11,9 @@ from functools import cached_property
 from typing import Any
 
 from ...storage.errors import InputError
-from .agreement import check_agreement
 from .folding import folded_norms
 from .forward import forward_function
+from .model_check import check_agreement
 from .nodes import Node, Value
 from .points import Point, every_point, select_points
 from .stepping import values_in_turn

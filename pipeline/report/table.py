@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..visible import visible
+from ..settings.visible import visible
 from .contents import ReportData
 from .rows import Row, percentile_head, table_rows
 

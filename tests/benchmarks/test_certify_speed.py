@@ -55,7 +55,8 @@ def peaks(model: Any, images: Any) -> dict[str, float]:
 def test_a_certificate_costs_few_predictions(name: str, *, is_measured: bool) -> None:
     import keras
 
-    from actisketch.pipeline.normalizer import certify, normalize_model
+    from actisketch.pipeline.certifier import certify
+    from actisketch.pipeline.normalizer import normalize_model
     from actisketch.pipeline.sketch import SketchSpec
     from actisketch.pipeline.sources import as_source
 
@@ -91,7 +92,8 @@ def test_a_certificate_costs_few_predictions(name: str, *, is_measured: bool) ->
 def certify_small() -> None:
     import keras
 
-    from actisketch.pipeline.normalizer import certify, normalize_model
+    from actisketch.pipeline.certifier import certify
+    from actisketch.pipeline.normalizer import normalize_model
     from actisketch.pipeline.sketch import SketchSpec
     from actisketch.pipeline.sources import as_source
 

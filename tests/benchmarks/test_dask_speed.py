@@ -18,7 +18,7 @@ import pytest
 
 from actisketch.pipeline.cluster import connected, record_missing_on
 from actisketch.pipeline.cluster.rehearsal import RehearsalRecipe, rehearsal_spec
-from actisketch.pipeline.recorder import record_missing
+from actisketch.pipeline.record.recorder import record_missing
 from actisketch.pipeline.sketch import SketchSpec
 from actisketch.storage import Cache
 

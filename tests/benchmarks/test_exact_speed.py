@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from actisketch.pipeline.reduce import ExactSource, merged_sketches
+from actisketch.pipeline.factors.merge import ExactSource, merged_sketches
 from actisketch.pipeline.sketch import PointSketch, SketchSpec
 from actisketch.storage import Cache, CacheSpec, PointSpec
 

@@ -99,8 +99,9 @@ def test_normalising_vgg16_takes_seconds_and_little_more_than_its_weights(*, is_
 def test_a_certificate_costs_little_more_than_two_forward_passes(*, is_measured: bool) -> None:
     import tensorflow as tf
 
+    from actisketch.pipeline.certifier import certify
     from actisketch.pipeline.graph import read_graph
-    from actisketch.pipeline.normalizer import certify, normalize_model
+    from actisketch.pipeline.normalizer import normalize_model
     from actisketch.pipeline.sketch import SketchSpec
     from actisketch.pipeline.sources import as_source
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline.graph import read_graph
-from actisketch.pipeline.producer import KerasProducer
-from actisketch.pipeline.recorder import record_missing
+from actisketch.pipeline.record.producer import KerasProducer
+from actisketch.pipeline.record.recorder import record_missing
 from actisketch.pipeline.sketch import SketchSpec
 from actisketch.pipeline.sources import as_source
 from actisketch.storage import Cache, CacheSpec

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from actisketch.pipeline import open_run
-from actisketch.pipeline.job import normalize_run, repair_run, run_job
+from actisketch.pipeline.job import run_job
+from actisketch.pipeline.rerun import normalize_run, repair_run
 
 OPT_INS = {
     "code": {"custom_objects": "evil.py"},

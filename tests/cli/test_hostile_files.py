@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline import open_run
-from actisketch.pipeline.documents import content_key, read_document
-from actisketch.pipeline.folder import RunFolder
-from actisketch.pipeline.reporting import report_data
+from actisketch.pipeline.folder.documents import content_key, read_document
+from actisketch.pipeline.folder.folder import RunFolder
+from actisketch.pipeline.results.report import report_data
 from actisketch.storage import Cache, CacheSpec, PointSpec
 from actisketch.storage.codecs import crc32c
 from actisketch.storage.errors import ActisketchError, FormatError

@@ -103,7 +103,7 @@ def test_ctrl_c_during_the_imports_ends_without_a_traceback(name):
 
 
 def test_what_tensorflow_prints_at_its_import_is_kept_for_failures_not_for_ctrl_c(capfd):
-    from actisketch.pipeline.model import _silent_stderr
+    from actisketch.pipeline.record.model import _silent_stderr
 
     def load(banner, error):
         with _silent_stderr():

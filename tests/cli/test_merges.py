@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline import open_run
-from actisketch.pipeline.job import make_factors
-from actisketch.pipeline.merged import merged_key
-from actisketch.pipeline.ties import Ties
+from actisketch.pipeline.factors.merged_file import merged_key
+from actisketch.pipeline.factors.ties import Ties
+from actisketch.pipeline.stages.factors import make_factors
 
 layers = keras.layers
 

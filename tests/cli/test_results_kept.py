@@ -191,7 +191,7 @@ def test_turning_normalisation_off_keeps_the_network_of_the_same_factors(call, f
 def test_a_crash_while_results_are_replaced_leaves_no_certificate_of_another_network(
     call, finished, monkeypatch, step
 ):
-    from actisketch.pipeline import normalizing
+    from actisketch.pipeline.stages import normalize as normalizing
 
     def crash(*_):
         raise KeyboardInterrupt

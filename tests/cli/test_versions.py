@@ -6,7 +6,7 @@ import json
 import pytest
 
 from actisketch.pipeline import open_run
-from actisketch.pipeline.documents import read_document
+from actisketch.pipeline.folder.documents import read_document
 from actisketch.storage.errors import MismatchError
 
 HERE = {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
@@ -122,7 +122,7 @@ def test_a_manifest_without_versions_is_taken(call, finished):
 
 
 def test_python_and_the_job_file_have_the_same_setting(call, finished):
-    from actisketch.pipeline.job import normalize_run, repair_run
+    from actisketch.pipeline.rerun import normalize_run, repair_run
 
     made_with(finished["run"], keras=OLD["keras"])
     for door in (normalize_run, repair_run):

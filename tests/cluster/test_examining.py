@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline import run
+from actisketch.pipeline.certifier import Examination, Findings
 from actisketch.pipeline.cluster.examining import examine_on, parts
 from actisketch.pipeline.cluster.limits import Limits
 from actisketch.pipeline.cluster.recipes import ExaminationRecipe, NetworkRecipe
 from actisketch.pipeline.events import Event, SamplesDone
 from actisketch.pipeline.graph import model_fingerprint
-from actisketch.pipeline.job import normalize_run
-from actisketch.pipeline.normalizer import Examination, Findings, Rewriting
+from actisketch.pipeline.normalizer import Rewriting
+from actisketch.pipeline.rerun import normalize_run
 from actisketch.pipeline.sketch import SketchSpec
 from actisketch.pipeline.sources import as_source
 from actisketch.storage.errors import IncompleteError, InputError
@@ -209,7 +210,7 @@ def test_other_factors_of_a_finished_run_are_certified_on_a_cluster_too(
     factors = tmp_path / "max.json"
     factors.write_text(json.dumps(finished.factors(percentile=100.0).to_dict()))
     here = normalize_run(finished, factors_path=factors, output=tmp_path / "here")
-    monkeypatch.setattr("actisketch.pipeline.normalizer.certifying._examine_here", None)
+    monkeypatch.setattr("actisketch.pipeline.stages.engine.examine_here", None)
 
     there = normalize_run(finished, factors_path=factors, output=tmp_path / "there", client=threads_client)
 

@@ -16,7 +16,7 @@ import pytest
 from actisketch.pipeline.cluster import Limits, connected, record_missing_on
 from actisketch.pipeline.cluster.rehearsal import RehearsalRecipe, rehearsal_spec
 from actisketch.pipeline.events import Event
-from actisketch.pipeline.recorder import record_missing
+from actisketch.pipeline.record.recorder import record_missing
 from actisketch.pipeline.sketch import SketchSpec
 from actisketch.storage import Cache
 from actisketch.storage.errors import IncompleteError, InputError, MismatchError
@@ -428,7 +428,7 @@ def test_blocks_of_several_slabs_are_written_as_in_process(
     threads_client: Any, tmp_path: Path, read_all: Contents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a worker in this process, so that a slab can be made small."""
-    from actisketch.pipeline import recorder
+    from actisketch.pipeline.record import recorder
 
     monkeypatch.setattr(recorder, "SLAB_NBYTES", 4 * 4 * (16 * 16 * 8 + 64))
     recipe = RehearsalRecipe(batch_size=4)

@@ -18,8 +18,8 @@ from actisketch.pipeline.cluster.reducing import (
     tree_shape,
 )
 from actisketch.pipeline.cluster.rehearsal import RehearsalRecipe, rehearsal_spec
-from actisketch.pipeline.recorder import record_missing
-from actisketch.pipeline.reduce import merged_sketches
+from actisketch.pipeline.factors.merge import merged_sketches
+from actisketch.pipeline.record.recorder import record_missing
 from actisketch.pipeline.sketch import SketchSpec
 from actisketch.storage import Cache
 from actisketch.storage.errors import FormatError, IncompleteError

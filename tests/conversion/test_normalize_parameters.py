@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from actisketch.pipeline.certifier import Certificate
 from actisketch.pipeline.conversion import normalize_parameters
-from actisketch.pipeline.normalizer import Certificate
 from actisketch.storage.errors import CertificateError, InputError, MismatchError
 
 layers = keras.layers

@@ -279,7 +279,7 @@ def test_activations_are_recorded_once_and_reloaded(
         calls.append(1)
         return iter(())
 
-    monkeypatch.setattr("actisketch.pipeline.producer.KerasProducer.batches", batches)
+    monkeypatch.setattr("actisketch.pipeline.record.producer.KerasProducer.batches", batches)
     second, other = (
         reload(small_model, small_data, tmp_path),
         reload(small_model, small_data, tmp_path, layer="first"),

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from actisketch.pipeline.settings import validate_job
+from actisketch.pipeline.settings.job import validate_job
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -212,7 +212,7 @@ def test_the_readme_names_files_flags_and_settings_that_exist() -> None:
     assert {name for name in CHECKED if "/" in name or name.endswith("yaml")} <= names
     for flag in set(re.findall(r"actisketch (?:run|plan|status|verify)[^`\n]*?(--[\w-]+)", text)):
         assert flag in helps, flag
-    from actisketch.pipeline.settings import RecordSettings
+    from actisketch.pipeline.settings.job import RecordSettings
 
     for setting in set(re.findall(r"`record\.(\w+)`", text)):
         assert setting in RecordSettings.model_fields, setting

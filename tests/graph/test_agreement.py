@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from actisketch.pipeline.certifier import certify
 from actisketch.pipeline.graph import read_graph, reading
-from actisketch.pipeline.normalizer import certify, normalize_model
-from actisketch.pipeline.producer import KerasProducer
+from actisketch.pipeline.normalizer import normalize_model
+from actisketch.pipeline.record.producer import KerasProducer
 from actisketch.pipeline.sources import as_source
 from actisketch.storage.errors import InputError
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from actisketch.pipeline.certifier import Certificate, certify
 from actisketch.pipeline.graph import read_graph
-from actisketch.pipeline.normalizer import Certificate, Factor, NormalizedModel, certify, normalize_model
+from actisketch.pipeline.normalizer import Factor, NormalizedModel, normalize_model
 from actisketch.pipeline.sources import as_source
 
 Samples = NDArray[Any] | list[NDArray[Any]]

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from actisketch.pipeline.certifier import certify
 from actisketch.pipeline.graph import read_graph
-from actisketch.pipeline.normalizer import certify, normalize_model
+from actisketch.pipeline.normalizer import normalize_model
 from actisketch.pipeline.sources import as_source
 from actisketch.storage.errors import InputError
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from actisketch.pipeline.normalizer import Certificate, Mode, NormalizedModel, certify, normalize_model
+from actisketch.pipeline.certifier import Certificate, certify
+from actisketch.pipeline.normalizer import Mode, NormalizedModel, normalize_model
 from actisketch.pipeline.sources import as_source
 
 layers = keras.layers

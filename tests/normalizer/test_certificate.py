@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from actisketch.pipeline.certifier import Certificate, certify
 from actisketch.pipeline.graph import Node, read_graph
-from actisketch.pipeline.normalizer import Certificate, certify, normalize_model, rules, updating
+from actisketch.pipeline.normalizer import normalize_model, rules, updating
 from actisketch.pipeline.normalizer.propagation import Propagation
 from actisketch.pipeline.normalizer.variables import Ids
 from actisketch.pipeline.sketch import SketchSpec

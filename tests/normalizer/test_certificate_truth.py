@@ -15,8 +15,9 @@ import pytest
 from numpy.typing import NDArray
 
 from actisketch.pipeline import run
+from actisketch.pipeline.certifier import Certificate, certify
 from actisketch.pipeline.graph import read_graph
-from actisketch.pipeline.normalizer import Certificate, certify, normalize_model
+from actisketch.pipeline.normalizer import normalize_model
 from actisketch.pipeline.sources import as_source
 
 layers = keras.layers

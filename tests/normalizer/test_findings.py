@@ -11,8 +11,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actisketch.pipeline.normalizer import Examination, Rewriting, add_up
-from actisketch.pipeline.normalizer.findings import Tally
+from actisketch.pipeline.certifier import Examination, add_up
+from actisketch.pipeline.certifier.totals import Tally
+from actisketch.pipeline.normalizer import Rewriting
 from actisketch.pipeline.sketch import SketchSpec
 from actisketch.pipeline.sources import as_source
 

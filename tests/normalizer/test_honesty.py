@@ -9,8 +9,9 @@ import keras
 import numpy as np
 import pytest
 
+from actisketch.pipeline.certifier import certify
 from actisketch.pipeline.graph import read_graph
-from actisketch.pipeline.normalizer import certify, normalize_in_place, normalize_model
+from actisketch.pipeline.normalizer import normalize_in_place, normalize_model
 from actisketch.pipeline.sources import as_source
 
 layers = keras.layers

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from actisketch.pipeline.certifier import certify
 from actisketch.pipeline.graph import read_graph
-from actisketch.pipeline.normalizer import Factor, certify, normalize_model
+from actisketch.pipeline.normalizer import Factor, normalize_model
 from actisketch.pipeline.sources import as_source
 
 layers = keras.layers

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from actisketch.pipeline.graph import read_graph
-from actisketch.pipeline.model import import_keras
-from actisketch.pipeline.producer import KerasProducer
+from actisketch.pipeline.record.model import import_keras
+from actisketch.pipeline.record.producer import KerasProducer
 from actisketch.pipeline.sources import as_source
 
 

@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from actisketch.pipeline.factors import Factors
-from actisketch.pipeline.folder import RunFolder
-from actisketch.pipeline.job import make_factors
-from actisketch.pipeline.merged import merged_key
-from actisketch.pipeline.recorder import record_missing
-from actisketch.pipeline.results import open_run
-from actisketch.pipeline.settings import JobSettings, validate_job
+from actisketch.pipeline.factors.factors import Factors
+from actisketch.pipeline.factors.merged_file import merged_key
+from actisketch.pipeline.folder.folder import RunFolder
+from actisketch.pipeline.record.recorder import record_missing
+from actisketch.pipeline.results.run import open_run
+from actisketch.pipeline.settings.job import JobSettings, validate_job
 from actisketch.pipeline.sketch import SketchSpec
+from actisketch.pipeline.stages.factors import make_factors
 from actisketch.storage import Cache, CacheSpec, PointSpec
 from actisketch.storage.errors import StorageError
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from actisketch.pipeline import run
-from actisketch.pipeline.activations import Activations
-from actisketch.pipeline.recorder import record_missing
+from actisketch.pipeline.record.recorder import record_missing
+from actisketch.pipeline.results.activations import Activations
 from actisketch.pipeline.sketch import SketchSpec
 from actisketch.storage import Cache, CacheSpec
 from actisketch.storage.errors import FormatError, IncompleteError, InputError

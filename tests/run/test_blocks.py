@@ -16,10 +16,10 @@ from actisketch.pipeline import run
 from actisketch.pipeline.cli import commands
 from actisketch.pipeline.cli.session import run_command
 from actisketch.pipeline.graph import read_graph
-from actisketch.pipeline.planning import Plan, make_plan
-from actisketch.pipeline.producer import KerasProducer
-from actisketch.pipeline.savings import plan_with_savings
-from actisketch.pipeline.sizes import parse_bytes
+from actisketch.pipeline.planning.plan import Plan, make_plan
+from actisketch.pipeline.planning.savings import plan_with_savings
+from actisketch.pipeline.record.producer import KerasProducer
+from actisketch.pipeline.settings.sizes import parse_bytes
 from actisketch.pipeline.sketch import SketchSpec
 from actisketch.pipeline.sources import as_source
 from actisketch.storage import PointSpec

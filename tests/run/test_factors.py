@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from actisketch.pipeline.exports import export_text
-from actisketch.pipeline.factors import Factors, PointFactor, compute_factors, scheduled_percentile
-from actisketch.pipeline.settings import FactorSettings, OverrideSettings
+from actisketch.pipeline.factors.factors import Factors, PointFactor, compute_factors, scheduled_percentile
+from actisketch.pipeline.factors.ties import Ties
+from actisketch.pipeline.results.export import export_text
+from actisketch.pipeline.settings.job import FactorSettings, OverrideSettings
 from actisketch.pipeline.sketch import PointSketch, Sketch, SketchSpec
-from actisketch.pipeline.ties import Ties
 from actisketch.storage import PointSpec
 from actisketch.storage.errors import FormatError, InputError
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from actisketch.pipeline import open_run
-from actisketch.pipeline.job import repair_run, run_job
-from actisketch.pipeline.settings import validate_job
+from actisketch.pipeline.job import run_job
+from actisketch.pipeline.rerun import repair_run
+from actisketch.pipeline.settings.job import validate_job
 from actisketch.storage.errors import FormatError, IncompleteError
 
 RESULTS = ("statistics.json", "factors.json", "sketches.npz")

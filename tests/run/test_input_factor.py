@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline import open_run, run
-from actisketch.pipeline.job import normalize_run
+from actisketch.pipeline.rerun import normalize_run
 from actisketch.storage.errors import InputError, MismatchError
 
 layers = keras.layers

@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from actisketch.pipeline import run
+from actisketch.pipeline.certifier.decisions import Decisions
 from actisketch.pipeline.graph import read_graph
-from actisketch.pipeline.normalizer.decisions import Decisions
 
 N, N_CLASSES = 40, 10
 X = np.random.default_rng(29).random((N, 6), dtype=np.float32)

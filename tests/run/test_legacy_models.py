@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline.graph import read_graph
-from actisketch.pipeline.model import load_network
+from actisketch.pipeline.record.model import load_network
 from actisketch.storage.errors import InputError
 
 L = keras.layers
@@ -255,7 +255,7 @@ def _shared(x):
 
 @pytest.mark.parametrize("build", [_chain, _branches, _shared])
 def test_the_weights_alone_make_the_original_compute_as_the_normalised_network(tmp_path, build):
-    from actisketch.pipeline.job import normalize_run
+    from actisketch.pipeline.rerun import normalize_run
 
     keras.utils.set_random_seed(3)
     x = keras.Input((6, 6, 2))
@@ -283,7 +283,7 @@ def test_the_weights_alone_make_the_original_compute_as_the_normalised_network(t
     ],
 )
 def test_where_more_than_weights_changed_no_weights_are_written(tmp_path, layers, name):
-    from actisketch.pipeline.job import normalize_run
+    from actisketch.pipeline.rerun import normalize_run
 
     result = recorded(chain(*layers, shape=(6, 6, 2)), tmp_path, (6, 6, 2))
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pytest
 
-from actisketch.pipeline.blocks import LARGEST_BLOCK_NBYTES
-from actisketch.pipeline.planning import make_plan
-from actisketch.pipeline.recorder import SLAB_NBYTES, record_missing
-from actisketch.pipeline.reduce import UNPACKED_NBYTES, WAITING_NBYTES
+from actisketch.pipeline.factors.merge import UNPACKED_NBYTES, WAITING_NBYTES
+from actisketch.pipeline.planning.block_size import LARGEST_BLOCK_NBYTES
+from actisketch.pipeline.planning.plan import make_plan
+from actisketch.pipeline.record.recorder import SLAB_NBYTES, record_missing
 from actisketch.pipeline.sketch import SketchSpec
 from actisketch.storage import Cache, CacheSpec, PointSpec
 from actisketch.storage.errors import InputError, OverBudgetError

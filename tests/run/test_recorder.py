@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from actisketch.pipeline.recorder import record_block, record_missing
-from actisketch.pipeline.reduce import ExactSource, merged_sketches
+from actisketch.pipeline.factors.merge import ExactSource, merged_sketches
+from actisketch.pipeline.record.recorder import record_block, record_missing
 from actisketch.pipeline.sketch import PointSketch, SketchSpec, merge_sketches
 from actisketch.storage import Cache, CacheSpec
 from actisketch.storage.errors import IncompleteError, InputError
@@ -133,7 +133,7 @@ def test_exact_percentiles_are_those_of_numpy_to_the_last_bit(tmp_path, producer
 def test_nan_in_the_activations_names_point_block_and_index_and_commits_nothing_of_the_block(
     tmp_path, producer, monkeypatch, joined_nbytes
 ):
-    monkeypatch.setattr("actisketch.pipeline.recorder.JOINED_NBYTES", joined_nbytes)
+    monkeypatch.setattr("actisketch.pipeline.record.recorder.JOINED_NBYTES", joined_nbytes)
 
     class Poisoned(type(producer)):
         def sample(self, name, index):
@@ -173,8 +173,8 @@ def test_the_bytes_do_not_depend_on_how_many_samples_are_collected_at_a_time(
     """A sample has 37 values: blocks of 24 samples are collected by 4, 4, 8 and 24, and joined by 4, 8 and 24."""
     with make_cache(tmp_path / "plain", producer, block_samples=24) as cache:
         record_missing(cache, producer, sketch=SKETCH)
-    monkeypatch.setattr("actisketch.pipeline.recorder.SLAB_NBYTES", slab_nbytes)
-    monkeypatch.setattr("actisketch.pipeline.recorder.JOINED_NBYTES", joined_nbytes)
+    monkeypatch.setattr("actisketch.pipeline.record.recorder.SLAB_NBYTES", slab_nbytes)
+    monkeypatch.setattr("actisketch.pipeline.record.recorder.JOINED_NBYTES", joined_nbytes)
     with make_cache(tmp_path / "slabs", producer, block_samples=24) as cache:
         record_missing(cache, producer, sketch=SKETCH)
     with make_cache(tmp_path / "one by one", producer, block_samples=24) as cache:
@@ -191,7 +191,7 @@ def test_the_bytes_do_not_depend_on_how_many_samples_are_collected_at_a_time(
 def test_a_slab_that_fails_in_the_middle_of_a_block_leaves_the_block_missing(
     tmp_path, make_producer, monkeypatch
 ):
-    monkeypatch.setattr("actisketch.pipeline.recorder.SLAB_NBYTES", 1)
+    monkeypatch.setattr("actisketch.pipeline.record.recorder.SLAB_NBYTES", 1)
     failing = make_producer(fail_at=30)
     with make_cache(tmp_path / "c", failing, block_samples=24) as cache, pytest.raises(RuntimeError):
         record_missing(cache, failing, sketch=SKETCH)
@@ -262,7 +262,7 @@ def test_merged_statistics_do_not_depend_on_how_many_sketches_wait_or_are_unpack
         record_missing(cache, producer, sketch=spec)
     cache = Cache.open(tmp_path / "c")
     together = {point: sketch.to_bytes() for point, sketch in merged_sketches(cache).items()}
-    monkeypatch.setattr(f"actisketch.pipeline.reduce.{name}", nbytes)
+    monkeypatch.setattr(f"actisketch.pipeline.factors.merge.{name}", nbytes)
 
     assert {point: sketch.to_bytes() for point, sketch in merged_sketches(cache).items()} == together
 
@@ -276,8 +276,8 @@ def test_many_sketches_are_unpacked_a_few_at_a_time(tmp_path, producer, monkeypa
         groups.append(len(sketches))
         return merge_sketches(sketches)
 
-    monkeypatch.setattr("actisketch.pipeline.reduce.merge_sketches", counted)
-    monkeypatch.setattr("actisketch.pipeline.reduce.UNPACKED_NBYTES", 1)
+    monkeypatch.setattr("actisketch.pipeline.factors.merge.merge_sketches", counted)
+    monkeypatch.setattr("actisketch.pipeline.factors.merge.UNPACKED_NBYTES", 1)
     merged = merged_sketches(cache, ["conv"])
 
     assert merged["conv"].layer.n == 50 * 30
@@ -290,9 +290,9 @@ def test_the_bytes_do_not_depend_on_when_a_sketch_is_added_up(
     tmp_path, producer, monkeypatch, unmerged_nbytes
 ):
     spec = SketchSpec(per_channel=True)
-    monkeypatch.setattr("actisketch.pipeline.recorder.JOINED_NBYTES", 1)
+    monkeypatch.setattr("actisketch.pipeline.record.recorder.JOINED_NBYTES", 1)
     for name, nbytes in (("apart", 2**30), ("added up", unmerged_nbytes)):
-        monkeypatch.setattr("actisketch.pipeline.recorder.UNMERGED_NBYTES", nbytes)
+        monkeypatch.setattr("actisketch.pipeline.record.recorder.UNMERGED_NBYTES", nbytes)
         with make_cache(tmp_path / name, producer, block_samples=48) as cache:
             record_missing(cache, producer, sketch=spec)
 

@@ -6,8 +6,8 @@ import os
 import numpy as np
 import pytest
 
-from actisketch.pipeline.folder import replacing, write_json
-from actisketch.pipeline.merged import save_merged
+from actisketch.pipeline.factors.merged_file import save_merged
+from actisketch.pipeline.folder.folder import replacing, write_json
 from actisketch.storage import partial
 from actisketch.storage.errors import StorageError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from actisketch.pipeline.normalizer import examination_nbytes
+from actisketch.pipeline.certifier import examination_nbytes
 
 PROGRAM = Path(__file__).with_name("run_and_measure.py")
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline import run
-from actisketch.pipeline.model import load_network, save_network
+from actisketch.pipeline.record.model import load_network, save_network
 
 SCRIPT = """
 import sys

@@ -7,7 +7,7 @@ import pytest
 
 from actisketch.pipeline import open_run, run
 from actisketch.pipeline.events import BlockDone
-from actisketch.pipeline.job import repair_run
+from actisketch.pipeline.rerun import repair_run
 from actisketch.storage.errors import MismatchError
 
 N_SAMPLES, BLOCK = 53, 16

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from actisketch.pipeline.answers import factors_of
+from actisketch.pipeline.factors.from_cache import factors_of
+from actisketch.pipeline.factors.merge import merged_sketches
 from actisketch.pipeline.job import plan_job
-from actisketch.pipeline.model import import_keras
-from actisketch.pipeline.preparation import sketch_spec
-from actisketch.pipeline.recorder import record_missing
-from actisketch.pipeline.reduce import merged_sketches
-from actisketch.pipeline.settings import validate_job
+from actisketch.pipeline.record.model import import_keras
+from actisketch.pipeline.record.recorder import record_missing
+from actisketch.pipeline.settings.job import validate_job
 from actisketch.pipeline.sources import as_source
+from actisketch.pipeline.stages.prepare import sketch_spec
 from actisketch.storage import Cache
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from actisketch.pipeline.recorder import record_missing
+from actisketch.pipeline.record.recorder import record_missing
 from actisketch.pipeline.sketch import SketchSpec
 from actisketch.storage import Cache, CacheSpec, PointSpec
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actisketch.pipeline.factors import compute_factors
-from actisketch.pipeline.recorder import BLOCKS_IN_FLIGHT
-from actisketch.pipeline.reduce import merged_sketches
-from actisketch.pipeline.settings import FactorSettings
+from actisketch.pipeline.factors.factors import compute_factors
+from actisketch.pipeline.factors.merge import merged_sketches
+from actisketch.pipeline.record.recorder import BLOCKS_IN_FLIGHT
+from actisketch.pipeline.settings.job import FactorSettings
 from actisketch.storage import Cache
 
 from . import made_up

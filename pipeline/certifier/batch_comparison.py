@@ -1,0 +1,145 @@
+"""Compare two networks on one batch, inside one ``tf.function``: small numbers come out, no activations.
+
+Knows nothing of tolerances or verdicts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..graph import Graph, input_tensor
+from ..normalizer.normalizing import NormalizedModel
+
+__all__ = ["Compared", "Comparison"]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A value of the original and where the normalised network computes it."""
+
+    name: str
+    value: int
+    place: int
+    scales: NDArray[np.float64]
+    channel_axis: int
+    node: int | None = None
+    """The node of the normalised network that has the weights which make the value, if one has."""
+
+    @property
+    def factor(self) -> float:
+        """The largest scale."""
+        return float(self.scales.max())
+
+    @property
+    def is_one_scale(self) -> bool:
+        """Whether all channels have the same scale; then they are compared as one."""
+        return bool(np.all(self.scales == self.factor))
+
+    @property
+    def factors(self) -> NDArray[np.float64]:
+        """The scale of each channel (its largest, should it vary along other axes), or one of all: a vector."""
+        others = tuple(axis - 1 for axis in self.other_axes if axis)
+        scales: NDArray[np.float64] = self.scales.max(axis=None if self.is_one_scale else others)
+        return scales.reshape(-1)
+
+    @property
+    def other_axes(self) -> list[int]:
+        """The axes of a batch of the value that are not its channels."""
+        rank = len(self.scales.shape) + 1
+        axis = self.channel_axis % rank if rank > 1 else 0
+        return [a for a in range(rank) if a != axis or rank == 1]
+
+
+class Comparison:
+    """Both networks in one traced function.
+
+    Parameters
+    ----------
+    graph : Graph
+        Of the original.
+    normalized : NormalizedModel
+    compared : sequence of Compared
+    shapes : sequence of tuple of int
+        Of one sample, for each input of the graph: sizes that the network leaves open are those of the samples, as
+        when activations are recorded.
+    n_points : int
+        How many of ``compared`` are points whose normalised activations are handed out too.
+    margin : float
+        An activation above 1 + margin is saturated.
+    hand_out : bool
+        Whether the normalised activations come out as well, for sketches.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        normalized: NormalizedModel,
+        compared: Sequence[Compared],
+        *,
+        shapes: Sequence[tuple[int, ...]],
+        margin: float,
+        hand_out: bool,
+        n_points: int,
+    ) -> None:
+        import tensorflow as tf
+
+        before = graph.forward([each.value for each in compared])
+        after = normalized.normalized_graph.forward([each.place for each in compared])
+        self.sample_values = 0
+        """Numbers of one sample that are compared, as far as their shapes are known beforehand."""
+
+        def both(inputs: list[Any]) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+            tensors, outputs = before(inputs)
+            normalized_tensors, normalized_outputs = after(normalized.scaled_inputs(inputs))
+            numbers = [
+                _numbers(old, new, each, margin)
+                for old, new, each in zip(tensors, normalized_tensors, compared, strict=True)
+            ]
+            handed = normalized_tensors[:n_points] if hand_out else []
+            self.sample_values = sum(math.prod(n or 1 for n in each.shape[1:]) for each in tensors)
+            return numbers, handed, outputs, normalized_outputs
+
+        specs = [
+            tf.TensorSpec([None, *shape], tf.as_dtype(dtype))
+            for shape, (_, _, dtype) in zip(shapes, graph.input_specs, strict=True)
+        ]
+        self._run = tf.function(both, input_signature=[specs], autograph=False).get_concrete_function()
+        self._dtypes = [spec.dtype for spec in specs]
+
+    def __call__(self, inputs: Sequence[NDArray[Any]]) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+        """Return (numbers, normalised activations, outputs, normalised outputs) of one batch."""
+        import tensorflow as tf
+
+        tensors = [
+            tf.cast(input_tensor(array, array.dtype), dtype)
+            for array, dtype in zip(inputs, self._dtypes, strict=True)
+        ]
+        numbers, handed, outputs, normalized_outputs = self._run(tensors)
+        return numbers, handed, outputs, normalized_outputs
+
+
+def _numbers(old: Any, new: Any, each: Compared, margin: float) -> list[Any]:
+    """Return the largest errors and the sum of squares (units of the factors), saturated values, peaks, values.
+
+    Errors are of all channels together, or of each where each has a scale of its own.
+    """
+    import tensorflow as tf
+
+    if each.is_one_scale:
+        error, axes = new - old * tf.constant(1.0 / each.factor, tf.float32), None
+    else:
+        error, axes = new - old * tf.constant((1.0 / each.scales)[np.newaxis], tf.float32), each.other_axes
+    # Reductions of what is there, without an array of magnitudes or squares between: memory sets the pace.
+    return [
+        tf.maximum(tf.reduce_max(error, axis=axes), -tf.reduce_min(error, axis=axes)),
+        2.0 * tf.nn.l2_loss(error),
+        tf.math.count_nonzero(new > 1.0 + margin, dtype=tf.int32),
+        tf.maximum(tf.reduce_max(old, axis=each.other_axes), -tf.reduce_min(old, axis=each.other_axes)),
+        tf.size(new),
+    ]

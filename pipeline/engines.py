@@ -1,0 +1,26 @@
+"""Which engine does the work of a job: this process, or a cluster. Dask is imported only for a cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..storage.errors import InputError
+from .events import OnEvent
+from .settings.job import JobSettings
+from .stages.engine import Engine, LocalEngine
+
+__all__ = ["engine_for"]
+
+
+def engine_for(
+    settings: JobSettings, client: Any, performance_report: str | Path | None, on_event: OnEvent
+) -> Engine:
+    """Return what runs the stages on a cluster; in process by default, and then Dask is not imported."""
+    if client is None and not settings.record.workers and settings.record.scheduler is None:
+        if performance_report is not None:
+            raise InputError("a performance report is of a cluster: set record.workers or record.scheduler")
+        return LocalEngine()
+    from .cluster.engine import ClusterEngine
+
+    return ClusterEngine(settings, client=client, performance_report=performance_report, on_event=on_event)

@@ -1,0 +1,215 @@
+"""Merge the sketches of all blocks into the statistics of each point; exact percentiles from the cache."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...storage import Cache
+from ...storage.errors import IncompleteError, InputError
+from ..record.point_sketch import channel_axis_of, with_channels
+from ..sketch import (
+    ChannelSketch,
+    PointSketch,
+    Sketch,
+    exact_channel_percentiles,
+    exact_percentiles,
+    merge_sketches,
+)
+
+__all__ = ["ExactSource", "check_complete", "merged_sketches", "statistics", "unknown_point"]
+
+# Records wait as they were stored until they are so much, since many sketches of a point are merged faster together.
+WAITING_NBYTES = 32 * 2**20
+# Of these, one point's are unpacked at a time, at most so much at once: neither the number of blocks nor that of
+# points or channels decides how much memory a merge takes.
+UNPACKED_NBYTES = 32 * 2**20
+# A bucket takes 21 bytes in memory and 3 to 6 in a record.
+UNPACKED_PER_BYTE = 7
+
+
+def merged_sketches(cache: Cache, points: Iterable[str] | None = None) -> dict[str, PointSketch]:
+    """Return the merged sketch of each point, in model order.
+
+    Parameters
+    ----------
+    cache : Cache
+        A cache whose blocks are all committed.
+    points : iterable of str, optional
+        Only these.
+
+    Raises
+    ------
+    IncompleteError
+        If blocks are missing: their statistics would be those of a part of the data.
+    InputError
+        If a point is not in the cache.
+    """
+    names = [point.name for point in cache.spec.points]
+    chosen = names if points is None else list(points)
+    for name in chosen:
+        if name not in names:
+            raise InputError(unknown_point(name, names), point=name)
+    check_complete(cache)
+    merged: dict[str, PointSketch] = {}
+    waiting: dict[str, list[bytes]] = {name: [] for name in chosen}
+    n_waiting = 0
+    for i, sketches in enumerate(cache.all_sketches(), start=1):
+        for name in chosen:
+            waiting[name].append(sketches[name])
+            n_waiting += len(sketches[name])
+        if n_waiting >= WAITING_NBYTES or i == len(cache.blocks):
+            for name, stored in waiting.items():
+                merged[name] = _merge_stored(merged.get(name), stored)
+                stored.clear()
+            n_waiting = 0
+    return merged
+
+
+def _merge_stored(merged: PointSketch | None, stored: Sequence[bytes]) -> PointSketch:
+    """Return the merged sketch of a point and of more of its blocks, unpacking a bounded number of them at once."""
+    group = [] if merged is None else [merged]
+    n_unpacked = 0
+    for packed in stored:
+        group.append(PointSketch.from_bytes(packed))
+        n_unpacked += UNPACKED_PER_BYTE * len(packed)
+        if n_unpacked >= UNPACKED_NBYTES:
+            group, n_unpacked = [merge_sketches(group)], 0
+    return merge_sketches(group)
+
+
+def check_complete(cache: Cache) -> None:
+    """Refuse a cache that lacks blocks.
+
+    Raises
+    ------
+    IncompleteError
+        With the numbers of the missing blocks.
+    """
+    missing = cache.missing()
+    if missing:
+        raise IncompleteError(
+            f"{len(missing)} of {len(cache.blocks)} blocks are not recorded yet: run the job again to resume",
+            missing=[block.index for block in missing],
+        )
+
+
+def unknown_point(name: str, names: Sequence[str]) -> str:
+    """Return the sentence for a point that is not there, with near names."""
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or list(names[:8])
+    more = f", ... ({len(names)} in all)" if len(names) > len(near) else ""
+    return f"no point {name!r} was recorded: there are {', '.join(repr(n) for n in near)}{more}"
+
+
+def statistics(
+    sketches: Mapping[str, PointSketch], shapes: Mapping[str, Sequence[int]]
+) -> dict[str, dict[str, Any]]:
+    """Return what is known of each point as plain JSON values, in the units of the activation."""
+    table = {}
+    for name, sketch in sketches.items():
+        layer = sketch.layer
+        variance = max(layer.sum_squares / layer.n - layer.mean**2, 0.0) if layer.n else math.nan
+        table[name] = {
+            "shape": list(shapes[name]),
+            "n_values": layer.n,
+            "n_zeros": layer.n_zeros,
+            "n_nan": layer.n_nan,
+            "n_inf": layer.n_inf,
+            "minimum": _number(layer.minimum, layer.n),
+            "maximum": _number(layer.maximum, layer.n),
+            "mean": _number(layer.mean, layer.n),
+            "std": _number(math.sqrt(variance), layer.n),
+        }
+    return table
+
+
+def _number(value: float, n: int) -> float | None:
+    return float(value) if n else None
+
+
+@dataclass(frozen=True, slots=True)
+class ExactSource:
+    """Exact percentiles from the recorded activations.
+
+    Parameters
+    ----------
+    cache : Cache
+        With activations.
+    sketches : mapping of str to PointSketch
+        Its merged sketches.
+    accept_rounding : bool
+        Answer from float16 storage too, where "exact" means of the rounded values.
+
+    Raises
+    ------
+    InputError
+        If the cache has no activations, or rounded ones that were not accepted.
+    """
+
+    cache: Cache
+    sketches: Mapping[str, PointSketch]
+    accept_rounding: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.cache.spec.record:
+            raise InputError(
+                "this cache holds sketches only, so there is nothing to be exact about: "
+                "record again with record.activations = true, or leave --exact out"
+            )
+        if self.cache.spec.dtype != "float32" and not self.accept_rounding:
+            raise InputError(
+                f"this cache stores {self.cache.spec.dtype}, which rounds: a percentile of the rounded values "
+                "is not the exact one. Accept that with --accept-rounding (factors.accept_rounding = true in a job), "
+                "or record with cache.dtype = 'float32'"
+            )
+
+    def percentile(self, point: str, q: float, nonzero: bool) -> float:
+        """Return the exact percentile ``q`` of all values of a point, or of those that are not zero."""
+        return self.percentiles(point, [q], nonzero=nonzero)[0]
+
+    def percentiles(self, point: str, qs: Sequence[float], *, nonzero: bool) -> list[float]:
+        """Return the percentiles of one point, equal to ``np.percentile(..., method="linear")`` of what is stored."""
+        sketch = self.sketches[point].layer
+        if self._is_rounded:
+            spec = self.sketches[point].spec
+            sketch = Sketch(spec.bits, on_nonfinite=spec.on_nonfinite)
+            for chunk in self.cache.chunks(point):
+                sketch.update(chunk, point=point)
+        return exact_percentiles(lambda: self.cache.chunks(point), list(qs), sketch, nonzero=nonzero)
+
+    def channel_percentiles(self, point: str, qs: Sequence[float], *, nonzero: bool) -> NDArray[np.float64]:
+        """Return the percentiles of each channel of one point, of shape (n_qs, n_channels).
+
+        Raises
+        ------
+        InputError
+            If channels were not sketched.
+        """
+        channels = self.sketches[point].channels
+        if channels is None:
+            raise InputError(
+                "this run has no sketch per channel: record with sketch.per_channel = true", point=point
+            )
+        axis = channel_axis_of(self.cache.spec.point(point))
+        if self._is_rounded:
+            spec = self.sketches[point].spec
+            channels = ChannelSketch(channels.n_channels, spec.channel_bits, on_nonfinite=spec.on_nonfinite)
+            for chunk in self._with_channels(point):
+                channels.update(chunk, channel_axis=axis, point=point)
+        return exact_channel_percentiles(
+            lambda: self._with_channels(point), list(qs), channels, nonzero=nonzero, channel_axis=axis
+        )
+
+    @property
+    def _is_rounded(self) -> bool:
+        """Whether the sketches saw the values before they were rounded: their ranks may differ from those stored."""
+        return self.cache.spec.dtype != "float32"
+
+    def _with_channels(self, point: str) -> Iterator[NDArray[Any]]:
+        return map(with_channels, self.cache.chunks(point))

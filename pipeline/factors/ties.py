@@ -1,0 +1,153 @@
+"""Which points share a scale: what the graph says, in a form that outlives the model.
+
+Branches that meet in an Add must be divided by the same number. The graph knows; a finished run keeps it, so that
+factors for another percentile come out right without the model.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ...storage.errors import InputError
+from ..graph import Graph, Point
+from ..normalizer import Exceptions, Factor, Mode, propagate
+from ..settings.job import InputFactor, JobSettings, NormalizeSettings
+
+__all__ = ["Joined", "Ties", "input_scales", "job_ties", "read_ties"]
+
+logger = logging.getLogger(__name__)
+
+Joined = Sequence[Sequence[int]]
+"""For each channel the numbers of the scales that are found in it, at one place or another."""
+
+STAND_IN = 2.0
+"""Input factor of a job that is planned before its samples are measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ties:
+    """The number of the scale of each point, or of each of its channels: equal numbers, one scale."""
+
+    layer: Mapping[str, int] = field(default_factory=dict)
+    channel: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    fixed: Mapping[int, float] = field(default_factory=dict)
+    """Scales that do not depend on activations: 1 at softmax and the like, the input's factor at the input."""
+    joined: Mapping[str, Joined] = field(default_factory=dict)
+    """Points of several scales (Concatenate), which are in neither of the above: what each channel holds."""
+    joined_channel: Mapping[str, Joined] = field(default_factory=dict)
+    """The same where each channel has a scale of its own."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {**asdict(self), "fixed": [[number, scale] for number, scale in self.fixed.items()]}
+
+    @classmethod
+    def from_dict(cls, tree: Mapping[str, Any]) -> Ties:
+        """Return what :meth:`to_dict` wrote."""
+        fixed = {int(number): float(scale) for number, scale in tree.get("fixed", [])}
+        names = ("layer", "channel", "joined", "joined_channel")
+        return cls(fixed=fixed, **{name: dict(tree.get(name, {})) for name in names})
+
+
+def input_scales(given: InputFactor) -> float | dict[str, Factor]:
+    """Return an input factor as the normaliser takes it: what is for each channel is an array."""
+    if not isinstance(given, dict):
+        return given
+    return {name: np.asarray(each) if isinstance(each, list) else each for name, each in given.items()}
+
+
+def job_ties(graph: Graph, points: Sequence[Point], settings: JobSettings) -> Ties:
+    """Return which points of a job's network share a scale, whether it is to be normalised now, later or never.
+
+    So a run has the same factors before its network is normalised and after. A network that cannot be normalised as
+    the settings stand has no ties.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_ties`, if it is to be normalised.
+    """
+    try:
+        return read_ties(graph, points, settings.normalize, per_channel=settings.sketch.per_channel)
+    except InputError as error:
+        if settings.normalize.enabled:
+            raise
+        logger.info(
+            "every point has a factor of its own, because the network cannot be normalised: %s", error
+        )
+        return Ties()
+
+
+def read_ties(
+    graph: Graph, points: Sequence[Point], settings: NormalizeSettings, *, per_channel: bool
+) -> Ties:
+    """Return which points of a network share a scale.
+
+    Parameters
+    ----------
+    graph : Graph
+        The network.
+    points : sequence of Point
+        Those that are recorded.
+    settings : NormalizeSettings
+        Input factor, pinned layers and layers that scales may pass.
+    per_channel : bool
+        Number the scales of channels too.
+
+    Raises
+    ------
+    InputError
+        For a layer without a rule: the normaliser could not do its work.
+    """
+    layer, fixed = _numbers(graph, points, settings, "layer")
+    joined = {name: held for name, held in layer.items() if len({n for each in held for n in each}) > 1}
+    channel: dict[str, Joined] = {}
+    if per_channel:
+        channel, fixed_channels = _numbers(graph, points, settings, "channel")
+        # The two walks number apart: those of channels become negative.
+        channel = {name: [[-1 - n for n in each] for each in held] for name, held in channel.items()}
+        fixed |= {-1 - n: scale for n, scale in fixed_channels.items()}
+    joined_channel = {
+        name: held for name, held in channel.items() if name in joined or any(len(each) > 1 for each in held)
+    }
+    return Ties(
+        layer={name: held[0][0] for name, held in layer.items() if name not in joined},
+        channel={
+            name: [each[0] for each in held] for name, held in channel.items() if name not in joined_channel
+        },
+        fixed=fixed,
+        joined=joined,
+        joined_channel=joined_channel,
+    )
+
+
+def _numbers(
+    graph: Graph, points: Sequence[Point], settings: NormalizeSettings, mode: Mode
+) -> tuple[dict[str, Joined], dict[int, float]]:
+    """Return the numbers that each channel of each point holds, and which of them are fixed."""
+    walk = propagate(
+        graph,
+        mode=mode,
+        # A number that is yet to be measured is some number but 1: where that cannot be, it is refused now.
+        input_factors=STAND_IN
+        if settings.input_factor == "measured"
+        else input_scales(settings.input_factor),
+        exceptions=Exceptions(tuple(settings.pin), tuple(settings.treat_as_identity)),
+    )
+    found: dict[str, Joined] = {}
+    fixed: dict[int, float] = {}
+    for point in points:
+        ids = walk.variables.roots(np.asarray(walk.ids[point.value]))
+        by_channel = np.moveaxis(ids, point.channel_axis, -1) if ids.ndim else ids.reshape(1)
+        held = np.unique(by_channel.reshape(-1, by_channel.shape[-1]), axis=0)
+        found[point.name] = [sorted(set(column)) for column in held.T.tolist()]
+        for number in np.unique(ids).tolist():
+            scale = walk.variables.fixed_scale(number)
+            if scale is not None:
+                fixed[number] = scale
+    return found, fixed

@@ -1,0 +1,1 @@
+"""From samples to committed blocks: the network, its activations, their sketches, the cache."""

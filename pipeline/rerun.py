@@ -1,0 +1,201 @@
+"""Work on a run that exists: normalise it again, and compute damaged blocks again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..storage import Block, Cache
+from ..storage.errors import InputError
+from .certifier import Certificate
+from .engines import engine_for
+from .events import BlockDone, OnEvent, StageDone, StageStarted, counted, ignore_event
+from .factors.factors import Factors
+from .factors.merged_file import merged_key
+from .folder.folder import RunFolder, write_json
+from .record.recorder import record_block, recording_threads
+from .results.run import Run
+from .results.trust import trusted_by_caller
+from .settings.job import validate_job
+from .stages.factors import make_factors
+from .stages.normalize import check_factors, normalize_network, rewriting_of, used_factors
+from .stages.prepare import Prepared, prepare, sketch_spec
+from .stages.same_data import check_data, check_data_of_damaged, data_state
+from .stages.versions import check_made_with, noted_versions
+from .stages.weights_h5 import save_weights_h5, with_weights_of
+
+__all__ = ["normalize_run", "repair_run"]
+
+
+def normalize_run(
+    run: Run,
+    *,
+    factors_path: Path | None = None,
+    output: Path | None = None,
+    model_path: str | None = None,
+    data_path: str | None = None,
+    workers: int = 0,
+    scheduler: str | None = None,
+    client: Any = None,
+    custom_objects: str | Path | None = None,
+    safe_mode: bool = True,
+    weights_h5: Path | None = None,
+    accept_versions: bool = False,
+    on_event: OnEvent = ignore_event,
+) -> Certificate:
+    """Rewrite and certify the network of a run that is recorded, with its own or with other factors.
+
+    Parameters
+    ----------
+    run : Run
+        All of its blocks recorded.
+    factors_path : path, optional
+        A factors file; default: the run's own factors.
+    output : path, optional
+        Folder for the network, the certificate and the factors; default: the run's own, which hold what belongs to
+        the run's own factors. Needed with other factors.
+    model_path, data_path : str, optional
+        Where the network and the samples are now; default: where they were.
+    workers, scheduler, client
+        A Dask cluster for the certificate, as in a job; default: this process, whatever recorded it.
+    custom_objects, safe_mode
+        As in the job's ``[model]``. They are never taken from the run's folder, which may come from anybody.
+    weights_h5 : path, optional
+        Also write the weights to this ``.h5`` file, for the ``model.json`` that Keras 2 has of the network.
+    accept_versions : bool
+        Go on with another TensorFlow or Keras than the run was made with.
+
+    Raises
+    ------
+    InputError, MismatchError, CertificateError
+        The run's results are untouched by the first two.
+    """
+    factors = run.saved_factors() if factors_path is None else Factors.load(factors_path)
+    if factors_path is not None and output is None:
+        raise InputError("other factors than the run's own need a folder of their own: give output")
+    cluster: dict[str, Any] = {"workers": workers, "scheduler": scheduler}
+    trusted = trusted_by_caller(run, custom_objects=custom_objects, safe_mode=safe_mode)
+    check_made_with(run.folder, accept=accept_versions)
+    cluster |= {"accept_versions": accept_versions}
+    job = _prepare_again(
+        run, trusted, model_path=model_path, data_path=data_path, cluster=cluster, normalizes=True
+    )
+    check_data(run.cache, job.source, folder=run.folder, state=data_state(job.source))
+    folder = run.folder if output is None else RunFolder(output)
+    check_factors(factors, job.fingerprint, job.settings)
+    recorded = merged_key(run.cache)
+    if factors_path is not None:
+        factors = used_factors(factors, job.graph, job.settings)
+    elif run.ties != job.ties:
+        # An earlier program left them untied until the network was normalised.
+        run.folder.update_manifest({"ties": job.ties.to_dict()})
+        factors = make_factors(
+            run.folder, run.cache, job.settings, recorded=recorded, ties=job.ties, on_event=on_event
+        )
+    weights = None
+    if weights_h5 is not None:
+        weights = with_weights_of(rewriting_of(factors, job.settings).rewrite(job.model), job.model)
+    if output is not None:
+        folder.check_side_results()
+        write_json(folder.factors_path, factors.to_dict())
+    with engine_for(job.settings, client, None, on_event) as engine:
+        certificate = normalize_network(
+            folder,
+            factors,
+            job.settings,
+            model=job.model,
+            fingerprint=job.fingerprint,
+            source=job.source,
+            recorded=recorded,
+            remember=output is None,
+            engine=engine,
+            on_event=on_event,
+        )
+    if weights_h5 is not None:
+        save_weights_h5(weights, weights_h5)
+    return certificate
+
+
+def repair_run(
+    run: Run,
+    *,
+    custom_objects: str | Path | None = None,
+    safe_mode: bool = True,
+    accept_versions: bool = False,
+    on_event: OnEvent = ignore_event,
+) -> int:
+    """Compute the damaged blocks of a run again; return how many. Blocks that are missing are left to the job.
+
+    ``custom_objects``, ``safe_mode`` and ``accept_versions`` are those of :func:`normalize_run`.
+
+    Raises
+    ------
+    InputError, MismatchError
+        If the model or the data is not there any more, or is another one: nothing is changed then.
+    """
+    trusted = trusted_by_caller(run, custom_objects=custom_objects, safe_mode=safe_mode)
+    check_made_with(run.folder, accept=accept_versions)
+    report = run.cache.verify()
+    # The samples of the cache: data that grew since is no reason to extend it now.
+    job = _prepare_again(run, trusted, model_path=None, data_path=None, n_samples=run.cache.spec.n_samples)
+    # Blocks of other samples beside those that are kept would be a mixture that nothing shows any more.
+    check_data_of_damaged(run.cache, job.source)
+    options = run.settings.cache.storage_options
+    with Cache.create_or_resume(job.cache_url, job.spec, storage_options=options) as cache:
+        job.folder.clean()
+        damaged = cache.repair(report)
+        if damaged:
+            run.folder.update_manifest(noted_versions(run.folder))
+        n_samples = sum(block.n_samples for block in damaged)
+        on_event(StageStarted(stage="record", n_total=n_samples, unit="samples"))
+        _record_again(cache, damaged, job, on_event)
+        n_missing = len(cache.missing())
+    if n_missing:
+        message = f"{counted(n_missing, 'block')} of {len(cache.blocks)} not recorded yet: run the job again"
+        on_event(StageDone(stage="record", message=message))
+    return len(damaged)
+
+
+def _record_again(cache: Cache, blocks: Sequence[Block], job: Prepared, on_event: OnEvent) -> None:
+    sample_nbytes = 4 * sum(math.prod(point.shape) for point in job.producer.points)
+    with recording_threads() as pool:
+        for block in blocks:
+            record_block(
+                cache,
+                job.producer,
+                block,
+                sketch=sketch_spec(job.settings),
+                slab=job.plan.slab_samples,
+                pool=pool,
+            )
+            nbytes = block.n_samples * sample_nbytes
+            on_event(BlockDone(block=block.index, n_samples=block.n_samples, nbytes=nbytes))
+
+
+def _prepare_again(
+    run: Run,
+    trusted: Mapping[str, Any],
+    *,
+    model_path: str | None,
+    data_path: str | None,
+    n_samples: int | None = None,
+    cluster: Mapping[str, Any] | None = None,
+    normalizes: bool = False,
+) -> Prepared:
+    """Open the network and the samples of a run again; ``trusted`` is what may run code to do so.
+
+    ``normalizes`` refuses a network that cannot be normalised, even where the job did not ask for it.
+    """
+    tree = run.settings.model_dump()
+    tree["normalize"]["enabled"] |= normalizes
+    tree["model"] |= trusted
+    tree["record"].update(cluster or {})
+    if n_samples is not None:
+        tree["data"]["num_samples"] = n_samples
+    if model_path is not None:
+        tree["model"]["path"] = str(Path(model_path).absolute())
+    if data_path is not None:
+        tree["data"]["path"] = data_path if "://" in data_path else str(Path(data_path).absolute())
+    return prepare(validate_job(tree), existing=run.cache.spec)

@@ -1,0 +1,1 @@
+"""A run that exists: asked without its model and its data, exported, reported."""

@@ -1,0 +1,111 @@
+"""From a run to its report: gather what was found, and draw it where something changed."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..events import OnEvent, SamplesDone, StageDone, StageStarted, ignore_event
+from ..factors.factors import PointFactor
+from ..folder.folder import refuse_link
+from ..report import PointReport, ReportData, write_report
+from ..sketch import Percentile, PointSketch
+from ..stages.after_sketches import AfterSketches
+from ..stages.keys import report_key
+
+if TYPE_CHECKING:
+    from .run import Run
+
+__all__ = ["draw_report", "report_data"]
+
+
+def report_data(run: Run) -> ReportData:
+    """Return everything that the report and the table say of a run."""
+    factors = run.saved_factors()
+    certificate = run.certificate()
+    # Of another network than the certified one, they would be drawn beside factors that are not theirs.
+    has_network = certificate is not None and bool(certificate["passed"])
+    after = AfterSketches.load(run.folder.sketches_path) if has_network else AfterSketches()
+    manifest = run.folder.manifest()
+    certified = {p["name"]: p for p in certificate["points"]} if certificate else {}
+    specs = {spec.name: spec for spec in run.cache.spec.points}
+    points = tuple(
+        _point_report(run, factor, specs[factor.name].meta, after, certified.get(factor.name, {}))
+        for factor in factors.points
+    )
+    return ReportData(
+        title="Activation statistics and normalisation",
+        model_name=str(manifest.get("model", {}).get("name", "network")),
+        points=points,
+        n_samples=run.cache.spec.n_samples,
+        nonzero=factors.nonzero,
+        settings=run.settings.model_dump(mode="json", exclude_none=True),
+        certificate=certificate,
+        accuracy_before=certificate.get("accuracy_before") if certificate else None,
+        accuracy_after=certificate.get("accuracy_after") if certificate else None,
+        facts={"random layers, one draw": ", ".join(run.random_layers)} if run.random_layers else {},
+        program=f"actisketch {importlib.metadata.version('actisketch')}",
+    )
+
+
+def _point_report(
+    run: Run, factor: PointFactor, meta: Mapping[str, Any], after: AfterSketches, certified: Mapping[str, Any]
+) -> PointReport:
+    name = factor.name
+    sketch = run.sketches[name]
+    shape = next(spec.shape for spec in run.cache.spec.points if spec.name == name)
+    if factor.value is not None and factor.lo is not None and factor.hi is not None:
+        percentile = Percentile(factor.value, factor.lo, factor.hi)
+    else:
+        percentile = _shown_percentile(run, sketch, factor)
+    return PointReport(
+        name=name,
+        layer_type=str(meta.get("layer_type", "")),
+        activation=str(meta.get("activation", "")),
+        shape=shape,
+        before=sketch,
+        after=after.activations.get(name),
+        percentile=percentile,
+        q=factor.percentile,
+        is_exact=factor.exact,
+        factor=factor.factor,
+        is_pinned=factor.rule == "pinned",
+        weights_before=after.weights_before.get(name),
+        weights_after=after.weights_after.get(name),
+        residual=certified.get("max_residual"),
+        rms_residual=certified.get("rms_residual"),
+        saturation=certified.get("saturation"),
+        n_dead=factor.n_dead_channels or int(factor.rule == "dead"),
+    )
+
+
+def _shown_percentile(run: Run, sketch: PointSketch, factor: PointFactor) -> Percentile:
+    """Return the percentile of a point whose factor is not one: overridden, or nothing but zeros."""
+    layer, settings = sketch.layer, run.settings.factors
+    nonzero = settings.nonzero and layer.n > layer.n_zeros
+    if layer.n == 0:
+        return Percentile(0.0, 0.0, 0.0)
+    return layer.percentile(factor.percentile or settings.percentile, nonzero=nonzero)
+
+
+def draw_report(run: Run, folder: Path, *, on_event: OnEvent = ignore_event) -> Path:
+    """Draw the report of a run; return its page. In the run's own folder, nothing is drawn when nothing has changed."""
+    data = report_data(run)
+    key = report_key(run.folder, run.normalized_key())
+    page = folder / "index.html"
+    is_own = folder.absolute() == run.folder.report_path.absolute()
+    if is_own:
+        refuse_link(folder)
+    if is_own and run.folder.is_made_from("report", key, page):
+        on_event(StageDone(stage="report", message="reloaded", reloaded=True))
+        return page
+    on_event(StageStarted(stage="report", n_total=len(data.points), unit="layers"))
+    if is_own:
+        run.folder.forget("report")
+    paths = write_report(folder, data, progress=lambda done, _: on_event(SamplesDone(n_done=done)))
+    if is_own:
+        run.folder.mark_made("report", key, *paths)
+    on_event(StageDone(stage="report", message=f"{len(paths)} files"))
+    return paths[0]

@@ -1,0 +1,1 @@
+"""The settings of a job: read once, checked once, frozen."""

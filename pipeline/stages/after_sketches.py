@@ -1,0 +1,108 @@
+"""Sketches of what normalisation changed: taken when the network is rewritten, so that a report needs no model."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from ...storage.errors import FormatError
+from ..folder.documents import read_document
+from ..folder.folder import write_json
+from ..graph import Graph, Point
+from ..normalizer import NormalizedModel
+from ..report import weight_sketch
+from ..sketch import PointSketch, Sketch
+
+__all__ = ["AfterSketches", "sketch_weights"]
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AfterSketches:
+    """Sketches of what normalisation changed, by point."""
+
+    activations: Mapping[str, PointSketch] = field(default_factory=dict)
+    """Of the normalised network."""
+    weights_before: Mapping[str, Sketch] = field(default_factory=dict)
+    weights_after: Mapping[str, Sketch] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write them as JSON, whole or not at all."""
+        tree = {
+            "actisketch_sketches": FORMAT_VERSION,
+            "activations": _encoded(self.activations),
+            "weights_before": _encoded(self.weights_before),
+            "weights_after": _encoded(self.weights_after),
+        }
+        write_json(path, tree)
+
+    @classmethod
+    def load(cls, path: Path) -> AfterSketches:
+        """Read them; none when there is no such file.
+
+        Raises
+        ------
+        FormatError
+            If the file is damaged or of a newer format.
+        """
+        try:
+            tree = read_document(path)
+            if tree["actisketch_sketches"] > FORMAT_VERSION:
+                raise FormatError(f"{str(path)!r} is of a newer format: update actisketch")
+            return cls(
+                activations={
+                    name: PointSketch.from_bytes(raw) for name, raw in _decoded(tree["activations"])
+                },
+                weights_before={
+                    name: Sketch.from_bytes(raw) for name, raw in _decoded(tree["weights_before"])
+                },
+                weights_after={name: Sketch.from_bytes(raw) for name, raw in _decoded(tree["weights_after"])},
+            )
+        except FileNotFoundError:
+            return cls()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FormatError(
+                f"{str(path)!r} is damaged: {error}; run the job again, or `actisketch normalize`: it is written anew"
+            ) from None
+
+
+def _encoded(sketches: Mapping[str, PointSketch] | Mapping[str, Sketch]) -> dict[str, str]:
+    return {name: base64.b64encode(sketch.to_bytes()).decode("ascii") for name, sketch in sketches.items()}
+
+
+def _decoded(tree: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
+    for name, text in tree.items():
+        yield name, base64.b64decode(text, validate=True)
+
+
+def sketch_weights(
+    normalized: NormalizedModel,
+) -> tuple[dict[str, Sketch], dict[str, Sketch]]:
+    """Return the sketches of each point's weights before and after normalisation, one array at a time."""
+    after = {node.name: node for node in normalized.normalized_graph.nodes}
+    before_by_point, after_by_point = {}, {}
+    for point in normalized.points:
+        if point.n_params == 0:
+            continue
+        before_by_point[point.name] = weight_sketch(_weights(normalized.graph, point))
+        node = after.get(point.name)
+        if node is not None and node.operation is not None:
+            after_by_point[point.name] = weight_sketch(_arrays(node.operation))
+    return before_by_point, after_by_point
+
+
+def _weights(graph: Graph, point: Point) -> Iterator[NDArray[Any]]:
+    yield from _arrays(graph.nodes[point.node].operation)
+
+
+def _arrays(layer: Any) -> Iterator[NDArray[Any]]:
+    import keras
+
+    for variable in layer.trainable_variables or layer.variables:
+        yield keras.ops.convert_to_numpy(variable)

@@ -1,0 +1,61 @@
+"""From the settings of a run to its cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...storage import Cache
+from ...storage.errors import InputError
+from ...storage.options import StorageOptions, is_in_environment, variables_of
+from ..folder.folder import RunFolder
+from ..settings.job import JobSettings
+
+__all__ = ["cache_url", "existing_cache", "open_cache"]
+
+
+def cache_url(settings: JobSettings, folder: RunFolder) -> str:
+    """Return where the cache of a job lies."""
+    return settings.cache.url or str(folder.cache_path)
+
+
+def open_cache(settings: JobSettings, folder: RunFolder) -> Cache:
+    """Return the cache of a job, open for reading.
+
+    Raises
+    ------
+    InputError
+        If there is none, or a secret that it was made with is not given.
+    """
+    url, options = cache_url(settings, folder), settings.cache.storage_options
+    if "://" in url:
+        _check_secrets(folder, url, options)
+    return Cache.open(url, storage_options=options)
+
+
+def _check_secrets(folder: RunFolder, url: str, options: Mapping[str, Any]) -> None:
+    """Refuse to ask a store without the secrets that it was written with: its answer would not name what is missing."""
+    given = StorageOptions(options).secrets()
+    missing = [
+        n for n in folder.manifest().get("withheld", []) if n not in given and not is_in_environment(n, url)
+    ]
+    if not missing:
+        return
+    variables = [names[0] for name in missing if (names := variables_of(name, url))]
+    environment = f"set {' and '.join(variables)} in the environment, or " if variables else ""
+    raise InputError(
+        f"cache.storage_options.{missing[0]} is not given: the run was made with {', '.join(map(repr, missing))}, and "
+        f"secrets are not kept in its folder: {environment}give them again in the job file (in Python: "
+        "open_run(..., storage_options={...}))",
+        missing=tuple(missing),
+    )
+
+
+def existing_cache(settings: JobSettings, folder: RunFolder) -> Cache | None:
+    """Return the cache of a job if there is one, open for reading."""
+    try:
+        return open_cache(settings, folder)
+    except InputError as error:
+        if "place" not in error.facts:  # anything but "there is no cache at"
+            raise
+        return None

@@ -1,0 +1,89 @@
+"""Where the work of the stages is done: one seam, and its meaning, which is that of this process.
+
+Another engine (a cluster) gives the same bytes. No stage asks which one it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, Self
+
+from ...storage import Cache
+from ..certifier import Examiner, examine_here
+from ..events import OnEvent
+from ..factors.factors import ExactPercentile
+from ..factors.merge import ExactSource, merged_sketches
+from ..normalizer import Rewriting
+from ..record.recorder import record_missing
+from ..sketch import PointSketch
+from ..sources import Source
+from .prepare import Prepared, sketch_spec
+
+__all__ = ["Engine", "LocalEngine"]
+
+
+class Engine(Protocol):
+    """What does the work of the stages; open while they run."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *exception: object) -> None: ...
+
+    def record(self, job: Prepared, cache: Cache, on_event: OnEvent) -> int:
+        """Record the missing blocks; return how many there were."""
+        ...
+
+    def merged_sketches(self, cache: Cache) -> dict[str, PointSketch]:
+        """Return the sketches of all blocks merged, by point."""
+        ...
+
+    def exact(
+        self, cache: Cache, sketches: Mapping[str, PointSketch], *, accept_rounding: bool
+    ) -> ExactPercentile:
+        """Return what answers exact percentiles from the cache.
+
+        Raises
+        ------
+        InputError
+            If the cache has no activations, or rounded ones that were not accepted.
+        """
+        ...
+
+    def examiner(
+        self, rewriting: Rewriting, *, model: Any, fingerprint: Mapping[str, Any], source: Source
+    ) -> Examiner:
+        """Return what examines a network that was rewritten so."""
+        ...
+
+
+class LocalEngine(AbstractContextManager["LocalEngine"]):
+    """The work done in this process."""
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def record(self, job: Prepared, cache: Cache, on_event: OnEvent) -> int:
+        """Record the missing blocks; return how many there were."""
+        return record_missing(
+            cache,
+            job.producer,
+            sketch=sketch_spec(job.settings),
+            slab=job.plan.slab_samples,
+            on_event=on_event,
+        )
+
+    def merged_sketches(self, cache: Cache) -> dict[str, PointSketch]:
+        """Return the sketches of all blocks merged, by point."""
+        return merged_sketches(cache)
+
+    def exact(
+        self, cache: Cache, sketches: Mapping[str, PointSketch], *, accept_rounding: bool
+    ) -> ExactPercentile:
+        """Return what answers exact percentiles from the cache."""
+        return ExactSource(cache, sketches, accept_rounding).percentile
+
+    def examiner(
+        self, rewriting: Rewriting, *, model: Any, fingerprint: Mapping[str, Any], source: Source
+    ) -> Examiner:
+        """Return what examines a network that was rewritten so."""
+        return examine_here

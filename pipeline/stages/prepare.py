@@ -1,0 +1,384 @@
+"""From settings to everything a run needs: network, samples, points, plan, identity of the cache.
+
+Opens the model and the data; writes nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...storage import CacheSpec, PointSpec
+from ...storage.codecs import DEFAULT_CODEC
+from ...storage.errors import InputError, MismatchError
+from ..certifier import examination_nbytes
+from ..factors.factors import asked_of_points
+from ..factors.ties import Ties, job_ties
+from ..folder.folder import RunFolder
+from ..graph import Graph, Point, file_code_hash, model_fingerprint, read_graph
+from ..planning.plan import Plan
+from ..planning.savings import plan_with_savings
+from ..record.model import load_network, loading_nbytes, weights_nbytes
+from ..record.producer import KerasProducer
+from ..record.recorder import BLOCKS_IN_FLIGHT
+from ..settings.job import DataSettings, JobSettings
+from ..sketch import SketchSpec
+from ..sources import DataSpec, PreparedSource, Source, open_source
+from .cache import cache_url
+
+__all__ = [
+    "Prepared",
+    "cache_spec",
+    "data_spec",
+    "prepare",
+    "sketch_spec",
+]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """What a run needs, opened and checked against each other."""
+
+    settings: JobSettings
+    folder: RunFolder
+    model: Any
+    graph: Graph
+    points: tuple[Point, ...]
+    source: Source
+    producer: KerasProducer
+    fingerprint: Mapping[str, Any]
+    """Of the model."""
+    plan: Plan
+    ties: Ties
+    """Which points share a scale."""
+    random: tuple[str, ...] = ()
+    """Layers that are random at inference, where that was looked at."""
+
+    @property
+    def cache_url(self) -> str:
+        """Where the cache is."""
+        return cache_url(self.settings, self.folder)
+
+    def check_budget(self, *, done_nbytes: int = 0) -> None:
+        """Refuse the job if its memory or its cache would be over a limit; see :meth:`~..planning.plan.Plan.check`."""
+        local = None if "://" in self.cache_url else Path(self.cache_url)
+        self.plan.check(
+            cache_path=local, disk_limit=self.settings.record.disk_limit, n_done_nbytes=done_nbytes
+        )
+
+    @property
+    def spec(self) -> CacheSpec:
+        """What the cache holds."""
+        return cache_spec(
+            self.settings,
+            self.producer.points,
+            self.plan,
+            model=self.fingerprint,
+            data=self.source.fingerprint(),
+        )
+
+
+def prepare(
+    settings: JobSettings,
+    *,
+    model: Any = None,
+    source: Source | None = None,
+    existing: CacheSpec | None = None,
+) -> Prepared:
+    """Open the network and the samples of a job, and plan it.
+
+    Parameters
+    ----------
+    settings : JobSettings
+        The job.
+    model : keras.Model, optional
+        The network, where it is not a file.
+    source : Source, optional
+        The samples, where they are not a file.
+    existing : CacheSpec, optional
+        What a cache that is there already holds: its block size stays, and how it hashed its samples.
+
+    Raises
+    ------
+    InputError
+        If the model or the data is not there, does not fit, or has nothing to record.
+    """
+    if model is None:
+        if settings.model.path is None:
+            raise InputError(
+                "no model: set model.path in the job file (or --model), or hand over a Keras model"
+            )
+        model = load_network(
+            settings.model.path,
+            custom_objects=settings.model.custom_objects,
+            safe_mode=settings.model.safe_mode,
+        )
+    graph = read_graph(model)
+    _check_weights(model)
+    if source is None:
+        with _in_words_of_the_job():
+            spec = data_spec(settings.data, graph)
+            source = open_source(replace(spec, fingerprint=_recorded_hashing(existing, spec.fingerprint)))
+    elif isinstance(source, PreparedSource):
+        source = source.with_hashing(_recorded_hashing(existing, source.hashed))
+    points = graph.points(settings.record.points)
+    _check_numbers(graph, points, normalizes=settings.normalize.enabled)
+    if existing is not None and settings.record.points == "neurons":
+        _check_merges_recorded(existing, graph, points)
+    asked_of_points([point.name for point in points], settings.factors)
+    with _in_words_of_the_job():
+        # Refuses a layer without a rule now, and not after hours of recording.
+        ties = job_ties(graph, points, settings)
+    if settings.normalize.enabled:
+        _check_recorded(graph, points)
+    producer = KerasProducer(
+        graph,
+        points,
+        source,
+        batch_size=settings.record.batch_size,
+        allow_random=settings.model.allow_random,
+    )
+    plan = _plan(settings, graph, source, producer, existing)
+    return Prepared(
+        settings=settings,
+        folder=RunFolder(Path(settings.output)),
+        model=model,
+        graph=graph,
+        points=points,
+        source=source,
+        producer=producer,
+        fingerprint=model_fingerprint(model),
+        plan=plan,
+        ties=ties,
+    )
+
+
+def _check_merges_recorded(existing: CacheSpec, graph: Graph, points: tuple[Point, ...]) -> None:
+    """Say how to go on with a cache of an earlier program, which recorded no merges by default."""
+    recorded = {point.name for point in existing.points}
+    missing = [point.name for point in points if point.name not in recorded]
+    if missing and recorded == {point.name for point in graph.points("parameters")}:
+        raise MismatchError(
+            f"the cache was recorded without {', '.join(map(repr, missing[:5]))}{' ...' if len(missing) > 5 else ''}: "
+            "merges that neurons or a quantiser stand behind are recorded now (record.points = 'neurons', the "
+            "default). To go on with this cache give record.points = 'parameters' (--points parameters); to measure "
+            "the merges too choose another output folder",
+            points=tuple(missing),
+        )
+
+
+def _check_weights(model: Any) -> None:
+    """Refuse weights that are NaN or infinite now: a ReLU can hide them from every activation that is recorded."""
+    for weight in model.weights:
+        # A copy of one variable at a time, and no mask of it: a NaN or an infinity shows in its ends.
+        values = np.asarray(weight)
+        if values.dtype.kind not in "fV" or values.size == 0:
+            continue
+        ends = np.array([values.min(), values.max()], np.float64)
+        if not np.isfinite(ends).all():
+            layer, _, name = weight.path.rpartition("/")
+            n_bad = int((~np.isfinite(values.astype(np.float64))).sum())
+            raise InputError(
+                f"{n_bad:,} of {values.size:,} values of the weight {name!r} of layer {layer!r} are NaN or infinite: "
+                "no percentile means anything in such a network, mend it or load an earlier checkpoint",
+                layer=layer,
+            )
+
+
+def _recorded_hashing(existing: CacheSpec | None, wanted: str) -> Any:
+    """Return how a cache that is there has hashed its samples, "full" or "sampled"; ``wanted`` where there is none.
+
+    Samples are compared with these hashes, and no value follows from how they were made.
+    """
+    recorded = existing.identity.get("data", {}).get("hashed") if existing is not None else None
+    if recorded not in ("full", "sampled") or recorded == wanted:
+        return wanted
+    message = (
+        "data.fingerprint = %r is for a new cache: this one was recorded with %r, and is compared by that"
+    )
+    logger.warning(message, wanted, recorded)
+    return recorded
+
+
+# What the parts below call a setting, and what the one who wrote the job calls it.
+_WORDS = {
+    "inputs_key": "data.inputs",
+    "labels_key": "data.labels",
+    "labels_path": "data.labels_path",
+    "set format": "set data.format",
+    "treat_as_identity": "normalize.treat_as_identity",
+    "pin=": "normalize.pin = ",
+    "input_factors names": "normalize.input_factor names",
+}
+
+
+@contextmanager
+def _in_words_of_the_job() -> Iterator[None]:
+    """Let errors name settings as the job file does."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        for word, words in _WORDS.items():
+            text = text.replace(word, words)
+        raise type(error)(text, **error.facts) from error
+
+
+def _check_numbers(graph: Graph, points: tuple[Point, ...], *, normalizes: bool) -> None:
+    """Refuse points, and outputs that would be certified, that are texts."""
+    for point in points:
+        if _gives_texts(graph, point.value):
+            raise InputError(
+                f"the point {point.name!r} ({point.layer_type}) gives texts, which are no activations: leave it out "
+                "with record.points",
+                point=point.name,
+            )
+    for value in graph.outputs if normalizes else ():
+        name = graph.producer(value).name
+        if _gives_texts(graph, value):
+            raise InputError(
+                f"the output {name!r} gives texts, which cannot be compared after normalisation: end the network "
+                "before it, keras.Model(inputs, outputs), or stop at the factors with normalize.enabled = false "
+                "(--no-normalize)",
+                layer=name,
+            )
+
+
+def _gives_texts(graph: Graph, value: int) -> bool:
+    node = graph.producer(value)
+    # Keras calls what an inverted lookup gives numbers.
+    is_inverted = node.type == "StringLookup" and bool(getattr(node.operation, "invert", False))
+    return is_inverted or graph.values[value].dtype == "string"
+
+
+def _check_recorded(graph: Graph, points: tuple[Point, ...]) -> None:
+    """Refuse now what the normaliser would miss after hours of recording."""
+    recorded = {point.value for point in points}
+    left_out = [p.name for p in graph.points("parameters") if not p.pinned and p.value not in recorded]
+    if left_out:
+        raise InputError(
+            f"record.points leaves out {', '.join(map(repr, left_out[:5]))}{' ...' if len(left_out) > 5 else ''}, "
+            "whose factors the normaliser needs: record them too, or stop at the factors with "
+            "normalize.enabled = false (--no-normalize)",
+            points=tuple(left_out),
+        )
+
+
+def data_spec(data: DataSettings, graph: Graph) -> DataSpec:
+    """Return what the source needs to know; an image folder takes size and colours from the network's input."""
+    if data.path is None:
+        raise InputError("no data: set data.path in the job file (or --data), or hand over arrays")
+    inputs: Any = tuple(data.inputs) if isinstance(data.inputs, list) else data.inputs
+    size = data.image_size
+    color: str | None = data.color_mode
+    shape = graph.input_specs[0][1]
+    if len(graph.input_specs) == 1 and len(shape) == 3:
+        height, width, n_channels = shape
+        if size is None and height is not None and width is not None:
+            size = (height, width)
+        color = color or {1: "grayscale", 3: "rgb", 4: "rgba"}.get(n_channels or 0)
+    return DataSpec(
+        path=data.path,
+        inputs_key=inputs,
+        input_names=graph.input_keys,
+        format=data.format,
+        labels_key=data.labels,
+        labels_path=data.labels_path,
+        interpolation=data.interpolation,
+        num_samples=data.num_samples,
+        scale=data.scale,
+        offset=data.offset,
+        divide_by=data.divide_by,
+        preprocessing=data.preprocessing,
+        image_size=size,
+        color_mode=color,
+        features=data.features,
+        fingerprint=data.fingerprint,
+    )
+
+
+def sketch_spec(settings: JobSettings) -> SketchSpec:
+    """Return how finely points are sketched."""
+    chosen = settings.sketch
+    return SketchSpec(
+        bits=chosen.bits,
+        per_channel=chosen.per_channel,
+        channel_bits=chosen.channel_bits,
+        on_nonfinite=chosen.nonfinite,
+    )
+
+
+def cache_spec(
+    settings: JobSettings,
+    points: tuple[PointSpec, ...],
+    plan: Plan,
+    *,
+    model: Mapping[str, Any],
+    data: Mapping[str, Any],
+) -> CacheSpec:
+    """Return what the cache of a job holds, with the identity of all that changes its values."""
+    chosen: dict[str, Any] = {
+        "batch_size": settings.record.batch_size,
+        "sketch": sketch_spec(settings).to_dict(),
+    }
+    if settings.model.custom_objects is not None:
+        # What the network's own code refers to is hashed with it; this is for what no one sees from there.
+        chosen["custom_objects"] = file_code_hash(settings.model.custom_objects)
+    identity = {"model": dict(model), "data": dict(data), "settings": chosen}
+    codec = {} if settings.cache.codec is None else {"codec": settings.cache.codec}
+    return CacheSpec(
+        points=points,
+        n_samples=plan.n_samples,
+        batch_size=plan.batch_size,
+        block_samples=plan.block_samples,
+        identity=identity,
+        dtype=settings.cache.dtype,
+        record=settings.record.activations,
+        **codec,
+    )
+
+
+def _plan(
+    settings: JobSettings, graph: Graph, source: Source, producer: KerasProducer, existing: CacheSpec | None
+) -> Plan:
+    record = settings.record
+    points = producer.points
+    weight_nbytes = [int(np.prod(w.shape)) * np.dtype("float32").itemsize for w in graph.model.weights]
+    certificate_nbytes = 0
+    if settings.normalize.enabled:
+        certificate_nbytes = examination_nbytes(
+            weight_nbytes=weight_nbytes,
+            sample_nbytes=4 * sum(point.n_values for point in points),
+            largest_tensor_nbytes=producer.largest_tensor_nbytes(),
+            batch_size=min(record.batch_size, source.n_samples),
+            is_half=any("float16" in value.dtype for value in graph.values),
+        )
+    return plan_with_savings(
+        points,
+        n_samples=source.n_samples,
+        batch_size=record.batch_size,
+        memory_limit=record.memory_limit,
+        sketch=sketch_spec(settings),
+        n_open_blocks=BLOCKS_IN_FLIGHT if record.workers or record.scheduler else 1,
+        model_nbytes=weights_nbytes(graph.model),
+        loading_nbytes=loading_nbytes(graph.model) if settings.model.path is not None else 0,
+        certificate_nbytes=certificate_nbytes,
+        sample_nbytes=sum(
+            int(np.prod(i.shape, dtype=np.int64)) * np.dtype(i.dtype).itemsize for i in source.inputs
+        ),
+        largest_tensor_nbytes=producer.largest_tensor_nbytes(),
+        multiplications=producer.multiplications(),
+        record=record.activations,
+        stored_itemsize=np.dtype(settings.cache.dtype).itemsize,
+        compresses=(settings.cache.codec or DEFAULT_CODEC) != "none",
+        max_block_samples=record.block_samples,
+        block_samples=existing.block_samples if existing is not None else None,
+    )

@@ -1,0 +1,91 @@
+"""The stage that records: every missing block into the cache, and what the run is into its manifest."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from ...storage import Cache
+from ...storage.errors import InputError
+from ...storage.options import StorageOptions
+from ..events import OnEvent, Remark, StageDone, StageStarted, counted
+from ..graph import toolbox_names
+from ..settings.sizes import format_bytes
+from .describe import describe_data
+from .engine import Engine
+from .prepare import Prepared
+from .versions import noted_versions
+
+__all__ = ["random_layers", "record", "write_manifest"]
+
+logger = logging.getLogger(__name__)
+
+
+def random_layers(job: Prepared) -> tuple[str, ...]:
+    """Return the layers that are random at inference.
+
+    Raises
+    ------
+    InputError
+        If they are not allowed, or the network would have to be certified.
+    """
+    random = job.producer.check()
+    if random and job.settings.normalize.enabled:
+        raise InputError(
+            f"a network that is random at inference ({', '.join(map(repr, random[:5]))}) cannot be certified, because "
+            "it differs from itself: stop at the factors with normalize.enabled = false (--no-normalize)",
+            layers=random,
+        )
+    return random
+
+
+def record(job: Prepared, engine: Engine, on_event: OnEvent) -> tuple[int, int]:
+    """Record what is missing; return the numbers of blocks computed and in all."""
+    settings = job.settings
+    with Cache.create_or_resume(
+        job.cache_url, job.spec, storage_options=settings.cache.storage_options
+    ) as cache:
+        job.folder.clean()
+        _tell_of_data(job, on_event)
+        missing, n_blocks, n_total = cache.missing(), len(cache.blocks), cache.spec.n_samples
+        n_missing, n_done = len(missing), n_total - sum(block.n_samples for block in missing)
+        on_event(StageStarted(stage="record", n_total=n_total, n_done=n_done, unit="samples"))
+        if n_missing:
+            # Before the first block, so that a run that is interrupted is known for one.
+            write_manifest(job, noted_versions(job.folder, is_new=n_missing == n_blocks))
+        n_computed = engine.record(job, cache, on_event)
+        nbytes = cache.nbytes()
+    reloaded = n_computed == 0
+    what = (
+        "nothing to compute: reloaded" if reloaded else f"computed {counted(n_computed, 'block')}, reloaded"
+    )
+    message = f"{what} {n_blocks - n_computed} of {counted(n_blocks, 'block')}; the cache holds {format_bytes(nbytes)}"
+    logger.info("record: %s", message)
+    on_event(StageDone(stage="record", message=message, reloaded=reloaded))
+    return n_computed, n_blocks
+
+
+def _tell_of_data(job: Prepared, on_event: OnEvent) -> None:
+    found = describe_data(job)
+    on_event(Remark(topic="data", message=found.sentence()))
+    for warning in found.warnings:
+        logger.warning("%s", warning)
+
+
+def write_manifest(job: Prepared, versions: Mapping[str, Any] | None = None) -> None:
+    """Note what the run is; ``versions`` where something will be computed with those that are here."""
+    if versions is None and "versions" not in job.folder.manifest():
+        versions = noted_versions(job.folder)
+    job.folder.update_manifest(
+        {
+            "settings": job.settings.model_dump(mode="json"),
+            "withheld": sorted(StorageOptions(job.settings.cache.storage_options).secrets()),
+            "model": {"name": job.model.name, "fingerprint": dict(job.fingerprint)},
+            "n_samples": job.plan.n_samples,
+            "ties": job.ties.to_dict(),
+            "toolbox": toolbox_names(job.graph, job.points),
+            **(versions or {}),
+            **({"random_layers": list(job.random)} if job.random else {}),
+        }
+    )

@@ -1,0 +1,110 @@
+"""Compare the samples of a run with those that its cache was recorded from, as cheaply as that can be done completely.
+
+What the file system says of a file, and a hash of every byte in memory, is remembered in the run's manifest: no part of
+what identifies the cache, as a copy has other dates. Where that differs, or is not known, every block is compared.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ...storage import Cache
+from ...storage.errors import FormatError, MismatchError
+from ...storage.keys import record_key
+from ...storage.record import CommitRecord
+from ...storage.unreadable import read_or_none
+from ..factors.merged_file import merged_key
+from ..folder.folder import RunFolder
+from ..sources import Source
+
+__all__ = ["check_data", "check_data_of_damaged", "data_state", "remember_data"]
+
+logger = logging.getLogger(__name__)
+
+_KEY = "samples"
+
+
+def data_state(source: Source) -> str | None:
+    """Return what tells cheaply whether samples are what they were: to be asked for before they are read."""
+    state: str | None = source.state() if hasattr(source, "state") else None
+    return state
+
+
+def remember_data(folder: RunFolder, state: str | None, *, recorded: str) -> None:
+    """Note in a run's manifest that a cache holds what follows from samples of this state.
+
+    ``recorded`` names what is in the cache (its ``merged_key``): a cache that was recorded anew is another.
+    """
+    seen = {"state": state, "recorded": recorded}
+    if state is not None and folder.manifest().get(_KEY) != seen:
+        folder.update_manifest({_KEY: seen})
+
+
+def check_data(
+    cache: Cache, source: Source, *, folder: RunFolder | None = None, state: str | None = None
+) -> None:
+    """Refuse a cache whose blocks were recorded from other samples than the source has.
+
+    Parameters
+    ----------
+    cache : Cache
+        An existing cache.
+    source : Source
+        The samples of this run.
+    folder : RunFolder, optional
+        Of the run, which may remember samples.
+    state : str, optional
+        Of the samples: :func:`data_state`. If it is what the folder remembers, no sample is read.
+
+    Raises
+    ------
+    MismatchError
+        With the first block that differs.
+    """
+    if state is not None and folder is not None and _is_remembered(cache, folder, state):
+        return
+    records = [record for record in cache.committed() if record.block.stop <= source.n_samples]
+    logger.info("comparing the samples with what %d blocks were recorded from", len(records))
+    for record in records:
+        _compare(record, source)
+
+
+def _is_remembered(cache: Cache, folder: RunFolder, state: str) -> bool:
+    seen: Any = folder.manifest().get(_KEY)
+    if not isinstance(seen, dict) or seen.get("state") != state:
+        return False
+    return bool(seen.get("recorded") == merged_key(cache))
+
+
+def check_data_of_damaged(cache: Cache, source: Source) -> None:
+    """As :func:`check_data`, of every block whose record can be read, whatever else of the cache is damaged.
+
+    Raises
+    ------
+    MismatchError
+        With the first block that differs.
+    """
+    for block in cache.blocks:
+        if block.stop > source.n_samples:
+            continue
+        stored = read_or_none(cache.store, record_key(block.index, block.start, block.stop))
+        try:
+            # Its header is enough: a damaged sketch says nothing of the samples.
+            record = CommitRecord.decode(stored or b"", with_sketches=False)
+        except FormatError:
+            continue
+        if record.block == block:
+            _compare(record, source)
+
+
+def _compare(record: CommitRecord, source: Source) -> None:
+    block, recorded = record.block, record.facts.get("data")
+    if recorded is not None and recorded != source.digest(block.start, block.stop):
+        raise MismatchError(
+            f"the samples {block.start} to {block.stop - 1} are not those that the cache was recorded from: "
+            "the data has changed or is in another order; choose another output folder",
+            block=block.index,
+            start=block.start,
+            stop=block.stop,
+        )
