@@ -5,6 +5,7 @@ Stable across processes: no names that count up within a session, no memory addr
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ...storage.errors import InputError
 from .code import LIBRARIES, code_hash, code_hashes, is_library, told_lambdas
 from .kinds import is_misnamed
 from .nodes import Node, Slot
@@ -65,6 +67,7 @@ def model_fingerprint(model: Any) -> dict[str, str]:
             "layer": _first_call(graph.nodes, node.operation),
             **({"lambdas": lambdas} if (lambdas := told_lambdas(node.operation)) else {}),
             **({"functions": functions} if (functions := _misnamed(node.operation)) else {}),
+            **({"within": within} if (within := _settings_within(node.operation)) else {}),
         }
         for node in graph.nodes
     ]
@@ -91,6 +94,19 @@ def _code(nodes: Sequence[Node]) -> dict[str, str]:
         f"code of {name}": hashlib.sha256("".join(dict.fromkeys(found)).encode()).hexdigest()
         for name, found in hashes.items()
     }
+
+
+def _settings_within(operation: Any) -> list[Any]:
+    """Return the settings of layers of the user's own, and within such a one: their holder may not tell them."""
+    holder, *held = layers_within(operation) or [None]
+    is_own = holder is not None and not is_library(type(holder))
+    found = []
+    for layer in held:
+        if is_own or not is_library(type(layer)):
+            # One that tells no settings was never asked for them by the layer that holds it.
+            with contextlib.suppress(InputError):
+                found.append([_class_name(type(layer)), _canonical(layer_settings(layer, layer.name))])
+    return found
 
 
 def _misnamed(operation: Any) -> list[str]:

@@ -120,6 +120,20 @@ class Forgetful(keras.layers.Layer):  # type: ignore[misc]
         return dict(super().get_config())
 
 
+class Holding(keras.layers.Layer):  # type: ignore[misc]
+    """Tells nothing of the layer within it."""
+
+    def __init__(self, held: Any) -> None:
+        super().__init__()
+        self.kept = [held]
+
+    def call(self, x: Any) -> Any:
+        return self.kept[0](x)
+
+    def get_config(self) -> dict[str, Any]:
+        return dict(super().get_config())
+
+
 class Remembering(Forgetful):
     """Keras tells what its constructor was given, as far as it can."""
 
@@ -168,6 +182,12 @@ STATEFUL: dict[str, tuple[str, Callable[[list[int]], Any]]] = {
     "a setting that is left out": ("int64", lambda v: Forgetful(float(v[0]))),
     "an array that is left out": ("int64", lambda v: Forgetful(np.float32(v))),
     "an object that is left out": ("int64", lambda v: Forgetful(Amount(v[0]))),
+    "left out within a layer": ("int64", lambda v: Holding(Forgetful(float(v[0])))),
+    "settings that the holder leaves out": ("int64", lambda v: Holding(layers.Rescaling(float(v[0])))),
+    "left out by an activation": (
+        "float32",
+        lambda v: layers.Dense(2, activation=Forgetful(float(v[0])), kernel_initializer="ones"),
+    ),
     "an object that Keras cannot write": ("int64", lambda v: Remembering(Amount(v[0]))),
 }
 
