@@ -14,6 +14,7 @@ PAGES = [
     *ROOT.glob("pipeline/**/README.md"),
     *ROOT.glob("storage/README.md"),
     *ROOT.glob("deploy/**/*.md"),
+    *ROOT.glob(".github/*.md"),
 ]
 
 
