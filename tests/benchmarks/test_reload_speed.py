@@ -16,7 +16,7 @@ import pytest
 N_ROUNDS = 5
 LOAD = """
 import sys
-from actisketch.pipeline.model import load_network
+from actisketch.pipeline.record.model import load_network
 load_network(sys.argv[1])
 """
 
