@@ -98,12 +98,10 @@ def _tensors(ends: Any, side: str) -> Any:
 
 def _computed(graph: Graph, source: Source, batch_size: int | None) -> list[NDArray[Any]]:
     """Return the outputs of a network for all samples that fill a batch."""
-    import tensorflow as tf
-
     size = DEFAULT_BATCH_SIZE if batch_size is None else batch_size
     n_used = whole_batches(source.n_samples, size)
     wanted = match_inputs(graph, source.inputs)
-    forward = tf.function(graph.forward([]), autograph=False)
+    forward = _traced(graph, [], [(source.inputs[i].shape, dtype) for i, dtype in wanted])
     found: list[NDArray[Any]] = []
     for start in range(0, n_used, size):
         batch = source.read(start, start + size)
@@ -115,6 +113,17 @@ def _computed(graph: Graph, source: Source, batch_size: int | None) -> list[NDAr
         for whole, part in zip(found, activations, strict=True):
             whole[start : start + size] = part
     return found
+
+
+def _traced(graph: Graph, values: Sequence[int], samples: Sequence[tuple[tuple[int, ...], Any]]) -> Any:
+    """Return the pass for any number of samples, as a run records: of a known number, Keras' add may mix them.
+
+    It takes the one value of each of 4 samples for a bias of 4 channels.
+    """
+    import tensorflow as tf
+
+    specs = [tf.TensorSpec((None, *shape), dtype) for shape, dtype in samples]
+    return tf.function(graph.forward(values), input_signature=[specs], autograph=False)
 
 
 def get_activations_batch(ann: Any, x_batch: Any) -> list[tuple[NDArray[Any], str]]:
@@ -147,9 +156,10 @@ def get_activations_batch(ann: Any, x_batch: Any) -> list[tuple[NDArray[Any], st
     given = tuple(
         InputSpec(n, array.shape[1:], array.dtype.name) for n, array in zip(names, arrays, strict=True)
     )
-    inputs = [input_tensor(arrays[i], dtype) for i, dtype in match_inputs(graph, given)]
+    wanted = match_inputs(graph, given)
+    forward = _traced(graph, [n.outputs[0] for n in nodes], [(given[i].shape, dtype) for i, dtype in wanted])
     with refusals_explained(0, len(arrays[0])):
-        tensors, _ = graph.forward([node.outputs[0] for node in nodes])(inputs)
+        tensors, _ = forward([input_tensor(arrays[i], dtype) for i, dtype in wanted])
     return [(np.asarray(tensor), node.name) for tensor, node in zip(tensors, nodes, strict=True)]
 
 

@@ -49,6 +49,7 @@ def mixing_node(
             node
             for node, extra in steps
             if not all(map(is_close, call_node(node, part, extra), (part[index] for index in node.outputs)))
+            and _mixes_when_traced(node, extra, values, rows, len(inputs[0]), is_close)
         ]
         if mixing and not _is_each_its_own(graph, [tensor[rows] for tensor in inputs], part, is_close):
             return mixing[0]
@@ -63,6 +64,34 @@ def _may_mix(node: Node) -> bool:
 def _part(value: Any, rows: slice, n_samples: int) -> Any:
     has_samples = len(getattr(value, "shape", ())) > 0 and value.shape[0] == n_samples
     return value[rows] if has_samples else value
+
+
+def _mixes_when_traced(
+    node: Node,
+    extra: dict[str, Any],
+    values: Mapping[int, Any],
+    rows: slice,
+    n_samples: int,
+    is_close: IsClose,
+) -> bool:
+    """Tell whether a node mixes samples also where their number is open, as it is when they are recorded.
+
+    Keras' add takes (4, 1) for the bias of (4, 4), and so each of 4 samples for one of 4 channels.
+    """
+    import tensorflow as tf
+
+    def call(tensors: Sequence[Any]) -> list[Any]:
+        return call_node(node, dict(zip(node.inputs, tensors, strict=True)), extra)
+
+    whole = [tf.convert_to_tensor(values[index]) for index in node.inputs]
+    part = [_part(tensor, rows, n_samples) for tensor in whole]
+    shapes = [
+        (None, *a.shape[1:]) if a.shape != b.shape else a.shape for a, b in zip(whole, part, strict=True)
+    ]
+    specs = [tf.TensorSpec(shape, tensor.dtype) for shape, tensor in zip(shapes, whole, strict=True)]
+    traced = tf.function(call, input_signature=[specs], autograph=False)
+    expected = (_part(value, rows, n_samples) for value in traced(whole))
+    return not all(map(is_close, traced(part), expected))
 
 
 def _is_each_its_own(

@@ -154,6 +154,22 @@ def unparsed() -> keras.Model:
     return keras.Model(x, layers.Dense(3, name="dense")(layers.Flatten()(y)))
 
 
+@pytest.mark.parametrize("n_channels", [4, 8, 1, 5])
+def test_as_many_samples_as_channels_are_not_mixed(n_channels: int) -> None:
+    # Keras' add takes the one value of each of 4 samples for a bias of 4 channels, where it knows how many there are.
+    x = keras.Input((6,))
+    wide, gate = keras.layers.Dense(n_channels, name="wide")(x), keras.layers.Dense(1, name="gate")(x)
+    model = keras.Model(x, keras.layers.Add(name="both")([wide, gate]))
+    samples = np.random.default_rng(257).random((2 * n_channels, 6), dtype=np.float32)
+
+    found = [get_activations_layer(model.input, each, samples, n_channels) for each in (wide, gate)]
+    both = get_activations_layer(model.input, model.output, samples, n_channels)
+    at_once = {name: values for values, name in get_activations_batch(model, samples[:n_channels])}
+
+    np.testing.assert_allclose(both, found[0] + found[1], atol=1e-6)
+    np.testing.assert_allclose(at_once["both"], both[:n_channels], atol=1e-6)
+
+
 @pytest.mark.parametrize("layer", ["conv", "second", "norm", "spike", "dense"])
 def test_three_functions_agree_on_what_a_layer_gives(layer: str, digits: Any, tmp_path: Path) -> None:
     model, x = unparsed(), digits[0][:20]

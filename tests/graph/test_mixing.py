@@ -94,3 +94,18 @@ def test_what_mixes_within_a_sample_is_recorded(middle: Any, tmp_path: Path) -> 
 def test_more_samples_than_went_in_are_refused(middle: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="'out', block 0: expected samples of shape"):
         run(network(middle), X, output=tmp_path / "run", batch_size=8, settings=ONLY_RECORD)
+
+
+@pytest.mark.parametrize("merge", [layers.Add, layers.Average], ids=["add", "average"])
+@pytest.mark.parametrize("n_channels", [4, 3, 1, 8])
+def test_one_number_for_each_sample_is_no_bias(n_channels: int, merge: Any, tmp_path: Path) -> None:
+    # Keras' add takes (4, 1) for the bias of (4, 4) where the number of samples is known, as when it is called at once.
+    x = keras.Input((6, 4))
+    flat = layers.Flatten()(x)
+    wide, gate = layers.Dense(n_channels, name="wide")(flat), layers.Dense(1, name="gate")(flat)
+    model = keras.Model(x, merge(name="both")([wide, gate]))
+
+    result = run(model, X, output=tmp_path / "run", points="all", batch_size=n_channels, settings=ONLY_RECORD)
+
+    both, a, b = (result.activations(name)[:] for name in ("both", "wide", "gate"))
+    np.testing.assert_allclose(both, (a + b) / (2 if merge is layers.Average else 1), atol=1e-6)
