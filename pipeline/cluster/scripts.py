@@ -31,7 +31,11 @@ def check_main_guard() -> None:
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise SystemExit(1)
-    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    main = sys.modules.get("__main__")
+    name = getattr(getattr(main, "__spec__", None), "name", "")
+    if name == "__main__" or name.endswith(".__main__"):
+        return  # `python -m package`: what runs a package is not run anew
+    script = getattr(main, "__file__", None)
     if script is None or _has_guard(Path(script)):
         return
     raise InputError(

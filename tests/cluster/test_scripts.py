@@ -53,6 +53,24 @@ def test_with_one_it_runs(tmp_path):
     assert done.stdout == "recorded\n"
 
 
+@pytest.mark.parametrize("way", ["package", "folder"])
+def test_what_runs_a_package_needs_none(tmp_path, way):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "__main__.py").write_text(SCRIPT.format(before="", call="work()"))
+    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), *sys.path]))
+    done = subprocess.run(
+        [sys.executable, *(["-m", "mine"] if way == "package" else ["mine"])],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+
+    assert done.stdout == "recorded\n", done.stderr
+
+
 def test_with_one_beside_the_call_the_workers_tell_what_is_wrong(tmp_path):
     done = called(tmp_path, call='if __name__ == "__main__":\n    pass\nwork()')
 
