@@ -120,6 +120,7 @@ def in_process(way: str, network: str, n_samples: int) -> dict[str, float]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("network", "n_samples"), CASES)
 def test_normalising_in_place_beside_the_toolbox(
     network: str, n_samples: int, request: pytest.FixtureRequest

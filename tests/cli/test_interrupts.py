@@ -12,7 +12,7 @@ import pytest
 
 from actisketch.pipeline import open_run
 
-N_BLOCKS = 500
+N_BLOCKS = 200
 PATIENCE_S = 120
 
 

@@ -53,6 +53,7 @@ def test_with_one_it_runs(tmp_path):
     assert done.stdout == "recorded\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["package", "folder"])
 def test_what_runs_a_package_needs_none(tmp_path, way):
     (tmp_path / "mine").mkdir()
@@ -71,6 +72,7 @@ def test_what_runs_a_package_needs_none(tmp_path, way):
     assert done.stdout == "recorded\n", done.stderr
 
 
+@pytest.mark.slow
 def test_with_one_beside_the_call_the_workers_tell_what_is_wrong(tmp_path):
     done = called(tmp_path, call='if __name__ == "__main__":\n    pass\nwork()')
 

@@ -26,6 +26,9 @@ def bits_with(n_threads: int, repeats: int = 1) -> dict[str, dict[str, list[str]
     return found
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def of_two_threads() -> dict[str, dict[str, list[str]]]:
     return bits_with(2, repeats=8)

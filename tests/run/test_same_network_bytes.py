@@ -33,6 +33,7 @@ run(keras.Model(inputs, outputs, name="n"), x, output="r", settings={"report": {
 """
 
 
+@pytest.mark.slow
 def test_two_processes_at_two_times_write_the_same_bytes(tmp_path):
     found = []
     for i in (0, 7):
