@@ -34,6 +34,7 @@ class Decisions:
             n_channels = recorded.shape[recorded.channel_axis] if recorded.shape else 1
             if (n_channels or 0) > 1 or (recorded.shape and _is_probability(graph, value)):
                 self._axes[index] = recorded.channel_axis
+        self._names = [graph.producer(graph.outputs[index]).name for index in self._axes]
         self._equal = dict.fromkeys(self._axes, 0)
         self._decided = dict.fromkeys(self._axes, 0)
         self._right = [0, 0]
@@ -99,8 +100,15 @@ class Decisions:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Why there is no accuracy although there are labels."""
-        return (f"no accuracy: {'; '.join(sorted(self._unfit))}",) if self._unfit else ()
+        """Why there is no accuracy although there are labels; of which output it is, where several decide."""
+        if self._unfit:
+            return (f"no accuracy: {'; '.join(sorted(self._unfit))}",)
+        if self._labelled and len(self._names) > 1:
+            n_outputs = len(self._names)
+            return (
+                f"accuracy is of {self._names[0]!r}, the first of {n_outputs} outputs that decide between classes",
+            )
+        return ()
 
 
 def _classes(labels: NDArray[Any], shape: tuple[int, ...], axis: int) -> NDArray[Any] | str:

@@ -185,6 +185,22 @@ def test_a_data_set_with_a_target_for_each_output_is_recorded_without_accuracy(
     assert "2 targets for each sample, and accuracy is of one output" in caplog.text
 
 
+@pytest.mark.parametrize(("names", "told"), [("ab", "a"), ("ba", "b"), ("bca", "b"), ("a", None)])
+def test_of_several_outputs_that_decide_the_one_of_the_accuracy_is_named(tmp_path, names, told):
+    keras.utils.set_random_seed(13)
+    x = keras.Input((6,))
+    outputs = {name: keras.layers.Dense(N_CLASSES, "softmax", name=name)(x) for name in names}
+    number = keras.layers.Dense(1, name="number")(x)  # decides nothing
+    model = keras.Model(x, [number, *outputs.values()])
+
+    found = certificate(model, X, tmp_path, CLASSES)
+
+    expected = f"accuracy is of {told!r}, the first of {len(names)} outputs that decide between classes"
+    assert [note for note in found["notes"] if "accuracy" in note] == ([expected] if told else [])
+    of_first = model.predict(X, verbose=0)[1].argmax(axis=-1)
+    assert found["accuracy_before"] == pytest.approx((of_first == CLASSES).mean())
+
+
 class Data(keras.utils.PyDataset):
     def __init__(self, targets):
         super().__init__()
