@@ -15,25 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
-from ..graph import Graph, Node, Slot, aligned, layer_refusals, read_graph, reason_of
+from ..graph import Graph, Node, Slot, aligned, layer_refusals, reason_of
 from ..graph.kinds import function_name, held_layer, is_activation
 from ..graph.state import hand_over_state
 from .naming import Names
 from .solving import Solution
 from .updating import LayerUpdate, layer_update, relu_config, rescaling_config
 
-__all__ = ["Rebuilt", "rebuild", "rebuilt_copy"]
+__all__ = ["Rebuilt", "rebuild"]
 
 
 class Rebuilt:
     """The new network while it is built, and where the values of the original are in it."""
 
-    def __init__(self, graph: Graph, solution: Solution | None, *, dtype: str | None = None) -> None:
+    def __init__(self, solution: Solution) -> None:
         self.solution = solution
-        self.graph = graph
-        self.dtype = dtype
-        folds = solution is not None and not solution.walk.keep_structure
-        self._folded = graph.folded if folds else {}
+        self.graph = graph = solution.walk.graph
+        self._folded = {} if solution.walk.keep_structure else graph.folded
         self.tensors: dict[int, Any] = {}
         """Value of the original graph -> symbolic tensor of the new network."""
         self.first_tensors: dict[int, Any] = {}
@@ -45,7 +43,7 @@ class Rebuilt:
         """Build every layer in topological order."""
         for node in self.graph.nodes:
             if node.type == "InputLayer":
-                self.tensors[node.outputs[0]] = _new_input(self.graph, node, self.dtype)
+                self.tensors[node.outputs[0]] = _new_input(self.graph, node)
             elif node.index in self._folded:
                 self.tensors[node.outputs[0]] = self.tensors[node.inputs[0]]
             else:
@@ -57,7 +55,7 @@ class Rebuilt:
             import keras
 
             tensor, dtype = args
-            outputs = [keras.ops.cast(tensor, self._dtype_instead_of(dtype))]
+            outputs = [keras.ops.cast(tensor, dtype)]
             outputs[0]._keras_history.operation.name = self._names.unused(node.name)
         elif is_activation(node.operation):
             outputs = [_called(node, self._activation(node), args, kwargs)]
@@ -76,9 +74,6 @@ class Rebuilt:
         )
         return args, kwargs
 
-    def _dtype_instead_of(self, dtype: str) -> str:
-        return self.dtype if self.dtype is not None and "float" in dtype else dtype
-
     def _operation(self, node: Node) -> Any:
         """Return the copy of a bare operation that serves all its calls."""
         key = (id(node.operation), None)
@@ -90,7 +85,7 @@ class Rebuilt:
         """Return a layer for an activation function that stands alone."""
         import keras
 
-        config = relu_config(self.solution, node) if self.solution is not None else None
+        config = relu_config(self.solution, node)
         key = _key(node, config)
         known = self._layers.get(key)
         if known is not None:
@@ -103,8 +98,8 @@ class Rebuilt:
         return _Building(clone, node.operation) if node.n_params else clone
 
     def _layer(self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        key = _key(node, rescaling_config(self.solution, node) if self.solution is not None else None)
-        bounds = relu_config(self.solution, node) if self.solution is not None else None
+        key = _key(node, rescaling_config(self.solution, node))
+        bounds = relu_config(self.solution, node)
         if key not in self._layers:
             update = self._update(node)
             if bounds is not None:
@@ -117,8 +112,6 @@ class Rebuilt:
         return outputs if bounds is None else self._bounded(node, bounds)(outputs)
 
     def _update(self, node: Node) -> LayerUpdate:
-        if self.solution is None:
-            return LayerUpdate({})
         norm = self._producer_norm.get(node.index)
         return layer_update(self.solution, node, norm=None if norm is None else self.graph.nodes[norm])
 
@@ -135,14 +128,13 @@ class Rebuilt:
         if type(layer) is keras.layers.Lambda:
             return self._lambda(layer, name)
         try:
-            dtype = {} if self.dtype is None else {"dtype": self.dtype}
             held = held_layer(layer)
-            settings = {**_known_activation(held), **update.config, **dtype}
+            settings = {**_known_activation(held), **update.config}
             config = {**layer.get_config(), "name": name}
             if held is layer:
                 config |= settings
             else:
-                config |= {**dtype, "layer": _with_settings(config["layer"], settings)}
+                config |= {"layer": _with_settings(config["layer"], settings)}
             return type(layer).from_config(config)
         except Exception as error:  # whatever the layer's own code raises
             raise InputError(
@@ -160,7 +152,7 @@ class Rebuilt:
             output_shape=layer._output_shape,
             mask=layer.mask,
             arguments=layer.arguments,
-            dtype=layer.dtype_policy if self.dtype is None else self.dtype,
+            dtype=layer.dtype_policy,
             name=name,
         )
 
@@ -187,7 +179,7 @@ def rebuild(solution: Solution, *, like: Any) -> RebuiltNetwork:
     """
     import keras
 
-    building = Rebuilt(solution.walk.graph, solution)
+    building = Rebuilt(solution)
     building.run()
     graph, tensors = building.graph, building.tensors
     # A Sequential model that was never called, as one from a file, has no `input`; it has one input and one output.
@@ -196,24 +188,6 @@ def rebuild(solution: Solution, *, like: Any) -> RebuiltNetwork:
     inputs = keras.tree.pack_sequence_as(like_inputs, [tensors[value] for value in graph.inputs])
     outputs = keras.tree.pack_sequence_as(like_outputs, [tensors[value] for value in graph.outputs])
     return RebuiltNetwork(keras.Model(inputs, outputs, name=like.name), tensors, building.first_tensors)
-
-
-def rebuilt_copy(graph: Graph, *, dtype: str | None = None) -> tuple[Graph, dict[int, int]]:
-    """Return the same network, rebuilt and not rescaled, and where the values of ``graph`` are in it.
-
-    ``dtype`` is that of all its layers; by default each has its own.
-    """
-    import keras
-
-    building = Rebuilt(graph, None, dtype=dtype)
-    building.run()
-    tensors = building.tensors
-    copy = keras.Model(
-        [tensors[value] for value in graph.inputs], [tensors[value] for value in graph.outputs]
-    )
-    read = read_graph(copy)
-    places = {value: read.tensors[id(t)] for value, t in tensors.items() if id(t) in read.tensors}
-    return read, places
 
 
 def _known_activation(layer: Any) -> dict[str, str]:
@@ -357,13 +331,10 @@ def _copied_operation(operation: Any, *, name: str) -> Any:
     return twin
 
 
-def _new_input(graph: Graph, node: Node, dtype: str | None) -> Any:
+def _new_input(graph: Graph, node: Node) -> Any:
     import keras
 
     value = graph.values[node.outputs[0]]
     if node.operation is None:
-        return keras.Input(shape=value.shape, dtype=dtype or value.dtype, name=node.layer_name)
-    config = node.operation.get_config()
-    if dtype is not None and "float" in value.dtype:
-        config["dtype"] = dtype
-    return keras.layers.InputLayer.from_config(config).output
+        return keras.Input(shape=value.shape, dtype=value.dtype, name=node.layer_name)
+    return keras.layers.InputLayer.from_config(node.operation.get_config()).output
