@@ -110,11 +110,13 @@ def unknown_point(name: str, names: Sequence[str]) -> str:
 def statistics(
     sketches: Mapping[str, PointSketch], shapes: Mapping[str, Sequence[int]]
 ) -> dict[str, dict[str, Any]]:
-    """Return what is known of each point as plain JSON values, in the units of the activation."""
+    """Return what is known of each point as plain JSON values, in the units of the activation.
+
+    ``std`` is None where the sketch does not tell it within 1 %: see :attr:`~..sketch.Sketch.std`.
+    """
     table = {}
     for name, sketch in sketches.items():
         layer = sketch.layer
-        variance = max(layer.sum_squares / layer.n - layer.mean**2, 0.0) if layer.n else math.nan
         table[name] = {
             "shape": list(shapes[name]),
             "n_values": layer.n,
@@ -124,13 +126,13 @@ def statistics(
             "minimum": _number(layer.minimum, layer.n),
             "maximum": _number(layer.maximum, layer.n),
             "mean": _number(layer.mean, layer.n),
-            "std": _number(math.sqrt(variance), layer.n),
+            "std": _number(layer.std, layer.n),
         }
     return table
 
 
 def _number(value: float, n: int) -> float | None:
-    return float(value) if n else None
+    return float(value) if n and not math.isnan(value) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,11 +26,13 @@ from .ladder import (
     parse_percent,
     virtual_ranks,
 )
-from .moments import as_float, exact_sums, rung_means, square_sums
+from .moments import as_float, exact_sums, rung_means, square_sums, squared_deviations
 from .spec import OnNonFinite, merged_policy, parse_bits
 from .tally import Tally, empty_tally, merge_tallies, same_tally
 from .wire import decode_tally, encode_tally
 
+LARGEST_STD_ERROR = 0.02
+"""Of the variance: the standard deviation is then within 1 %."""
 _PARTS = 16
 """Updates kept apart before they are added up: adding up 16 costs little more than adding up two."""
 
@@ -220,6 +222,17 @@ class Sketch:
     def sum_squares_error(self) -> float:
         """Bound on the error of `sum_squares`: below 2^-24 of it for normal floats at 20 bits."""
         return float(square_sums(self.tally)[1][0])
+
+    @property
+    def std(self) -> float:
+        """Standard deviation, within 1 %; NaN where the buckets do not tell it so well, or there are no values.
+
+        They do not where the values lie much closer together than to zero: at 20 bits within a few thousandths.
+        """
+        if not self.n:
+            return float("nan")
+        (total,), (error,) = squared_deviations(self.tally, np.array([self.mean]))
+        return float(np.sqrt(total / self.n)) if error <= LARGEST_STD_ERROR * total else float("nan")
 
     @property
     def sparsity(self) -> float:

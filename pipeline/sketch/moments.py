@@ -74,6 +74,25 @@ def square_sums(tally: Tally) -> tuple[NDArray[np.float64], NDArray[np.float64]]
     return middles, _rounded_sums(counts * spread, tally) + middles * 2.0**-50
 
 
+def squared_deviations(
+    tally: Tally, means: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the sum of squared distances of each channel's finite values from ``means``, and a bound on its error.
+
+    Both of shape (n_channels,). As `square_sums`, but nothing cancels where the values lie far from zero.
+    """
+    counts, atoms = tally.buckets.counts, tally.buckets.atoms
+    bases = tally.buckets.ids << np.uint32(tally.low_bits)
+    lows = tally.buckets.sums / counts
+    spacings = fb.spacings_of(bases)
+    centres = np.repeat(means, np.diff(tally.starts))
+    distances = (fb.multiples_of(bases) + lows) * spacings - centres
+    spread = np.where(atoms, 0.0, lows * (((1 << tally.low_bits) - 1) - lows)) * spacings**2 / 2
+    zeros = tally.n_zeros * means**2
+    middles = _rounded_sums(counts * (distances**2 + spread), tally) + zeros
+    return middles, _rounded_sums(counts * spread, tally) + middles * 2.0**-50
+
+
 def _rounded_sums(terms: NDArray[np.float64], tally: Tally) -> NDArray[np.float64]:
     """Return the sum of each channel's terms, one term for each bucket."""
     starts = tally.starts.tolist()
