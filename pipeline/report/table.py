@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..settings.visible import visible
 from .contents import ReportData
 from .rows import Row, percentile_head, table_rows
 
@@ -57,9 +56,9 @@ def layer_table(report: ReportData, *, width: int | None = None) -> Table:
             table.add_column(
                 Text(head), justify="left" if head.endswith("[lo,hi]") else "right", no_wrap=True
             )
-    for name, *cells in zip(*columns.values(), strict=True):
+    for cells in zip(*columns.values(), strict=True):
         # Text, not str: a name like "[red]" is no markup.
-        table.add_row(Text(visible(name)), *map(Text, cells))
+        table.add_row(*map(Text, cells))
     return table
 
 

@@ -91,3 +91,13 @@ def test_without_a_certificate_there_is_no_column_of_residuals(
 
 def test_a_report_without_points_is_an_empty_table(report_of: Callable[..., ReportData]) -> None:
     assert "layer" in render(report_of(()), 80)
+
+
+def test_a_name_steers_no_terminal(
+    point_of: Callable[..., PointReport], report_of: Callable[..., ReportData]
+) -> None:
+    for name in ("dense\x1b[31m", "a\nb", "bell\x07", "right\u202eleft"):
+        text = render(report_of((point_of(name),)), 120)
+
+        assert not {"\x1b", "\x07", "\u202e"} & set(text)
+        assert len(text.splitlines()) == len(render(report_of((point_of("plain"),)), 120).splitlines())
