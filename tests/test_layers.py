@@ -118,3 +118,10 @@ def test_few_files_stand_outside_the_folders():
         "job.py",
         "rerun.py",
     }
+
+
+def test_the_folders_of_tests_are_those_of_the_code():
+    folders = {path.name for path in (ROOT / "tests").iterdir() if any(path.glob("test_*.py"))}
+    code = {path.name for path in (ROOT / "pipeline").iterdir() if path.is_dir()}
+
+    assert folders - code == {"storage", "benchmarks", "deploy", "jobs"}

@@ -25,7 +25,7 @@ SHAPE = (3, 2, 5)
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
     """A cache of three blocks, the last shorter; and the values it was recorded from."""
-    from .conftest import StandInProducer
+    from ..record.conftest import StandInProducer
 
     producer = StandInProducer(n_samples=N_SAMPLES)
     folder = tmp_path_factory.mktemp("recorded") / "c"

@@ -1,0 +1,5 @@
+"""What the normaliser's tests share."""
+
+from ..normalizer.conftest import certified, peaks, randomize
+
+__all__ = ["certified", "peaks", "randomize"]
