@@ -249,7 +249,10 @@ def test_plan_tells_what_brings_records_down(tmp_path: Any, capsys: pytest.Captu
     command = ["plan", "--model", str(tmp_path / "net.keras"), *flags, "--output", str(tmp_path / "run")]
 
     # The limit stands in for the disk, which may have less room than this asks for.
-    assert run_command(commands, [*command, "--per-channel", "--memory-limit", "3 GiB", "--disk-limit", "1 TB"]) == 0
+    assert (
+        run_command(commands, [*command, "--per-channel", "--memory-limit", "3 GiB", "--disk-limit", "1 TB"])
+        == 0
+    )
     said = capsys.readouterr().out
     assert re.search(r"sketches \d+\.\d GiB\), about", said)
     assert re.search(r"\n  sketches \d+\.\d [GM]iB with sketch\.channel_bits = 12\n", said)
