@@ -5,7 +5,7 @@ from __future__ import annotations
 from .connecting import connected, dashboard_link, local_threads, reported
 from .limits import Limits
 from .recipes import KerasRecipe, NetworkRecipe, Recipe
-from .recording import record_missing_on
+from .record_blocks import record_missing_on
 
 __all__ = [
     "KerasRecipe",

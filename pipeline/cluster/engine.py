@@ -31,9 +31,9 @@ from ..stages.prepare import Prepared, sketch_spec
 from .connecting import connected, dashboard_link, local_threads, reported
 from .examining import examine_on
 from .limits import Limits
+from .merge_tree import exact_percentiles_on, merged_sketches_on
 from .recipes import ExaminationRecipe, KerasRecipe, NetworkRecipe
-from .recording import record_missing_on
-from .reducing import exact_percentiles_on, merged_sketches_on
+from .record_blocks import record_missing_on
 from .scripts import check_main_guard
 
 if TYPE_CHECKING:

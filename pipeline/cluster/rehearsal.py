@@ -44,7 +44,7 @@ class RehearsalRecipe:
         """``point0``, ``point1`` and so on."""
         return tuple(PointSpec(name=f"point{i}", shape=shape) for i, shape in enumerate(self.shapes))
 
-    def digest(self, start: int, stop: int) -> str:
+    def content_hash(self, start: int, stop: int) -> str:
         """Return the range: the samples follow from it."""
         return f"rehearsal-{start}-{stop}"
 
@@ -80,8 +80,8 @@ def _waves(rows: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.float3
 def main(arguments: Sequence[str] | None = None) -> None:
     """Rehearse; the report goes to standard output."""
     from .connecting import connected
-    from .recording import record_missing_on
-    from .reducing import merged_sketches_on
+    from .merge_tree import merged_sketches_on
+    from .record_blocks import record_missing_on
 
     chosen = _parser().parse_args(arguments)
     recipe = RehearsalRecipe(

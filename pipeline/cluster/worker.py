@@ -168,9 +168,9 @@ class _InTurn:
     def points(self) -> tuple[PointSpec, ...]:
         return self._producer.points
 
-    def digest(self, start: int, stop: int) -> str:
+    def content_hash(self, start: int, stop: int) -> str:
         with self._turn:
-            return self._producer.digest(start, stop)
+            return self._producer.content_hash(start, stop)
 
     def batches(self, start: int, stop: int) -> Iterator[Mapping[str, NDArray[np.float32]]]:
         with self._turn:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...storage import PointSpec
 from ..sketch import SketchSpec
-from ..sketch.spec import MIN_BITS
+from ..sketch.sketch_spec import MIN_BITS
 from .plan import Plan, make_plan
 
 __all__ = ["plan_with_savings"]

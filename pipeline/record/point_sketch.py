@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ...storage import PointSpec
 from ...storage.errors import InputError
 from ..sketch import PointSketch, SketchSpec
-from ..sketch.spec import MIN_BITS
+from ..sketch.sketch_spec import MIN_BITS
 
 __all__ = ["add_up", "channel_axis_of", "empty_sketch", "n_channels_of", "sketch_nbytes", "with_channels"]
 

@@ -29,7 +29,7 @@ class Producer(Protocol):
         """Where activations are recorded, in model order."""
         ...
 
-    def digest(self, start: int, stop: int) -> str:
+    def content_hash(self, start: int, stop: int) -> str:
         """Return a hash of the content and order of the samples start..stop-1."""
         ...
 
@@ -155,9 +155,9 @@ class KerasProducer:
             total += min(node.n_params * _n_places(*at), _n_places(taken.shape) * _n_places(shape))
         return total
 
-    def digest(self, start: int, stop: int) -> str:
+    def content_hash(self, start: int, stop: int) -> str:
         """Return a hash of the content and order of the samples start..stop-1."""
-        return self._source.digest(start, stop)
+        return self._source.content_hash(start, stop)
 
     @property
     def points(self) -> tuple[PointSpec, ...]:

@@ -218,7 +218,7 @@ class _OpenBlock:
             add_up(sketch)
             self._merged_nbytes[name] = sketch_nbytes(sketch)
 
-    def commit(self, digest: str) -> CommitRecord | None:
+    def commit(self, content_hash: str) -> CommitRecord | None:
         """Commit the block, unless a slab failed."""
         if not self._is_whole:
             return None
@@ -226,7 +226,7 @@ class _OpenBlock:
         sketches = {name: self._sketches.pop(name).to_bytes() for name in list(self._sketches)}
         with self._writer:
             # What the samples were is kept with the block: a resumed run compares it with the data it has.
-            return self._writer.commit(sketches, {"data": digest})
+            return self._writer.commit(sketches, {"data": content_hash})
 
     def abandon(self) -> None:
         """Give the writer's memory back; the block stays missing."""
@@ -278,7 +278,7 @@ def record_block(
     try:
         for part in slabs_of(block, n_slab):
             opened.add(collect(producer, part), pool)
-        record = opened.commit(producer.digest(block.start, block.stop))
+        record = opened.commit(producer.content_hash(block.start, block.stop))
     except BaseException:
         opened.abandon()
         raise
@@ -330,8 +330,8 @@ def record_missing(
             collected.clear()
             available.release()
 
-    def commit(opened: _OpenBlock, block: Block, digest: str) -> None:
-        if opened.commit(digest) is not None:
+    def commit(opened: _OpenBlock, block: Block, content_hash: str) -> None:
+        if opened.commit(content_hash) is not None:
             nbytes = 4 * block.n_samples * sum(math.prod(point.shape) for point in producer.points)
             tell(BlockDone(block=block.index, n_samples=block.n_samples, nbytes=nbytes))
 
@@ -347,8 +347,8 @@ def record_missing(
                     _raise_first_failure(pending)
                     pending.append(writer.submit(add, opened, collect(producer, part, passed)))
                 # Here and not in the writer: a stream has one place, and two threads would restart it.
-                digest = producer.digest(block.start, block.stop)
-                pending.append(writer.submit(commit, opened, block, digest))
+                content_hash = producer.content_hash(block.start, block.stop)
+                pending.append(writer.submit(commit, opened, block, content_hash))
         except BaseException:
             # What is collected is at most two slabs: a block that is whole is committed, the rest is dropped.
             writer.shutdown()

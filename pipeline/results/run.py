@@ -26,7 +26,7 @@ from ..settings.job import JobSettings, ModelSettings, validate_job
 from ..sketch import Percentile, PointSketch
 from ..stages.cache import open_cache
 from ..stages.keys import factors_key, normalize_key, report_key
-from .activations import Activations
+from .activation_array import Activations
 from .export import export_text, is_normalised
 
 __all__ = ["PercentileRow", "Run", "RunStatus", "open_run"]

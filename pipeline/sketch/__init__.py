@@ -6,7 +6,7 @@ from .exact import ExactRequest, exact_channel_percentiles, exact_many, exact_pe
 from .exchange import from_tdigest, to_tdigest, to_tdigest_dict
 from .layer import Percentile, Sketch
 from .point import PointSketch, merge_sketches
-from .spec import SketchSpec
+from .sketch_spec import SketchSpec
 
 __all__ = [
     "ChannelSketch",

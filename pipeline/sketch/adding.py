@@ -1,6 +1,6 @@
 """The loops over buckets, compiled by Numba: adding up many sketches, unpacking their bytes.
 
-The twins in numpy are `merging.add_by_sorting`, `packing.gather_groups` and `packing.scatter_groups`.
+The twins in numpy are `bucket_merge.add_by_sorting`, `packing.gather_groups` and `packing.scatter_groups`.
 """
 
 from __future__ import annotations

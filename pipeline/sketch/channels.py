@@ -17,7 +17,7 @@ from .ingest import refuse_nonfinite, tally_channels
 from .ladder import build_ladder, estimate_values, find_ranks, key_values, parse_percent, virtual_ranks
 from .layer import Sketch
 from .moments import as_float, exact_sums, square_sums
-from .spec import OnNonFinite, merged_policy, parse_bits
+from .sketch_spec import OnNonFinite, merged_policy, parse_bits
 from .tally import CompactTally, Tally, empty_tally, merge_tallies, same_tally
 from .wire import decode_tally, encode_tally
 

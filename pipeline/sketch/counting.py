@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from . import bits as fb
 from .buckets import Buckets
-from .engine import CHANNEL_PAD, Layout, Scratch, scratch
+from .counters import CHANNEL_PAD, Layout, Scratch, scratch
 from .tally import Tally, empty_tally, join_channels, merge_tallies
 
 MAX_GROUP = 16
@@ -40,7 +40,7 @@ def count_layer(
             part = patterns[start : start + step]
             rows = maxima[start // row_size : (start + part.size) // row_size] if maxima.size else maxima
             found = _nothing_found(1)
-            kernels.count_layer(
+            kernels.count_patterns(
                 part,
                 row_size,
                 rows,

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from ...storage.errors import InputError
 from . import bits as fb
 from .arrays import channel_slabs, first_nonfinite, layer_slabs, place, sample_slabs
+from .compiled import is_compiled
 from .counting import MAX_GROUP, count_channels, count_layer
-from .engine import is_compiled
 from .sorting import largest_of_rows, sort_channels, sort_layer
 from .tally import Tally, empty_tally, join_channels, merge_tallies
 

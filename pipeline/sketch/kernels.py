@@ -5,7 +5,7 @@ later processes read the cache that Numba keeps beside this file or, where that 
 cache folder.
 
 A bucket's count and its sum of lows share one 64-bit word, ``count << shift | sum``: one addition
-a value. `engine.Layout` says how many values fit before the word must be emptied.
+a value. `counters.Layout` says how many values fit before the word must be emptied.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _count_piece(piece, tile, words, last, low_bits, shift, spares, found):
 
 
 @_jit
-def count_layer(patterns, row_size, maxima, words, last, low_bits, shift, spares, found):
+def count_patterns(patterns, row_size, maxima, words, last, low_bits, shift, spares, found):
     """Count the values of rows into ``words``; widen ``found`` as `_count_piece` does.
 
     ``maxima`` of shape (n_rows,) or (0,) gets the key of the largest value of each row.

@@ -27,7 +27,7 @@ from .ladder import (
     virtual_ranks,
 )
 from .moments import as_float, exact_sums, rung_means, square_sums, squared_deviations
-from .spec import OnNonFinite, merged_policy, parse_bits
+from .sketch_spec import OnNonFinite, merged_policy, parse_bits
 from .tally import Tally, empty_tally, merge_tallies, same_tally
 from .wire import decode_tally, encode_tally
 

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import FormatError
-from .engine import is_worth_compiled
+from .compiled import is_worth_compiled
 
 GROUP = 64
 """Neighbours that share a width: at 64 the widths cost 1/64 byte a number."""

@@ -17,7 +17,7 @@ from .arrays import parse_array, place
 from .channels import ChannelSketch, parse_channel_axis
 from .ingest import refuse_nonfinite, tally_channels, tally_samples
 from .layer import Sketch
-from .spec import SketchSpec
+from .sketch_spec import SketchSpec
 from .tally import merge_tallies
 from .wire import decode_tally, seal, unseal
 

@@ -17,7 +17,7 @@ from ...storage.errors import MismatchError
 from . import bits as fb
 from .arrays import channel_slabs, layer_slabs, parse_array
 from .channels import ChannelSketch, parse_channel_axis
-from .engine import is_compiled
+from .compiled import is_compiled
 from .ladder import build_ladder, find_ranks, lerp, parse_percent, virtual_ranks
 from .layer import Sketch
 

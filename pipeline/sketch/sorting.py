@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import bits as fb
+from .bucket_merge import merge_buckets
 from .buckets import Buckets, buckets_of_sorted
-from .merging import merge_buckets
 from .tally import Tally, empty_tally
 
 SORT_VALUES = 1 << 20

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ...storage.errors import InputError
 from . import bits as fb
+from .bucket_merge import merge_buckets
 from .buckets import Buckets, CompactBuckets, empty_buckets, join_buckets
-from .merging import merge_buckets
 
 TOTAL_BITS = 62
 """Sums of lows stay below ``2**TOTAL_BITS``: int64 with room for one addition."""

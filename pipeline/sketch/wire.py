@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ...storage.errors import FormatError
 from .buckets import Buckets
 from .packing import pack_integers, unpack_integers
-from .spec import MAX_BITS, MIN_BITS
+from .sketch_spec import MAX_BITS, MIN_BITS
 from .tally import Tally
 
 MAGIC = b"ASKT"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from .labels import labels_digest
+from .data_spec import DataSpec, Feature
+from .labels import labels_hash
 from .opening import open_source
 from .prepared import PreparedSource
 from .preprocessing import KERAS_MODES, Preprocessing
 from .protocol import Batch, InputSpec, Source
-from .spec import DataSpec, Feature
 from .wrapping import as_source
 
 __all__ = [
@@ -20,6 +20,6 @@ __all__ = [
     "Preprocessing",
     "Source",
     "as_source",
-    "labels_digest",
+    "labels_hash",
     "open_source",
 ]

@@ -13,8 +13,8 @@ import numpy as np
 
 from ...storage.errors import InputError
 from .protocol import Batch, InputSpec
+from .rows import mark_rows
 from .streams import Unpacked, unpack
-from .table import mark_rows
 
 __all__ = ["BatchedReader"]
 

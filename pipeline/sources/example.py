@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
+from .data_spec import Feature
 from .pixels import PixelSettings, decode_image
-from .spec import Feature
 
 __all__ = ["Example", "FeatureDecoder", "parse_example"]
 

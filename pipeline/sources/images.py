@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
+from .data_spec import DataSpec
 from .pixels import PixelSettings, decode_image, encoded_size
 from .protocol import Batch, InputSpec
-from .spec import DataSpec
 from .states import files_state
 
 __all__ = ["IMAGE_ENDINGS", "ImageFolder", "list_images"]

@@ -7,13 +7,13 @@ from typing import Any
 
 from .protocol import Source
 
-__all__ = ["labels_digest"]
+__all__ = ["labels_hash"]
 
 # Rows read at once: labels alone are small, where they come with their samples these are read too.
 _N_LABELS, _N_SAMPLES = 4096, 256
 
 
-def labels_digest(source: Source) -> str | None:
+def labels_hash(source: Source) -> str | None:
     """Return a hash of the labels of all samples, in order; None when there are none.
 
     Cheap where a reader has its labels apart from its samples (its method ``labels``), or where the marks of its

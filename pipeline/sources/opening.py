@@ -16,11 +16,11 @@ from typing import Any
 from ...storage.errors import InputError, StorageError
 from ...storage.stores import path_of
 from .columns import Column, as_column, check_column
+from .data_spec import DataSpec, input_keys
 from .npyfiles import npy_column, npz_columns
 from .prepared import PreparedSource
 from .protocol import Reader
-from .spec import DataSpec, input_keys
-from .table import TableReader
+from .rows import ColumnsReader
 
 __all__ = ["open_source"]
 
@@ -132,7 +132,7 @@ def _open_npy(path: str, spec: DataSpec, base_dir: str | Path | None) -> Reader:
     labels = _labels_apart(spec, base_dir)
     if labels is None and spec.labels_key is not None:
         raise InputError(f"{path!r} has no labels in it: name their file with labels_path")
-    return TableReader([(None, column)], labels, origin=repr(path))
+    return ColumnsReader([(None, column)], labels, origin=repr(path))
 
 
 def _open_npz(path: str, spec: DataSpec, base_dir: str | Path | None) -> Reader:
@@ -146,7 +146,7 @@ def _open_zarr(path: str, spec: DataSpec, base_dir: str | Path | None) -> Reader
     if isinstance(node, zarr.Array):
         if spec.inputs_key is not None or spec.labels_key is not None:
             raise InputError(f"{path!r} is one zarr array, not a group: leave inputs_key and labels_key out")
-        return TableReader(
+        return ColumnsReader(
             [(None, as_column(node, repr(path)))], _labels_apart(spec, base_dir), origin=repr(path)
         )
     names = [name for name, _ in node.arrays()]
@@ -243,7 +243,9 @@ _READERS = {
 }
 
 
-def _choose(arrays: Mapping[str, Any], path: str, spec: DataSpec, base_dir: str | Path | None) -> TableReader:
+def _choose(
+    arrays: Mapping[str, Any], path: str, spec: DataSpec, base_dir: str | Path | None
+) -> ColumnsReader:
     """Pick inputs and labels among the arrays of a file by the keys of the spec."""
     labels = _labels_apart(spec, base_dir)
     # Where the labels lie apart, their key is of that file.
@@ -257,7 +259,7 @@ def _choose(arrays: Mapping[str, Any], path: str, spec: DataSpec, base_dir: str 
         keys = input_keys(spec.input_names)
     keys = keys or {None: _default_key(arrays, labels_key, path)}
     columns = [(name, _column(arrays, key, path, "inputs_key")) for name, key in keys.items()]
-    return TableReader(columns, labels, origin=repr(path))
+    return ColumnsReader(columns, labels, origin=repr(path))
 
 
 def _default_key(arrays: Mapping[str, Any], labels_key: str | None, path: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
-from .spec import COLOR_MODES, DataSpec
+from .data_spec import COLOR_MODES, DataSpec
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,7 +26,7 @@ _PIL_MODES = {"grayscale": "L", "rgb": "RGB", "rgba": "RGBA"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PixelSettings:
-    """How an encoded image becomes an array; see :class:`~.spec.DataSpec` for the meaning of each."""
+    """How an encoded image becomes an array; see :class:`~.data_spec.DataSpec` for the meaning of each."""
 
     color_mode: str = "rgb"
     image_size: tuple[int, int] | None = None

@@ -14,26 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
+from .data_spec import parse_count
 from .preprocessing import Preprocessing, is_float, preprocessing_for
 from .protocol import Batch, InputSpec, Reader
-from .spec import parse_count
 from .states import states_of
 
-__all__ = ["DIGEST_BUDGET_NBYTES", "PreparedSource", "digest_rows"]
+__all__ = ["HASH_BUDGET_NBYTES", "PreparedSource", "hashed_rows"]
 
 # What "sampled" hashes of a block, about 30 ms; "full" takes that for each 32 MiB.
-DIGEST_BUDGET_NBYTES = 32 * 2**20
+HASH_BUDGET_NBYTES = 32 * 2**20
 
 
-def digest_rows(start: int, stop: int, row_nbytes: int, *, full: bool) -> list[int]:
+def hashed_rows(start: int, stop: int, row_nbytes: int, *, full: bool) -> list[int]:
     """Return which rows of a range are hashed.
 
-    All of them if ``full`` or if they fit into :data:`DIGEST_BUDGET_NBYTES`; else as many as fit, at least
+    All of them if ``full`` or if they fit into :data:`HASH_BUDGET_NBYTES`; else as many as fit, at least
     two: the first, the last and evenly spaced ones between. A function of the range and the size of a row
     only, so that two runs hash the same rows.
     """
     n_rows = stop - start
-    n_hashed = n_rows if full else max(2, DIGEST_BUDGET_NBYTES // max(row_nbytes, 1))
+    n_hashed = n_rows if full else max(2, HASH_BUDGET_NBYTES // max(row_nbytes, 1))
     if n_hashed >= n_rows:
         return list(range(start, stop))
     return [start + index * (n_rows - 1) // (n_hashed - 1) for index in range(n_hashed)]
@@ -47,7 +47,7 @@ class PreparedSource:
     reader : Reader
         Where rows come from.
     preparation : mapping
-        ``scale``, ``offset``, ``divide_by``, ``preprocessing``: see :class:`~.spec.DataSpec`.
+        ``scale``, ``offset``, ``divide_by``, ``preprocessing``: see :class:`~.data_spec.DataSpec`.
     num_samples : int, optional
         Use the first so many.
     full_fingerprint : bool
@@ -108,7 +108,7 @@ class PreparedSource:
 
     @property
     def hashed(self) -> str:
-        """``"full"`` or ``"sampled"``: see :class:`~.spec.DataSpec`."""
+        """``"full"`` or ``"sampled"``: see :class:`~.data_spec.DataSpec`."""
         return "full" if self._full else "sampled"
 
     def read(self, start: int, stop: int) -> Batch:
@@ -135,13 +135,13 @@ class PreparedSource:
             "inputs": inputs,
             "reading": self.reader.identity(),
             "hashed": self.hashed,
-            "first_sample": self.digest(0, 1),
+            "first_sample": self.content_hash(0, 1),
         }
 
-    def digest(self, start: int, stop: int) -> str:
-        """Return a hash of the raw content and order of a range; see :meth:`.protocol.Source.digest`."""
+    def content_hash(self, start: int, stop: int) -> str:
+        """Return a hash of the raw content and order of a range; see :meth:`.protocol.Source.content_hash`."""
         self._check_range(start, stop)
-        rows = digest_rows(start, stop, self.reader.row_nbytes(), full=self._full)
+        rows = hashed_rows(start, stop, self.reader.row_nbytes(), full=self._full)
         hasher = hashlib.blake2b((stop - start).to_bytes(8, "little"), digest_size=16)
         for mark in self.reader.marks(rows):
             hasher.update(mark)

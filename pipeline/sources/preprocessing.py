@@ -148,7 +148,7 @@ def preprocessing_for(name: str | None, settings: Mapping[str, Any]) -> Preproce
     name : str or None
         Of the input; settings that are mappings are looked up by it and default to nothing.
     settings : mapping
-        ``scale``, ``offset``, ``divide_by``, ``preprocessing`` as in :class:`~.spec.DataSpec`.
+        ``scale``, ``offset``, ``divide_by``, ``preprocessing`` as in :class:`~.data_spec.DataSpec`.
 
     Raises
     ------

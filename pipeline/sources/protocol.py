@@ -80,11 +80,11 @@ class Source(Protocol):
 
         Input names, shapes, types, preprocessing and the first sample's content. Neither paths nor dates,
         and not the number of samples: data that grew has the same fingerprint. Later samples are
-        covered by :meth:`digest`.
+        covered by :meth:`content_hash`.
         """
         ...
 
-    def digest(self, start: int, stop: int) -> str:
+    def content_hash(self, start: int, stop: int) -> str:
         """Return a hash of the content and order of the samples ``start`` to ``stop`` (exclusive).
 
         To be kept beside whatever was computed from them, and compared before that is used again.

@@ -88,8 +88,8 @@ def memory_state(array: Readable) -> str:
 
     hasher = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="actisketch-hash") as pool:
-        for digest in pool.map(piece, range(0, array.shape[0], step)):
-            hasher.update(digest)
+        for part in pool.map(piece, range(0, array.shape[0], step)):
+            hasher.update(part)
     return hasher.hexdigest()
 
 

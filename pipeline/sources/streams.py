@@ -2,7 +2,7 @@
 
 Reading forward keeps the iterator; reading back starts a new one. The hash of every row that went by is
 remembered (16 bytes each): a row that comes out differently the second time shows that the order is not
-fixed, and digests cost no second pass.
+fixed, and hashes cost no second pass.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ...storage.errors import InputError
 from .columns import ArrayColumn, check_column, unmasked
 from .protocol import Batch, InputSpec
-from .table import mark_rows
+from .rows import mark_rows
 from .texts import as_texts, is_text
 
 __all__ = ["StreamReader", "Unpacked", "unpack"]

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
+from .data_spec import DataSpec, input_keys
 from .example import FeatureDecoder, parse_example
 from .pixels import PixelSettings
 from .protocol import Batch, InputSpec
-from .spec import DataSpec, input_keys
 from .states import files_state
 
 __all__ = ["RecordFile", "RecordIndex", "RecordReader", "index_records", "masked_crc32c"]

@@ -13,11 +13,11 @@ import numpy as np
 
 from ...storage.errors import InputError
 from .columns import as_column
+from .data_spec import DataSpec
 from .opening import open_source
 from .prepared import PreparedSource
 from .protocol import Reader, Source
-from .spec import DataSpec
-from .table import TableReader
+from .rows import ColumnsReader
 
 __all__ = ["as_source"]
 
@@ -50,7 +50,7 @@ def as_source(
         Whether a data set gives batches or single samples; default: what the data set says of itself,
         and batches for callables.
     scale, offset, divide_by, preprocessing, fingerprint
-        As in :class:`~.spec.DataSpec`.
+        As in :class:`~.data_spec.DataSpec`.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def _arrays(x: Any, y: Any) -> Reader:
     if not named:
         raise InputError("no arrays were given: at least one input is needed")
     columns = [(name, as_column(array, "x" if name is None else f"x[{name!r}]")) for name, array in named]
-    return TableReader(columns, labels, origin="the arrays")
+    return ColumnsReader(columns, labels, origin="the arrays")
 
 
 def _one_target(y: Any) -> Any:

@@ -20,7 +20,7 @@ from ..graph import Graph, Point
 from ..normalizer import Exceptions, NormalizedModel, Rewriting, Solution, propagate, solve
 from ..record.model import save_network
 from ..settings.job import JobSettings
-from ..sources import Source, labels_digest
+from ..sources import Source, labels_hash
 from .after_sketches import AfterSketches, sketch_weights
 from .engine import Engine, LocalEngine
 from .keys import normalize_key
@@ -128,7 +128,7 @@ def normalize_network(
         then, the network is not.
     """
     check_factors(factors, fingerprint, settings)
-    labels = labels_digest(source)
+    labels = labels_hash(source)
     key = normalize_key(recorded, factors, settings, labels=labels)
     results = (folder.sketches_path, folder.network_path, folder.certificate_path)
     if remember:

@@ -100,7 +100,7 @@ def check_data_of_damaged(cache: Cache, source: Source) -> None:
 
 def _compare(record: CommitRecord, source: Source) -> None:
     block, recorded = record.block, record.facts.get("data")
-    if recorded is not None and recorded != source.digest(block.start, block.stop):
+    if recorded is not None and recorded != source.content_hash(block.start, block.stop):
         raise MismatchError(
             f"the samples {block.start} to {block.stop - 1} are not those that the cache was recorded from: "
             "the data has changed or is in another order; choose another output folder",

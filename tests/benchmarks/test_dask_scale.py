@@ -20,7 +20,7 @@ import numpy as np
 
 from actisketch.pipeline.cluster.coordinator import Coordinator
 from actisketch.pipeline.cluster.limits import Limits
-from actisketch.pipeline.cluster.reducing import FAN_IN, LEAF_BLOCKS, merge_blocks, tree_shape
+from actisketch.pipeline.cluster.merge_tree import FAN_IN, LEAF_BLOCKS, merge_blocks, tree_shape
 from actisketch.pipeline.cluster.worker import run_block
 from actisketch.pipeline.record.recorder import BLOCKS_IN_FLIGHT
 from actisketch.pipeline.sketch import PointSketch, SketchSpec

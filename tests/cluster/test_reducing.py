@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actisketch.pipeline.cluster.reducing import (
+from actisketch.pipeline.cluster.merge_tree import (
     LEAF_BLOCKS,
     count_values,
     exact_percentiles_on,

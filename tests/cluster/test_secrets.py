@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actisketch.pipeline.cluster.recording import record_missing_on
-from actisketch.pipeline.cluster.reducing import exact_percentiles_on, merged_sketches_on
+from actisketch.pipeline.cluster.merge_tree import exact_percentiles_on, merged_sketches_on
+from actisketch.pipeline.cluster.record_blocks import record_missing_on
 from actisketch.pipeline.cluster.rehearsal import RehearsalRecipe, rehearsal_spec
 from actisketch.pipeline.sketch import SketchSpec
 from actisketch.storage import Cache

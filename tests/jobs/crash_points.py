@@ -39,7 +39,7 @@ class Producer:
 
     points, batch_size = POINTS, 3
 
-    def digest(self, start: int, stop: int) -> str:
+    def content_hash(self, start: int, stop: int) -> str:
         return f"{start}-{stop}"
 
     def batches(self, start: int, stop: int) -> Any:

@@ -31,7 +31,7 @@ class Gaussian:
     def points(self) -> tuple[PointSpec, ...]:
         return tuple(PointSpec(name=name, shape=shape) for name, shape in self.shapes.items())
 
-    def digest(self, start: int, stop: int) -> str:
+    def content_hash(self, start: int, stop: int) -> str:
         return f"{start:032}-{stop:031}"
 
     def batches(self, start: int, stop: int) -> Iterator[Mapping[str, np.ndarray]]:

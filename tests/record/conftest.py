@@ -23,7 +23,7 @@ class StandInProducer:
     def points(self) -> tuple[PointSpec, ...]:
         return tuple(PointSpec(name=name, shape=shape) for name, shape in self.shapes.items())
 
-    def digest(self, start: int, stop: int) -> str:
+    def content_hash(self, start: int, stop: int) -> str:
         return f"{start}-{stop}"
 
     def sample(self, name: str, index: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from actisketch.pipeline import run
 from actisketch.pipeline.record.recorder import record_missing
-from actisketch.pipeline.results.activations import Activations
+from actisketch.pipeline.results.activation_array import Activations
 from actisketch.pipeline.sketch import SketchSpec
 from actisketch.storage import Cache, CacheSpec
 from actisketch.storage.errors import FormatError, IncompleteError, InputError

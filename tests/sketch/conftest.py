@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actisketch.pipeline.sketch.engine import NO_NUMBA
+from actisketch.pipeline.sketch.compiled import NO_NUMBA
 
 
 @pytest.fixture(params=["numba", "numpy"])

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from actisketch.pipeline.sketch import ChannelSketch, PointSketch, Sketch, SketchSpec
-from actisketch.pipeline.sketch.engine import NO_NUMBA
+from actisketch.pipeline.sketch.compiled import NO_NUMBA
 
 from .distributions import NAMES, Values, make
 

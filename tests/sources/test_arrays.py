@@ -9,7 +9,7 @@ import pytest
 
 from actisketch.pipeline.sources import Batch, as_source
 from actisketch.pipeline.sources.columns import LazyColumn
-from actisketch.pipeline.sources.prepared import DIGEST_BUDGET_NBYTES, digest_rows
+from actisketch.pipeline.sources.prepared import HASH_BUDGET_NBYTES, hashed_rows
 from actisketch.storage.errors import InputError
 
 X = np.arange(5 * 3, dtype=np.float32).reshape(5, 3)
@@ -36,11 +36,11 @@ def test_a_list_is_a_network_with_inputs_in_order() -> None:
     np.testing.assert_array_equal(source.read(0, 5).inputs[1], X + 100)
 
 
-def test_each_input_counts_in_the_digest() -> None:
+def test_each_input_counts_in_the_hash() -> None:
     changed = X.copy()
     changed[2, 1] += 1
 
-    assert as_source([X, X]).digest(0, 5) != as_source([X, changed]).digest(0, 5)
+    assert as_source([X, X]).content_hash(0, 5) != as_source([X, changed]).content_hash(0, 5)
 
 
 @pytest.mark.parametrize("layout", ["fortran", "strided", "negative"])
@@ -54,18 +54,18 @@ def test_layout_in_memory_plays_no_part(layout: str) -> None:
 
     assert batch.inputs[0].flags.c_contiguous
     np.testing.assert_array_equal(batch.inputs[0], X[1:5])
-    assert as_source(x).digest(0, 5) == as_source(X).digest(0, 5)
+    assert as_source(x).content_hash(0, 5) == as_source(X).content_hash(0, 5)
 
 
-def test_byte_order_plays_no_part_in_the_digest() -> None:
-    assert as_source(X.astype(">f4")).digest(0, 5) == as_source(X).digest(0, 5)
+def test_byte_order_plays_no_part_in_the_hash() -> None:
+    assert as_source(X.astype(">f4")).content_hash(0, 5) == as_source(X).content_hash(0, 5)
 
 
-def test_an_array_that_grew_has_the_same_fingerprint_and_digests() -> None:
+def test_an_array_that_grew_has_the_same_fingerprint_and_hashes() -> None:
     short, grown = as_source(X[:3]), as_source(X)
 
     assert short.fingerprint() == grown.fingerprint()
-    assert short.digest(0, 3) == grown.digest(0, 3)
+    assert short.content_hash(0, 3) == grown.content_hash(0, 3)
 
 
 def test_labels_of_one_column_are_taken_as_a_list() -> None:
@@ -163,14 +163,14 @@ def test_going_forward_through_a_lazy_array_loads_each_chunk_once() -> None:
 
 
 def test_all_rows_of_a_small_range_are_hashed() -> None:
-    assert digest_rows(7, 12, 1000, full=False) == [7, 8, 9, 10, 11]
+    assert hashed_rows(7, 12, 1000, full=False) == [7, 8, 9, 10, 11]
 
 
 def test_of_a_large_range_first_last_and_even_steps_are_hashed() -> None:
-    rows = digest_rows(100, 1100, DIGEST_BUDGET_NBYTES // 4, full=False)
+    rows = hashed_rows(100, 1100, HASH_BUDGET_NBYTES // 4, full=False)
 
     assert rows == [100, 433, 766, 1099]
-    assert len(digest_rows(100, 1100, DIGEST_BUDGET_NBYTES // 4, full=True)) == 1000
+    assert len(hashed_rows(100, 1100, HASH_BUDGET_NBYTES // 4, full=True)) == 1000
 
 
 def test_full_and_sampled_fingerprints_are_told_apart() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from actisketch.pipeline.sources import Source, as_source, labels_digest
+from actisketch.pipeline.sources import Source, as_source, labels_hash
 from actisketch.storage.errors import InputError
 
 Make = Callable[[Path, NDArray[np.uint8], NDArray[np.int64], int | None], Source]
@@ -31,7 +31,7 @@ class TestSourceContract:
         assert [spec.dtype for spec in source.inputs] == ["uint8"]
         assert source.has_labels
 
-    def test_labels_have_a_digest_that_other_labels_do_not_have(
+    def test_labels_have_a_hash_that_other_labels_do_not_have(
         self, make: Make, x: Images, y: Labels, tmp_path: Path, kind: str
     ) -> None:
         # Still in order, as a folder of images sorts by class.
@@ -41,8 +41,10 @@ class TestSourceContract:
         for name, labels in [("first", y), ("same", y), ("other", other)]:
             (tmp_path / name).mkdir()
             source = make(tmp_path / name, x, labels, None)
-            # Of records the digest of the samples covers the labels, as these are in the same bytes.
-            found.append((labels_digest(source), source.digest(0, 23) if kind.startswith("tfrecord") else ""))
+            # Of records the hash of the samples covers the labels, as these are in the same bytes.
+            found.append(
+                (labels_hash(source), source.content_hash(0, 23) if kind.startswith("tfrecord") else "")
+            )
 
         assert found[0] == found[1] != found[2]
 
@@ -79,7 +81,7 @@ class TestSourceContract:
             with pytest.raises(InputError, match="were asked for"):
                 source.read(start, stop)
             with pytest.raises(InputError, match="were asked for"):
-                source.digest(start, stop)
+                source.content_hash(start, stop)
 
     def test_fingerprint_is_plain_json_and_does_not_depend_on_the_number_of_samples(
         self, make: Make, x: Images, y: Labels, tmp_path: Path
@@ -90,19 +92,19 @@ class TestSourceContract:
 
         assert json.loads(json.dumps(fingerprint)) == fingerprint
         assert some.fingerprint() == fingerprint
-        assert all_of_them.digest(3, 11) == some.digest(3, 11)
+        assert all_of_them.content_hash(3, 11) == some.content_hash(3, 11)
         assert str(tmp_path) not in json.dumps(fingerprint)
 
-    def test_digests_do_not_depend_on_what_was_read_before(
+    def test_hashes_do_not_depend_on_what_was_read_before(
         self, make: Make, x: Images, y: Labels, tmp_path: Path
     ) -> None:
         fresh, read = (make(tmp_path, x, y, None) for _ in range(2))
-        expected = [fresh.digest(start, start + 4) for start in (16, 8, 0)]
+        expected = [fresh.content_hash(start, start + 4) for start in (16, 8, 0)]
 
         read.read(17, 23)
         read.read(0, 9)
 
-        assert [read.digest(start, start + 4) for start in (16, 8, 0)] == expected
+        assert [read.content_hash(start, start + 4) for start in (16, 8, 0)] == expected
         assert len(set(expected)) == 3
 
     def test_one_changed_value_is_noticed_in_its_range_only(
@@ -117,11 +119,11 @@ class TestSourceContract:
         after = make(tmp_path / "after", changed, y, None)
 
         assert after.fingerprint() == before.fingerprint()
-        assert after.digest(8, 12) != before.digest(8, 12)
-        assert after.digest(0, 8) == before.digest(0, 8)
-        assert after.digest(12, 23) == before.digest(12, 23)
+        assert after.content_hash(8, 12) != before.content_hash(8, 12)
+        assert after.content_hash(0, 8) == before.content_hash(0, 8)
+        assert after.content_hash(12, 23) == before.content_hash(12, 23)
 
-    def test_another_order_is_another_digest(self, make: Make, x: Images, y: Labels, tmp_path: Path) -> None:
+    def test_another_order_is_another_hash(self, make: Make, x: Images, y: Labels, tmp_path: Path) -> None:
         swapped = x.copy()
         swapped[[1, 2]] = swapped[[2, 1]]
         for name in ("before", "after"):
@@ -130,7 +132,7 @@ class TestSourceContract:
         before = make(tmp_path / "before", x, y, None)
         after = make(tmp_path / "after", swapped, y, None)
 
-        assert after.digest(0, 5) != before.digest(0, 5)
+        assert after.content_hash(0, 5) != before.content_hash(0, 5)
 
     def test_the_same_values_are_the_same_data_however_they_are_kept(
         self, hashes_values: bool, make: Make, x: Images, y: Labels, tmp_path: Path
@@ -141,7 +143,7 @@ class TestSourceContract:
         memory = as_source(x, y)
 
         assert source.fingerprint() == memory.fingerprint()
-        assert source.digest(5, 19) == memory.digest(5, 19)
+        assert source.content_hash(5, 19) == memory.content_hash(5, 19)
 
     def test_it_travels_to_another_process(
         self, travels: bool, make: Make, x: Images, y: Labels, tmp_path: Path

@@ -216,7 +216,7 @@ import urllib.request
 from actisketch.pipeline.sources import DataSpec, as_source, open_source
 for path in sys.argv[1:]:
     source = open_source(DataSpec(path=path, preprocessing="vgg16"))
-    source.read(0, 7), source.fingerprint(), source.digest(0, 7)
+    source.read(0, 7), source.fingerprint(), source.content_hash(0, 7)
 print([name for name in ("tensorflow", "keras", "dask", "distributed") if name in sys.modules])
 """
     paths = [str(tmp_path / name) for name in ("d.npz", "x.npy", "x.zarr")]

@@ -134,13 +134,13 @@ def test_jpeg_and_gif_are_decoded(tmp_path: Path) -> None:
     np.testing.assert_allclose(decoded[0], decoded[2], atol=3)
 
 
-def test_the_digest_follows_content_not_names(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_hash_follows_content_not_names(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     source = opened(folder)
-    digest = source.digest(0, 8)
+    found = source.content_hash(0, 8)
 
     (folder / "a/y.png").rename(folder / "a/x.png")
 
-    assert opened(folder).digest(0, 8) == digest
+    assert opened(folder).content_hash(0, 8) == found
     assert opened(folder, image_size=(5, 7)).fingerprint() != source.fingerprint()
     assert opened(folder, color_mode="grayscale").fingerprint() != source.fingerprint()
 

@@ -174,7 +174,7 @@ class TestFunctions:
 
         for start in range(0, 23, 3):
             source.read(start, min(start + 3, 23))
-        source.digest(0, 23)
+        source.content_hash(0, 23)
         assert len(starts) == 1
 
         source.read(0, 1)

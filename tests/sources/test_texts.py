@@ -128,12 +128,12 @@ def test_texts_are_recorded_however_they_are_kept(tmp_path, kind):
     with pytest.raises(MismatchError, match="samples 16 to 23"):
         run(model, kind(tmp_path, changed), output=tmp_path / "run", settings=PLAIN, **more)
     # The same texts are the same samples, wherever they lie.
-    assert as_source(TEXTS).digest(0, 53) == run_digest(kind(tmp_path, TEXTS), **more)
+    assert as_source(TEXTS).content_hash(0, 53) == run_hash(kind(tmp_path, TEXTS), **more)
 
 
-def run_digest(data, **more):
+def run_hash(data, **more):
     source = open_source(DataSpec(path=str(data))) if hasattr(data, "suffix") else as_source(data, **more)
-    return source.digest(0, 53)
+    return source.content_hash(0, 53)
 
 
 @pytest.mark.parametrize("first", [vectorized, looked_up, hashed])

@@ -237,9 +237,9 @@ def test_the_full_fingerprint_reads_the_data_and_not_only_its_checksums(tmp_path
     path.write_bytes(data)
 
     settings: dict[str, Any] = {"features": {"x": {"dtype": "int64"}}}
-    opened(path, num_samples=2, **settings).digest(0, 2)
+    opened(path, num_samples=2, **settings).content_hash(0, 2)
     with pytest.raises(InputError, match="wrong checksum"):
-        opened(path, fingerprint="full", **settings).digest(0, 3)
+        opened(path, fingerprint="full", **settings).content_hash(0, 3)
 
 
 def test_the_index_travels_so_that_a_worker_does_not_scan(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_one_changed_sample_of_a_large_block_is_noticed(make, tmp_path, monkeypa
     """As if 3 rows of 6 bytes were 32 MiB: of a block so large few samples were hashed, 0, 7 and 15 or only two."""
     from actisketch.pipeline.sources import prepared
 
-    monkeypatch.setattr(prepared, "DIGEST_BUDGET_NBYTES", 3 * 6)
+    monkeypatch.setattr(prepared, "HASH_BUDGET_NBYTES", 3 * 6)
     x, model = make_samples()[:FEW], model_for(make)
     _, n_first = run_on(model, make(tmp_path, x), tmp_path / "run")
     _, n_again = run_on(model, make(tmp_path, x), tmp_path / "run")

@@ -169,7 +169,7 @@ def test_how_samples_are_hashed_may_change_without_recording_them_again(job, mon
     from actisketch.pipeline.sources import prepared
 
     # So that blocks of 16 rows are too large to be hashed whole.
-    monkeypatch.setattr(prepared, "DIGEST_BUDGET_NBYTES", 3 * 6 * 4)
+    monkeypatch.setattr(prepared, "HASH_BUDGET_NBYTES", 3 * 6 * 4)
 
     def again(way):
         events = []

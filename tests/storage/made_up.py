@@ -91,7 +91,7 @@ class MadeUpProducer:
     points: tuple[PointSpec, ...]
     batch_size: int
 
-    def digest(self, start: int, stop: int) -> str:
+    def content_hash(self, start: int, stop: int) -> str:
         """Return what identifies the samples."""
         return f"made up {start}:{stop}"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from actisketch.pipeline.sketch import Sketch, engine
-from actisketch.pipeline.sketch.engine import NO_NUMBA
+from actisketch.pipeline.sketch import Sketch, counters
+from actisketch.pipeline.sketch.compiled import NO_NUMBA
 
 from .distributions import make
 
@@ -25,7 +25,7 @@ Sketch().update(np.ones(100_000, np.float32))
 print("counted", "numba" in sys.modules)
 if "numba" in sys.modules:
     from actisketch.pipeline.sketch import kernels
-    stats = kernels.count_layer.stats
+    stats = kernels.count_patterns.stats
     print("hits", len(stats.cache_hits), "misses", len(stats.cache_misses))
 """
 
@@ -71,17 +71,17 @@ def test_threads_count_side_by_side_without_disturbing_each_other() -> None:
 
 
 def test_counters_of_an_interrupted_use_are_never_lent_again() -> None:
-    taken: list[engine.Scratch] = []
+    taken: list[counters.Scratch] = []
 
     def interrupted() -> None:
-        with engine.scratch(1 << 20, 12) as dirty:
+        with counters.scratch(1 << 20, 12) as dirty:
             taken.append(dirty)
             dirty.words[7] = 1
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    with engine.scratch(1 << 20, 12) as lent:
+    with counters.scratch(1 << 20, 12) as lent:
         assert lent is not taken[0]
         assert not lent.words.any()
 

@@ -1,66 +1,23 @@
-"""Which engine counts: Numba kernels where they can be had, numpy otherwise. Results are identical.
+"""The counters that the compiled kernels count in: their layout, and the memory that threads borrow.
 
-Holds the scratch memory that the kernels count in. Does not know sketches.
+Knows words of 64 bits. Does not know sketches.
 """
 
 from __future__ import annotations
 
-import importlib
-import logging
-import os
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-logger = logging.getLogger(__name__)
-
-NO_NUMBA = "ACTISKETCH_NO_NUMBA"
-"""Environment variable: set to 1, everything is counted by numpy."""
 CHANNEL_PAD = 520
 """Counters between the channels of a group: a power of two between them would make their caches collide."""
 LEAST_COUNTERS = 16 * ((1 << 16) + CHANNEL_PAD)
 """Counters for 16 channels of 16 bits or a layer of 20, so that both share the same memory."""
-
-
-def is_compiled() -> bool:
-    """Return whether Numba counts; if not, numpy does."""
-    return os.environ.get(NO_NUMBA, "0") in ("", "0") and _has_numba()
-
-
-# Loading Numba and a kernel takes half a second; numpy adds or unpacks 5 million numbers in that time.
-WORTH_LOADING_NUMBERS = 5_000_000
-
-
-def is_worth_compiled(n_numbers: int, *, least: int) -> bool:
-    """Return whether the kernels are the faster way for so many numbers, what loading them costs included.
-
-    Parameters
-    ----------
-    n_numbers : int
-        How much there is to do.
-    least : int
-        From where on the kernels win once they are loaded.
-    """
-    if n_numbers <= least or (n_numbers < WORTH_LOADING_NUMBERS and "numba" not in sys.modules):
-        return False
-    return is_compiled()
-
-
-@cache
-def _has_numba() -> bool:
-    try:
-        importlib.import_module("numba")
-    except ImportError as problem:
-        logger.warning("Numba cannot be used (%s): numpy counts, 10 times slower", problem)
-        return False
-    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +74,6 @@ def scratch(n_counters: int, low_bits: int) -> Iterator[Scratch]:
     # Only after success: counters of an interrupted use are not zero and are thrown away.
     with _idle_lock:
         shelf.append(lent)
-
-
-def scratch_nbytes(n_counters: int, low_bits: int) -> int:
-    """Return the bytes of the counters that `scratch` lends: what each sketching thread uses at most."""
-    return max(n_counters, LEAST_COUNTERS) * (8 + _low_dtype(low_bits).itemsize)
 
 
 def _low_dtype(low_bits: int) -> np.dtype[Any]:

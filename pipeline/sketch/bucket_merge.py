@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .buckets import Buckets, empty_buckets, join_buckets
-from .engine import is_worth_compiled
+from .compiled import is_worth_compiled
 
 SORTED_BUCKETS = 1 << 15
 """Up to so many buckets in all are sorted: sweeping dense counters would take longer."""

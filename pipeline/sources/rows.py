@@ -18,12 +18,12 @@ from .protocol import Batch, InputSpec
 from .states import states_of
 from .texts import text_bytes
 
-__all__ = ["TableReader", "mark_rows"]
+__all__ = ["ColumnsReader", "mark_rows"]
 
 _SLAB_NBYTES = 16 * 2**20
 
 
-class TableReader:
+class ColumnsReader:
     """A :class:`~.protocol.Reader` over columns of the same length.
 
     Parameters
