@@ -19,7 +19,7 @@ def engine_for(
     """Return what runs the stages on a cluster; in process by default, and then Dask is not imported."""
     if client is None and not settings.record.workers and settings.record.scheduler is None:
         if performance_report is not None:
-            raise InputError("a performance report is of a cluster: set record.workers or record.scheduler")
+            raise InputError("a performance report needs a cluster: set record.workers or record.scheduler")
         return LocalEngine()
     from .cluster.engine import ClusterEngine
 

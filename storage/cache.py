@@ -247,7 +247,7 @@ class Cache:
 
     def _check_block(self, block: Block) -> None:
         if not self._ledger.is_block(block):
-            raise InputError(f"{block!r} is no block of the cache {self.url!r}: take one of cache.blocks")
+            raise InputError(f"{block!r} is not a block of the cache {self.url!r}: take one of cache.blocks")
 
     # --- read
 

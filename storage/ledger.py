@@ -97,7 +97,7 @@ class Ledger:
     def _key(self, block: Block) -> str:
         if not self.is_block(block):
             raise InputError(
-                f"{block!r} is no block of the cache {self._store.url!r}: take one of cache.blocks"
+                f"{block!r} is not a block of the cache {self._store.url!r}: take one of cache.blocks"
             )
         return record_key(block.index, block.start, block.stop)
 

@@ -70,7 +70,7 @@ def open_bucket(url: str, options: Mapping[str, Any]) -> Bucket:
         ) from None
     except BaseError as error:
         raise InputError(
-            f"{url!r} is no place this program can open ({options.scrub(_first_line(error))}): give a folder, "
+            f"{url!r} is not a place that this program can open ({options.scrub(_first_line(error))}): give a folder, "
             "file://, memory:// or "
             "the URL of an object store (s3://, gs://, az://)"
         ) from None

@@ -92,7 +92,7 @@ class RecordPrefix:
             raise FormatError(f"the record has {len(stored)} bytes, fewer than its prefix")
         magic, version, _, index, start, stop, header_nbytes, nbytes, digest = _PREFIX.unpack_from(stored)
         if magic != _MAGIC:
-            raise FormatError("this is no commit record")
+            raise FormatError("this is not a commit record")
         if (
             crc32c(stored[: PREFIX_NBYTES - _CRC.size])
             != _CRC.unpack_from(stored, PREFIX_NBYTES - _CRC.size)[0]

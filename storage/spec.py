@@ -199,7 +199,7 @@ class CacheSpec:
                 raise InputError(f"{name} is more than the {most[name]} that a cache can hold")
         if self.block_samples % self.batch_size:
             raise InputError(
-                f"block_samples={self.block_samples} is no multiple of "
+                f"block_samples={self.block_samples} is not a multiple of "
                 f"batch_size={self.batch_size}: a block is a run "
                 f"of whole batches, use {-(-self.block_samples // self.batch_size) * self.batch_size}"
             )
@@ -221,7 +221,7 @@ class CacheSpec:
             )
         if chosen < 1 or self.block_samples % chosen:
             raise InputError(
-                f"chunk_samples={chosen} of point {point.name!r} does not divide "
+                f"chunk_samples={chosen} of point {point.name!r} does not evenly divide "
                 f"block_samples={self.block_samples}: "
                 "a chunk belongs to one block",
                 point=point.name,

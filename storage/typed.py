@@ -26,7 +26,7 @@ def text(value: Any, what: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise FormatError(f"{what} is {_shown(value)}, which is no text of Unicode") from None
+        raise FormatError(f"{what} is {_shown(value)}, which is not Unicode text") from None
     return value
 
 

@@ -126,7 +126,7 @@ def _classes(labels: NDArray[Any], shape: tuple[int, ...], axis: int) -> NDArray
     n_channels, decided = shape[axis], tuple(np.delete(shape, axis))
     n_classes = max(n_channels, 2)  # one sigmoid decides between two
     if labels.dtype.kind not in "biuf":
-        return "the labels are no numbers"
+        return "the labels are not numbers"
     one_hot_axes = {shape: axis, (*decided, n_channels): -1}
     if labels.shape == (*decided, 1):
         labels = labels[..., 0]
@@ -143,7 +143,7 @@ def _classes(labels: NDArray[Any], shape: tuple[int, ...], axis: int) -> NDArray
             f"{'once' if not decided[1:] else f'at {decided[1:]} positions'}"
         )
     if labels.dtype.kind == "f" and not (np.isfinite(labels) & (labels == np.round(labels))).all():
-        return "the labels are no whole numbers"
+        return "the labels are not whole numbers"
     if labels.size and not (labels.min() >= 0 and labels.max() < n_classes):
         return f"the labels are not all of the classes 0 to {n_classes - 1} that the output decides between"
     return labels

@@ -174,7 +174,7 @@ class Coordinator:
         )
         if isinstance(error, WorkerNotReady):
             # It would take every block, and fail each at once.
-            logger.warning("worker %s is sent home: %s", error.address, error)
+            logger.warning("worker %s is dismissed: %s", error.address, error)
             self._client.retire_workers([error.address])
         if not for_good and attempts <= self._limits.retries:
             logger.warning("%s %d is tried again: %s", self._what, block.index, error or "its task was lost")
@@ -224,7 +224,7 @@ def raise_failures(failures: Mapping[int, BaseException], *, what: str, n_parts:
         return
     index = min(failures)
     raise IncompleteError(
-        f"{len(failures)} of {n_parts} {what}s failed on every attempt, the others are finished; {what} {index}: "
-        f"{failures[index]}; mend the cause and run again to resume",
+        f"{len(failures)} of {n_parts} {what}s failed on every attempt, all others are finished; {what} {index}: "
+        f"{failures[index]}; remove the cause and run again to resume",
         failures={index: str(cause) for index, cause in sorted(failures.items())},
     ) from failures[index]

@@ -35,8 +35,8 @@ def check_versions(client: Client) -> None:
     )
     if lines:
         raise MismatchError(
-            "the workers have other software than this process, so that their results would differ; install the "
-            "same versions (or run from the same image):\n" + "\n".join(lines),
+            "the workers have other versions of the software than this process, so their results would differ; "
+            "install the same versions (or run from the same image):\n" + "\n".join(lines),
             differences=tuple(lines),
         )
 

@@ -144,7 +144,7 @@ class Factors:
         except ValueError as error:
             raise FormatError(
                 f"{str(path)!r} is not a factors file as actisketch writes it: {error}; write it again with "
-                f"`actisketch factors`, or, if you changed it yourself, take its line {CONTENT_HASH!r} out"
+                f"`actisketch factors`, or, if you changed it yourself, delete its line {CONTENT_HASH!r}"
             ) from None
         return cls.from_dict(tree)
 
@@ -152,7 +152,7 @@ class Factors:
 def _point_from_dict(tree: Mapping[str, Any]) -> PointFactor:
     name, raw = tree["name"], tree["factor"]
     if not isinstance(name, str):
-        raise TypeError(f"{name!r:.60} is no name of a point")
+        raise TypeError(f"{name!r:.60} is not the name of a point")
     what = f"the factor of {name!r:.200}"
     _check_types(tree, name)
     if isinstance(raw, list):
@@ -391,7 +391,7 @@ def _overrides_by_point(
         matches = [name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)]
         if not matches:
             raise InputError(
-                f"factors.overrides names {pattern!r}, which is no recorded point: {_listed(names)}",
+                f"factors.overrides names {pattern!r}, which is not a recorded point: {_listed(names)}",
                 point=pattern,
             )
         for name in matches:

@@ -161,7 +161,7 @@ class ExactSource:
     def __post_init__(self) -> None:
         if not self.cache.spec.record:
             raise InputError(
-                "this cache holds sketches only, so there is nothing to be exact about: "
+                "this cache holds sketches only, which give no exact percentiles: "
                 "record again with record.activations = true, or leave --exact out"
             )
         if self.cache.spec.dtype != "float32" and not self.accept_rounding:

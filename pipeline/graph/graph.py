@@ -98,7 +98,7 @@ class Graph:
         ):
             raise InputError(
                 f"the network takes the inputs {', '.join(map(repr, wanted))}, the data has "
-                f"{', '.join(map(repr, names)) if any(names) else 'arrays without names'}: hand over a dict with the "
+                f"{', '.join(map(repr, names)) if any(names) else 'arrays without names'}: give a dict with the "
                 "names of the network, or name the arrays so in the file"
             )
         return list(range(len(wanted)))

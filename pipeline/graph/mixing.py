@@ -1,4 +1,4 @@
-"""Find the layer in which the samples of a batch see each other: its values are the batch's, not the samples'.
+"""Find the layer in which the samples of a batch influence each other: its values are the batch's, not the samples'.
 
 Such values change with the batch size, and with who else is in the last batch.
 """

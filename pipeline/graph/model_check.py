@@ -58,7 +58,7 @@ def check_agreement(graph: Graph, inputs: Sequence[Any], *, allow_random: bool =
     ------
     InputError
         If the outputs differ by more than rounding: the name of the first that does. If layers give other values the
-        second time: their names. If the samples of a batch see each other: the layer where.
+        second time: their names. If the samples of a batch influence each other: the layer where.
 
     Notes
     -----
@@ -110,12 +110,12 @@ def _refuse_mixing(graph: Graph, inputs: Sequence[Any], values: Mapping[int, Any
     except (
         Exception
     ) as error:  # whatever the network's own code raises, as one that takes batches of one size
-        logger.info("whether samples see each other was not found out: %s", error)
+        logger.info("whether samples influence each other could not be tested: %s", error)
         return
     if node is not None:
         raise InputError(
-            f"the samples of a batch see each other in the layer {node.name!r} ({node.type}): its values depend on the "
-            "batch that a sample is in, and are no statistics of the data; leave that out, or compute each sample "
+            f"the samples of a batch influence each other in the layer {node.name!r} ({node.type}): its values depend "
+            "on the batch that a sample is in, not on the data alone; leave that layer out, or compute each sample "
             "alone with record.batch_size = 1 (--batch-size 1)",
             layer=node.name,
         )

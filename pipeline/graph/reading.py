@@ -67,14 +67,14 @@ def _no_graph(model: Any) -> str:
     kind = type(model).__name__
     if any(base.__module__.split(".")[0] == "tf_keras" for base in type(model).__mro__):
         return (
-            f"the model {model.name!r} ({kind}) is of tf_keras, which is Keras 2: save it with `model.save('name.h5')` "
+            f"the model {model.name!r} ({kind}) is of tf_keras (Keras 2): save it with `model.save('name.h5')` "
             "and give the path of that file"
         )
     if not hasattr(model, "layers"):
         return f"a Keras model was asked for, got {kind}: pass a keras.Model or the path of a .keras file"
     if kind == "Sequential" and _unconnected(model):
         return (
-            f"the Sequential model {model.name!r} does not know the shape behind its layer {_unconnected(model)!r}: "
+            f"the Sequential model {model.name!r} does not know the output shape of its layer {_unconnected(model)!r}: "
             "give that layer an output_shape (a Lambda) or a compute_output_shape()"
         )
     if kind == "Sequential":

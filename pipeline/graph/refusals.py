@@ -107,7 +107,7 @@ def refusals_explained(
         raise
     except tf.errors.ResourceExhaustedError as error:
         raise OverBudgetError(
-            f"the network found no memory for {samples}: {reason_of(error)}; "
+            f"the network ran out of memory at {samples}: {reason_of(error)}; "
             "reduce record.batch_size (--batch-size)",
             **facts,
         ) from error
@@ -135,9 +135,9 @@ def _told(error: Exception) -> str:
 
 def _advice(node: Node, error: Exception) -> str:
     if "scope name" in str(error):
-        return "TensorFlow takes no such name for a layer: rename it with letters, digits, '.', '_' and '-'"
+        return "TensorFlow does not accept this name of a layer: rename it with letters, digits, '.', '_' and '-'"
     if node.type == "Lambda" or not is_from_keras(node.operation):
-        return "it is the network's own code: mend it where it is defined"
+        return "the network's own code failed: correct it where it is defined"
     return "give samples of a shape that it takes, or change the network"
 
 
@@ -165,7 +165,7 @@ def _way_out(error: Any) -> str:
             "network with data_format='channels_last'"
         )
     if "PyFunc" in text:
-        return "it is the network's own code: mend it, or the data"
+        return "the network's own code failed: correct it, or the data"
     if isinstance(
         error, tf.errors.UnimplementedError | tf.errors.NotFoundError | tf.errors.FailedPreconditionError
     ):

@@ -39,7 +39,7 @@ def layer_settings(layer: Any, name: str) -> dict[str, Any]:
         return _attributes(layer)
     except Exception as error:  # whatever the layer's own code raises
         raise InputError(
-            f"the layer {name!r} ({type(layer).__name__}) does not tell its settings, without which the network has no "
+            f"the layer {name!r} ({type(layer).__name__}) does not give its settings, without which the network has no "
             f"identity: {type(error).__name__}: {error}; correct its get_config(), or give it what Keras can save",
             layer=name,
         ) from error
@@ -156,7 +156,7 @@ def _state(layer: Any, name: str) -> Iterator[tuple[str, bytes]]:
             yield "vocabulary", "\n".join(map(str, layer.get_vocabulary())).encode()
     except Exception as error:  # whatever the layer's own code raises
         raise InputError(
-            f"the layer {name!r} ({type(layer).__name__}) does not tell its state, without which the network has no "
+            f"the layer {name!r} ({type(layer).__name__}) does not give its state, without which the network has no "
             f"identity: {type(error).__name__}: {error}; adapt or build it first, or correct its save_own_variables() "
             "or save_assets()",
             layer=name,

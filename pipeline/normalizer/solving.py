@@ -284,7 +284,7 @@ def _checked_input(graph: Graph, name: str, value: int, factor: Factor) -> NDArr
     if np.any(numbers != 1.0) and not recorded.dtype.startswith(("float", "bfloat")):
         raise InputError(
             f"the input {name!r} is {recorded.dtype} and cannot be divided by an input factor: what comes out "
-            "are no whole numbers. Give the network a float input, keras.Input(..., dtype='float32'), and cast the "
+            "are not whole numbers. Give the network a float input, keras.Input(..., dtype='float32'), and cast the "
             "samples; or leave the input factor at 1",
             input=name,
         )

@@ -167,7 +167,8 @@ class Plan:
             smaller = f"a smaller record.batch_size than {self.batch_size}"
             # The batch size is part of what a cache is: another one would only be refused by the cache.
             advice = (
-                f"{advice}, or choose another output folder and {smaller}: the cache that is there keeps its own"
+                f"{advice}, or choose another output folder and {smaller}: the existing cache keeps the batch "
+                "size that it was made with"
                 if self.has_cache
                 else f"use {smaller}, or {advice}"
             )

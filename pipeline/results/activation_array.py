@@ -112,7 +112,9 @@ class Activations:
         given = list(index) if isinstance(index, tuple) else [index]
         entries = [np.asarray(each) if isinstance(each, list) else each for each in given]
         if any(isinstance(each, (bool, np.bool_)) for each in entries):
-            raise IndexError("a single True or False is no index of activations: give one for each sample")
+            raise IndexError(
+                "a single True or False is not an index of activations: give one for each sample"
+            )
         n_axes = sum(_n_axes(each) for each in entries)
         ellipses = [i for i, each in enumerate(entries) if isinstance(each, EllipsisType)]
         if len(ellipses) > 1 or n_axes > self.ndim:

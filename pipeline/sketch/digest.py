@@ -154,7 +154,7 @@ class Digest:
     def _refuse_damage(self) -> None:
         arrays = (self.means, self.weights, self.lo, self.hi)
         if {array.shape for array in arrays} != {(self.means.size,)}:
-            raise FormatError("a digest whose arrays are no lists of the same length: the file is damaged")
+            raise FormatError("a digest whose arrays are not lists of the same length: the file is damaged")
         if not all(np.isfinite(array).all() for array in (*arrays, self.compression)):
             raise FormatError("a digest with a number that is not finite: the file is damaged")
         if (self.weights <= 0).any() or self.compression <= 0:

@@ -93,7 +93,7 @@ def _kind(path: str) -> str:
     if _is_record_file(place):
         return "tfrecord"
     raise InputError(
-        f"the kind of {path!r} is not clear from its name: end it in .npz, .npy, .zarr or .tfrecord, name a "
+        f"what {path!r} holds is not clear from its name: end it in .npz, .npy, .zarr or .tfrecord, name a "
         "folder of images, or set format",
         path=path,
     )
@@ -173,7 +173,7 @@ def _zarr_node(path: str, options: Mapping[str, Any]) -> Any:
         remote = obstore.store.from_url(path, **dict(options))
         return zarr.open(zarr.storage.ObjectStore(remote, read_only=True), mode="r")
     except (FileNotFoundError, BaseZarrError, KeyError) as error:
-        raise InputError(f"{path!r} is no zarr array or group: {error}", path=path) from None
+        raise InputError(f"{path!r} is neither a zarr array nor a zarr group: {error}", path=path) from None
     except InputError:
         raise
     except Exception as error:  # the object store's own tree of errors, which differs between schemes

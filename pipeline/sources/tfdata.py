@@ -48,7 +48,7 @@ def dataset_reader(dataset: Any, *, num_samples: int | None, batched: bool | Non
     cardinality = int(dataset.cardinality())
     if num_samples is None:
         if cardinality == _INFINITE:
-            raise InputError(f"{origin} has no end: remove .repeat(), or say num_samples")
+            raise InputError(f"{origin} never ends: remove .repeat(), or set num_samples")
         num_samples = _count(dataset, cardinality, batched=batched)
         if num_samples == 0:
             raise InputError(f"{origin} is empty: at least one sample is needed")

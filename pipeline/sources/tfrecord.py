@@ -61,7 +61,7 @@ class RecordFile:
             )
         if not self._is_plain and head[:2] != b"\x1f\x8b":
             raise InputError(
-                f"{path!r} is no TFRecord file (plain or gzip): its first length has a wrong checksum",
+                f"{path!r} is not a TFRecord file (plain or gzip): its first length has a wrong checksum",
                 path=path,
             )
         self._file: Any = None

@@ -74,7 +74,7 @@ def as_source(
         isinstance(x, Source) and not _is_tensorflow(x)
     ):
         if y is not None or not plain or num_samples is not None:
-            raise InputError("labels, num_samples and scaling belong into the DataSpec or the source itself")
+            raise InputError("labels, num_samples and scaling belong in the DataSpec or the source itself")
         if isinstance(x, str | Path):
             return open_source(DataSpec(path=str(x)))
         return open_source(x) if isinstance(x, DataSpec) else x
@@ -102,7 +102,7 @@ def _reader(x: Any, y: Any, *, num_samples: int | None, batched: bool | None) ->
 
         return BatchedReader(x)
     if hasattr(x, "to_numpy"):
-        raise InputError(f"a {type(x).__name__} is no array: pass what its .to_numpy() gives")
+        raise InputError(f"a {type(x).__name__} is not an array: pass what its .to_numpy() gives")
     return _stream(x, num_samples=num_samples, batched=batched)
 
 
@@ -137,7 +137,7 @@ def _one_target(y: Any) -> Any:
     try:
         return y if _is_array(y) else np.asarray(y)
     except ValueError as error:
-        raise InputError(f"y is no array of labels: {error}") from None
+        raise InputError(f"y is not an array of labels: {error}") from None
 
 
 def _stream(x: Any, *, num_samples: int | None, batched: bool | None) -> Reader:
@@ -155,10 +155,10 @@ def _stream(x: Any, *, num_samples: int | None, batched: bool | None) -> Reader:
         fresh = lambda: x  # noqa: E731 - the iterable is asked for a fresh iterator each time
     else:
         raise InputError(
-            f"a {kind} is no data set: pass arrays, a tf.data.Dataset, a PyDataset or a function"
+            f"a {kind} is not a data set: pass arrays, a tf.data.Dataset, a PyDataset or a function"
         )
     if num_samples is None:
-        raise InputError(f"the number of samples of a {kind} is not known: say it with num_samples")
+        raise InputError(f"the number of samples of a {kind} is not known: set num_samples")
     return StreamReader(fresh, n_rows=num_samples, batched=batched is not False, origin=f"the {kind}")
 
 

@@ -187,7 +187,7 @@ def _other_names(graph: Graph, names: list[str | None]) -> Iterator[str]:
         pairs = ", ".join(
             f"{names[at]!r} as {name!r}" for at, name in zip(graph.input_order(names), wanted, strict=True)
         )
-        yield f"the arrays have other names than the inputs of the network and are taken in order: {pairs}"
+        yield f"the arrays are not named as the inputs of the network, so they are taken in order: {pairs}"
 
 
 def _unscaled(
@@ -200,8 +200,8 @@ def _unscaled(
         layer = _first_linear(graph, value)
         if layer is not None and one.fed_range == one.raw_range and _look_like_bytes(one, values):
             yield (
-                f"the samples are {one.dtype} from {one.raw_range[0]:g} to {one.raw_range[1]:g} and go into the layer "  # type: ignore[index] # bytes have a range
-                f"{layer!r} as they are: if the network was trained on scaled ones, set data.divide_by = 255 "
+                f"the samples are {one.dtype} from {one.raw_range[0]:g} to {one.raw_range[1]:g} and reach the layer "  # type: ignore[index] # bytes have a range
+                f"{layer!r} unscaled: if the network was trained on scaled samples, set data.divide_by = 255 "
                 "(--divide-by 255) or data.preprocessing"
             )
 
@@ -241,7 +241,7 @@ def _classes(
     if names and len(names) != n_outputs:
         yield (
             f"the folder has {len(names)} class folders ({', '.join(map(repr, names[:4]))}"
-            f"{' ...' if len(names) > 4 else ''}) and the network {n_outputs} classes: labels count the folders, so "
+            f"{' ...' if len(names) > 4 else ''}) and the network {n_outputs} classes: labels number the folders, so "
             "that accuracies mean nothing; set data.path to the folder that holds one for each class"
         )
     elif not names and _is_class_number(labels):
@@ -249,4 +249,4 @@ def _classes(
         if labels.max() >= n_outputs or labels.min() < 0:
             yield f"{found}: they count from 0, so that accuracies mean nothing; choose other labels with data.labels"
         elif labels.max() - labels.min() + 1 < n_outputs and n_labels >= N_CLASSES * n_outputs:
-            yield f"{found}: some never occur; are these samples of all classes, and their labels those of training?"
+            yield f"{found}: some never occur; are these samples of all classes, with the labels of the training?"

@@ -43,7 +43,7 @@ def check_factors(factors: Factors, fingerprint: Mapping[str, Any], settings: Jo
             k for k in {*factors.model, *fingerprint} if factors.model.get(k) != fingerprint.get(k)
         )
         raise MismatchError(
-            f"the factors are of another network than the model ({', '.join(differs)} differ): "
+            f"the factors belong to another network than the model ({', '.join(differs)} differ): "
             "record this model's activations, or give the model that was recorded"
         )
     if factors.input_factor != settings.normalize.input_factor:

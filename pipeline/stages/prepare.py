@@ -113,9 +113,7 @@ def prepare(
     """
     if model is None:
         if settings.model.path is None:
-            raise InputError(
-                "no model: set model.path in the job file (or --model), or hand over a Keras model"
-            )
+            raise InputError("no model: set model.path in the job file (or --model), or give a Keras model")
         model = load_network(
             settings.model.path,
             custom_objects=settings.model.custom_objects,
@@ -188,7 +186,7 @@ def _check_weights(model: Any) -> None:
             n_bad = int((~np.isfinite(values.astype(np.float64))).sum())
             raise InputError(
                 f"{n_bad:,} of {values.size:,} values of the weight {name!r} of layer {layer!r} are NaN or infinite: "
-                "no percentile means anything in such a network, mend it or load an earlier checkpoint",
+                "no percentile of such a network means anything; correct it, or load an earlier checkpoint",
                 layer=layer,
             )
 
@@ -237,7 +235,7 @@ def _check_numbers(graph: Graph, points: tuple[Point, ...], *, normalizes: bool)
     for point in points:
         if _gives_texts(graph, point.value):
             raise InputError(
-                f"the point {point.name!r} ({point.layer_type}) gives texts, which are no activations: leave it out "
+                f"the point {point.name!r} ({point.layer_type}) gives text, not activations: leave it out "
                 "with record.points",
                 point=point.name,
             )
@@ -275,7 +273,7 @@ def _check_recorded(graph: Graph, points: tuple[Point, ...]) -> None:
 def data_spec(data: DataSettings, graph: Graph) -> DataSpec:
     """Return what the source needs to know; an image folder takes size and colours from the network's input."""
     if data.path is None:
-        raise InputError("no data: set data.path in the job file (or --data), or hand over arrays")
+        raise InputError("no data: set data.path in the job file (or --data), or give arrays")
     inputs: Any = tuple(data.inputs) if isinstance(data.inputs, list) else data.inputs
     size = data.image_size
     color: str | None = data.color_mode

@@ -25,7 +25,7 @@ def check_weights_path(path: Path) -> None:
         With the name.
     """
     if path.suffix != ".h5":
-        raise InputError(f"{str(path)!r} is no name for weights that Keras 2 reads: end it in .h5")
+        raise InputError(f"{str(path)!r} is not a name from which Keras 2 reads weights: end it in .h5")
 
 
 def with_weights_of(normalized: NormalizedModel, original: Any) -> Any:

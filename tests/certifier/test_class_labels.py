@@ -77,14 +77,14 @@ UNFIT = {
     "boxes": (np.random.default_rng(1).random((N, 4)), "shape (4,)"),
     "one-hot of 5": (EYE[CLASSES % 5, :5], "shape (5,)"),
     "one-hot of 12": (np.eye(12)[CLASSES], "shape (12,)"),
-    "targets": (np.random.default_rng(2).normal(size=N), "no whole numbers"),
+    "targets": (np.random.default_rng(2).normal(size=N), "not whole numbers"),
     "targets of ten": (np.random.default_rng(3).normal(size=(N, N_CLASSES)), "not one-hot"),
     "many-hot": ((np.random.default_rng(4).random((N, N_CLASSES)) > 0.5).astype(int), "not one-hot"),
     "from 1": (CLASSES + 1, "classes 0 to 9"),
     "ignored ones": (np.where(CLASSES == 3, -1, CLASSES), "classes 0 to 9"),
     "1000 classes": (CLASSES * 100, "classes 0 to 9"),
     "masks": (np.zeros((N, 5, 5), int), "shape (5, 5)"),
-    "NaN": (np.where(CLASSES == 3, np.nan, CLASSES), "no whole numbers"),
+    "NaN": (np.where(CLASSES == 3, np.nan, CLASSES), "not whole numbers"),
 }  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def test_words_as_labels_give_no_accuracy_and_the_reason(classifier, tmp_path):
 
     found = certificate(classifier, tf.data.Dataset.from_tensor_slices((X, words)).batch(8), tmp_path)
     assert found["accuracy_before"] is None
-    assert said_of_labels(found) == ["no accuracy: the labels are no numbers"]
+    assert said_of_labels(found) == ["no accuracy: the labels are not numbers"]
 
 
 def test_the_reason_does_not_depend_on_the_order_of_the_samples(classifier):

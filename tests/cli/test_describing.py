@@ -10,7 +10,7 @@ import pytest
 L = keras.layers
 BYTES = np.random.default_rng(7).integers(0, 256, (300, 8, 8, 3), dtype=np.uint8)
 BYTES[0, 0, 0, :2] = 0, 255
-UNSCALED, PERCENT = "go into the layer", "is in percent"
+UNSCALED, PERCENT = "reach the layer", "is in percent"
 
 
 def network(*before, n_classes=10, name="stem"):

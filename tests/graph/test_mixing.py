@@ -1,4 +1,4 @@
-"""A network in which the samples of a batch see each other is refused: its values would depend on the batch size."""
+"""A network in which the samples of a batch influence each other is refused: its values would depend on it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ MIXING = {
 def test_a_layer_that_mixes_samples_is_named(kind: str, tmp_path: Path) -> None:
     middle, name = MIXING[kind]
 
-    with pytest.raises(InputError, match="see each other in the layer") as caught:
+    with pytest.raises(InputError, match="influence each other in the layer") as caught:
         run(network(middle), X, output=tmp_path / "run", batch_size=8, settings=ONLY_RECORD)
     assert name in str(caught.value).replace(f"{name[:-1]}_1'", name)
     assert "--batch-size 1" in str(caught.value)

@@ -214,7 +214,7 @@ def test_an_output_of_texts_is_refused_before_anything_is_recorded_and_the_rest_
         run(_texts(), SAMPLES, output=tmp_path / "r", settings=settings)
     assert not (tmp_path / "r").exists()
 
-    with pytest.raises(InputError, match=r"the point 'names' \(StringLookup\) gives texts"):
+    with pytest.raises(InputError, match=r"the point 'names' \(StringLookup\) gives text, not"):
         run(_texts(), SAMPLES, output=tmp_path / "r", normalize=False, points=["classes", "names"])
     result = run(
         _texts(), SAMPLES, output=tmp_path / "r", normalize=False, settings={"report": {"enabled": False}}
@@ -274,7 +274,9 @@ def test_a_sequential_model_whose_shape_is_lost_on_the_way_names_the_layer():
     model = keras.Sequential(
         [keras.Input((6,)), L.Dense(3), L.Lambda(lambda x: not_there(x), name="lam"), L.Dense(2)]  # noqa: F821
     )
-    with pytest.raises(InputError, match="the shape behind its layer 'lam': give that layer an output_shape"):
+    with pytest.raises(
+        InputError, match="the output shape of its layer 'lam': give that layer an output_shape"
+    ):
         read_graph(model)
     with pytest.raises(InputError, match=r"does not know its input shape: give it a keras\.Input"):
         read_graph(keras.Sequential([L.Dense(3)]))

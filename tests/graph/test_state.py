@@ -302,7 +302,7 @@ def test_a_layer_that_cannot_tell_what_it_is_is_named(tmp_path: Path, kind: type
     model = keras.Model(x, kind(name="mine")(layers.Dense(2)(x)))
 
     with pytest.raises(
-        InputError, match=f"the layer 'mine' \\({kind.__name__}\\) does not tell its"
+        InputError, match=f"the layer 'mine' \\({kind.__name__}\\) does not give its"
     ) as error:
         run(model, np.ones((4, 3), np.float32), output=tmp_path / "r", normalize=False)
     assert error.value.facts["layer"] == "mine"

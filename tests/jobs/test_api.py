@@ -313,5 +313,5 @@ def test_a_data_frame_is_told_how_to_become_an_array(tmp_path, small_model):
         def to_numpy(self):
             raise AssertionError
 
-    with pytest.raises(InputError, match=r"DataFrame is no array: pass what its .to_numpy\(\) gives"):
+    with pytest.raises(InputError, match=r"DataFrame is not an array: pass what its .to_numpy\(\) gives"):
         plan(small_model, DataFrame())

@@ -107,7 +107,7 @@ def test_a_double_beyond_float32_is_named_with_its_value() -> None:
         ([], "at least one input"),
         ({}, "at least one input"),
         ([[1.0, 2.0], [3.0, 4.0]], "numpy.asarray"),
-        (7, "no data set"),
+        (7, "not a data set"),
         ("nowhere.npz", "no data at"),
     ],
 )

@@ -334,7 +334,7 @@ def test_a_missing_file_is_named_with_what_lies_nearby(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_zarr_is_named(tmp_path: Path) -> None:
     (tmp_path / "d.zarr").mkdir()
 
-    with pytest.raises(InputError, match="no zarr array or group"):
+    with pytest.raises(InputError, match="neither a zarr array nor a zarr group"):
         opened(tmp_path / "d.zarr")
 
 
@@ -412,7 +412,7 @@ def test_zarr_groups_in_an_object_store_are_read_by_url(monkeypatch: pytest.Monk
 
         np.testing.assert_array_equal(values(source), X)
         np.testing.assert_array_equal(pickle.loads(pickle.dumps(source)).read(2, 5).inputs[0], X[2:5])
-        with pytest.raises(InputError, match="no zarr array or group"):
+        with pytest.raises(InputError, match="neither a zarr array nor a zarr group"):
             opened("s3://bucket/nothing.zarr", storage_options=options)
         closed = {**options, "endpoint": "http://127.0.0.1:9", "retry_config": {"max_retries": 0}}
         with pytest.raises(StorageError, match="cannot be opened"):

@@ -63,7 +63,7 @@ def test_data_go_by_the_keys_that_the_model_was_built_with(tmp_path, names, keys
     ids=["a list for a dict", "other names for a dict", "a name in another's place"],
 )
 def test_what_contradicts_the_inputs_of_the_network_is_refused_with_both_names(tmp_path, struct, data):
-    with pytest.raises(InputError, match="hand over a dict with the names of the network") as caught:
+    with pytest.raises(InputError, match="give a dict with the names of the network") as caught:
         run(difference(("it", "is"), struct), data, output=tmp_path / "run", settings=QUICK)
 
     assert "'it'" in str(caught.value)
@@ -104,7 +104,7 @@ def test_the_drop_in_takes_a_dict_as_its_refusal_of_a_list_says(tmp_path):
     from actisketch.pipeline.conversion import get_activations_batch
 
     model = difference(("a", "b"), lambda first, second: {"k2": first, "k1": second})
-    with pytest.raises(InputError, match="hand over a dict"):
+    with pytest.raises(InputError, match="give a dict"):
         get_activations_batch(model, [FIRST, SECOND])
     activations = {name: array for array, name in get_activations_batch(model, {"k2": FIRST, "k1": SECOND})}
 

@@ -24,7 +24,7 @@ def test_what_is_no_record_file_is_not_called_zlib(tmp_path):
     path = tmp_path / "part.tfrecord"
     path.write_bytes(b"\x78\x00" + b"\0" * 100)
 
-    with pytest.raises(InputError, match="is no TFRecord file"):
+    with pytest.raises(InputError, match="is not a TFRecord file"):
         open_source(DataSpec(path=str(path)))
 
 

@@ -202,7 +202,7 @@ class TestFunctions:
             as_source(lambda: iterator, num_samples=23)
 
     def test_the_number_of_samples_must_be_said(self) -> None:
-        with pytest.raises(InputError, match="say it with num_samples"):
+        with pytest.raises(InputError, match="set num_samples"):
             as_source(lambda: iter([X]))
 
     @pytest.mark.parametrize(

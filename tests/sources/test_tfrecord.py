@@ -283,7 +283,7 @@ def test_a_later_record_without_the_feature_is_named(tmp_path: Path) -> None:
         opened(tmp_path / "*.tfrecord", features={"x": {"dtype": "int64"}}).read(0, 4)
 
 
-@pytest.mark.parametrize(("content", "words"), [(b"text", "no TFRecord file"), (b"", "empty file")])
+@pytest.mark.parametrize(("content", "words"), [(b"text", "not a TFRecord file"), (b"", "empty file")])
 def test_a_file_that_holds_no_records_is_named(tmp_path: Path, content: bytes, words: str) -> None:
     (tmp_path / "a.tfrecord").write_bytes(content)
 

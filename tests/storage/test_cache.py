@@ -273,7 +273,7 @@ class TestOneStore:
                 cache.write_block(block, made_up.arrays(cache, block), {"block1/conv": b"", "schicht ü": b""})
             with pytest.raises(InputError, match="no point 'typo'"):
                 cache.write_block(block, {"typo": np.zeros((8, 5), np.float32)}, sketches)
-            with pytest.raises(InputError, match="no block of the cache"):
+            with pytest.raises(InputError, match="not a block of the cache"):
                 cache.write_block(Block(0, 0, 7), made_up.arrays(cache, block), sketches)
             assert cache.missing() == cache.blocks
 

@@ -318,7 +318,7 @@ def test_a_bucket_that_is_not_there_is_told(s3: S3Server) -> None:
 @pytest.mark.parametrize(
     ("url", "options", "message"),
     [
-        ("foo://bucket/x", {}, "is no place this program can open"),
+        ("foo://bucket/x", {}, "is not a place that this program can open"),
         ("s3://bucket/x", {"colour": "blue"}, r"storage_options \['colour'\] do not fit"),
         ("memory://x", {"region": "y"}, "leave them out"),
         ("/tmp/x", {"region": "y"}, "leave them out"),

@@ -72,7 +72,7 @@ def test_a_newer_record_is_told_apart_from_a_damaged_one() -> None:
 
     with pytest.raises(FormatError, match="version 2, this program reads version 1: update actisketch"):
         CommitRecord.decode(bytes(stored))
-    with pytest.raises(FormatError, match="this is no commit record"):
+    with pytest.raises(FormatError, match="this is not a commit record"):
         CommitRecord.decode(b"\0" * 200)
 
 

@@ -152,7 +152,10 @@ class TestSpec:
         [
             ({"n_samples": 0}, "n_samples must be a whole number of at least 1, got 0"),
             ({"batch_size": 2.5}, "batch_size must be a whole number"),
-            ({"block_samples": 10}, "no multiple of batch_size=4: a block is a run of whole batches, use 12"),
+            (
+                {"block_samples": 10},
+                "not a multiple of batch_size=4: a block is a run of whole batches, use 12",
+            ),
             ({"dtype": "float64"}, "dtype must be one of"),
             ({"codec": "gzip"}, "codec must be one of none, lz4, zstd, got 'gzip'"),
             ({"points": (*made_up.POINTS, made_up.POINTS[1])}, "several points are called 'schicht ü'"),
@@ -160,7 +163,7 @@ class TestSpec:
             ({"identity": {"model": float("nan")}}, "identity must be JSON-able"),
             (
                 {"points": (PointSpec(name="p", shape=(2,), chunk_samples=3),)},
-                "does not divide block_samples=8",
+                "does not evenly divide block_samples=8",
             ),
             ({"points": (PointSpec(name="p", shape=(2**28, 2), chunk_samples=8),)}, "can be stored as one"),
         ],
