@@ -76,7 +76,7 @@ class TestTfData:
         assert caught.value.sample == 11
 
     def test_an_endless_one_needs_the_number_of_samples(self) -> None:
-        with pytest.raises(InputError, match="no end"):
+        with pytest.raises(InputError, match="never ends"):
             as_source(dataset().repeat())
         assert as_source(dataset().repeat(), num_samples=50).read(40, 50).inputs[0][0, 0] == X[40 - 23, 0]
 
