@@ -1,23 +1,23 @@
-"""Prove that a rewritten network computes what the original does: compare both, value by value, and add up."""
+"""Prove that a rewritten network computes what the original does: compare both on samples, and judge."""
 
 from .certificate import Certificate, OutputCertificate, PointCertificate
-from .comparison import Examination, examination_nbytes
+from .comparison import DEFAULT_TOLERANCE, Comparer, Comparison, ComparisonSettings, comparison_nbytes
 from .doubts import Doubt, Measured
-from .judgement import DEFAULT_TOLERANCE, Examiner, certify, examine_here
-from .totals import Findings, add_up
+from .judgement import certify, judge
+from .totals import ComparisonTotals
 
 __all__ = [
     "DEFAULT_TOLERANCE",
     "Certificate",
+    "Comparer",
+    "Comparison",
+    "ComparisonSettings",
+    "ComparisonTotals",
     "Doubt",
-    "Examination",
-    "Examiner",
-    "Findings",
     "Measured",
     "OutputCertificate",
     "PointCertificate",
-    "add_up",
     "certify",
-    "examination_nbytes",
-    "examine_here",
+    "comparison_nbytes",
+    "judge",
 ]

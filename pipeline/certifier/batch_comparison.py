@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from ..graph import Graph, input_tensor
 from ..normalizer.normalizing import NormalizedModel
 
-__all__ = ["Compared", "Comparison"]
+__all__ = ["BatchComparison", "ComparedValue"]
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class ComparedValue:
     """A value of the original and where the normalised network computes it."""
 
     name: str
@@ -56,7 +56,7 @@ class Compared:
         return [a for a in range(rank) if a != axis or rank == 1]
 
 
-class Comparison:
+class BatchComparison:
     """Both networks in one traced function.
 
     Parameters
@@ -64,7 +64,7 @@ class Comparison:
     graph : Graph
         Of the original.
     normalized : NormalizedModel
-    compared : sequence of Compared
+    compared : sequence of ComparedValue
     shapes : sequence of tuple of int
         Of one sample, for each input of the graph: sizes that the network leaves open are those of the samples, as
         when activations are recorded.
@@ -80,7 +80,7 @@ class Comparison:
         self,
         graph: Graph,
         normalized: NormalizedModel,
-        compared: Sequence[Compared],
+        compared: Sequence[ComparedValue],
         *,
         shapes: Sequence[tuple[int, ...]],
         margin: float,
@@ -124,7 +124,7 @@ class Comparison:
         return numbers, handed, outputs, normalized_outputs
 
 
-def _numbers(old: Any, new: Any, each: Compared, margin: float) -> list[Any]:
+def _numbers(old: Any, new: Any, each: ComparedValue, margin: float) -> list[Any]:
     """Return the largest errors and the sum of squares (units of the factors), saturated values, peaks, values.
 
     Errors are of all channels together, or of each where each has a scale of its own.

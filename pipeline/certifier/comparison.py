@@ -1,31 +1,33 @@
-"""Examine a normalised network: stream samples through it and its original, in any number of parts.
+"""Compare a normalised network with its original: stream samples through both, in any number of parts.
 
-Memory holds one batch, or part of a large one, and totals. What comes out are findings, no verdict; a part may be
-examined in another process.
+Memory holds one batch, or part of a large one, and totals. What comes out are totals, no verdict; a part may be
+compared in another process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError, MismatchError
-from ..graph import Graph, read_graph, refusals_explained
+from ..graph import Graph, match_inputs, read_graph, refusals_explained
 from ..normalizer.normalizing import NormalizedModel
 from ..sketch import PointSketch, SketchSpec
 from ..sources import Source
-from .batch_comparison import Compared, Comparison
+from .batch_comparison import BatchComparison, ComparedValue
 from .decisions import Decisions
 from .doubts import Doubt, Measured
 from .rounding import measure_doubts
-from .totals import Findings, Tally
+from .totals import ComparisonTotals, ValueTotals
 
-__all__ = ["Examination", "examination_nbytes"]
+__all__ = ["DEFAULT_TOLERANCE", "Comparer", "Comparison", "ComparisonSettings", "comparison_nbytes"]
 
+DEFAULT_TOLERANCE = 1e-5
 COMPARED_NBYTES = 256 * 2**20
 """Activations of both networks that are compared at a time: a batch that has more goes through them in parts.
 
@@ -33,7 +35,7 @@ No setting, because a network may round otherwise in a batch of another size: sa
 """
 
 
-def examination_nbytes(
+def comparison_nbytes(
     *,
     weight_nbytes: Sequence[int],
     sample_nbytes: int,
@@ -66,8 +68,45 @@ def examination_nbytes(
     return sum(weight_nbytes) * (2 if is_half else 1) + max(comparing, measuring)
 
 
-class Examination:
-    """Two networks and samples, checked against each other.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonSettings:
+    """How two networks are compared."""
+
+    batch_size: int
+    """Samples that go through both networks together, unless they have more than 256 MiB of activations."""
+    n_samples: int | None = None
+    """Use only the first N samples; default: all of them."""
+    sketch_spec: SketchSpec | None = None
+    """Sketch the normalised activations as they pass by, for plots; default: do not."""
+    tolerance: float = DEFAULT_TOLERANCE
+    """Largest residual in proportion to max(1, peak), dimensionless. An activation above 1 + tolerance is saturated."""
+
+
+class Comparer(Protocol):
+    """What sends samples through both networks: a `Comparison` in this process, or the workers of a cluster."""
+
+    def totals(self, progress: Callable[[int], None]) -> ComparisonTotals:
+        """Return what is found on all samples; ``progress`` is told how many are done."""
+        ...
+
+    def rounding(self, doubts: Mapping[int, Doubt]) -> Mapping[int, Measured]:
+        """Measure the rounding error of the original itself against float64.
+
+        Parameters
+        ----------
+        doubts : mapping
+            Index of a compared value -> where its residual is over the tolerance.
+
+        Returns
+        -------
+        mapping
+            Index -> what was measured, in units of the factors; without those that cannot be measured.
+        """
+        ...
+
+
+class Comparison:
+    """Two networks, and the samples to compare them on; a :class:`Comparer`.
 
     Parameters
     ----------
@@ -76,14 +115,7 @@ class Examination:
     normalized : NormalizedModel
     source : Source
         Samples, with labels if it has any.
-    batch_size : int
-        Samples that go through both networks together: memory grows with it.
-    n_samples : int, optional
-        How many, from the first; all by default.
-    sketch_spec : SketchSpec, optional
-        Sketch the normalised activations as they pass by.
-    margin : float
-        An activation above 1 + margin is saturated.
+    settings : ComparisonSettings
 
     Raises
     ------
@@ -94,47 +126,41 @@ class Examination:
     """
 
     def __init__(
-        self,
-        original: Any,
-        normalized: NormalizedModel,
-        source: Source,
-        *,
-        batch_size: int,
-        n_samples: int | None,
-        sketch_spec: SketchSpec | None,
-        margin: float,
+        self, original: Any, normalized: NormalizedModel, source: Source, settings: ComparisonSettings
     ) -> None:
         self.graph = _checked_graph(original, normalized)
-        self.n_samples = _checked_count(source, n_samples)
-        self.batch_size = batch_size
-        self.normalized = normalized
+        self.n_samples = _checked_count(source, settings.n_samples)
+        self.normalized, self.source, self.settings = normalized, source, settings
         self.compared = _compared(self.graph, normalized)
-        """The points, and behind them the outputs of the network."""
-        self.sketch_spec, self.margin = sketch_spec, margin
-        self._source = source
-        self._order = input_order(self.graph, source)
+        """The points, followed by the outputs of the network."""
+        self._order = [index for index, _ in match_inputs(self.graph, source.inputs)]
 
-    def empty(self) -> Findings:
-        """Return the findings of no samples."""
-        spec, points = self.sketch_spec, self.normalized.points
+    def empty(self) -> ComparisonTotals:
+        """Return the totals of no samples."""
+        spec, points = self.settings.sketch_spec, self.normalized.points
         sketches = {} if spec is None else {p.name: PointSketch.empty(spec, p.n_channels) for p in points}
-        return Findings(
-            tallies=tuple(Tally() for _ in self.compared), decisions=Decisions(self.graph), sketches=sketches
-        )
+        values = tuple(ValueTotals() for _ in self.compared)
+        return ComparisonTotals(values=values, decisions=Decisions(self.graph), sketches=sketches)
 
-    def examine(self, start: int, stop: int, *, progress: Callable[[int], None] | None = None) -> Findings:
+    def totals(self, progress: Callable[[int], None] | None = None) -> ComparisonTotals:
+        """Return what is found on all samples; ``progress`` is told how many are done."""
+        return self.compare(0, self.n_samples, progress=progress)
+
+    def compare(
+        self, start: int, stop: int, *, progress: Callable[[int], None] | None = None
+    ) -> ComparisonTotals:
         """Return what is found on the samples start..stop-1; ``start`` is a multiple of the batch size."""
         found = self.empty()
         axes = {point.name: point.channel_axis for point in self.normalized.points}
         for first, last in self._steps(start, stop):
-            batch = self._source.read(first, last)
+            batch = self.source.read(first, last)
             inputs = [batch.inputs[i] for i in self._order]
             with refusals_explained(first, last, self.graph):
                 if first == 0:
                     self.graph.check(inputs)
-                numbers, handed, outputs, new_outputs = self._comparison(inputs)
-            for tally, (*of_one, n_values) in zip(found.tallies, numbers, strict=True):
-                tally.add(of_one, n_values=int(n_values), start=first)
+                numbers, handed, outputs, new_outputs = self._compare_batch(inputs)
+            for totals, (*of_one, n_values) in zip(found.values, numbers, strict=True):
+                totals.add(of_one, n_values=int(n_values), start=first)
             for (name, sketch), tensor in zip(found.sketches.items(), handed, strict=True):
                 sketch.update(np.asarray(tensor), channel_axis=axes[name], point=name)
             found.decisions.add(outputs, new_outputs, batch.labels)
@@ -144,49 +170,39 @@ class Examination:
         return found
 
     def rounding(self, doubts: Mapping[int, Doubt]) -> dict[int, Measured]:
-        """Measure the rounding error of the original itself against float64.
-
-        Parameters
-        ----------
-        doubts : mapping
-            Index of a compared value -> where its residual is over the tolerance.
-
-        Returns
-        -------
-        dict
-            Index -> what was measured, in units of the factors; without those that cannot be measured.
-        """
+        """Measure the rounding error of the original itself against float64; see :class:`Comparer`."""
         if not doubts:
             return {}
 
         def read(start: int) -> list[NDArray[Any]]:
             _, stop = next(self._steps(start, self.n_samples))
-            batch = self._source.read(start, stop)
+            batch = self.source.read(start, stop)
             return [batch.inputs[i] for i in self._order]
 
         return measure_doubts(self.normalized, self.compared, doubts, read)
 
     def _steps(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Yield the samples that go through the networks together: batches, or equal parts of large ones."""
-        most = max(1, COMPARED_NBYTES // (2 * 4 * self._comparison.sample_values))
-        size = -(-self.batch_size // -(-self.batch_size // most))
+        batch_size = self.settings.batch_size
+        most = max(1, COMPARED_NBYTES // (2 * 4 * self._compare_batch.sample_values))
+        size = -(-batch_size // -(-batch_size // most))
         while start < stop:
-            batch_ends = start - start % self.batch_size + self.batch_size
+            batch_ends = start - start % batch_size + batch_size
             last = min(start + size, batch_ends, stop)
             yield start, last
             start = last
 
     @cached_property
-    def _comparison(self) -> Comparison:
+    def _compare_batch(self) -> BatchComparison:
         """Both networks in one function, traced when the first batch comes."""
         with refusals_explained(graph=self.graph):
-            return Comparison(
+            return BatchComparison(
                 self.graph,
                 self.normalized,
                 self.compared,
-                shapes=[self._source.inputs[i].shape for i in self._order],
-                margin=self.margin,
-                hand_out=self.sketch_spec is not None,
+                shapes=[self.source.inputs[i].shape for i in self._order],
+                margin=self.settings.tolerance,
+                hand_out=self.settings.sketch_spec is not None,
                 n_points=len(self.normalized.points),
             )
 
@@ -215,35 +231,12 @@ def _checked_count(source: Source, n_samples: int | None) -> int:
     return total
 
 
-def input_order(graph: Graph, source: Source) -> list[int]:
-    """Return for each input of the network the array of the source that feeds it: by name, else by order.
-
-    Raises
-    ------
-    InputError
-        If their number or a shape differs.
-    """
-    wanted, given = graph.input_specs, source.inputs
-    if len(wanted) != len(given):
-        raise InputError(
-            f"the network has {len(wanted)} inputs, the data has {len(given)}: give one array for each"
-        )
-    order = graph.input_order([spec.name for spec in given])
-    for (name, shape, _), index in zip(wanted, order, strict=True):
-        have = given[index].shape
-        if len(have) != len(shape) or any(n not in (None, m) for n, m in zip(shape, have, strict=True)):
-            raise InputError(
-                f"input {name!r} takes samples of shape {shape}, the data has {have}", input=name
-            )
-    return order
-
-
-def _compared(graph: Graph, normalized: NormalizedModel) -> list[Compared]:
-    """Return the points, and behind them the outputs of the network."""
+def _compared(graph: Graph, normalized: NormalizedModel) -> list[ComparedValue]:
+    """Return the points, followed by the outputs of the network."""
     named = [(point.name, point.value, normalized.nodes.get(point.node)) for point in normalized.points]
     named += [(graph.producer(value).name, value, None) for value in graph.outputs]
     return [
-        Compared(
+        ComparedValue(
             name=name,
             value=value,
             place=normalized.places[value],

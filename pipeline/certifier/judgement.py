@@ -1,62 +1,34 @@
-"""Certify: have samples streamed through both networks once, and judge how far they are apart."""
+"""Certify: compare both networks on all samples once, and judge how far they are apart."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..graph import Graph
 from ..normalizer.normalizing import NormalizedModel
 from ..sketch import SketchSpec
 from ..sources import Source
-from .batch_comparison import Compared
+from .batch_comparison import ComparedValue
 from .certificate import QUANTISED, Certificate, OutputCertificate, PointCertificate, nothing_normalised
-from .comparison import Examination
+from .comparison import DEFAULT_TOLERANCE, Comparer, Comparison, ComparisonSettings
 from .doubts import Doubt, Measured
-from .totals import Findings, Tally
+from .totals import ComparisonTotals, ValueTotals
 
-__all__ = ["DEFAULT_TOLERANCE", "Examiner", "certify", "examine_here"]
+__all__ = ["certify", "judge"]
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_TOLERANCE = 1e-5
 ROUNDING_MARGIN = 8.0
 """Two float32 networks each err by about the measured rounding error; the larger of many samples of it by a few."""
 WEIGHTS_MARGIN = 2.0
 """In float64 two networks differ by the rounding of the new weights, less than by that of weights and activations."""
-
-
-class Examiner(Protocol):
-    """Where the samples go through the networks: here, or on the workers of a cluster."""
-
-    def __call__(
-        self,
-        examination: Examination,
-        *,
-        doubtful: Callable[[Findings], Mapping[int, Doubt]],
-        progress: Callable[[int], None],
-    ) -> tuple[Findings, Mapping[int, Measured]]:
-        """Return what is found on all samples, and `Examination.rounding` of what is ``doubtful`` then.
-
-        ``progress`` is told how many samples are done.
-        """
-        ...
-
-
-def examine_here(
-    examination: Examination,
-    *,
-    doubtful: Callable[[Findings], Mapping[int, Doubt]],
-    progress: Callable[[int], None],
-) -> tuple[Findings, Mapping[int, Measured]]:
-    """Examine in this process; an :class:`Examiner`."""
-    found = examination.examine(0, examination.n_samples, progress=progress)
-    return found, examination.rounding(doubtful(found))
 
 
 def certify(
@@ -69,30 +41,17 @@ def certify(
     sketch_spec: SketchSpec | None = None,
     progress: Callable[[int], None] | None = None,
     tolerance: float = DEFAULT_TOLERANCE,
-    examiner: Examiner | None = None,
 ) -> Certificate:
-    """Compare a normalised network with its original on real samples.
+    """Compare a normalised network with its original on real samples, in this process.
 
     Parameters
     ----------
-    original : keras.Model
-        The network that was normalised.
-    normalized : NormalizedModel
-    source : Source
-        Samples, with labels if it has any.
-    batch_size : int
-        Samples that go through both networks together, unless they have more than 256 MiB of activations.
-    n_samples : int, optional
-        How many, from the first; all by default.
-    sketch_spec : SketchSpec, optional
-        Sketch the normalised activations as they pass by, for plots.
+    original, normalized, source
+        As :class:`Comparison`.
+    batch_size, n_samples, sketch_spec, tolerance
+        As :class:`ComparisonSettings`.
     progress : callable, optional
         Called with the number of samples done, each time some are.
-    tolerance : float, default=1e-5
-        Largest residual in proportion to max(1, peak), dimensionless.
-    examiner : Examiner, optional
-        Where the samples go through the networks; in this process by default. Findings add up to the same bits in any
-        number of parts.
 
     Returns
     -------
@@ -118,30 +77,31 @@ def certify(
     networks are compared in float64 on those batches as well, and may differ by the tolerance, or as much as the
     rounding of their weights explains.
     """
-    examination = Examination(
-        original,
-        normalized,
-        source,
-        batch_size=batch_size,
-        n_samples=n_samples,
-        sketch_spec=sketch_spec,
-        margin=tolerance,
+    settings = ComparisonSettings(
+        batch_size=batch_size, n_samples=n_samples, sketch_spec=sketch_spec, tolerance=tolerance
     )
-    compared = examination.compared
-    found, rounding = (examiner or examine_here)(
-        examination,
-        doubtful=lambda found: _doubts(compared, found.tallies, tolerance),
-        progress=progress or (lambda n_done: None),
-    )
+    comparison = Comparison(original, normalized, source, settings)
+    return judge(comparison, comparison, progress=progress or (lambda n_done: None))
+
+
+def judge(comparison: Comparison, comparer: Comparer, *, progress: Callable[[int], None]) -> Certificate:
+    """Have ``comparer`` compare the networks on all samples, and return the verdict; see :func:`certify`.
+
+    Totals are the same to the last bit in whatever parts, and wherever, the samples were compared.
+    """
+    compared, tolerance = comparison.compared, comparison.settings.tolerance
+    found = comparer.totals(progress)
+    rounding = comparer.rounding(_doubts(compared, found.values, tolerance))
     judged = [
-        _judged(each, tally, rounding.get(index), tolerance)
-        for index, (each, tally) in enumerate(zip(compared, found.tallies, strict=True))
+        _judged(each, totals, rounding.get(index), tolerance)
+        for index, (each, totals) in enumerate(zip(compared, found.values, strict=True))
     ]
+    normalized = comparison.normalized
     n_points = len(normalized.points)
     points = _points(normalized, judged[:n_points])
     unchanged = nothing_normalised(points)
     certificate = Certificate(
-        model_name=str(original.name),
+        model_name=str(comparison.graph.model.name),
         mode=normalized.mode,
         n_samples=found.n_samples,
         tolerance=tolerance,
@@ -154,7 +114,7 @@ def certify(
         notes=(*normalized.notes, *found.decisions.notes, *([unchanged] if unchanged else [])),
         sketches=found.sketches,
     )
-    if not certificate.passed and (why := _quantised(examination)):
+    if not certificate.passed and (why := _quantised(comparison.graph)):
         certificate = replace(certificate, notes=(*certificate.notes, why))
     logger.info("certificate of %s: %s", certificate.model_name, certificate.summary())
     return certificate
@@ -164,8 +124,8 @@ def certify(
 class _Judged:
     """A compared value, what was found, and the channel that is furthest over what is allowed, or nearest to it."""
 
-    each: Compared
-    tally: Tally
+    each: ComparedValue
+    totals: ValueTotals
     error: float
     peak: float
     allowed: float
@@ -174,9 +134,9 @@ class _Judged:
     float64_allowed: float | None = None
 
 
-def _quantised(examination: Examination) -> str | None:
+def _quantised(graph: Graph) -> str | None:
     """Return why a network with quantised layers may fail though nothing is wrong."""
-    nodes = [n for n in examination.graph.nodes if getattr(n.operation, "quantization_mode", None)]
+    nodes = [n for n in graph.nodes if getattr(n.operation, "quantization_mode", None)]
     if not nodes:
         return None
     names = ", ".join(repr(node.name) for node in nodes[:5]) + (" ..." if len(nodes) > 5 else "")
@@ -186,39 +146,41 @@ def _quantised(examination: Examination) -> str | None:
     )
 
 
-def _peaks(tally: Tally, each: Compared) -> NDArray[np.float64]:
+def _peaks(totals: ValueTotals, each: ComparedValue) -> NDArray[np.float64]:
     """Return the peak of each channel, or of all of them where they have one scale, in units of the scales."""
-    peaks: NDArray[np.float64] = tally.channel_peaks
+    peaks: NDArray[np.float64] = totals.channel_peaks
     return peaks.max(keepdims=True) / each.factors if each.is_one_scale else peaks / each.factors
 
 
-def _tolerated(tally: Tally, each: Compared, tolerance: float) -> NDArray[np.float64]:
-    return tolerance * np.maximum(1.0, _peaks(tally, each))
+def _tolerated(totals: ValueTotals, each: ComparedValue, tolerance: float) -> NDArray[np.float64]:
+    return tolerance * np.maximum(1.0, _peaks(totals, each))
 
 
-def _doubts(compared: Sequence[Compared], tallies: Sequence[Tally], tolerance: float) -> dict[int, Doubt]:
+def _doubts(
+    compared: Sequence[ComparedValue], found: Sequence[ValueTotals], tolerance: float
+) -> dict[int, Doubt]:
     """Return what is over the tolerance; nothing where NaN has decided."""
-    if any(math.isnan(tally.max_error) for tally in tallies):
+    if any(math.isnan(each.max_error) for each in found):
         return {}
-    found = {}
-    for index, (tally, each) in enumerate(zip(tallies, compared, strict=True)):
-        is_over = ~(tally.errors <= _tolerated(tally, each, tolerance))
+    doubts = {}
+    for index, (totals, each) in enumerate(zip(found, compared, strict=True)):
+        is_over = ~(totals.errors <= _tolerated(totals, each, tolerance))
         if is_over.any():
-            needed = np.where(is_over, tally.errors / ROUNDING_MARGIN, 0.0)
-            starts = np.broadcast_to(tally.starts, needed.shape)
-            found[index] = Doubt(tuple(starts.tolist()), tuple(needed.tolist()))
-    return found
+            needed = np.where(is_over, totals.errors / ROUNDING_MARGIN, 0.0)
+            starts = np.broadcast_to(totals.starts, needed.shape)
+            doubts[index] = Doubt(tuple(starts.tolist()), tuple(needed.tolist()))
+    return doubts
 
 
-def _judged(each: Compared, tally: Tally, measured: Measured | None, tolerance: float) -> _Judged:
-    tolerated = _tolerated(tally, each, tolerance)
+def _judged(each: ComparedValue, totals: ValueTotals, measured: Measured | None, tolerance: float) -> _Judged:
+    tolerated = _tolerated(totals, each, tolerance)
     rounding = np.zeros(1) if measured is None else np.asarray(measured.rounding)
-    errors, rounding, peaks = np.broadcast_arrays(tally.errors, rounding, _peaks(tally, each))
+    errors, rounding, peaks = np.broadcast_arrays(totals.errors, rounding, _peaks(totals, each))
     allowed = np.maximum(tolerated, ROUNDING_MARGIN * rounding)
     at = _worst(errors, allowed)
     judged = _Judged(
         each,
-        tally,
+        totals,
         error=float(errors[at]),
         peak=float(peaks[at]),
         allowed=float(allowed[at]),
@@ -246,26 +208,26 @@ def _points(normalized: NormalizedModel, judged: Sequence[_Judged]) -> tuple[Poi
             layer_type=point.layer_type,
             factor=found.each.factor,
             max_residual=found.error,
-            rms_residual=found.tally.rms_error,
+            rms_residual=found.totals.rms_error,
             peak=found.peak,
             allowed=found.allowed,
             rounding=found.rounding,
             float64_residual=found.float64_error,
             float64_allowed=found.float64_allowed,
-            saturation=found.tally.n_saturated / max(1, found.tally.n_values),
-            n_values=found.tally.n_values,
-            n_channels=found.tally.channel_peaks.size,
-            n_dead_channels=int(np.count_nonzero(found.tally.channel_peaks == 0.0)),
+            saturation=found.totals.n_saturated / max(1, found.totals.n_values),
+            n_values=found.totals.n_values,
+            n_channels=found.totals.channel_peaks.size,
+            n_dead_channels=int(np.count_nonzero(found.totals.channel_peaks == 0.0)),
             pinned=point.name in normalized.pinned_points,
         )
         for point, found in zip(normalized.points, judged, strict=True)
     )
 
 
-def _outputs(findings: Findings, judged: Sequence[_Judged]) -> tuple[OutputCertificate, ...]:
+def _outputs(totals: ComparisonTotals, judged: Sequence[_Judged]) -> tuple[OutputCertificate, ...]:
     outputs = []
     for index, found in enumerate(judged):
-        share, n_decisions = findings.decisions.agreement.get(index, (None, 0))
+        share, n_decisions = totals.decisions.agreement.get(index, (None, 0))
         # All channels of an output have one scale.
         factor = found.each.factor
 
@@ -277,7 +239,7 @@ def _outputs(findings: Findings, judged: Sequence[_Judged]) -> tuple[OutputCerti
                 name=found.each.name,
                 factor=factor,
                 max_difference=found.error * factor,
-                peak=float(found.tally.channel_peaks.max()),
+                peak=float(found.totals.channel_peaks.max()),
                 allowed=found.allowed * factor,
                 rounding=in_its_units(found.rounding),
                 float64_difference=in_its_units(found.float64_error),

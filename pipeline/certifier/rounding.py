@@ -19,7 +19,7 @@ from ..graph import Graph, Node, refusals_explained
 from ..graph.kinds import is_batch_norm, is_linear
 from ..normalizer.normalizing import NormalizedModel
 from ..normalizer.updating import largest_gain, output_norms
-from .batch_comparison import Compared
+from .batch_comparison import ComparedValue
 from .doubts import Doubt, Measured, next_start
 
 __all__ = ["measure_doubts"]
@@ -39,7 +39,7 @@ MOST_BATCHES: Final = 8
 
 def measure_doubts(
     normalized: NormalizedModel,
-    compared: Sequence[Compared],
+    compared: Sequence[ComparedValue],
     doubts: Mapping[int, Doubt],
     read: Callable[[int], list[NDArray[Any]]],
 ) -> dict[int, Measured]:
@@ -49,7 +49,7 @@ def measure_doubts(
     ----------
     normalized : NormalizedModel
         Its ``graph`` is the original.
-    compared : sequence of Compared
+    compared : sequence of ComparedValue
     doubts : mapping of index in ``compared`` to Doubt
     read : callable
         From the first sample of a batch to the inputs of the network.
@@ -86,7 +86,7 @@ def measure_doubts(
 
 
 def _measured(
-    normalized: NormalizedModel, chosen: Mapping[int, Compared], inputs: Sequence[NDArray[Any]]
+    normalized: NormalizedModel, chosen: Mapping[int, ComparedValue], inputs: Sequence[NDArray[Any]]
 ) -> dict[int, Measured]:
     """Measure one batch: the networks go through their layers side by side, and activations are let go on the way."""
     graph = normalized.graph
@@ -128,7 +128,7 @@ def _measured(
 
 
 def _of_channels(
-    errors: NDArray[np.float64], each: Compared, normalized: NormalizedModel
+    errors: NDArray[np.float64], each: ComparedValue, normalized: NormalizedModel
 ) -> tuple[float, ...]:
     """Return the rounding errors of channels: as large as in any other channel, in proportion to their weights.
 
@@ -147,7 +147,7 @@ class _Rewritten:
     """The normalised network in float64, asked for its values in about the order of the original."""
 
     def __init__(
-        self, normalized: NormalizedModel, chosen: Mapping[int, Compared], inputs: Sequence[NDArray[Any]]
+        self, normalized: NormalizedModel, chosen: Mapping[int, ComparedValue], inputs: Sequence[NDArray[Any]]
     ) -> None:
         self._uses = Counter(each.place for each in chosen.values())
         exact = [np.asarray(x, np.float64) if x.dtype.kind == "f" else x for x in inputs]
@@ -173,7 +173,7 @@ def _largest(tensor: Any, axes: Sequence[int] | None = None) -> Any:
     return tf.maximum(tf.reduce_max(tensor, axis=axes), -tf.reduce_min(tensor, axis=axes))
 
 
-def _apart(one: Any, other: Any, each: Compared) -> NDArray[np.float64]:
+def _apart(one: Any, other: Any, each: ComparedValue) -> NDArray[np.float64]:
     """Return the largest difference of each channel, or of all of them where they have one scale."""
     import tensorflow as tf
 

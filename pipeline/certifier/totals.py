@@ -1,12 +1,12 @@
-"""What was found where two networks were compared: totals that add up to the same, whatever the order and the parts.
+"""Totals of a comparison of two networks: the same in whatever parts and order the samples are compared.
 
-Knows numbers. Does not know networks: findings travel between processes.
+Knows numbers. Does not know networks: totals travel between processes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -16,17 +16,17 @@ from numpy.typing import NDArray
 from ..sketch import PointSketch, merge_sketches
 from .decisions import Decisions
 
-__all__ = ["Findings", "Tally", "add_up"]
+__all__ = ["ComparisonTotals", "ValueTotals"]
 
 
 @dataclass(slots=True)
-class Tally:
+class ValueTotals:
     """Totals of one compared value."""
 
     errors: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
     """Largest error of each channel, or of all channels together where they have one scale; NaN as soon as one was."""
     starts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
-    """First sample of the batch with that error: the first of them."""
+    """First sample of the batch with that error; of the first such batch."""
     n_saturated: int = 0
     n_values: int = 0
     channel_peaks: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
@@ -35,11 +35,11 @@ class Tally:
     other_square_sum: float = 0.0
 
     def add(self, numbers: Sequence[NDArray[np.float32]], *, n_values: int, start: int) -> None:
-        """Add what `Comparison` found in the batch that begins with the sample ``start``."""
+        """Add what `BatchComparison` found in the batch that begins with the sample ``start``."""
         error, squares, saturated, peaks = (np.asarray(each, dtype=np.float64) for each in numbers)
         # A maximum may pass over a NaN, a sum never does.
         errors = np.full(error.size, np.nan) if np.isnan(squares) else error.reshape(-1)
-        found = Tally(
+        found = ValueTotals(
             errors=errors,
             starts=np.full(error.size, start),
             n_saturated=int(saturated),
@@ -52,7 +52,7 @@ class Tally:
             found.other_square_sum = float(squares)
         self.merge(found)
 
-    def merge(self, other: Tally) -> None:
+    def merge(self, other: ValueTotals) -> None:
         """Add the totals of other samples."""
         mine, theirs = _ranks(self.errors), _ranks(other.errors)
         is_worse = (theirs > mine) | ((theirs == mine) & (other.starts < self.starts))
@@ -76,7 +76,7 @@ class Tally:
 
     @property
     def worst_start(self) -> int:
-        """First sample of the batch with the largest error: the first of them."""
+        """First sample of the batch with the largest error; of the first such batch."""
         ranks = _ranks(self.errors)
         return int(self.starts[ranks == ranks.max()].min())
 
@@ -88,25 +88,21 @@ def _ranks(errors: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @dataclass(slots=True)
-class Findings:
-    """Of some samples."""
+class ComparisonTotals:
+    """What was found on some samples."""
 
-    tallies: tuple[Tally, ...]
+    values: tuple[ValueTotals, ...]
     """One for each compared value."""
     decisions: Decisions
-    sketches: Mapping[str, PointSketch]
-    """Of the normalised activations, by point; empty where nobody wants them."""
+    sketches: dict[str, PointSketch]
+    """Of the normalised activations, by point; empty where they are not asked for."""
     n_samples: int = 0
 
-
-def add_up(parts: Iterable[Findings], into: Findings) -> Findings:
-    """Add the findings of other samples to ``into`` and return it."""
-    for part in parts:
-        for mine, theirs in zip(into.tallies, part.tallies, strict=True):
+    def merge(self, other: ComparisonTotals) -> None:
+        """Add the totals of other samples."""
+        for mine, theirs in zip(self.values, other.values, strict=True):
             mine.merge(theirs)
-        into.decisions.merge(part.decisions)
-        into.sketches = {
-            name: merge_sketches([sketch, part.sketches[name]]) for name, sketch in into.sketches.items()
-        }
-        into.n_samples += part.n_samples
-    return into
+        self.decisions.merge(other.decisions)
+        for name, sketch in self.sketches.items():
+            self.sketches[name] = merge_sketches([sketch, other.sketches[name]])
+        self.n_samples += other.n_samples

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ import psutil
 
 from ...storage import Cache
 from ...storage.errors import InputError, OverBudgetError
-from ..certifier import Doubt, Examination, Examiner, Findings, Measured
+from ..certifier import Comparer, Comparison
 from ..events import OnEvent, StageDone, ignore_event
 from ..factors.factors import ExactPercentile
 from ..graph import model_fingerprint
@@ -28,11 +28,11 @@ from ..sketch import PointSketch
 from ..sources import Source
 from ..stages.engine import LocalEngine
 from ..stages.prepare import Prepared, sketch_spec
+from .comparing import comparing_on
 from .connecting import connected, dashboard_link, local_threads, reported
-from .examining import examine_on
 from .limits import Limits
 from .merge_tree import exact_percentiles_on, merged_sketches_on
-from .recipes import ExaminationRecipe, KerasRecipe, NetworkRecipe
+from .recipes import ComparisonRecipe, KerasRecipe, NetworkRecipe
 from .record_blocks import record_missing_on
 from .scripts import check_main_guard
 
@@ -175,38 +175,22 @@ class ClusterEngine(LocalEngine):
 
         return percentile
 
-    def examiner(
-        self, rewriting: Rewriting, *, model: Any, fingerprint: Mapping[str, Any], source: Source
-    ) -> Examiner:
-        """Return what examines a network that was rewritten so on the workers."""
-
-        def examine(
-            examination: Examination,
-            *,
-            doubtful: Callable[[Findings], Mapping[int, Doubt]],
-            progress: Callable[[int], None],
-        ) -> tuple[Findings, Mapping[int, Measured]]:
-            settings = self._settings
-            recipe = ExaminationRecipe(
-                network=_network_recipe(settings, model=model, fingerprint=fingerprint, source=source),
-                rewriting=rewriting,
-                normalized=model_fingerprint(examination.normalized.model),
-                batch_size=examination.batch_size,
-                n_samples=examination.n_samples,
-                sketch=examination.sketch_spec,
-                margin=examination.margin,
-            )
-            return examine_on(
-                self._connected(),
-                recipe,
-                examination,
-                doubtful=doubtful,
-                progress=progress,
-                n_threads=self._n_threads,
-                limits=self._limits,
-            )
-
-        return examine
+    def comparing(
+        self, comparison: Comparison, rewriting: Rewriting, *, fingerprint: Mapping[str, Any]
+    ) -> AbstractContextManager[Comparer]:
+        """Give what sends the samples of a comparison through both networks on the workers."""
+        network = _network_recipe(
+            self._settings, model=comparison.graph.model, fingerprint=fingerprint, source=comparison.source
+        )
+        recipe = ComparisonRecipe(
+            network=network,
+            rewriting=rewriting,
+            normalized=model_fingerprint(comparison.normalized.model),
+            settings=comparison.settings,
+        )
+        return comparing_on(
+            self._connected(), recipe, comparison, n_threads=self._n_threads, limits=self._limits
+        )
 
 
 def check_local_memory(workers: int, per_worker_nbytes: int) -> None:

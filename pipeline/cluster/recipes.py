@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from ...storage.errors import MismatchError
-from ..certifier import Examination
+from ..certifier import Comparison, ComparisonSettings
 from ..normalizer import Rewriting
 from ..record.producer import KerasProducer, Producer
-from ..sketch import SketchSpec
 from ..sources import Source
 
-__all__ = ["ExaminationRecipe", "KerasRecipe", "NetworkRecipe", "Recipe", "set_tensorflow_threads"]
+__all__ = ["ComparisonRecipe", "KerasRecipe", "NetworkRecipe", "Recipe", "set_tensorflow_threads"]
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +107,7 @@ class KerasRecipe:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExaminationRecipe:
+class ComparisonRecipe:
     """A network, and the same network rewritten, over samples.
 
     The rewritten one does not travel: a worker rewrites its own copy in the same way, and its fingerprint tells
@@ -119,13 +118,10 @@ class ExaminationRecipe:
     rewriting: Rewriting
     normalized: Mapping[str, Any]
     """Fingerprint of what the coordinator made."""
-    batch_size: int
-    n_samples: int
-    sketch: SketchSpec | None
-    margin: float
+    settings: ComparisonSettings
 
-    def make(self, n_threads: int) -> Examination:
-        """Return what examines parts; errors as `NetworkRecipe.open`.
+    def make(self, n_threads: int) -> Comparison:
+        """Return what compares parts; errors as `NetworkRecipe.open`.
 
         Raises
         ------
@@ -141,15 +137,7 @@ class ExaminationRecipe:
                 "rewriting the network gives other weights on this host than on the coordinator's: certify there, "
                 "without a cluster (actisketch normalize)"
             )
-        return Examination(
-            model,
-            normalized,
-            source,
-            batch_size=self.batch_size,
-            n_samples=self.n_samples,
-            sketch_spec=self.sketch,
-            margin=self.margin,
-        )
+        return Comparison(model, normalized, source, self.settings)
 
 
 def set_tensorflow_threads(n_threads: int) -> None:

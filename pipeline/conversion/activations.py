@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
-from ..graph import Graph, input_tensor, read_graph, refusals_explained
-from ..record.producer import match_inputs
+from ..graph import Graph, input_tensor, match_inputs, read_graph, refusals_explained
 from ..sources import InputSpec, Source, as_source
 
 __all__ = ["get_activations_batch", "get_activations_layer", "whole_batches"]

@@ -4,6 +4,7 @@ from .code import file_code_hash
 from .feeding import aligned, input_tensor
 from .fingerprint import model_fingerprint
 from .graph import Graph
+from .inputs import match_inputs, shape_text
 from .nodes import Node, Slot, Value
 from .points import Point
 from .reading import read_graph, why_opaque
@@ -20,10 +21,12 @@ __all__ = [
     "file_code_hash",
     "input_tensor",
     "layer_refusals",
+    "match_inputs",
     "model_fingerprint",
     "read_graph",
     "reason_of",
     "refusals_explained",
+    "shape_text",
     "toolbox_names",
     "why_opaque",
 ]

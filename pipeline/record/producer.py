@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ...storage import PointSpec
 from ...storage.errors import InputError
-from ..graph import Graph, Point, input_tensor, refusals_explained
-from ..sources import InputSpec, Source
+from ..graph import Graph, Point, input_tensor, match_inputs, refusals_explained, shape_text
+from ..sources import Source
 
 __all__ = ["KerasProducer", "Producer"]
 
@@ -182,7 +182,7 @@ def _point_spec(point: Point, shape: tuple[int | None, ...]) -> PointSpec:
     known = tuple(n for n in shape if n is not None)
     if len(known) != len(shape):
         raise InputError(
-            f"the shape of {point.name!r} is {_shape(shape)} and varies: give samples of one shape, "
+            f"the shape of {point.name!r} is {shape_text(shape)} and varies: give samples of one shape, "
             "or leave the point out with record.points",
             point=point.name,
         )
@@ -208,48 +208,3 @@ def _view(tensor: Any) -> NDArray[np.float32]:
         return np.asarray(memoryview(tensor))
     array: NDArray[np.float32] = tensor.numpy()
     return array
-
-
-def match_inputs(graph: Graph, given: tuple[InputSpec, ...]) -> list[tuple[int, np.dtype[Any]]]:
-    """Return, for each input of the network, which array of the data it takes and in which dtype.
-
-    Arrays go to inputs by name where all names agree, else in order.
-
-    Raises
-    ------
-    InputError
-        If the number of inputs or a shape differs from what the network takes.
-    """
-    wanted = graph.input_specs
-    if len(wanted) != len(given):
-        raise InputError(
-            f"the network has {len(wanted)} input{'' if len(wanted) == 1 else 's'} "
-            f"({', '.join(repr(name) for name, _, _ in wanted)}), the data has {len(given)}: name the arrays with "
-            "data.inputs"
-        )
-    order = graph.input_order([have.name for have in given])
-    for (name, shape, dtype), have in zip(wanted, (given[i] for i in order), strict=True):
-        fits = len(shape) == len(have.shape) and all(
-            w in (None, h) for w, h in zip(shape, have.shape, strict=True)
-        )
-        if not fits:
-            raise InputError(
-                f"input {name!r} takes samples of shape {_shape(shape)}, the data has {_shape(have.shape)}: "
-                "reshape the data, or choose another array with data.inputs"
-            )
-        if (dtype == "string") != (have.dtype == "object"):
-            takes, holds = ("texts", "numbers") if dtype == "string" else (f"numbers ({dtype})", "texts")
-            raise InputError(
-                f"input {name!r} takes {takes}, the data holds {holds}: choose another array with data.inputs, or put "
-                "TextVectorization or StringLookup in front of the network where texts are to be numbers"
-            )
-    return [(i, np.dtype(_numpy_name(dtype))) for i, (_, _, dtype) in zip(order, wanted, strict=True)]
-
-
-def _shape(shape: tuple[int | None, ...]) -> str:
-    return "(" + ", ".join("any" if n is None else str(n) for n in shape) + (",)" if len(shape) == 1 else ")")
-
-
-def _numpy_name(dtype: str) -> str:
-    # A bfloat16 or float16 network takes float32 samples and casts them itself.
-    return {"bfloat16": "float32", "float16": "float32", "string": "object"}.get(dtype, dtype)

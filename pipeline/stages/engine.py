@@ -6,18 +6,17 @@ Another engine (a cluster) gives the same bytes. No stage asks which one it has.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol, Self
 
 from ...storage import Cache
-from ..certifier import Examiner, examine_here
+from ..certifier import Comparer, Comparison
 from ..events import OnEvent
 from ..factors.factors import ExactPercentile
 from ..factors.merge import ExactSource, merged_sketches
 from ..normalizer import Rewriting
 from ..record.recorder import record_missing
 from ..sketch import PointSketch
-from ..sources import Source
 from .prepare import Prepared, sketch_spec
 
 __all__ = ["Engine", "LocalEngine"]
@@ -49,10 +48,19 @@ class Engine(Protocol):
         """
         ...
 
-    def examiner(
-        self, rewriting: Rewriting, *, model: Any, fingerprint: Mapping[str, Any], source: Source
-    ) -> Examiner:
-        """Return what examines a network that was rewritten so."""
+    def comparing(
+        self, comparison: Comparison, rewriting: Rewriting, *, fingerprint: Mapping[str, Any]
+    ) -> AbstractContextManager[Comparer]:
+        """Give what sends the samples of a comparison through both networks.
+
+        Parameters
+        ----------
+        comparison : Comparison
+        rewriting : Rewriting
+            How its normalised network was made.
+        fingerprint : mapping
+            Of the original network.
+        """
         ...
 
 
@@ -82,8 +90,8 @@ class LocalEngine(AbstractContextManager["LocalEngine"]):
         """Return what answers exact percentiles from the cache."""
         return ExactSource(cache, sketches, accept_rounding).percentile
 
-    def examiner(
-        self, rewriting: Rewriting, *, model: Any, fingerprint: Mapping[str, Any], source: Source
-    ) -> Examiner:
-        """Return what examines a network that was rewritten so."""
-        return examine_here
+    def comparing(
+        self, comparison: Comparison, rewriting: Rewriting, *, fingerprint: Mapping[str, Any]
+    ) -> AbstractContextManager[Comparer]:
+        """Give the comparison itself."""
+        return nullcontext(comparison)

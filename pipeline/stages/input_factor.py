@@ -13,7 +13,7 @@ import numpy as np
 from ..events import OnEvent, SamplesDone, StageDone, StageStarted
 from ..factors.ties import job_ties
 from ..folder.folder import content_key
-from ..record.producer import match_inputs
+from ..graph import match_inputs
 from ..settings.job import InputFactor, JobSettings
 from ..sketch import PointSketch, SketchSpec
 from ..sources import Source

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...storage.errors import CertificateError, MismatchError
 from ...storage.partial import discard
-from ..certifier import Certificate, certify
+from ..certifier import Certificate, Comparison, ComparisonSettings, judge
 from ..events import OnEvent, SamplesDone, StageDone, StageStarted, ignore_event
 from ..factors.factors import Factors, PointFactor, Rule
 from ..factors.ties import input_scales
@@ -179,17 +179,17 @@ def _rewrite_and_certify(
     rewriting = rewriting_of(factors, settings)
     normalized = rewriting.rewrite(model)
     on_event(StageStarted(stage="certify", n_total=n_samples, unit="samples"))
-    certificate = certify(
-        model,
-        normalized,
-        source,
+    how = ComparisonSettings(
         batch_size=settings.record.batch_size,
         n_samples=n_samples,
         sketch_spec=sketch_spec(settings),
         tolerance=chosen.tolerance,
-        progress=lambda n_done: on_event(SamplesDone(n_done=n_done)),
-        examiner=engine.examiner(rewriting, model=model, fingerprint=fingerprint, source=source),
     )
+    comparison = Comparison(model, normalized, source, how)
+    with engine.comparing(comparison, rewriting, fingerprint=fingerprint) as comparer:
+        certificate = judge(
+            comparison, comparer, progress=lambda n_done: on_event(SamplesDone(n_done=n_done))
+        )
     return normalized, certificate
 
 

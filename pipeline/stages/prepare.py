@@ -17,7 +17,7 @@ import numpy as np
 from ...storage import CacheSpec, PointSpec
 from ...storage.codecs import DEFAULT_CODEC
 from ...storage.errors import InputError, MismatchError
-from ..certifier import examination_nbytes
+from ..certifier import comparison_nbytes
 from ..factors.factors import asked_of_points
 from ..factors.ties import Ties, job_ties
 from ..folder.folder import RunFolder
@@ -352,7 +352,7 @@ def _plan(
     weight_nbytes = [int(np.prod(w.shape)) * np.dtype("float32").itemsize for w in graph.model.weights]
     certificate_nbytes = 0
     if settings.normalize.enabled:
-        certificate_nbytes = examination_nbytes(
+        certificate_nbytes = comparison_nbytes(
             weight_nbytes=weight_nbytes,
             sample_nbytes=4 * sum(point.n_values for point in points),
             largest_tensor_nbytes=producer.largest_tensor_nbytes(),

@@ -1,4 +1,4 @@
-"""Findings add up to the same bits, whatever the parts and their order."""
+"""Totals of a comparison add up to the same bits, whatever the parts and their order."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actisketch.pipeline.certifier import Examination, add_up
-from actisketch.pipeline.certifier.totals import Tally
+from actisketch.pipeline.certifier import Comparison, ComparisonSettings
+from actisketch.pipeline.certifier.totals import ValueTotals
 from actisketch.pipeline.normalizer import Rewriting
 from actisketch.pipeline.sketch import SketchSpec
 from actisketch.pipeline.sources import as_source
@@ -23,21 +23,21 @@ batches = st.lists(
 )
 
 
-def tally_of(found: list[tuple[int, Any]]) -> Tally:
-    tally = Tally()
+def totals_of(found: list[tuple[int, Any]]) -> ValueTotals:
+    totals = ValueTotals()
     for start, (error, squares, n_saturated, peaks) in found:
         numbers = [np.float32(error), np.float32(squares), np.int32(n_saturated), np.array(peaks, np.float32)]
-        tally.add(numbers, n_values=5, start=start)
-    return tally
+        totals.add(numbers, n_values=5, start=start)
+    return totals
 
 
 @given(batches, st.randoms(use_true_random=False))
-def test_order_and_parts_change_no_bit_of_a_tally(found: list[Any], chance: random.Random) -> None:
+def test_order_and_parts_change_no_bit_of_the_totals(found: list[Any], chance: random.Random) -> None:
     numbered = list(enumerate(found))
     shuffled = chance.sample(numbered, len(numbered))
     cut = chance.randint(0, len(shuffled))
 
-    whole, one, other = tally_of(numbered), tally_of(shuffled[:cut]), tally_of(shuffled[cut:])
+    whole, one, other = totals_of(numbered), totals_of(shuffled[:cut]), totals_of(shuffled[cut:])
     one.merge(pickle.loads(pickle.dumps(other)))
 
     for name in ("max_error", "worst_start", "n_saturated", "n_values", "rms_error"):
@@ -48,14 +48,14 @@ def test_order_and_parts_change_no_bit_of_a_tally(found: list[Any], chance: rand
 
 @given(st.lists(st.floats(width=32, min_value=0.0, allow_nan=False, allow_infinity=False), min_size=1))
 def test_the_square_sum_is_the_exact_one(squares: list[float]) -> None:
-    tally = tally_of([(i, (0.0, each, 0, [0.0] * 3)) for i, each in enumerate(squares)])
+    totals = totals_of([(i, (0.0, each, 0, [0.0] * 3)) for i, each in enumerate(squares)])
 
-    assert tally.rms_error == math.sqrt(math.fsum(squares) / (5 * len(squares)))
+    assert totals.rms_error == math.sqrt(math.fsum(squares) / (5 * len(squares)))
 
 
 @settings(max_examples=10, deadline=None)
 @given(n_parts=st.integers(1, 6), chance=st.randoms(use_true_random=False))
-def test_parts_examined_apart_give_the_findings_of_one_pass(n_parts: int, chance: random.Random) -> None:
+def test_parts_compared_apart_give_the_totals_of_one_pass(n_parts: int, chance: random.Random) -> None:
     import keras
 
     keras.utils.set_random_seed(5)
@@ -68,25 +68,23 @@ def test_parts_examined_apart_give_the_findings_of_one_pass(n_parts: int, chance
     )
     rng = np.random.default_rng(8)
     x, labels = rng.random((26, 4), dtype=np.float32), rng.integers(0, 3, 26)
-    examination = Examination(
+    comparison = Comparison(
         model,
         Rewriting(factors={"a": 0.3, "b": 1.0}).rewrite(model),
         as_source(x, labels),
-        batch_size=2,
-        n_samples=None,
-        sketch_spec=SketchSpec(),
-        margin=1e-5,
+        ComparisonSettings(batch_size=2, sketch_spec=SketchSpec()),
     )
     cuts = sorted(chance.sample(range(2, 26, 2), n_parts - 1))
     spans = list(zip([0, *cuts], [*cuts, 26], strict=True))
     chance.shuffle(spans)
 
-    apart = add_up((examination.examine(*span) for span in spans), into=examination.empty())
-    whole = examination.examine(0, 26)
+    apart, whole = comparison.empty(), comparison.compare(0, 26)
+    for span in spans:
+        apart.merge(comparison.compare(*span))
 
     assert apart.sketches == whole.sketches
-    assert apart.tallies[0].rms_error == whole.tallies[0].rms_error > 0
-    assert apart.tallies[0].max_error == whole.tallies[0].max_error
+    assert apart.values[0].rms_error == whole.values[0].rms_error > 0
+    assert apart.values[0].max_error == whole.values[0].max_error
     assert apart.decisions.agreement == whole.decisions.agreement == {0: (1.0, 26)}
     assert apart.decisions.accuracy_before == whole.decisions.accuracy_before is not None
     assert apart.n_samples == whole.n_samples == 26

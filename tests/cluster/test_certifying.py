@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline import run
-from actisketch.pipeline.certifier import Examination, Findings
-from actisketch.pipeline.cluster.examining import examine_on, parts
+from actisketch.pipeline.certifier import Comparison, ComparisonSettings, ComparisonTotals
+from actisketch.pipeline.cluster.comparing import comparing_on, parts
 from actisketch.pipeline.cluster.limits import Limits
-from actisketch.pipeline.cluster.recipes import ExaminationRecipe, NetworkRecipe
+from actisketch.pipeline.cluster.recipes import ComparisonRecipe, NetworkRecipe
 from actisketch.pipeline.events import Event, SamplesDone
 from actisketch.pipeline.graph import model_fingerprint
 from actisketch.pipeline.normalizer import Rewriting
@@ -42,15 +42,15 @@ def samples() -> Any:
     return np.random.default_rng(6).random((203, 6, 6, 1), dtype=np.float32)
 
 
-def examined(model: Any, samples: Any, folder: Path) -> tuple[Examination, ExaminationRecipe]:
-    """An examination, and the recipe by which a worker makes its own."""
+def compared(model: Any, samples: Any, folder: Path) -> tuple[Comparison, ComparisonRecipe]:
+    """A comparison, and the recipe by which a worker makes its own."""
     source = as_source(samples)
     rewriting = Rewriting(factors={"conv": 0.7, "classes": 1.0})
     normalized = rewriting.rewrite(model)
-    kept = {"batch_size": 8, "n_samples": len(samples), "margin": 1e-5}
-    examination = Examination(model, normalized, source, sketch_spec=SketchSpec(), **kept)
+    settings = ComparisonSettings(batch_size=8, n_samples=len(samples), sketch_spec=SketchSpec())
+    comparison = Comparison(model, normalized, source, settings)
     model.save(path := folder / "m.keras")
-    recipe = ExaminationRecipe(
+    recipe = ComparisonRecipe(
         network=NetworkRecipe(
             model_path=str(path),
             model_bytes=None,
@@ -62,10 +62,9 @@ def examined(model: Any, samples: Any, folder: Path) -> tuple[Examination, Exami
         ),
         rewriting=rewriting,
         normalized=model_fingerprint(normalized.model),
-        sketch=SketchSpec(),
-        **kept,
+        settings=settings,
     )
-    return examination, recipe
+    return comparison, recipe
 
 
 def test_samples_go_through_both_networks_in_tasks_and_the_files_are_those_of_one_process(
@@ -73,16 +72,16 @@ def test_samples_go_through_both_networks_in_tasks_and_the_files_are_those_of_on
 ) -> None:
     run(model, samples, output=tmp_path / "here", batch_size=8)
     seen: list[tuple[int, int]] = []
-    examine = Examination.examine
+    compare = Comparison.compare
 
-    def watched(self: Examination, start: int, stop: int, **options: Any) -> Findings:
+    def watched(self: Comparison, start: int, stop: int, **options: Any) -> ComparisonTotals:
         from distributed import get_worker
 
         get_worker()  # refuses outside a task
         seen.append((start, stop))
-        return examine(self, start, stop, **options)
+        return compare(self, start, stop, **options)
 
-    monkeypatch.setattr(Examination, "examine", watched)
+    monkeypatch.setattr(Comparison, "compare", watched)
     run(model, samples, output=tmp_path / "dask", batch_size=8, client=threads_client)
 
     assert sorted(seen) == [(part.start, part.stop) for part in parts(203, batch_size=8, n_workers=1)]
@@ -96,13 +95,13 @@ def test_rounding_errors_are_measured_on_a_worker_and_are_the_same(
     # So strict that every residual is in doubt: the rounding error of the original then decides.
     settings: dict[str, dict[str, Any]] = {"normalize": {"tolerance": 1e-12}, "report": {"enabled": False}}
     measured: list[dict[int, float]] = []
-    rounding = Examination.rounding
+    rounding = Comparison.rounding
 
-    def watched(self: Examination, starts: Any) -> dict[int, float]:
+    def watched(self: Comparison, starts: Any) -> dict[int, float]:
         measured.append(rounding(self, starts))
         return measured[-1]
 
-    monkeypatch.setattr(Examination, "rounding", watched)
+    monkeypatch.setattr(Comparison, "rounding", watched)
     run(model, samples, output=tmp_path / "here", batch_size=8, settings=settings)
     run(model, samples, output=tmp_path / "dask", batch_size=8, settings=settings, client=threads_client)
 
@@ -115,12 +114,15 @@ def test_rounding_errors_are_measured_on_a_worker_and_are_the_same(
 def test_a_worker_that_would_rewrite_otherwise_is_refused_before_the_first_sample(
     model: Any, samples: Any, threads_client: Any, tmp_path: Path
 ) -> None:
-    examination, recipe = examined(model, samples, tmp_path)
+    comparison, recipe = compared(model, samples, tmp_path)
     other = replace(recipe, rewriting=Rewriting(factors={"conv": 0.8, "classes": 1.0}))
     done: list[int] = []
 
-    with pytest.raises(InputError, match="rewriting the network gives other weights on this host"):
-        examine_on(threads_client, other, examination, doubtful=lambda found: {}, progress=done.append)
+    with (
+        pytest.raises(InputError, match="rewriting the network gives other weights on this host"),
+        comparing_on(threads_client, other, comparison) as comparer,
+    ):
+        comparer.totals(done.append)
 
     assert not done
 
@@ -128,24 +130,20 @@ def test_a_worker_that_would_rewrite_otherwise_is_refused_before_the_first_sampl
 def test_what_fails_everywhere_is_named_with_its_cause(
     model: Any, samples: Any, threads_client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    examination, recipe = examined(model, samples, tmp_path)
-    examine = Examination.examine
+    comparison, recipe = compared(model, samples, tmp_path)
+    compare = Comparison.compare
 
-    def faulty(self: Examination, start: int, stop: int, **options: Any) -> Findings:
+    def faulty(self: Comparison, start: int, stop: int, **options: Any) -> ComparisonTotals:
         if start == 64:
             raise OSError("the file server is gone")
-        return examine(self, start, stop, **options)
+        return compare(self, start, stop, **options)
 
-    monkeypatch.setattr(Examination, "examine", faulty)
-    with pytest.raises(IncompleteError, match=r"1 of 7 parts .* the file server is gone"):
-        examine_on(
-            threads_client,
-            recipe,
-            examination,
-            doubtful=lambda found: {},
-            progress=lambda n_done: None,
-            limits=Limits(retries=1),
-        )
+    monkeypatch.setattr(Comparison, "compare", faulty)
+    with (
+        pytest.raises(IncompleteError, match=r"1 of 7 parts .* the file server is gone"),
+        comparing_on(threads_client, recipe, comparison, limits=Limits(retries=1)) as comparer,
+    ):
+        comparer.totals(lambda n_done: None)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +172,7 @@ def test_a_worker_that_dies_on_the_way_changes_no_byte(
     model.save(tmp_path / "m.keras")
     np.save(tmp_path / "x.npy", samples)
     done: list[int] = []
-    monkeypatch.setattr(Examination, "examine", lambda *_, **__: pytest.fail("examined in the client"))
+    monkeypatch.setattr(Comparison, "compare", lambda *_, **__: pytest.fail("compared in the client"))
 
     def kill_one_worker(event: Event) -> None:
         if isinstance(event, SamplesDone) and not done:
@@ -210,7 +208,7 @@ def test_other_factors_of_a_finished_run_are_certified_on_a_cluster_too(
     factors = tmp_path / "max.json"
     factors.write_text(json.dumps(finished.factors(percentile=100.0).to_dict()))
     here = normalize_run(finished, factors_path=factors, output=tmp_path / "here")
-    monkeypatch.setattr("actisketch.pipeline.stages.engine.examine_here", None)
+    monkeypatch.setattr("actisketch.pipeline.stages.engine.LocalEngine.comparing", None)
 
     there = normalize_run(finished, factors_path=factors, output=tmp_path / "there", client=threads_client)
 

@@ -1,0 +1,59 @@
+"""Whether data fits the inputs of a network: the one rule for all who feed it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...storage.errors import InputError
+from ..sources import InputSpec
+from .graph import Graph
+
+__all__ = ["match_inputs", "shape_text"]
+
+
+def match_inputs(graph: Graph, given: tuple[InputSpec, ...]) -> list[tuple[int, np.dtype[Any]]]:
+    """Return, for each input of the network, which array of the data it takes and in which dtype.
+
+    Arrays go to inputs by name where all names agree, else in order.
+
+    Raises
+    ------
+    InputError
+        If the number of inputs or a shape differs from what the network takes.
+    """
+    wanted = graph.input_specs
+    if len(wanted) != len(given):
+        raise InputError(
+            f"the network has {len(wanted)} input{'' if len(wanted) == 1 else 's'} "
+            f"({', '.join(repr(name) for name, _, _ in wanted)}), the data has {len(given)}: name the arrays with "
+            "data.inputs"
+        )
+    order = graph.input_order([have.name for have in given])
+    for (name, shape, dtype), have in zip(wanted, (given[i] for i in order), strict=True):
+        fits = len(shape) == len(have.shape) and all(
+            w in (None, h) for w, h in zip(shape, have.shape, strict=True)
+        )
+        if not fits:
+            raise InputError(
+                f"input {name!r} takes samples of shape {shape_text(shape)}, the data has {shape_text(have.shape)}: "
+                "reshape the data, or choose another array with data.inputs"
+            )
+        if (dtype == "string") != (have.dtype == "object"):
+            takes, holds = ("texts", "numbers") if dtype == "string" else (f"numbers ({dtype})", "texts")
+            raise InputError(
+                f"input {name!r} takes {takes}, the data holds {holds}: choose another array with data.inputs, or put "
+                "TextVectorization or StringLookup in front of the network where texts are to be numbers"
+            )
+    return [(i, np.dtype(_numpy_name(dtype))) for i, (_, _, dtype) in zip(order, wanted, strict=True)]
+
+
+def shape_text(shape: tuple[int | None, ...]) -> str:
+    """Return the shape of a sample for a message; an axis of any length is ``any``."""
+    return "(" + ", ".join("any" if n is None else str(n) for n in shape) + (",)" if len(shape) == 1 else ")")
+
+
+def _numpy_name(dtype: str) -> str:
+    # A bfloat16 or float16 network takes float32 samples and casts them itself.
+    return {"bfloat16": "float32", "float16": "float32", "string": "object"}.get(dtype, dtype)
