@@ -17,7 +17,7 @@ from ..folder.folder import check_output, replacing, write_json
 from ..results.export import KINDS
 from ..results.run import open_run
 from ..settings.visible import visible
-from .options import check_folder_of, json_option, run_argument, trust_options
+from .flags import check_folder_of, json_option, run_argument, trust_options
 from .session import Session
 from .show import factor_table, percentile_table, status_lines, verify_lines
 

@@ -15,7 +15,7 @@ from ...storage.errors import InputError
 from ..demo import demo_settings
 from ..folder.folder import RunFolder, check_output, replacing
 from ..settings.job import JobSettings
-from .options import check_folder_of, job_options, json_option, run_argument, settings_from, trust_options
+from .flags import check_folder_of, job_options, json_option, run_argument, settings_from, trust_options
 from .session import Session
 from .show import plan_table, print_result
 from .template import JOB_TEMPLATE

@@ -45,7 +45,7 @@ NO_FACTORS = "Scale factors or normalization data set could not be loaded. Proce
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class MeasuredFactors:
     """Factors as the toolbox computes them, and the sketches they came from."""
 
     factors: dict[str, float]
@@ -123,7 +123,7 @@ def normalize_parameters(model: Any, config: ConfigParser, **kwargs: Any) -> Non
         if given is None or len(given) == 1:
             if source is None:
                 given = _from_old_files(graph, settings, config, given)
-                measured = Measured(factors=given, sketches={})
+                measured = MeasuredFactors(factors=given, sketches={})
             else:
                 measured = _measure(model, graph, source, settings, config, given)
                 given = measured.factors
@@ -201,7 +201,7 @@ def _measure(
     settings: ToolboxSettings,
     config: ConfigParser,
     given: Mapping[str, float] | None,
-) -> Measured:
+) -> MeasuredFactors:
     """Record the network and return a factor for each layer with parameters."""
     folder = settings.activations_folder / CACHE_FOLDER
     cache = recorded_cache(model, source, batch_size=settings.batch_size, folder=folder)
@@ -215,7 +215,7 @@ def _measure(
     layers = [sketches[point.name].layer for point in cache.spec.points]
     with replacing(settings.activations_folder / "sparsity.npz") as partial:
         np.savez_compressed(partial, sparsity=[layer.n_zeros / layer.n for layer in layers])
-    return Measured(factors=factors, sketches=sketches)
+    return MeasuredFactors(factors=factors, sketches=sketches)
 
 
 def _factor(exact: ExactSource, name: str, percentile: float) -> float:
@@ -302,7 +302,7 @@ def _normalize(
     factors: dict[str, float],
     source: Source | None,
     settings: ToolboxSettings,
-    measured: Measured | None,
+    measured: MeasuredFactors | None,
     exceptions: Exceptions,
 ) -> None:
     all_factors = factors

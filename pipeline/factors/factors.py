@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from ...storage import PointSpec
 from ...storage.errors import FormatError, InputError
-from ..folder.documents import CONTENT_HASH, read_document
+from ..folder.json_file import CONTENT_HASH, read_document
 from ..settings.job import FactorSettings, InputFactor, OverrideSettings
 from ..sketch import PointSketch, Sketch
 from .ties import Ties

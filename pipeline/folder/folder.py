@@ -18,7 +18,7 @@ from ...storage.keys import DOCUMENT
 from ...storage.options import StorageOptions
 from ...storage.parsing import LARGEST_NBYTES
 from ...storage.partial import is_partial, remove_leftovers, replacing
-from .documents import content_key, read_document, sealed
+from .json_file import content_key, read_document, sealed
 from .manifest import check_manifest
 
 __all__ = [

@@ -38,7 +38,7 @@ class _Measured(_Part):
     factor: Number | dict[str, Number | list[Number]] | None = None
 
 
-class _Seen(_Part):
+class _Samples(_Part):
     state: str | None = None
     recorded: str = ""
 
@@ -62,7 +62,7 @@ class _Manifest(_Part):
     withheld: list[str] = []
     labels: str | None = None
     measured_input: _Measured = _Measured()
-    samples: _Seen = _Seen()
+    samples: _Samples = _Samples()
     stages: dict[str, str | dict[str, Any]] = {}
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from .contents import PointReport, ReportData
 from .numbers import number_text, plain
 from .point_figures import PointFigure
-from .rows import Row, percentile_head, table_row, table_rows
+from .point_row import Row, percentile_head, table_row, table_rows
 from .verdict import certificate_notes, key_figures, summary, verdict
 
 __all__ = ["Section", "page_chunks", "section", "settings_rows"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .contents import ReportData
-from .rows import Row, percentile_head, table_rows
+from .point_row import Row, percentile_head, table_rows
 
 if TYPE_CHECKING:
     from rich.table import Table

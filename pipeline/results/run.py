@@ -20,8 +20,8 @@ from ..factors.from_cache import factors_of
 from ..factors.merge import ExactSource, check_complete, merged_sketches, statistics, unknown_point
 from ..factors.merged_file import load_merged, merged_key
 from ..factors.ties import Ties
-from ..folder.documents import read_document
 from ..folder.folder import RunFolder, open_folder
+from ..folder.json_file import read_document
 from ..settings.job import JobSettings, ModelSettings, validate_job
 from ..sketch import Percentile, PointSketch
 from ..stages.cache import open_cache

@@ -11,8 +11,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ...storage.errors import FormatError
-from ..folder.documents import read_document
 from ..folder.folder import write_json
+from ..folder.json_file import read_document
 from ..graph import Graph, Point
 from ..normalizer import NormalizedModel
 from ..report import weight_sketch

@@ -14,8 +14,8 @@ from ..certifier import Certificate, Comparison, ComparisonSettings, judge
 from ..events import OnEvent, SamplesDone, StageDone, StageStarted, ignore_event
 from ..factors.factors import Factors, PointFactor, Rule
 from ..factors.ties import input_scales
-from ..folder.documents import read_document
 from ..folder.folder import RunFolder, write_json
+from ..folder.json_file import read_document
 from ..graph import Graph, Point
 from ..normalizer import Exceptions, NormalizedModel, Rewriting, Solution, propagate, solve
 from ..record.model import save_network

@@ -8,7 +8,7 @@ import pytest
 
 from actisketch.pipeline import open_run
 from actisketch.pipeline.factors.factors import Factors
-from actisketch.pipeline.folder.documents import read_document
+from actisketch.pipeline.folder.json_file import read_document
 from actisketch.storage.errors import FormatError
 
 DOCUMENTS = ["run.json", "factors.json", "statistics.json", "certificate.json", "normalized-sketches.json"]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline import open_run
-from actisketch.pipeline.folder.documents import content_key, read_document
 from actisketch.pipeline.folder.folder import RunFolder
+from actisketch.pipeline.folder.json_file import content_key, read_document
 from actisketch.pipeline.results.report import report_data
 from actisketch.storage import Cache, CacheSpec, PointSpec
 from actisketch.storage.codecs import crc32c

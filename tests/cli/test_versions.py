@@ -6,7 +6,7 @@ import json
 import pytest
 
 from actisketch.pipeline import open_run
-from actisketch.pipeline.folder.documents import read_document
+from actisketch.pipeline.folder.json_file import read_document
 from actisketch.storage.errors import MismatchError
 
 HERE = {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
