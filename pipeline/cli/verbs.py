@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 
 import click
@@ -25,6 +26,8 @@ _VERBS = {
     "verify": "ask",
     "export": "ask",
 }
+# Not listed: it tries a cluster, and no run.
+_HIDDEN = {"rehearse": "rehearse"}
 
 
 class _Verbs(click.Group):
@@ -34,13 +37,10 @@ class _Verbs(click.Group):
         return list(_VERBS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _VERBS:
+        module = _VERBS.get(cmd_name) or _HIDDEN.get(cmd_name)
+        if module is None:
             return None
-        if _VERBS[cmd_name] == "work":
-            from . import work as module
-        else:
-            from . import ask as module  # type: ignore[no-redef]  # the same role, another module
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(importlib.import_module(f".{module}", __package__), cmd_name)
         if not any(parameter.name == "quiet" for parameter in command.params):
             command.params.append(_quiet_option())
         return command

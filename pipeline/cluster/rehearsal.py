@@ -1,16 +1,13 @@
 """A producer without a network: to rehearse a cluster and a store before a network is worth the time on them.
 
-``python -m actisketch.pipeline.cluster.rehearsal --scheduler tcp://head:8786 --cache s3://bucket/try`` writes blocks of
-made-up activations through the whole path (workers, sketches, store, commits, reduce) and says how fast that went.
+The hidden verb ``actisketch rehearse`` writes blocks of made-up activations through the whole path (workers, sketches,
+store, commits, merging) and says how fast that went.
 """
 
 from __future__ import annotations
 
-import argparse
-import logging
-import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +16,11 @@ from numpy.typing import NDArray
 
 from ...storage import Cache, CacheSpec, PointSpec
 from ..sketch import SketchSpec
+from .connecting import connected
+from .merge_tree import merged_sketches_on
+from .record_blocks import record_missing_on
 
-__all__ = ["RehearsalRecipe", "main", "rehearsal_spec"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["RehearsalRecipe", "rehearsal_spec", "rehearse"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,53 +75,38 @@ def _waves(rows: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.float3
     return np.maximum(np.sin(phase), 0).reshape(len(rows), *shape)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Rehearse; the report goes to standard output."""
-    from .connecting import connected
-    from .merge_tree import merged_sketches_on
-    from .record_blocks import record_missing_on
+def rehearse(
+    recipe: RehearsalRecipe,
+    *,
+    cache_url: str,
+    n_blocks: int,
+    workers: int = 0,
+    scheduler: str | None = None,
+    endpoint: str | None = None,
+) -> str:
+    """Record and merge ``n_blocks`` blocks of one batch each on a cluster; return a sentence on how fast that went.
 
-    chosen = _parser().parse_args(arguments)
-    recipe = RehearsalRecipe(
-        shapes=((chosen.values,),), batch_size=chosen.block_samples, batch_s=chosen.block_seconds
-    )
-    spec = rehearsal_spec(recipe, n_blocks=chosen.blocks, block_samples=chosen.block_samples)
-    options: dict[str, Any] = {"endpoint": chosen.endpoint} if chosen.endpoint else {}
-    if (chosen.endpoint or "").startswith("http://"):
+    ``workers`` or ``scheduler`` say which cluster, as in :func:`~.connecting.connected`. ``endpoint`` is that of an
+    S3-compatible store, as ``http://minio:9000``.
+    """
+    spec = rehearsal_spec(recipe, n_blocks=n_blocks, block_samples=recipe.batch_size)
+    options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
+    if (endpoint or "").startswith("http://"):
         options["client_options"] = {"allow_http": True}
     with (
-        connected(workers=chosen.workers, scheduler=chosen.scheduler) as client,
-        Cache.create_or_resume(chosen.cache, spec, storage_options=options) as cache,
+        connected(workers=workers, scheduler=scheduler) as client,
+        Cache.create_or_resume(cache_url, spec, storage_options=options) as cache,
     ):
         started = time.perf_counter()
-        n_blocks = record_missing_on(client, cache, recipe, sketch=SketchSpec(), storage_options=options)
+        n_recorded = record_missing_on(client, cache, recipe, sketch=SketchSpec(), storage_options=options)
         recorded = time.perf_counter()
         merged = merged_sketches_on(client, cache, storage_options=options)
-        reduced = time.perf_counter()
+        merged_s = time.perf_counter() - recorded
         n_workers = len(client.nthreads())
-    nbytes = n_blocks * chosen.block_samples * chosen.values * 4
+    nbytes = n_recorded * recipe.batch_size * sum(4 * point.n_values for point in recipe.points)
     elapsed_s = recorded - started
-    sys.stdout.write(
-        f"{n_blocks} blocks ({nbytes / 1e9:.2f} GB) on {n_workers} workers in {elapsed_s:.1f} s: "
-        f"{elapsed_s / max(n_blocks, 1) * 1e3:.1f} ms a block, {nbytes / elapsed_s / 1e6:.0f} MB/s; reduced in "
-        f"{reduced - recorded:.1f} s; {merged['point0'].layer.n} values sketched\n"
+    return (
+        f"{n_recorded} blocks ({nbytes / 1e9:.2f} GB) on {n_workers} workers in {elapsed_s:.1f} s: "
+        f"{elapsed_s / max(n_recorded, 1) * 1e3:.1f} ms a block, {nbytes / elapsed_s / 1e6:.0f} MB/s; merged in "
+        f"{merged_s:.1f} s; {merged['point0'].layer.n} values sketched"
     )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m actisketch.pipeline.cluster.rehearsal", description=__doc__
-    )
-    parser.add_argument("--cache", required=True, help="an empty place that all workers reach")
-    parser.add_argument("--scheduler", help="address or scheduler file of a running cluster")
-    parser.add_argument("--workers", type=int, default=0, help="or start so many local ones")
-    parser.add_argument("--blocks", type=int, default=100)
-    parser.add_argument("--block-samples", type=int, default=64)
-    parser.add_argument("--values", type=int, default=100_000, help="activations of one sample")
-    parser.add_argument("--block-seconds", type=float, default=0.0, help="how long the network would take")
-    parser.add_argument("--endpoint", help="of an S3-compatible store, as http://minio:9000")
-    return parser
-
-
-if __name__ == "__main__":
-    main()

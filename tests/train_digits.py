@@ -2,11 +2,7 @@
 
 Run once by the developers, with scikit-learn installed (the package itself does not need it)::
 
-    python pipeline/demo/train_digits.py
-
-The digits are the 1,797 8x8 images that scikit-learn carries (``sklearn.datasets.load_digits``): the
-test part of "Optical Recognition of Handwritten Digits" by E. Alpaydin and C. Kaynak (1998), UCI
-Machine Learning Repository, doi:10.24432/C50P49, licensed CC BY 4.0.
+    python tests/train_digits.py
 """
 
 from __future__ import annotations
@@ -60,9 +56,8 @@ def build() -> Any:
 def main() -> None:
     """Train, measure on the held-out digits, write ``digits.npz`` and ``digits.keras``."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--folder", type=Path, default=Path(__file__).parent, help="where to write the two files"
-    )
+    demo = Path(__file__).parents[1] / "pipeline" / "demo"
+    parser.add_argument("--folder", type=Path, default=demo, help="where to write the two files")
     parser.add_argument("--epochs", type=int, default=60)
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
