@@ -13,7 +13,8 @@ from .events import OnEvent, ignore_event
 from .job import plan_job, run_job
 from .planning.plan import Plan
 from .results.run import Run, open_run
-from .settings.job import JobSettings, validate_job
+from .settings.job import JobSettings
+from .settings.loading import validate_job
 from .settings.sizes import parse_bytes
 from .sources import Source, as_source
 from .stages.describe import describe_data

@@ -18,7 +18,7 @@ from .folder.folder import RunFolder, write_json
 from .record.recorder import record_block, recording_threads
 from .results.run import Run
 from .results.trust import trusted_by_caller
-from .settings.job import validate_job
+from .settings.loading import validate_job
 from .stages.factors import make_factors
 from .stages.normalize import check_factors, normalize_network, rewriting_of, used_factors
 from .stages.prepare import Prepared, prepare, sketch_spec

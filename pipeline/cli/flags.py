@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import click
 
 from ...storage.errors import InputError
-from ..settings.job import JobSettings, load_job, validate_job
+from ..settings.job import JobSettings
+from ..settings.loading import PATH_SETTINGS, load_job, validate_job, with_settings
 from ..settings.sizes import parse_bytes
 
 __all__ = [
@@ -126,7 +127,6 @@ _SWITCH_KEYS = {
     "accept_versions": ("record.accept_versions",),
     "per_channel": ("sketch.per_channel", "factors.per_channel"),
 }
-_PATHS = {"model.path", "model.custom_objects", "data.path", "output", "cache.url"}
 
 
 def settings_from(job: Path | None, flags: dict[str, Any]) -> JobSettings:
@@ -144,14 +144,7 @@ def settings_from(job: Path | None, flags: dict[str, Any]) -> JobSettings:
         raise InputError(
             "nothing to run: name a job file (`actisketch init job.toml` writes one), or give --model and --data"
         )
-    tree: dict[str, Any] = {}
-    for key, value in overrides.items():
-        *tables, last = key.split(".")
-        place = tree
-        for table in tables:
-            place = place.setdefault(table, {})
-        place[last] = value
-    return validate_job(tree, origin="the flags")
+    return validate_job(with_settings({}, overrides), origin="the flags")
 
 
 def _overrides(flags: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -171,7 +164,7 @@ def _overrides(flags: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _parsed(flag: str, key: str, value: Any) -> Any:
-    if key in _PATHS and "://" not in value:
+    if key in PATH_SETTINGS and "://" not in value:
         return str(Path(value).expanduser().absolute())
     if key == "record.points" and value not in {"neurons", "parameters", "all"}:
         return [part.strip() for part in value.split(",") if part.strip()]

@@ -311,7 +311,7 @@ def _normalize(
         model,
         factors,
         keep_structure=True,
-        input_factors=input_factors,
+        input_factor=input_factors,
         pin=exceptions.pin,
         treat_as_identity=exceptions.identity,
     )
@@ -340,7 +340,7 @@ def _normalize(
             simple_labels=settings.simple_labels,
         )
     normalize_in_place(
-        model, factors, input_factors=input_factors, pin=exceptions.pin, treat_as_identity=exceptions.identity
+        model, factors, input_factor=input_factors, pin=exceptions.pin, treat_as_identity=exceptions.identity
     )
 
 

@@ -14,7 +14,8 @@ from ...storage.errors import FormatError, MismatchError
 from ..folder.folder import RunFolder
 from ..job import plan_job
 from ..record.recorder import record_missing
-from ..settings.job import JobSettings, validate_job
+from ..settings.job import JobSettings
+from ..settings.loading import validate_job
 from ..sources import Source
 from ..stages.cache import existing_cache
 from ..stages.prepare import sketch_spec

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...storage.errors import FormatError, InputError
 from ..folder.folder import RunFolder
 from ..graph import Graph, Node, input_tensor, match_inputs, model_fingerprint, read_graph
-from ..settings.job import validate_job
+from ..settings.loading import validate_job
 from ..sources import Source, as_source
 from ..stages.cache import existing_cache
 from .activations import DEFAULT_BATCH_SIZE, whole_batches

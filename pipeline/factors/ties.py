@@ -134,9 +134,7 @@ def _numbers(
         graph,
         mode=mode,
         # A number that is yet to be measured is some number but 1: where that cannot be, it is refused now.
-        input_factors=STAND_IN
-        if settings.input_factor == "measured"
-        else input_scales(settings.input_factor),
+        input_factor=STAND_IN if settings.input_factor == "measured" else input_scales(settings.input_factor),
         exceptions=Exceptions(tuple(settings.pin), tuple(settings.treat_as_identity)),
     )
     found: dict[str, Joined] = {}

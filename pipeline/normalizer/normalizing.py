@@ -28,7 +28,7 @@ class Rewriting:
     """How a network is to be rewritten: the arguments of `normalize_model`, in a form that travels."""
 
     factors: Mapping[str, ArrayLike]
-    input_factors: Factor | Mapping[str, Factor] = 1.0
+    input_factor: Factor | Mapping[str, Factor] = 1.0
     mode: Mode = "layer"
     pin: tuple[str, ...] = ()
     treat_as_identity: tuple[str, ...] = ()
@@ -38,7 +38,7 @@ class Rewriting:
         return normalize_model(
             model,
             self.factors,
-            input_factors=self.input_factors,
+            input_factor=self.input_factor,
             mode=self.mode,
             pin=self.pin,
             treat_as_identity=self.treat_as_identity,
@@ -104,7 +104,7 @@ def normalize_model(
     model: Any,
     factors: Mapping[str, ArrayLike],
     *,
-    input_factors: Factor | Mapping[str, Factor] = 1.0,
+    input_factor: Factor | Mapping[str, Factor] = 1.0,
     mode: Mode = "layer",
     pin: Iterable[str] = (),
     treat_as_identity: Iterable[str] = (),
@@ -119,7 +119,7 @@ def normalize_model(
         Functional or built Sequential; it is not changed.
     factors : mapping of point name to number, or array of shape (n_channels,)
         In the units of the activation. One for each of ``read_graph(model).points()`` that is not pinned.
-    input_factors : number, array of shape (n_channels,) or mapping of input name to one, default=1
+    input_factor : number, array of shape (n_channels,) or mapping of input name to one, default=1
         What the inputs will be divided by when they are fed to the normalised network.
     mode : {"layer", "channel"}, default="layer"
         One scale for each layer, or one for each channel where the graph allows it.
@@ -156,7 +156,7 @@ def normalize_model(
     graph = read_graph(model)
     exceptions = Exceptions(tuple(pin), tuple(treat_as_identity))
     walk = propagate(
-        graph, mode=mode, input_factors=input_factors, exceptions=exceptions, keep_structure=keep_structure
+        graph, mode=mode, input_factor=input_factor, exceptions=exceptions, keep_structure=keep_structure
     )
     solution = solve(walk, factors, dead=dead)
     return _described(solution, factors, rebuild(solution, like=model))
@@ -166,7 +166,7 @@ def normalize_in_place(
     model: Any,
     factors: Mapping[str, ArrayLike],
     *,
-    input_factors: Factor | Mapping[str, Factor] = 1.0,
+    input_factor: Factor | Mapping[str, Factor] = 1.0,
     mode: Mode = "layer",
     pin: Iterable[str] = (),
     treat_as_identity: Iterable[str] = (),
@@ -191,9 +191,7 @@ def normalize_in_place(
     """
     graph = read_graph(model)
     exceptions = Exceptions(tuple(pin), tuple(treat_as_identity))
-    walk = propagate(
-        graph, mode=mode, input_factors=input_factors, exceptions=exceptions, keep_structure=True
-    )
+    walk = propagate(graph, mode=mode, input_factor=input_factor, exceptions=exceptions, keep_structure=True)
     solution = solve(walk, factors, dead=dead)
     changes: list[tuple[Any, NDArray[np.generic]]] = []
     seen: set[int] = set()

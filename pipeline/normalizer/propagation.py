@@ -50,8 +50,8 @@ class Exceptions:
                 if not any(_any_match((pattern,), node) for node in graph.nodes):
                     names = ", ".join(node.name for node in graph.nodes[:8])
                     raise InputError(
-                        f"{keyword}={pattern!r} matches no layer: the network has {names}...; name a layer, "
-                        "a class such as 'Lambda', or a pattern such as 'block1_*'",
+                        f"normalize.{keyword} = {pattern!r} matches no layer: the network has {names}...; "
+                        "name a layer, a class such as 'Lambda', or a pattern such as 'block1_*'",
                         pattern=pattern,
                     )
 
@@ -89,9 +89,9 @@ class Propagation:
         """Return the number of axes of a value, without the samples'."""
         return len(self.graph.values[value].shape)
 
-    def start(self, input_factors: Mapping[int, NDArray[np.float64]]) -> None:
+    def start(self, input_factor: Mapping[int, NDArray[np.float64]]) -> None:
         """Set the scales of the inputs: arrays of one number or one per channel."""
-        for value, factors in input_factors.items():
+        for value, factors in input_factor.items():
             recorded = self.graph.values[value]
             name = f"input {self.graph.producer(value).name!r}"
             vector = self.variables.fixed(factors, name=name)

@@ -97,15 +97,15 @@ def _unknown(walk: Propagation, node: Node) -> InputError:
             node,
             f"no rule for {node.name!r} ({node.type}), {opaque}",
             reason=f"no rule for {opaque}",
-            remedy="call its layers in the network itself, a Masking layer left out, or say pin={names}, which keeps "
-            "the scale 1 around it",
+            remedy="call its layers in the network itself, a Masking layer left out, or say "
+            "normalize.pin = {names}, which keeps the scale 1 around it",
         )
     return refused(
         node,
         f"no rule for the layer {node.name!r} ({node.type}), which takes {before}",
         reason="no rule",
-        remedy="if f(a x) = a f(x) for every a > 0 say treat_as_identity={names}, otherwise pin={names} keeps "
-        "the scale 1 around it",
+        remedy="if f(a x) = a f(x) for every a > 0 say normalize.treat_as_identity = {names}, otherwise "
+        "normalize.pin = {names} keeps the scale 1 around it",
     )
 
 
@@ -140,11 +140,15 @@ def _activated(walk: Propagation, node: Node, ids: Ids) -> Ids:
         why = f"has the activation function {name.removeprefix('custom:')!r}, which has no rule"
         # Pinned, a layer is built anew from its settings, which tell of a function no more than its name.
         is_lost = is_misnamed(node.operation.activation)
-        remedy = "Keras saves its name alone, which is another's: " if is_lost else "say pin={names}, or "
+        remedy = (
+            "Keras saves its name alone, which is another's: "
+            if is_lost
+            else "say normalize.pin = {names}, or "
+        )
         if name == "custom:<lambda>":
             remedy = (
                 "Keras saves no lambda that it could load again: write it with def, decorate it with "
-                "keras.saving.register_keras_serializable() and say pin={names}, or "
+                "keras.saving.register_keras_serializable() and say normalize.pin = {names}, or "
             )
         raise refused(
             node,

@@ -75,7 +75,7 @@ def propagate(
     graph: Graph,
     *,
     mode: Mode = "layer",
-    input_factors: Factor | Mapping[str, Factor] = 1.0,
+    input_factor: Factor | Mapping[str, Factor] = 1.0,
     exceptions: Exceptions | None = None,
     keep_structure: bool = False,
 ) -> Propagation:
@@ -90,7 +90,7 @@ def propagate(
         raise InputError(f"mode={mode!r} is not known: 'layer' or 'channel'", mode=mode)
     walk = Propagation(graph, mode, exceptions or Exceptions(), keep_structure)
     walk.exceptions.check(graph)
-    walk.start(_input_factors(graph, input_factors))
+    walk.start(_input_factors(graph, input_factor))
     refusals = []
     for node in graph.nodes:
         if node.type == "InputLayer":
@@ -263,7 +263,8 @@ def _input_factors(graph: Graph, given: Factor | Mapping[str, Factor]) -> dict[i
         foreign = [name for name in given if name not in names]
         if foreign:
             raise InputError(
-                f"input_factors names {foreign[0]!r}, the inputs are {', '.join(names)}", inputs=list(names)
+                f"normalize.input_factor names {foreign[0]!r}, the inputs are {', '.join(names)}",
+                inputs=list(names),
             )
         by_name = {name: given.get(name, 1.0) for name in names}
     else:

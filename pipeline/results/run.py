@@ -22,7 +22,8 @@ from ..factors.merged_file import load_merged, merged_key
 from ..factors.ties import Ties
 from ..folder.folder import RunFolder, open_folder
 from ..folder.json_file import read_document
-from ..settings.job import JobSettings, ModelSettings, validate_job
+from ..settings.job import JobSettings, ModelSettings
+from ..settings.loading import validate_job
 from ..sketch import Percentile, PointSketch
 from ..stages.cache import open_cache
 from ..stages.keys import factors_key, normalize_key, report_key

@@ -1,16 +1,11 @@
-"""The settings of a job: one frozen tree, validated once, from a TOML file, flags or keywords.
+"""The settings of a job: one frozen tree.
 
-Knows names, types and limits. Does not know what the settings are used for, and opens nothing but the
-job file itself.
+Knows names, types and limits. Does not know where the settings come from, or what they are used for.
 """
 
 from __future__ import annotations
 
-import difflib
-import re
-import tomllib
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -20,27 +15,25 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
-from ...storage.errors import InputError
-from ...storage.options import StorageOptions, has_credentials, hide_credentials
+from ...storage.options import StorageOptions, has_credentials
 from .sizes import parse_bytes
 
 __all__ = [
     "CacheSettings",
     "DataSettings",
     "FactorSettings",
+    "InputFactor",
     "JobSettings",
     "ModelSettings",
     "NormalizeSettings",
+    "OverrideSettings",
     "RecordSettings",
     "ReportSettings",
     "SketchSettings",
-    "load_job",
-    "validate_job",
 ]
 
 LOWEST_USUAL_PERCENTILE = 50.0
@@ -335,150 +328,3 @@ class JobSettings(_Settings):
                 "record with cache.dtype = 'float32'"
             )
         return self
-
-
-def validate_job(tree: Mapping[str, Any], *, origin: str = "the settings") -> JobSettings:
-    """Return the settings that a nested mapping holds.
-
-    Parameters
-    ----------
-    tree : mapping
-        As parsed from a job file: tables of keys.
-    origin : str
-        Where the tree comes from, for the message.
-
-    Raises
-    ------
-    InputError
-        For the first unknown key, wrong type or impossible value: with the key, the value and what is allowed.
-    """
-    try:
-        return JobSettings.model_validate(_lists_to_tuples(tree))
-    except ValidationError as error:
-        raise InputError(_explain(error, origin), origin=origin) from None
-
-
-def load_job(path: str | Path, *, overrides: Mapping[str, Any] | None = None) -> JobSettings:
-    """Return the settings of a TOML job file, with overrides; relative paths are made relative to the file.
-
-    Parameters
-    ----------
-    path : path
-        The job file.
-    overrides : mapping of str to object, optional
-        Dotted keys, as ``{"factors.percentile": 99.0}``; paths in here are relative to the working directory.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, is not TOML or holds a setting that is refused.
-    """
-    path = Path(path)
-    try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"no job file {str(path)!r}: write one with `actisketch init {path}`") from None
-    except OSError as error:
-        raise InputError(f"the job file {str(path)!r} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{str(path)!r} is not a TOML file: {error}") from None
-    validate_job(tree, origin=str(path))  # before the flags, so that a message names the right place
-    _anchor_paths(tree, path.resolve().parent)
-    for key, value in (overrides or {}).items():
-        _set(tree, key, value)
-    return validate_job(tree, origin=f"{path} and the flags")
-
-
-def _set(tree: dict[str, Any], key: str, value: Any) -> None:
-    *tables, last = key.split(".")
-    for table in tables:
-        tree = tree.setdefault(table, {})
-    tree[last] = value
-
-
-def _anchor_paths(tree: dict[str, Any], folder: Path) -> None:
-    """Make the relative paths of a job file relative to the folder that it lies in."""
-    tree.setdefault("output", "actisketch-run")
-    places = [(tree, "output")]
-    places += [(tree.get("model", {}), "path"), (tree.get("model", {}), "custom_objects")]
-    places += [
-        (tree.get("data", {}), "path"),
-        (tree.get("data", {}), "labels_path"),
-        (tree.get("cache", {}), "url"),
-    ]
-    for table, key in places:
-        text = table.get(key)
-        if isinstance(text, str) and "://" not in text:
-            table[key] = str(folder / text)
-
-
-def _lists_to_tuples(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """TOML has no tuples, and strict validation wants one for the image size."""
-    out = dict(tree)
-    data = out.get("data")
-    if isinstance(data, Mapping) and isinstance(data.get("image_size"), list):
-        out["data"] = {**data, "image_size": tuple(data["image_size"])}
-    return out
-
-
-_SHOWN = 200
-_TYPES = {
-    "a valid integer": "a whole number",
-    "a valid string": "text",
-    "a valid boolean": "true or false",
-    "a valid number": "a number",
-    "a valid list": "a list",
-    "a valid dictionary or instance of": "a table:",
-    "field required": "a value is missing",
-}
-
-
-def _explain(error: ValidationError, origin: str) -> str:
-    """One sentence for the first refusal: the key, the value, what is allowed."""
-    first = error.errors()[0]
-    # Alternatives of a union are reported one by one; the path's last names of types are not keys.
-    keys = [str(part) for part in first["loc"] if not _is_alternative(part)]
-    key = ".".join(keys) or "the job"
-    if first["type"] == "extra_forbidden":
-        known = _known_keys(keys[:-1])
-        near = difflib.get_close_matches(keys[-1], known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"{origin}: unknown key {key!r}; {hint}allowed here: {', '.join(known)}"
-    message = first["msg"].removeprefix("Value error, ")
-    for word, plain in _TYPES.items():
-        message = message.replace(word, plain).replace(word.capitalize(), plain)
-    if len(error.errors()) > 1 and all(
-        e["loc"][: len(keys)] == first["loc"][: len(keys)] for e in error.errors()
-    ):
-        options = {e["msg"].removeprefix("Input should be ").replace("valid ", "") for e in error.errors()}
-        message = "allowed: " + " or ".join(sorted(options))
-    # What is wrong may be a secret, in the wrong place or of the wrong type.
-    is_hidden = isinstance(first["input"], Mapping) or "storage_options" in keys
-    found = "" if is_hidden else f" = {_short(hide_credentials(repr(first['input'])))}"
-    return f"{origin}: {key}{found} is refused: {message[0].lower()}{message[1:]}"
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
-
-
-def _is_alternative(part: object) -> bool:
-    return isinstance(part, str) and bool(
-        re.search(r"\[|^(str|int|float|bool|dict|list|tuple|function.*|constrained.*)$", part)
-    )
-
-
-def _known_keys(tables: list[str]) -> list[str]:
-    model: Any = JobSettings
-    for table in tables:
-        field = (
-            model.model_fields.get(table)
-            if isinstance(model, type) and issubclass(model, BaseModel)
-            else None
-        )
-        if field is None:
-            return sorted(OverrideSettings.model_fields)  # the only mapping of settings is factors.overrides
-        model = field.annotation
-    if not (isinstance(model, type) and issubclass(model, BaseModel)):
-        return sorted(OverrideSettings.model_fields)
-    return sorted(model.model_fields)

@@ -85,16 +85,16 @@ class DataSpec:
     """A file, a folder, a glob of TFRecord files, or the URL of a zarr array or group."""
     format: str | None = None
     """One of :data:`FORMATS`; default: by the path's ending and what lies there."""
-    inputs_key: str | tuple[str, ...] | Mapping[str, str] | None = None
+    inputs: str | tuple[str, ...] | Mapping[str, str] | None = None
     """Array (or feature) of each input: one name, several in the order of the network's inputs, or
     ``{input name: array name}``. Default: the only array, or ``x``."""
     input_names: tuple[str, ...] = ()
-    """What the network calls its inputs: where the data has an array of each name and no ``inputs_key`` is
+    """What the network calls its inputs: where the data has an array of each name and no ``inputs`` is
     given, these are taken."""
-    labels_key: str | None = None
+    labels: str | None = None
     """Array (or feature) of the labels; default: ``y`` where there is one."""
     labels_path: str | None = None
-    """File of the labels when they lie apart (``y_test.npy``, or ``.npz`` with ``labels_key``)."""
+    """File of the labels when they lie apart (``y_test.npy``, or ``.npz`` with ``labels``)."""
     num_samples: int | None = None
     """Use the first so many; default: all."""
     scale: float | tuple[float, ...] | Mapping[str, Any] = 1.0
@@ -127,7 +127,7 @@ class DataSpec:
         _choice("color_mode", self.color_mode, (None, *COLOR_MODES))
         _choice("interpolation", self.interpolation, INTERPOLATIONS)
         _choice("fingerprint", self.fingerprint, ("sampled", "full"))
-        object.__setattr__(self, "inputs_key", _frozen(self.inputs_key))
+        object.__setattr__(self, "inputs", _frozen(self.inputs))
         if self.image_size is not None:
             object.__setattr__(self, "image_size", _parse_size(self.image_size))
         if self.features is not None:
@@ -162,9 +162,9 @@ def parse_count(num_samples: object) -> None:
         )
 
 
-def input_keys(inputs_key: str | Sequence[str] | Mapping[str, str] | None) -> dict[str | None, str]:
+def input_keys(inputs: str | Sequence[str] | Mapping[str, str] | None) -> dict[str | None, str]:
     """Return the array of each input by the input's name; one input has no name; none asked for is empty."""
-    keys = [inputs_key] if isinstance(inputs_key, str) else inputs_key
+    keys = [inputs] if isinstance(inputs, str) else inputs
     named: dict[str | None, str] = {}
     if isinstance(keys, Mapping):
         named.update(keys)

@@ -83,9 +83,9 @@ class ImageFolder:
     has_labels: bool
 
     def __init__(self, folder: str, spec: DataSpec) -> None:
-        if spec.inputs_key is not None or spec.labels_key is not None:
+        if spec.inputs is not None or spec.labels is not None:
             raise InputError(
-                "inputs_key and labels_key name arrays, but a folder of images has none: leave them out"
+                "data.inputs and data.labels name arrays, but a folder of images has none: leave them out"
             )
         if spec.labels_path is not None:
             raise InputError(

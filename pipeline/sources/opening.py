@@ -94,7 +94,7 @@ def _kind(path: str) -> str:
         return "tfrecord"
     raise InputError(
         f"what {path!r} holds is not clear from its name: end it in .npz, .npy, .zarr or .tfrecord, name a "
-        "folder of images, or set format",
+        "folder of images, or set data.format",
         path=path,
     )
 
@@ -124,14 +124,14 @@ def _file(path: str) -> Path:
 
 
 def _open_npy(path: str, spec: DataSpec, base_dir: str | Path | None) -> Reader:
-    if spec.inputs_key is not None:
+    if spec.inputs is not None:
         raise InputError(
-            f"{path!r} holds one array without a name, but inputs_key = {spec.inputs_key!r}: leave it out"
+            f"{path!r} holds one array without a name, but data.inputs = {spec.inputs!r}: leave it out"
         )
     column = check_column(npy_column(_file(path)), repr(path))
     labels = _labels_apart(spec, base_dir)
-    if labels is None and spec.labels_key is not None:
-        raise InputError(f"{path!r} has no labels in it: name their file with labels_path")
+    if labels is None and spec.labels is not None:
+        raise InputError(f"{path!r} has no labels in it: name their file with data.labels_path")
     return ColumnsReader([(None, column)], labels, origin=repr(path))
 
 
@@ -144,13 +144,15 @@ def _open_zarr(path: str, spec: DataSpec, base_dir: str | Path | None) -> Reader
 
     node = _zarr_node(path, spec.storage_options)
     if isinstance(node, zarr.Array):
-        if spec.inputs_key is not None or spec.labels_key is not None:
-            raise InputError(f"{path!r} is one zarr array, not a group: leave inputs_key and labels_key out")
+        if spec.inputs is not None or spec.labels is not None:
+            raise InputError(
+                f"{path!r} is one zarr array, not a group: leave data.inputs and data.labels out"
+            )
         return ColumnsReader(
             [(None, as_column(node, repr(path)))], _labels_apart(spec, base_dir), origin=repr(path)
         )
     names = [name for name, _ in node.arrays()]
-    wanted = {*names, *input_keys(spec.inputs_key).values(), *([spec.labels_key] if spec.labels_key else [])}
+    wanted = {*names, *input_keys(spec.inputs).values(), *([spec.labels] if spec.labels else [])}
     arrays: dict[str, Any] = {name: node[name] for name in sorted(wanted) if name in node}
     if not arrays:
         raise InputError(
@@ -249,16 +251,16 @@ def _choose(
     """Pick inputs and labels among the arrays of a file by the keys of the spec."""
     labels = _labels_apart(spec, base_dir)
     # Where the labels lie apart, their key is of that file.
-    labels_key = spec.labels_key if labels is None else None
+    labels_key = spec.labels if labels is None else None
     if labels is None and labels_key is None and "y" in arrays:
         labels_key = "y"
     if labels is None and labels_key is not None:
-        labels = _column(arrays, labels_key, path, "labels_key")
-    keys = input_keys(spec.inputs_key)
+        labels = _column(arrays, labels_key, path, "data.labels")
+    keys = input_keys(spec.inputs)
     if not keys and len(spec.input_names) > 1 and set(spec.input_names) <= set(arrays):
         keys = input_keys(spec.input_names)
     keys = keys or {None: _default_key(arrays, labels_key, path)}
-    columns = [(name, _column(arrays, key, path, "inputs_key")) for name, key in keys.items()]
+    columns = [(name, _column(arrays, key, path, "data.inputs")) for name, key in keys.items()]
     return ColumnsReader(columns, labels, origin=repr(path))
 
 
@@ -269,8 +271,8 @@ def _default_key(arrays: Mapping[str, Any], labels_key: str | None, path: str) -
     if "x" in names:
         return "x"
     raise InputError(
-        f"{path!r} holds the arrays {sorted(arrays)}: say which is the input with inputs_key, or which the "
-        "labels with labels_key",
+        f"{path!r} holds the arrays {sorted(arrays)}: say which is the input with data.inputs, or which the "
+        "labels with data.labels",
         path=path,
     )
 
@@ -302,5 +304,5 @@ def _labels_apart(spec: DataSpec, base_dir: str | Path | None) -> Column | None:
         if not hasattr(node, "arrays"):
             return as_column(node, repr(path))
         arrays = dict(node.arrays())
-    key = spec.labels_key or ("y" if "y" in arrays else _default_key(arrays, None, path))
-    return _column(arrays, key, path, "labels_key")
+    key = spec.labels or ("y" if "y" in arrays else _default_key(arrays, None, path))
+    return _column(arrays, key, path, "data.labels")

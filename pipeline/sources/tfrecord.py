@@ -170,7 +170,7 @@ class RecordReader:
     paths : sequence of str
         Files, in the order of the samples.
     spec : DataSpec
-        ``features``, ``inputs_key``, ``labels_key``, ``num_samples`` and the settings of images.
+        ``features``, ``inputs``, ``labels``, ``num_samples`` and the settings of images.
     origin : str
         For messages.
 
@@ -295,13 +295,13 @@ def _chosen(spec: DataSpec, found: list[str], origin: str) -> tuple[dict[str | N
             f"{{image = {{shape = [28, 28, 1], "
             f"dtype = 'uint8'}}}}; the first record holds {found}"
         )
-    label = spec.labels_key or ("label" if "label" in features and len(features) > 1 else None)
+    label = spec.labels or ("label" if "label" in features and len(features) > 1 else None)
     if label is None and "y" in features and len(features) > 1:
         label = "y"
-    named = input_keys(spec.inputs_key)
+    named = input_keys(spec.inputs)
     if not named:
         named = input_keys(tuple(name for name in features if name != label))
-    for setting, key in [("inputs_key", key) for key in named.values()] + [("labels_key", label)]:
+    for setting, key in [("data.inputs", key) for key in named.values()] + [("data.labels", label)]:
         if key is not None and key not in features:
             raise InputError(
                 f"{setting} = {key!r}, but features describes {sorted(features)}: add it there", key=key

@@ -68,7 +68,7 @@ def used_factors(factors: Factors, graph: Graph, settings: JobSettings) -> Facto
     walk = propagate(
         graph,
         mode="channel" if factors.per_channel else "layer",
-        input_factors=input_scales(factors.input_factor),
+        input_factor=input_scales(factors.input_factor),
         exceptions=Exceptions(tuple(chosen.pin), tuple(chosen.treat_as_identity)),
     )
     solution = solve(walk, factors.by_point())
@@ -94,7 +94,7 @@ def rewriting_of(factors: Factors, settings: JobSettings) -> Rewriting:
     """Return how the network of a run is rewritten with these factors."""
     return Rewriting(
         factors=factors.by_point(),
-        input_factors=input_scales(factors.input_factor),
+        input_factor=input_scales(factors.input_factor),
         mode="channel" if factors.per_channel else "layer",
         pin=tuple(settings.normalize.pin),
         treat_as_identity=tuple(settings.normalize.treat_as_identity),

@@ -6,8 +6,7 @@ Opens the model and the data; writes nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -122,9 +121,8 @@ def prepare(
     graph = read_graph(model)
     _check_weights(model)
     if source is None:
-        with _in_words_of_the_job():
-            spec = data_spec(settings.data, graph)
-            source = open_source(replace(spec, fingerprint=_recorded_hashing(existing, spec.fingerprint)))
+        spec = data_spec(settings.data, graph)
+        source = open_source(replace(spec, fingerprint=_recorded_hashing(existing, spec.fingerprint)))
     elif isinstance(source, PreparedSource):
         source = source.with_hashing(_recorded_hashing(existing, source.hashed))
     points = graph.points(settings.record.points)
@@ -132,9 +130,8 @@ def prepare(
     if existing is not None and settings.record.points == "neurons":
         _check_merges_recorded(existing, graph, points)
     asked_of_points([point.name for point in points], settings.factors)
-    with _in_words_of_the_job():
-        # Refuses a layer without a rule now, and not after hours of recording.
-        ties = job_ties(graph, points, settings)
+    # Refuses a layer without a rule now, and not after hours of recording.
+    ties = job_ties(graph, points, settings)
     if settings.normalize.enabled:
         _check_recorded(graph, points)
     producer = KerasProducer(
@@ -206,30 +203,6 @@ def _recorded_hashing(existing: CacheSpec | None, wanted: str) -> Any:
     return recorded
 
 
-# What the parts below call a setting, and what the one who wrote the job calls it.
-_WORDS = {
-    "inputs_key": "data.inputs",
-    "labels_key": "data.labels",
-    "labels_path": "data.labels_path",
-    "set format": "set data.format",
-    "treat_as_identity": "normalize.treat_as_identity",
-    "pin=": "normalize.pin = ",
-    "input_factors names": "normalize.input_factor names",
-}
-
-
-@contextmanager
-def _in_words_of_the_job() -> Iterator[None]:
-    """Let errors name settings as the job file does."""
-    try:
-        yield
-    except InputError as error:
-        text = str(error)
-        for word, words in _WORDS.items():
-            text = text.replace(word, words)
-        raise type(error)(text, **error.facts) from error
-
-
 def _check_numbers(graph: Graph, points: tuple[Point, ...], *, normalizes: bool) -> None:
     """Refuse points, and outputs that would be certified, that are texts."""
     for point in points:
@@ -274,7 +247,6 @@ def data_spec(data: DataSettings, graph: Graph) -> DataSpec:
     """Return what the source needs to know; an image folder takes size and colours from the network's input."""
     if data.path is None:
         raise InputError("no data: set data.path in the job file (or --data), or give arrays")
-    inputs: Any = tuple(data.inputs) if isinstance(data.inputs, list) else data.inputs
     size = data.image_size
     color: str | None = data.color_mode
     shape = graph.input_specs[0][1]
@@ -283,24 +255,8 @@ def data_spec(data: DataSettings, graph: Graph) -> DataSpec:
         if size is None and height is not None and width is not None:
             size = (height, width)
         color = color or {1: "grayscale", 3: "rgb", 4: "rgba"}.get(n_channels or 0)
-    return DataSpec(
-        path=data.path,
-        inputs_key=inputs,
-        input_names=graph.input_keys,
-        format=data.format,
-        labels_key=data.labels,
-        labels_path=data.labels_path,
-        interpolation=data.interpolation,
-        num_samples=data.num_samples,
-        scale=data.scale,
-        offset=data.offset,
-        divide_by=data.divide_by,
-        preprocessing=data.preprocessing,
-        image_size=size,
-        color_mode=color,
-        features=data.features,
-        fingerprint=data.fingerprint,
-    )
+    chosen = {**data.model_dump(), "image_size": size, "color_mode": color}
+    return DataSpec(**chosen, input_names=graph.input_keys)
 
 
 def sketch_spec(settings: JobSettings) -> SketchSpec:

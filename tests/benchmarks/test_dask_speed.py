@@ -34,7 +34,7 @@ from actisketch.pipeline.cluster import KerasRecipe, NetworkRecipe, connected, r
 from actisketch.pipeline.graph import model_fingerprint
 from actisketch.pipeline.stages.prepare import prepare, cache_spec
 from actisketch.pipeline.record.recorder import record_missing
-from actisketch.pipeline.settings.job import validate_job
+from actisketch.pipeline.settings.loading import validate_job
 from actisketch.pipeline.sketch import SketchSpec
 from actisketch.storage import Cache
 

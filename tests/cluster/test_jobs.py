@@ -17,7 +17,7 @@ import pytest
 
 from actisketch.pipeline import run
 from actisketch.pipeline.cluster.engine import ClusterEngine, check_local_memory
-from actisketch.pipeline.settings.job import validate_job
+from actisketch.pipeline.settings.loading import validate_job
 from actisketch.storage import Cache
 from actisketch.storage.errors import InputError, OverBudgetError
 

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from actisketch.pipeline.settings.job import validate_job
+from actisketch.pipeline.settings.loading import validate_job
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

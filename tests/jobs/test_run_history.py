@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from actisketch.pipeline import open_run
 from actisketch.pipeline.job import run_job
 from actisketch.pipeline.rerun import repair_run
-from actisketch.pipeline.settings.job import validate_job
+from actisketch.pipeline.settings.loading import validate_job
 from actisketch.storage.errors import FormatError, IncompleteError
 
 RESULTS = ("statistics.json", "factors.json", "sketches.npz")

@@ -9,7 +9,7 @@ import pickle
 import pytest
 
 from actisketch.pipeline import open_run, run
-from actisketch.pipeline.settings.job import load_job, validate_job
+from actisketch.pipeline.settings.loading import load_job, validate_job
 from actisketch.storage.errors import InputError, StorageError
 from actisketch.storage.options import StorageOptions
 from actisketch.storage.stores import open_store

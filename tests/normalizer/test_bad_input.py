@@ -65,12 +65,12 @@ def test_an_unknown_mode_is_refused(mode: Any, small_model: Any) -> None:
 @pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), np.ones(5), "abc", None, [1, [2]]])
 def test_an_unusable_input_factor_is_refused(factor: Any, small_model: Any) -> None:
     with pytest.raises(InputError, match="factor of the input"):
-        normalize_model(small_model, GOOD, input_factors=factor)
+        normalize_model(small_model, GOOD, input_factor=factor)
 
 
 def test_an_input_that_does_not_exist_is_refused(small_model: Any) -> None:
-    with pytest.raises(InputError, match="input_factors names 'left'"):
-        normalize_model(small_model, GOOD, input_factors={"left": 2.0})
+    with pytest.raises(InputError, match=r"normalize\.input_factor names 'left'"):
+        normalize_model(small_model, GOOD, input_factor={"left": 2.0})
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_whole_numbers_at_the_input_cannot_be_divided() -> None:
     first = layers.Conv2D(2, 3, activation="relu", name="first")(layers.Rescaling(1.0)(inputs))
     model = keras.Model(inputs, first)
     with pytest.raises(InputError, match=r"'pixels' is uint8 .* cast the samples"):
-        normalize_model(model, {"first": 2.0}, input_factors=255.0)
+        normalize_model(model, {"first": 2.0}, input_factor=255.0)
 
     assert normalize_model(model, {"first": 2.0}).scales == {"first": 2.0}
 
@@ -170,6 +170,6 @@ def test_two_inputs_that_are_added_must_have_the_same_factor() -> None:
     left, right = keras.Input((3,), name="left"), keras.Input((3,), name="right")
     model = keras.Model([left, right], layers.Dense(2, name="out")(layers.Add(name="sum")([left, right])))
     with pytest.raises(InputError, match=r"at 'sum' .* 2 .* 3"):
-        normalize_model(model, {"out": 1.0}, input_factors={"left": 2.0, "right": 3.0})
+        normalize_model(model, {"out": 1.0}, input_factor={"left": 2.0, "right": 3.0})
 
-    assert normalize_model(model, {"out": 1.0}, input_factors=2.0).input_scales == {"left": 2.0, "right": 2.0}
+    assert normalize_model(model, {"out": 1.0}, input_factor=2.0).input_scales == {"left": 2.0, "right": 2.0}

@@ -18,7 +18,7 @@ layers = keras.layers
 def test_inputs_divided_by_their_factor_give_the_same_network(small_model: Any, small_data: Any) -> None:
     factors = np.arange(1.0, 7.0)
     normalized = normalize_model(
-        small_model, {"first": 2.0, "second": 3.0}, mode="channel", input_factors=factors
+        small_model, {"first": 2.0, "second": 3.0}, mode="channel", input_factor=factors
     )
     after = normalized.model((small_data / factors).astype(np.float32))
 
@@ -36,7 +36,7 @@ def test_a_rescaling_with_an_offset_takes_the_scale_of_the_input_in(
         ]
     )
     pixels = np.random.default_rng(109).integers(0, 256, (8, 6)).astype(np.float32)
-    normalized, certificate = certified(model, peaks(model, pixels), pixels, input_factors=255.0)
+    normalized, certificate = certified(model, peaks(model, pixels), pixels, input_factor=255.0)
 
     assert certificate.passed
     np.testing.assert_allclose(

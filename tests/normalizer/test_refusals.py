@@ -81,7 +81,7 @@ def test_all_refusals_come_in_one_message_and_its_advice_works(case: str, peaks:
     stack, expected, n_layers = CASES[case]
     model = network(*stack())
     error = refusal(model)
-    advice = [ast.literal_eval(found) for found in re.findall(r"(?<=pin=)\[.*?\]", str(error))]
+    advice = [ast.literal_eval(found) for found in re.findall(r"(?<=normalize\.pin = )\[.*?\]", str(error))]
 
     assert f"{n_layers} layers cannot be normalised" in str(error)
     assert sorted(error.pin) == sorted(advice[-1]) == sorted(expected)
@@ -94,7 +94,7 @@ def test_all_refusals_come_in_one_message_and_its_advice_works(case: str, peaks:
 
 def test_a_layer_without_a_rule_may_be_said_to_pass_scales_by_its_class(peaks: Any, certified: Any) -> None:
     model = network(Halved(name="h0"), Halved(name="h1"))
-    assert "treat_as_identity=['Halved']" in str(refusal(model))
+    assert "normalize.treat_as_identity = ['Halved']" in str(refusal(model))
     _, certificate = certified(model, peaks(model, SAMPLES), SAMPLES, treat_as_identity=["Halved"])
 
     assert certificate.passed
@@ -104,7 +104,7 @@ def test_a_layer_without_a_rule_may_be_said_to_pass_scales_by_its_class(peaks: A
 def test_the_only_layer_that_is_refused_keeps_its_place_in_the_message() -> None:
     assert str(refusal(network(Squared(name="square")))).startswith(
         "no rule for the layer 'square' (Squared), which takes 'first': if f(a x) = a f(x) for every a > 0 say "
-        "treat_as_identity=['square'], otherwise pin=['square']"
+        "normalize.treat_as_identity = ['square'], otherwise normalize.pin = ['square']"
     )
 
 

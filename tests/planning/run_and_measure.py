@@ -45,7 +45,7 @@ def main(kind: str, policy: str, n_samples: int, batch_size: int) -> None:
 
     from actisketch.pipeline import run
     from actisketch.pipeline.job import plan_job
-    from actisketch.pipeline.settings.job import validate_job
+    from actisketch.pipeline.settings.loading import validate_job
     from actisketch.pipeline.sources import as_source
 
     assert tf.constant(1.0).shape == ()

@@ -6,7 +6,8 @@ import pytest
 from pydantic import BaseModel
 
 from actisketch.pipeline.cli.template import JOB_TEMPLATE
-from actisketch.pipeline.settings.job import JobSettings, load_job, validate_job
+from actisketch.pipeline.settings.job import JobSettings
+from actisketch.pipeline.settings.loading import load_job, validate_job
 from actisketch.pipeline.settings.sizes import format_bytes, parse_bytes
 from actisketch.storage.errors import InputError
 

@@ -93,7 +93,7 @@ def test_a_flipped_bit_in_an_archive_is_never_read(
     monkeypatch.setattr(npyfiles, "KEEP_NBYTES", keep)
     path = archive(tmp_path / "x.npz", save, np.asarray(X, order=order))
     flip(path, "x.npy", place)
-    source = open_source(DataSpec(path=str(path), inputs_key="x"))
+    source = open_source(DataSpec(path=str(path), inputs="x"))
 
     for start, stop in ((0, 1), (3, 7), (399, 400)):
         with pytest.raises(InputError, match=r"x\.npy.*x\.npz.* is damaged.*write the file again"):
@@ -107,7 +107,7 @@ def test_a_flipped_bit_in_another_member_does_no_harm(tmp_path: Path, save: Any)
     path = archive(tmp_path / "x.npz", save)
     flip(path, "first.npy", 0.0)
 
-    np.testing.assert_array_equal(values(open_source(DataSpec(path=str(path), inputs_key="x"))), X)
+    np.testing.assert_array_equal(values(open_source(DataSpec(path=str(path), inputs="x"))), X)
 
 
 def test_labels_with_a_flipped_bit_are_never_read(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_an_archive_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path, opened = archive(tmp_path / "x.npz", np.savez), []
     real = zipfile.ZipFile
     monkeypatch.setattr(zipfile, "ZipFile", lambda *args: (opened.append(args), real(*args))[1])
-    source = open_source(DataSpec(path=str(path), inputs_key="x"))
+    source = open_source(DataSpec(path=str(path), inputs="x"))
     for start in range(0, 400, 40):
         values(source, start, start + 40)
 

@@ -55,7 +55,7 @@ def test_arrays_that_are_named_as_the_inputs_of_the_network_are_taken(tmp_path: 
 
     assert [spec.name for spec in source.inputs] == ["left", "right"]
     np.testing.assert_array_equal(source.read(0, 7).inputs[1], X + 1)
-    assert opened(tmp_path / "two.npz", inputs_key="right", **names).inputs[0].name is None
+    assert opened(tmp_path / "two.npz", inputs="right", **names).inputs[0].name is None
     with pytest.raises(InputError, match="say which is the input"):
         opened(tmp_path / "two.npz", input_names=("left", "other"))
 
@@ -165,8 +165,8 @@ def test_the_only_array_is_the_input(tmp_path: Path) -> None:
 def test_keys_choose_inputs_and_labels(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", a=X, b=X * 2, c=np.arange(7))
 
-    source = opened(tmp_path / "d.npz", inputs_key=["b", "a"], labels_key="c")
-    renamed = opened(tmp_path / "d.npz", inputs_key={"left": "a"}, labels_key="c")
+    source = opened(tmp_path / "d.npz", inputs=["b", "a"], labels="c")
+    renamed = opened(tmp_path / "d.npz", inputs={"left": "a"}, labels="c")
 
     assert [spec.name for spec in source.inputs] == ["b", "a"]
     assert [spec.name for spec in renamed.inputs] == ["left"]
@@ -197,7 +197,7 @@ def test_zarr_groups_of_both_formats_are_read(tmp_path: Path, store: str, zarr_f
     url = path.as_uri() if store == "file url" else str(path)
 
     np.testing.assert_array_equal(values(opened(url)), X)
-    np.testing.assert_array_equal(values(opened(url, inputs_key="sub/deep")), X * 3)
+    np.testing.assert_array_equal(values(opened(url, inputs="sub/deep")), X * 3)
 
 
 def test_a_sharded_zarr_array_is_read(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_an_object_array_beside_the_input_does_no_harm_until_it_is_asked_for(tmp
 
     np.testing.assert_array_equal(values(opened(tmp_path / "d.npz")), X)
     with pytest.raises(InputError, match=r"'names' .*Python objects"):
-        opened(tmp_path / "d.npz", inputs_key="names")
+        opened(tmp_path / "d.npz", inputs="names")
 
 
 def test_an_archive_without_arrays_is_refused(tmp_path: Path) -> None:
@@ -311,9 +311,9 @@ def test_a_wrong_key_lists_the_keys_and_the_nearest(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", images=X, classes=np.arange(7))
 
     with pytest.raises(InputError, match=r"'image'.*\['classes', 'images'\], did you mean 'images'"):
-        opened(tmp_path / "d.npz", inputs_key="image")
-    with pytest.raises(InputError, match="labels_key = 'label'"):
-        opened(tmp_path / "d.npz", inputs_key="images", labels_key="label")
+        opened(tmp_path / "d.npz", inputs="image")
+    with pytest.raises(InputError, match=r"data\.labels = 'label'"):
+        opened(tmp_path / "d.npz", inputs="images", labels="label")
     with pytest.raises(InputError, match=r"holds the arrays \['classes', 'images'\]: say which"):
         opened(tmp_path / "d.npz")
 
@@ -382,7 +382,7 @@ def test_keys_for_a_file_of_one_array_are_refused(tmp_path: Path) -> None:
 
     for path in ("x.npy", "x.zarr"):
         with pytest.raises(InputError, match="leave"):
-            opened(tmp_path / path, inputs_key="x")
+            opened(tmp_path / path, inputs="x")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:botocore.*")

@@ -109,7 +109,7 @@ def test_the_key_of_labels_apart_is_of_their_file(tmp_path: Path, inputs: Any, l
     np.savez(tmp_path / "x.npz", **inputs)
     np.savez(tmp_path / "y.npz", **labels)
     (key,) = labels
-    spec = DataSpec(path=str(tmp_path / "x.npz"), labels_path=str(tmp_path / "y.npz"), labels_key=key)
+    spec = DataSpec(path=str(tmp_path / "x.npz"), labels_path=str(tmp_path / "y.npz"), labels=key)
 
     batch = open_source(spec).read(0, N_SAMPLES)
     np.testing.assert_array_equal(batch.inputs[0], X)

@@ -198,6 +198,6 @@ def test_keys_and_files_do_not_fit_a_folder_of_images(tmp_path: Path) -> None:
     write(tmp_path / "0.png")
 
     with pytest.raises(InputError, match="leave them out"):
-        opened(tmp_path, inputs_key="x")
+        opened(tmp_path, inputs="x")
     with pytest.raises(InputError, match="name the folder"):
         opened(tmp_path / "0.png", format="images")

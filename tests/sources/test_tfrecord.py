@@ -262,8 +262,8 @@ def test_the_index_travels_so_that_a_worker_does_not_scan(tmp_path: Path) -> Non
         ({"image": {"shape": [12], "encoding": "values"}}, {}, "holds bytes, not numbers"),
         ({"image": {"encoding": "image"}}, {}, "not an image"),
         ({"y": {"encoding": "raw"}}, {}, "one string of bytes was expected"),
-        ({"image": {"shape": [12], "dtype": "uint8"}}, {"labels_key": "y"}, "labels_key = 'y'.*add it there"),
-        ({"y": {}}, {"labels_key": "y"}, "describe the input"),
+        ({"image": {"shape": [12], "dtype": "uint8"}}, {"labels": "y"}, "data.labels = 'y'.*add it there"),
+        ({"y": {}}, {"labels": "y"}, "describe the input"),
     ],
 )
 def test_features_that_do_not_fit_the_records_are_refused(

@@ -20,7 +20,7 @@ from actisketch.pipeline.factors.merge import merged_sketches
 from actisketch.pipeline.job import plan_job
 from actisketch.pipeline.record.model import import_keras
 from actisketch.pipeline.record.recorder import record_missing
-from actisketch.pipeline.settings.job import validate_job
+from actisketch.pipeline.settings.loading import validate_job
 from actisketch.pipeline.sources import as_source
 from actisketch.pipeline.stages.prepare import sketch_spec
 from actisketch.storage import Cache

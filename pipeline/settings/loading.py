@@ -1,0 +1,109 @@
+"""Read the settings of a job from a TOML file, flags or keywords.
+
+Opens nothing but the job file itself.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ...storage.errors import InputError
+from .job import JobSettings
+from .refusals import refusal
+
+__all__ = ["PATH_SETTINGS", "load_job", "validate_job", "with_settings"]
+
+PATH_SETTINGS = (
+    "output",
+    "model.path",
+    "model.custom_objects",
+    "data.path",
+    "data.labels_path",
+    "cache.url",
+)
+
+
+def validate_job(tree: Mapping[str, Any], *, origin: str = "the settings") -> JobSettings:
+    """Return the settings that a nested mapping holds.
+
+    Parameters
+    ----------
+    tree : mapping
+        As parsed from a job file: tables of keys.
+    origin : str
+        Where the tree comes from, for the message.
+
+    Raises
+    ------
+    InputError
+        For the first unknown key, wrong type or impossible value: with the key, the value and what is allowed.
+    """
+    try:
+        return JobSettings.model_validate(_lists_to_tuples(tree))
+    except ValidationError as error:
+        raise InputError(refusal(error, origin), origin=origin) from None
+
+
+def load_job(path: str | Path, *, overrides: Mapping[str, Any] | None = None) -> JobSettings:
+    """Return the settings of a TOML job file, with overrides; relative paths are made relative to the file.
+
+    Parameters
+    ----------
+    path : path
+        The job file.
+    overrides : mapping of str to object, optional
+        Dotted keys, as ``{"factors.percentile": 99.0}``; paths in here are relative to the working directory.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is not TOML or holds a setting that is refused.
+    """
+    path = Path(path)
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no job file {str(path)!r}: write one with `actisketch init {path}`") from None
+    except OSError as error:
+        raise InputError(f"the job file {str(path)!r} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{str(path)!r} is not a TOML file: {error}") from None
+    validate_job(tree, origin=str(path))  # before the flags, so that a message names the right place
+    _anchor_paths(tree, path.resolve().parent)
+    return validate_job(with_settings(tree, overrides or {}), origin=f"{path} and the flags")
+
+
+def with_settings(tree: dict[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a tree of settings in which those with dotted keys, as ``"factors.percentile"``, are set too."""
+    for key, value in chosen.items():
+        *tables, last = key.split(".")
+        table = tree
+        for name in tables:
+            table = table.setdefault(name, {})
+        table[last] = value
+    return tree
+
+
+def _anchor_paths(tree: dict[str, Any], folder: Path) -> None:
+    """Make the relative paths of a job file relative to its folder."""
+    tree.setdefault("output", JobSettings.model_fields["output"].default)
+    for key in PATH_SETTINGS:
+        *names, last = key.split(".")
+        table = tree.get(names[0], {}) if names else tree
+        path = table.get(last)
+        if isinstance(path, str) and "://" not in path:
+            table[last] = str(folder / path)
+
+
+def _lists_to_tuples(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """TOML has no tuples, and strict validation wants one for the image size."""
+    out = dict(tree)
+    data = out.get("data")
+    if isinstance(data, Mapping) and isinstance(data.get("image_size"), list):
+        out["data"] = {**data, "image_size": tuple(data["image_size"])}
+    return out
