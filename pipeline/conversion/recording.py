@@ -1,9 +1,8 @@
-"""Record all layers in one pass into a Zarr cache, or reload it; a stale or foreign cache is recomputed."""
+"""Record all layers in one pass into a Zarr cache, or reload it; a cache of anything else is replaced."""
 
 from __future__ import annotations
 
 import logging
-import shutil
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from ...storage import Cache
 from ...storage.errors import FormatError, MismatchError
+from ...storage.removal import remove_cache
 from ..folder.folder import RunFolder
 from ..job import plan_job
 from ..record.recorder import record_missing
@@ -38,13 +38,18 @@ def recorded_cache(
     source : Source
     batch_size : int
     folder : Path
-        Where the cache lies or will lie, as a folder of ours.
+        Holds the cache, or will hold it.
     points : str or sequence of str
+
+    Raises
+    ------
+    MismatchError
+        If the cache would have to be replaced, and its folder holds files that are not part of a cache.
 
     Notes
     -----
-    What is there is used if it was made by this network from these samples, every one of which is compared;
-    a run that was interrupted goes on. Anything else is a RuntimeWarning, and recorded anew.
+    An existing cache is used if it was made by this network from these samples, every one of which is compared; an
+    interrupted recording goes on. Any other cache is replaced, with a RuntimeWarning.
     """
     settings = validate_job(
         {
@@ -62,7 +67,7 @@ def recorded_cache(
         warnings.warn(
             f"the stored activations are not used and computed again: {error}", RuntimeWarning, stacklevel=3
         )
-        shutil.rmtree(RunFolder(folder).cache_path)
+        remove_cache(RunFolder(folder).cache_path)
         return _recorded(settings, model, source)
 
 

@@ -27,7 +27,7 @@ from actisketch.pipeline.conversion import (
     get_scale_fac,
     try_reload_activations,
 )
-from actisketch.storage.errors import FormatError, InputError
+from actisketch.storage.errors import FormatError, InputError, MismatchError
 
 SIGNATURES = {
     "normalize_parameters": "(model, config, **kwargs)",
@@ -320,6 +320,33 @@ def test_a_stale_cache_is_recomputed_with_a_warning(
 
     oracle = keras.Model(small_model.inputs[0], small_model.get_layer("second").output)(small_data[:50])
     np.testing.assert_allclose(found, oracle, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "where", ["without a cache", "beside a stale cache", "in an array of it", "behind a link"]
+)
+def test_a_file_of_the_user_is_never_removed_with_a_stale_cache(
+    where: str, small_model: Any, small_data: Any, tmp_path: Path
+) -> None:
+    cache = tmp_path / "actisketch" / "cache"
+    cache.mkdir(parents=True)
+    if where != "without a cache":
+        cache.rmdir()
+        reload(small_model, small_data, tmp_path)
+    if where == "behind a link":
+        cache.rename(tmp_path / "elsewhere")
+        cache.symlink_to(tmp_path / "elsewhere")
+    mine = cache / "first" / "thesis.txt" if where == "in an array of it" else cache / "thesis.txt"
+    mine.write_text("mine")
+    before = sorted(cache.rglob("*"))
+    with (
+        pytest.warns(RuntimeWarning, match="computed again"),
+        pytest.raises(MismatchError, match="is not part of a cache: move it elsewhere"),
+    ):
+        reload(small_model, small_data[::-1].copy(), tmp_path)
+
+    assert mine.read_text() == "mine"
+    assert sorted(cache.rglob("*")) == before
 
 
 def test_without_samples_what_is_stored_is_given_if_the_network_is_the_same(
