@@ -9,8 +9,8 @@ if __name__ == "storage":
     )
 
 from .cache import Cache
-from .layout import Projection, block_samples_for, projection
-from .record import CommitRecord
+from .commit_record import CommitRecord
+from .layout import Projection, projection
 from .spec import Block, CacheSpec, PointSpec
 from .verify import Problem, VerifyReport
 from .writer import BlockWriter
@@ -25,6 +25,5 @@ __all__ = [
     "Problem",
     "Projection",
     "VerifyReport",
-    "block_samples_for",
     "projection",
 ]

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,19 +19,18 @@ from numpy.typing import NDArray
 from .buffers import BufferPool
 from .claim import refuse_foreign, refuse_linked_arrays, refuse_lost_description
 from .codecs import decode
+from .commit_record import CommitRecord
 from .differences import differences
 from .documents import describe, parse_description, zarr_documents, zarr_is_current
-from .errors import FormatError, InputError, MismatchError
-from .keys import DOCUMENT, LOCK, PRIVATE, chunk_key, is_probe_key
+from .errors import FormatError, InputError, MismatchError, NotFoundError
+from .keys import DOCUMENT, LOCK, PRIVATE, is_probe_key
+from .layout import Layout
 from .ledger import Ledger
-from .record import CommitRecord
 from .spec import Block, CacheSpec
 from .stores import Lock, Store, open_store
 from .unreadable import read_or_none
+from .verify import VerifyReport, verify
 from .writer import BlockWriter
-
-if TYPE_CHECKING:
-    from .verify import VerifyReport
 
 __all__ = ["Cache"]
 
@@ -54,9 +53,8 @@ class Cache:
         self._lock = lock
         self._may_write = may_write
         self._pool = BufferPool()
-        self._keys = spec.keys
-        self._chunk_samples = spec.chunk_samples
-        self._ledger = Ledger(store, spec)
+        self._layout = Layout(spec)
+        self._ledger = Ledger(store, self._layout)
 
     # --- open and close
 
@@ -119,7 +117,7 @@ class Cache:
         stored = store.read(DOCUMENT)
         if stored is None:
             refuse_lost_description(store)
-            raise InputError(
+            raise NotFoundError(
                 f"there is no cache at {store.url!r}: run a job that writes one, or check the path",
                 place=store.url,
             )
@@ -170,7 +168,15 @@ class Cache:
         """Whether a sound record of the block is there; looks at that record only."""
         return self._ledger.is_committed(block)
 
-    def read_record(self, block: Block) -> CommitRecord:
+    def readable_headers(self) -> Iterator[CommitRecord]:
+        """Yield, without its sketches, each record that can be read, whatever else of the cache is damaged."""
+        return self._ledger.readable_headers()
+
+    def commit_key(self) -> str:
+        """Return a hash of what is committed: it changes with any chunk, sketch or fact of any block."""
+        return self._ledger.content_hash()
+
+    def read_commit(self, block: Block) -> CommitRecord:
         """Return the record of a block with its sketches, checked.
 
         Raises
@@ -191,7 +197,7 @@ class Cache:
         """
         self._check_may_write()
         self._check_block(block)
-        return BlockWriter(self.store, self._spec, block, pool=self._pool, committed=self._commit)
+        return BlockWriter(self.store, self._layout, block, pool=self._pool, committed=self._commit)
 
     def write_block(
         self,
@@ -207,7 +213,7 @@ class Cache:
         block : Block
             One of `blocks`. One that is committed already is left as it is.
         arrays : mapping of str to ndarray of shape (block samples, *point shape), or None
-            None where ``spec.record`` is False.
+            None where ``spec.keeps_activations`` is False.
         sketches : mapping of str to bytes
             One for each point.
         facts : mapping, optional
@@ -220,7 +226,7 @@ class Cache:
         if self.is_committed(block):
             return self._ledger.header(block)
         with self.write(block) as writer:
-            if self._spec.record:
+            if self._spec.keeps_activations:
                 writer.append(arrays or {})
             return writer.commit(sketches, facts)
 
@@ -233,8 +239,8 @@ class Cache:
         self._check_may_write()
         self._check_block(block)
         self._ledger.drop(block)
-        for point in self._spec.points if self._spec.record else ():
-            for key in self.chunk_keys(point.name, block):
+        for point in self._spec.points:
+            for key in self._layout.chunk_keys(point.name, block):
                 self.store.delete(key)
 
     def _check_may_write(self) -> None:
@@ -246,7 +252,7 @@ class Cache:
             self._lock.check()
 
     def _check_block(self, block: Block) -> None:
-        if not self._ledger.is_block(block):
+        if not self._layout.has_block(block):
             raise InputError(f"{block!r} is not a block of the cache {self.url!r}: take one of cache.blocks")
 
     # --- read
@@ -258,7 +264,7 @@ class Cache:
     def all_sketches(self) -> Iterator[Mapping[str, bytes]]:
         """Yield the sketches of all points block by block: each record is read once."""
         for block in self.blocks:
-            sketches = self.read_record(block).sketches
+            sketches = self.read_commit(block).sketches
             if sketches is None:  # pragma: no cover - with_sketches reads them
                 raise FormatError("the record was read without its sketches", block=block.index)
             yield sketches
@@ -298,14 +304,14 @@ class Cache:
     def _read_chunks(self, name: str, block: Block) -> Iterator[NDArray[Any]]:
         point = self._spec.point(name)
         self._check_block(block)
-        if not self._spec.record:
+        if not self._spec.keeps_activations:
             raise InputError(
-                f"the cache {self.url!r} holds sketches only: run with record=True to keep activations",
+                f"the cache {self.url!r} holds sketches only: to keep activations, make another cache",
                 point=name,
             )
-        size = self._chunk_samples[name]
+        size = self._layout.chunk_samples[name]
         committed = self._ledger.header(block).chunks.get(name, ())
-        keys = self.chunk_keys(name, block)
+        keys = self._layout.chunk_keys(name, block)
         if len(committed) != len(keys):
             raise FormatError(
                 f"the record of block {block.index} lists {len(committed)} chunks of {name!r}, not "
@@ -328,16 +334,6 @@ class Cache:
             )
             yield values[: min(size, block.n_samples - index * size)]
 
-    def chunk_keys(self, name: str, block: Block) -> list[str]:
-        """Return the keys of the chunks of one point in one block, in order along axis 0."""
-        point = self._spec.point(name)
-        size = self._chunk_samples[name]
-        first = block.index * (self._spec.block_samples // size)
-        return [
-            chunk_key(self._keys[name], first + i, len(point.shape) + 1)
-            for i in range(-(-block.n_samples // size))
-        ]
-
     # --- the whole
 
     def nbytes(self) -> int:
@@ -359,9 +355,7 @@ class Cache:
 
     def verify(self) -> VerifyReport:
         """Read everything and name every damaged, missing or foreign chunk and record."""
-        from .verify import verify
-
-        return verify(self)
+        return verify(self.store, self._layout, self._ledger)
 
 
 def _clean(store: Store) -> None:
@@ -374,7 +368,7 @@ def _clean(store: Store) -> None:
 def _agreed(stored: CacheSpec, asked: CacheSpec, place: str) -> CacheSpec:
     """Return the spec to go on with; MismatchError if the stored one does not serve."""
     lines = differences(stored, asked)
-    if asked.record and not stored.record:
+    if asked.keeps_activations and not stored.keeps_activations:
         lines.append("record: the cache has sketches only, this run wants activations")
     if asked.n_samples < stored.n_samples:
         lines.append(

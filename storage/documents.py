@@ -80,7 +80,7 @@ def zarr_documents(spec: CacheSpec) -> dict[str, bytes]:
         # Consolidated metadata: a convention that zarr-python and xarray read but v3 has not adopted.
         warnings.simplefilter("ignore")
         root = zarr.create_group(MemoryStore(documents), zarr_format=3, attributes=_attributes(spec))
-        for point in spec.points if spec.record else ():
+        for point in spec.points if spec.keeps_activations else ():
             _create(root, spec, point)
         zarr.consolidate_metadata(root.store, zarr_format=3)
     found = {key: value.to_bytes() for key, value in documents.items()}
@@ -92,7 +92,7 @@ def _attributes(spec: CacheSpec) -> dict[str, Any]:
         "format": FORMAT_VERSION,
         "n_samples": spec.n_samples,
         "points": spec.keys,
-        "recorded": spec.record,
+        "recorded": spec.keeps_activations,
     }
     return {"actisketch": facts}
 

@@ -8,6 +8,7 @@ survive pickling between processes, and the exit code of the command line.
 
     ActisketchError
     |- InputError (ValueError)           2   fix the call, the job file or the data
+    |  `- NotFoundError                      there is no cache yet: make one, or check the path
     |- MismatchError (ValueError)        3   a cache or factors of something else: choose another folder
     |- FormatError (ValueError)          4   the files are damaged or newer than this program
     |- OverBudgetError (MemoryError)     5   change the setting that is named, or raise the limit
@@ -29,6 +30,7 @@ __all__ = [
     "IncompleteError",
     "InputError",
     "MismatchError",
+    "NotFoundError",
     "OverBudgetError",
     "StorageError",
 ]
@@ -73,6 +75,10 @@ class InputError(ActisketchError, ValueError):
     """The call, the job file or the data is wrong: fix it and call again."""
 
     exit_code = 2
+
+
+class NotFoundError(InputError):
+    """There is no cache at the place that was named."""
 
 
 class MismatchError(ActisketchError, ValueError):

@@ -14,18 +14,15 @@ import secrets
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import obstore
 from obstore.exceptions import NotSupportedError
 
+from .connection import MISSING, TAKEN, Connection
 from .errors import StorageError
 from .locks import Holder, busy
-from .objects import MISSING, TAKEN
 from .parsing import parse_json
-
-if TYPE_CHECKING:
-    from .objects import Bucket
 
 __all__ = ["BEAT_S", "LEASE_S", "Lease"]
 
@@ -61,8 +58,8 @@ class _Seen:
 class Lease:
     """A lock object in a bucket, held and kept alive by this process."""
 
-    def __init__(self, bucket: Bucket, key: str, *, lease_s: float, beat_s: float) -> None:
-        self._bucket = bucket
+    def __init__(self, connection: Connection, key: str, *, lease_s: float, beat_s: float) -> None:
+        self._connection = connection
         self._key = key
         self._lease_s = lease_s
         self._beat_s = beat_s
@@ -75,12 +72,14 @@ class Lease:
         self._thread = threading.Thread(target=self._beat, name="actisketch-lease", daemon=True)
 
     @classmethod
-    def acquire(cls, bucket: Bucket, key: str, *, lease_s: float = LEASE_S, beat_s: float = BEAT_S) -> Lease:
+    def acquire(
+        cls, connection: Connection, key: str, *, lease_s: float = LEASE_S, beat_s: float = BEAT_S
+    ) -> Lease:
         """Take the lock, also from a holder that has fallen silent; BusyError if one is alive.
 
         May wait for `lease_s` seconds to see whether a holder on another host is alive.
         """
-        lease = cls(bucket, key, lease_s=lease_s, beat_s=beat_s)
+        lease = cls(connection, key, lease_s=lease_s, beat_s=beat_s)
         while not lease._take():
             pass
         lease._check_enforced()
@@ -113,12 +112,12 @@ class Lease:
         """Return when the holder is dead; BusyError as soon as it shows that it is not."""
         holder = seen.holder
         if holder is not None and holder.is_dead:
-            logger.warning("taking over %s from process %d, which is dead", self._bucket.url, holder.pid)
+            logger.warning("taking over %s from process %d, which is dead", self._connection.url, holder.pid)
             return
         # A fresh beat by nearly equal clocks: no need to wait for the next one.
         if abs(time.time() - seen.beat_s) < self._beat_s:
-            raise busy(self._bucket.url, holder)
-        logger.info("the lock of %s is held: watching it for %g s", self._bucket.url, self._lease_s)
+            raise busy(self._connection.url, holder)
+        logger.info("the lock of %s is held: watching it for %g s", self._connection.url, self._lease_s)
         end_s = time.monotonic() + self._lease_s
         while time.monotonic() < end_s:
             time.sleep(min(1.0, self._lease_s / 10))
@@ -126,13 +125,13 @@ class Lease:
             if now is None or now.body == _RELEASED:
                 return
             if now.version != seen.version:
-                raise busy(self._bucket.url, now.holder)
-        logger.warning("taking over %s: its holder was silent for %g s", self._bucket.url, self._lease_s)
+                raise busy(self._connection.url, now.holder)
+        logger.warning("taking over %s: its holder was silent for %g s", self._connection.url, self._lease_s)
 
     def _look(self) -> _Seen | None:
         try:
-            found = self._bucket.attempt(
-                "read", self._key, lambda: obstore.get(self._bucket.obstore, self._key)
+            found = self._connection.attempt(
+                "read", self._key, lambda: obstore.get(self._connection.obstore, self._key)
             )
             return _Seen(bytes(found.bytes()), _version(found.meta))
         except MISSING:
@@ -142,8 +141,10 @@ class Lease:
         if body is None:
             facts = {**json.loads(self._me.encode()), "token": self._token, "beat_s": time.time()}
             body = json.dumps(facts).encode()
-        store, key = self._bucket.obstore, self._key
-        return _version(self._bucket.attempt("lock", key, lambda: obstore.put(store, key, body, mode=mode)))
+        store, key = self._connection.obstore, self._key
+        return _version(
+            self._connection.attempt("lock", key, lambda: obstore.put(store, key, body, mode=mode))
+        )
 
     def _check_enforced(self) -> None:
         """Say so if the server ignores conditions: then this lock keeps nobody out."""
@@ -155,7 +156,7 @@ class Lease:
             pass
         logger.warning(
             "%s ignores conditional writes: two runs on this cache at once would not be noticed",
-            self._bucket.url,
+            self._connection.url,
         )
 
     def _beat(self) -> None:
@@ -171,14 +172,14 @@ class Lease:
                 self._lost = True
                 return
             except StorageError as error:
-                logger.warning("could not renew the lock of %s: %s", self._bucket.url, error)
+                logger.warning("could not renew the lock of %s: %s", self._connection.url, error)
 
     def check(self) -> None:
         """Raise BusyError if another process may have taken the lock over."""
         if self._lost or (self._thread.is_alive() and time.monotonic() - self._renewed_s > self._lease_s):
             seen = self._look()
             if seen is None or self._token not in seen.body.decode(errors="replace"):
-                raise busy(self._bucket.url, seen.holder if seen else None)
+                raise busy(self._connection.url, seen.holder if seen else None)
 
     def release(self) -> None:
         """Mark the lock free, if it is still ours; twice is fine."""

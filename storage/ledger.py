@@ -1,18 +1,23 @@
-"""Know which blocks are committed, by the records in the store; the clock and the chunks are never asked.
+"""Know which blocks are committed, by the commit records in the store; the clock and the chunks are never asked.
 
-Knows records. Does not read chunks.
+Knows commit records. Does not read chunks.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
+from .commit_record import PREFIX_NBYTES, CommitPrefix, CommitRecord
 from .errors import FormatError, IncompleteError, InputError, StorageError
 from .keys import COMMITS, parse_record_key, record_key
-from .record import PREFIX_NBYTES, CommitRecord, RecordPrefix
-from .spec import Block, CacheSpec
+from .layout import Layout
+from .spec import Block
 from .stores import Store
 from .unreadable import read_or_error
 
@@ -20,18 +25,20 @@ __all__ = ["Ledger"]
 
 logger = logging.getLogger(__name__)
 
-# A record's prefix and header, for about a hundred points of a few chunks each: one request in most cases.
+# Prefix and header of a commit record, for about a hundred points of a few chunks each: one request in most cases.
 _HEAD_NBYTES = 16 * 2**10
+# Requests to an object store at the same time: 10,000 records take seconds and not minutes.
+_REMOTE_READERS = 32
 
 
 class Ledger:
     """The commit records of one cache."""
 
-    def __init__(self, store: Store, spec: CacheSpec) -> None:
+    def __init__(self, store: Store, layout: Layout) -> None:
         self._store = store
-        self._spec = spec
-        self.cache_digest = bytes.fromhex(spec.digest)[:16]
-        self._chunk_samples = spec.chunk_samples
+        self._layout = layout
+        self._blocks = layout.spec.blocks
+        self._cache_hash = layout.spec.short_hash
         # What a scan has found sound, by block index, and headers that were read.
         self._sound: set[int] = set()
         self._headers: dict[int, CommitRecord] = {}
@@ -46,12 +53,14 @@ class Ledger:
         with self._guard:
             for key, nbytes in self._store.list(COMMITS):
                 place = parse_record_key(key)
-                if place is None or not self.is_block(Block(*place)):
-                    if place is not None and drop_outdated:
-                        self._store.delete(key)
+                if place is None:
                     continue
-                if place[0] in self._sound or self._is_sound(key, Block(*place), nbytes):
-                    found.add(place[0])
+                block = Block(*place)
+                if not self._layout.has_block(block):
+                    if drop_outdated:
+                        self._store.delete(key)
+                elif block.index in self._sound or self._is_sound(key, block, nbytes):
+                    found.add(block.index)
             self._sound = found
             self._headers = {index: header for index, header in self._headers.items() if index in found}
         return found
@@ -70,8 +79,8 @@ class Ledger:
         return start
 
     def _is_sound(self, key: str, block: Block, nbytes: int) -> bool:
-        # One request per record would make a remote scan slow; there a PUT is whole or absent, and
-        # reading the record checks it.
+        # One request per record would make a remote scan slow. An object is whole or absent there, and reading the
+        # record checks it.
         if self._store.is_remote:
             return nbytes > PREFIX_NBYTES
         found = self._read_prefix(key, block)
@@ -79,23 +88,21 @@ class Ledger:
             return False
         start, size = found
         try:
-            prefix = RecordPrefix.decode(start)
+            prefix = CommitPrefix.decode(start)
         except FormatError as error:
             logger.warning("block %d counts as missing: %s (%s)", block.index, error, key)
             return False
-        if prefix.block != block or prefix.cache_digest != self.cache_digest or size != prefix.nbytes:
+        if prefix.block != block or prefix.cache_hash != self._cache_hash or size != prefix.nbytes:
             logger.warning(
-                "block %d counts as missing: its record is cut or of another (%s)", block.index, key
+                "block %d counts as missing: its record is cut, or belongs to another block or cache (%s)",
+                block.index,
+                key,
             )
             return False
         return True
 
-    def is_block(self, block: Block) -> bool:
-        """Whether the cache has this block, with these bounds."""
-        return 0 <= block.index < self._spec.n_blocks and self._spec.block(block.index) == block
-
     def _key(self, block: Block) -> str:
-        if not self.is_block(block):
+        if not self._layout.has_block(block):
             raise InputError(
                 f"{block!r} is not a block of the cache {self._store.url!r}: take one of cache.blocks"
             )
@@ -129,21 +136,19 @@ class Ledger:
             ) from error
 
     def _owned(self, record: CommitRecord, block: Block) -> CommitRecord:
-        if record.block != block or record.cache_digest != self.cache_digest:
+        if record.block != block or record.cache_hash != self._cache_hash:
             raise FormatError("it belongs to another block or another cache")
-        n_chunks = {
-            name: -(-block.n_samples // size) if self._spec.record else 0
-            for name, size in self._chunk_samples.items()
-        }
+        n_chunks = {name: self._layout.n_chunks(name, block) for name in self._layout.array_keys}
         if {name: len(chunks) for name, chunks in record.chunks.items()} != n_chunks:
             raise FormatError("it has other points or other chunks than the cache")
         return record
 
     def _read_head(self, key: str) -> bytes | None:
+        """Return prefix and header of a record, and what follows; None if there is no such key."""
         start = self._store.read_start(key, _HEAD_NBYTES)
         if start is None:
             return None
-        needed = RecordPrefix.decode(start[0]).header_nbytes + PREFIX_NBYTES + 4
+        needed = CommitPrefix.decode(start[0]).header_nbytes + PREFIX_NBYTES + 4
         if needed > len(start[0]):
             start = self._store.read_start(key, needed)
         return None if start is None else start[0]
@@ -156,13 +161,47 @@ class Ledger:
             self._headers[block.index] = header
         return header
 
+    def readable_headers(self) -> Iterator[CommitRecord]:
+        """Yield the header of every record that can be read, whatever else of the cache is damaged."""
+        for block in self._blocks:
+            key = self._key(block)
+            try:
+                head = read_or_error(self._store, partial(self._read_head, key))
+                if head is None or isinstance(head, StorageError):
+                    continue
+                header = CommitRecord.decode(head, with_sketches=False)
+            except FormatError:
+                continue
+            if header.block == block:
+                yield header
+
+    def content_hash(self) -> str:
+        """Return a hash of all headers: they hold the checksums of all chunks and sketches."""
+        hasher = hashlib.blake2b(digest_size=16)
+        if self._store.is_remote:
+            with ThreadPoolExecutor(_REMOTE_READERS, thread_name_prefix="actisketch-head") as pool:
+                for head in pool.map(self._hashed_head, self._blocks):
+                    hasher.update(head)
+        else:
+            for block in self._blocks:
+                hasher.update(self._hashed_head(block))
+        return hasher.hexdigest()
+
+    def _hashed_head(self, block: Block) -> bytes:
+        """Return the prefix and the header of a record; nothing where there is none that can be read."""
+        try:
+            head = self._read_head(self._key(block)) or b""
+            return head[: PREFIX_NBYTES + CommitPrefix.decode(head).header_nbytes]
+        except FormatError:
+            return b""
+
     def put(self, record: CommitRecord) -> CommitRecord:
         """Write a record durably; an equal one that is there already is kept.
 
         Raises
         ------
         StorageError
-            If another worker has committed the block with other bytes: its record is removed, because
+            If another worker has committed the block with other bytes. Its record is removed, because
             nobody can tell whose chunks are in place. Compute the block again.
         """
         block = record.block
@@ -171,8 +210,7 @@ class Ledger:
         if stored is not None and stored != mine:
             self.drop(block)
             raise StorageError(
-                f"block {block.index} was committed by another worker with other values: its record "
-                "was removed, "
+                f"block {block.index} was committed by another worker with other values: its record was removed, "
                 "run again",
                 block=block.index,
             )

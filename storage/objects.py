@@ -5,45 +5,23 @@ Knows obstore. A PUT is atomic and durable there, so there is nothing to sync.
 
 from __future__ import annotations
 
-import logging
-import re
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 import obstore
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    NotFoundError,
-    PermissionDeniedError,
-    PreconditionError,
-    UnauthenticatedError,
-    UnknownConfigurationKeyError,
-)
+from obstore.exceptions import BaseError, UnknownConfigurationKeyError
 from obstore.store import MemoryStore, from_url
 
-from .errors import InputError, StorageError
+from .connection import MISSING, Connection, first_line
+from .errors import InputError
+from .leases import Lease
 from .options import StorageOptions
 
-__all__ = ["MISSING", "TAKEN", "Bucket", "open_bucket"]
+__all__ = ["Bucket", "open_bucket"]
 
-logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-# Attempts after the first, on top of obstore's own (which retries what a server says is passing).
-_WAITS_S = (0.2, 0.5, 1.0, 2.0, 5.0)
-# obstore raises Python's own FileNotFoundError and PermissionError too, by version.
-MISSING = (NotFoundError, FileNotFoundError)
-TAKEN = (AlreadyExistsError, PreconditionError, FileExistsError)
-"""A conditional PUT found another object than the condition names."""
-# Answers that will not change, in errors that have no type of their own; only saves waiting.
-_FINAL_ANSWER = re.compile(r"status code: 4(?!08|29)\d\d")
-_FORBIDDEN = (PermissionDeniedError, UnauthenticatedError, PermissionError)
 _RETRY = {
     "max_retries": 6,
     "retry_timeout": timedelta(seconds=60),
@@ -66,26 +44,21 @@ def open_bucket(url: str, options: Mapping[str, Any]) -> Bucket:
         store = from_url(url, **{"retry_config": _RETRY, **options})
     except (UnknownConfigurationKeyError, TypeError, ValueError) as error:
         raise InputError(
-            f"storage_options {sorted(options)} do not fit {url!r}: {options.scrub(_first_line(error))}"
+            f"storage_options {sorted(options)} do not fit {url!r}: {options.scrub(first_line(error))}"
         ) from None
     except BaseError as error:
         raise InputError(
-            f"{url!r} is not a place that this program can open ({options.scrub(_first_line(error))}): give a folder, "
+            f"{url!r} is not a place that this program can open ({options.scrub(first_line(error))}): give a folder, "
             "file://, memory:// or "
             "the URL of an object store (s3://, gs://, az://)"
         ) from None
     return Bucket(url, store, options)
 
 
-class Bucket:
+class Bucket(Connection):
     """Objects under one URL."""
 
     is_remote = True
-
-    def __init__(self, url: str, store: Any, options: Mapping[str, Any]) -> None:
-        self.url = url
-        self.obstore = store
-        self._options = StorageOptions(options)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open_bucket, (self.url, self._options)
@@ -149,10 +122,8 @@ class Bucket:
         """Return none: a bucket has no links."""
         return ()
 
-    def lock(self, key: str) -> Any:
+    def lock(self, key: str) -> Lease:
         """Take the lock object."""
-        from .leases import Lease
-
         return Lease.acquire(self, key)
 
     def clean(self) -> int:
@@ -162,48 +133,3 @@ class Bucket:
     def free_nbytes(self) -> int | None:
         """Return None: a bucket has no such number."""
         return None
-
-    def attempt(self, verb: str, key: str, action: Callable[[], T], needed: int = 0) -> T:
-        """Do it, again if the store fails in a way that may pass."""
-        for wait_s in (*_WAITS_S, None):
-            try:
-                return action()
-            except TAKEN:
-                raise
-            except MISSING as error:
-                if verb in ("read", "delete"):
-                    raise
-                raise self._refused(error, verb, key, needed) from error
-            except _FORBIDDEN as error:
-                raise self._refused(error, verb, key, needed) from error
-            except (BaseError, OSError) as error:
-                if wait_s is None or _FINAL_ANSWER.search(str(error)):
-                    raise self._refused(error, verb, key, needed) from error
-                logger.warning(
-                    "could not %s %s/%s, trying again in %g s: %s",
-                    verb,
-                    self.url,
-                    key,
-                    wait_s,
-                    self._options.scrub(_first_line(error)),
-                )
-                time.sleep(wait_s)
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-    def _refused(self, error: BaseException, verb: str, key: str, needed: int) -> StorageError:
-        place = f"{self.url.rstrip('/')}/{key}"
-        if isinstance(error, _FORBIDDEN):
-            step = "check the credentials and rights in storage_options"
-        elif isinstance(error, MISSING) or _FINAL_ANSWER.search(str(error)):
-            step = "check that the bucket exists and the endpoint in storage_options is its server"
-        else:
-            step = "check the store and run again: what is committed is kept"
-        return StorageError(
-            f"could not {verb} {place!r}: {self._options.scrub(_first_line(error))}; {step}",
-            path=place,
-            needed_nbytes=needed,
-        )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -155,7 +155,7 @@ class CacheSpec:
         Of the stored activations. float16 halves the disk and rounds to 11 significant bits.
     codec : str
         One of `actisketch.storage.codecs.CODECS`.
-    record : bool, default=True
+    keeps_activations : bool, default=True
         Whether activations are stored; False keeps the sketches only.
 
     Raises
@@ -171,7 +171,7 @@ class CacheSpec:
     identity: Mapping[str, Any]
     dtype: str = "float32"
     codec: str = DEFAULT_CODEC
-    record: bool = True
+    keeps_activations: bool = True
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -274,9 +274,14 @@ class CacheSpec:
         raise InputError(f"the cache holds no point {name!r}: it holds {known}", point=name)
 
     @property
-    def digest(self) -> str:
+    def content_hash(self) -> str:
         """SHA-256 of all that may not differ between a cache and a run that uses it (hexadecimal)."""
         return hashlib.sha256(_canonical(self._fixed()).encode()).hexdigest()
+
+    @property
+    def short_hash(self) -> bytes:
+        """First 16 bytes of `content_hash`; every commit record holds them."""
+        return bytes.fromhex(self.content_hash)[:16]
 
     def _fixed(self) -> dict[str, Any]:
         points = {
@@ -299,7 +304,7 @@ class CacheSpec:
             "identity": dict(self.identity),
             "dtype": self.dtype,
             "codec": self.codec,
-            "record": self.record,
+            "record": self.keeps_activations,
         }
 
     @classmethod
@@ -310,11 +315,12 @@ class CacheSpec:
             points = tuple(PointSpec.from_dict(table(point, "a point")) for point in listed)
             for name, part in table(document["identity"], "the identity").items():
                 table(part, f"the identity of the {name}")
-            flag(document["record"], "record")
+            keeps_activations = flag(document["record"], "record")
             for name in ("n_samples", "batch_size", "block_samples"):
                 whole(document[name], name, least=1)
-            spec = cls(**{**document, "points": points})
-            _ = spec.digest  # which no text that cannot be written has
+            settings = {name: value for name, value in document.items() if name != "record"}
+            spec = cls(**{**settings, "points": points, "keeps_activations": keeps_activations})
+            _ = spec.content_hash  # which no text that cannot be written has
         except (TypeError, KeyError, ValueError) as error:  # what is wrong with one of them is an InputError
             raise FormatError(f"the description of the cache is damaged: {error}") from error
         return spec

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from .commit_record import ChunkSum
 from .documents import zarr_documents, zarr_is_current
 from .errors import FormatError, IncompleteError, StorageError
 from .keys import (
@@ -21,15 +22,13 @@ from .keys import (
     parse_temporary_key,
     record_key,
 )
+from .layout import Layout
+from .ledger import Ledger
 from .local import is_alive
 from .parsing import parse_json
-from .record import ChunkRecord
-from .spec import Block
+from .spec import Block, CacheSpec
 from .stores import Store
 from .unreadable import read_or_error, read_or_none, refuse_if_away
-
-if TYPE_CHECKING:
-    from .cache import Cache
 
 __all__ = ["Problem", "VerifyReport", "verify"]
 
@@ -94,29 +93,30 @@ class VerifyReport:
         return tuple(problem.key for problem in self.problems if problem.kind == "foreign")
 
 
-def verify(cache: Cache) -> VerifyReport:
+def verify(store: Store, layout: Layout, ledger: Ledger) -> VerifyReport:
     """Return what is wrong with a cache; reads every byte once, one chunk or record at a time."""
+    blocks = layout.spec.blocks
     problems: list[Problem] = []
     nbytes = n_committed = 0
-    for block in cache.blocks:
-        found, size = _check_block(cache, block)
+    for block in blocks:
+        found, size = _check_block(store, layout, ledger, block)
         problems += found
         nbytes += size
         n_committed += all(problem.kind not in ("uncommitted", "record") for problem in found)
-    problems += _check_documents(cache)
-    problems += _foreign(cache)
+    problems += _check_documents(store, layout.spec)
+    problems += _foreign(store, layout)
     if problems:
         # A disk that was unmounted meanwhile reads as missing chunks.
-        refuse_if_away(cache.store)
+        refuse_if_away(store)
     return VerifyReport(
-        problems=tuple(problems), n_blocks=len(cache.blocks), n_committed=n_committed, nbytes=nbytes
+        problems=tuple(problems), n_blocks=len(blocks), n_committed=n_committed, nbytes=nbytes
     )
 
 
-def _check_block(cache: Cache, block: Block) -> tuple[list[Problem], int]:
+def _check_block(store: Store, layout: Layout, ledger: Ledger, block: Block) -> tuple[list[Problem], int]:
     key = record_key(block.index, block.start, block.stop)
     try:
-        record = read_or_error(cache.store, lambda: cache.read_record(block))
+        record = read_or_error(store, lambda: ledger.read(block))
     except IncompleteError:
         return [Problem(kind="uncommitted", key=key, block=block, detail="there is no commit record")], 0
     except FormatError as error:
@@ -125,22 +125,22 @@ def _check_block(cache: Cache, block: Block) -> tuple[list[Problem], int]:
         return [Problem(kind="record", key=key, block=block, detail=f"it cannot be read: {record}")], 0
     problems: list[Problem] = []
     nbytes = 0
-    for point in cache.spec.points if cache.spec.record else ():
-        chunks, keys = record.chunks.get(point.name, ()), cache.chunk_keys(point.name, block)
+    for point in layout.spec.points:
+        chunks, keys = record.chunks.get(point.name, ()), layout.chunk_keys(point.name, block)
         if len(chunks) != len(keys):
             detail = f"it lists {len(chunks)} chunks, {len(keys)} were expected"
             problems.append(Problem(kind="record", key=key, point=point.name, block=block, detail=detail))
         for chunk, place in zip(chunks, keys, strict=False):
-            size, kind, detail = _check_chunk(cache, place, chunk)
+            size, kind, detail = _check_chunk(store, place, chunk)
             nbytes += size
             if kind is not None:
                 problems.append(Problem(kind=kind, key=place, point=point.name, block=block, detail=detail))
     return problems, nbytes
 
 
-def _check_chunk(cache: Cache, key: str, expected: ChunkRecord) -> tuple[int, Kind | None, str]:
+def _check_chunk(store: Store, key: str, expected: ChunkSum) -> tuple[int, Kind | None, str]:
     """Return the bytes read, what is wrong or None, and how that shows."""
-    stored = read_or_error(cache.store, lambda: cache.store.read(key))
+    stored = read_or_error(store, lambda: store.read(key))
     if stored is None:
         return 0, "missing", "there is no such chunk"
     if isinstance(stored, StorageError):
@@ -149,17 +149,17 @@ def _check_chunk(cache: Cache, key: str, expected: ChunkRecord) -> tuple[int, Ki
     return len(stored), "damaged" if detail else None, detail or ""
 
 
-def _check_documents(cache: Cache) -> Iterator[Problem]:
-    expected = zarr_documents(cache.spec)
-    root = read_or_none(cache.store, "zarr.json")
-    if not zarr_is_current(root, cache.spec) or _essences(root) != _essences(expected["zarr.json"]):
+def _check_documents(store: Store, spec: CacheSpec) -> Iterator[Problem]:
+    expected = zarr_documents(spec)
+    root = read_or_none(store, "zarr.json")
+    if not zarr_is_current(root, spec) or _essences(root) != _essences(expected["zarr.json"]):
         yield Problem(
             kind="document",
             key="zarr.json",
             detail="it is missing or unreadable, or does not describe this cache",
         )
     for key, document in expected.items():
-        if key != "zarr.json" and _essence(read_or_none(cache.store, key)) != _essence(document):
+        if key != "zarr.json" and _essence(read_or_none(store, key)) != _essence(document):
             yield Problem(
                 kind="document",
                 key=key,
@@ -200,19 +200,18 @@ def _essences(root: bytes | None) -> dict[str, Any] | None:
         return None
 
 
-def _foreign(cache: Cache) -> Iterator[Problem]:
+def _foreign(store: Store, layout: Layout) -> Iterator[Problem]:
     """Yield what is stored under keys that this cache never writes."""
-    spec, blocks, keys = cache.spec, cache.blocks, cache.spec.keys
-    n_chunks = {
-        keys[name]: -(-spec.n_samples // size) for name, size in spec.chunk_samples.items() if spec.record
-    }
+    spec, keys = layout.spec, layout.array_keys
+    sizes = layout.chunk_samples if spec.keeps_activations else {}
+    n_chunks = {keys[name]: -(-spec.n_samples // size) for name, size in sizes.items()}
     axes = {keys[p.name]: len(p.shape) + 1 for p in spec.points}
     known = {DOCUMENT, LOCK, "zarr.json", *(f"{key}/zarr.json" for key in n_chunks)}
-    for key, _ in cache.store.list(""):
+    for key, _ in store.list(""):
         if key in known:
             continue
         if key.startswith(f"{TEMPORARY}/"):
-            if detail := _leftover(cache.store, key):
+            if detail := _leftover(store, key):
                 yield Problem(kind="leftover", key=key, detail=f"{detail}; harmless")
             continue
         if is_probe_key(key):
@@ -220,7 +219,7 @@ def _foreign(cache: Cache) -> Iterator[Problem]:
             yield Problem(kind="leftover", key=key, detail=detail)
             continue
         record, chunk = parse_record_key(key), parse_chunk_key(key)
-        if record and record[0] < len(blocks) and Block(*record) == blocks[record[0]]:
+        if record and layout.has_block(Block(*record)):
             continue
         if chunk and chunk[1] < n_chunks.get(chunk[0], 0) and key.count(".", len(chunk[0])) == axes[chunk[0]]:
             continue

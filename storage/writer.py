@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from .buffers import BufferPool
 from .codecs import encode
+from .commit_record import ChunkSum, CommitRecord
 from .errors import InputError
-from .keys import chunk_key
-from .record import ChunkRecord, CommitRecord
-from .spec import Block, CacheSpec, PointSpec
+from .layout import Layout
+from .spec import Block, PointSpec
 from .stores import Store
 
 __all__ = ["BlockWriter"]
@@ -27,17 +27,18 @@ __all__ = ["BlockWriter"]
 class _Column:
     """The chunks of one point within the block being written."""
 
-    def __init__(self, point: PointSpec, key: str, *, chunk_samples: int, dtype: str) -> None:
+    def __init__(self, point: PointSpec, keys: list[str], *, chunk_samples: int, dtype: str) -> None:
         self.point = point
-        self.key = key
+        self.keys = keys
+        """Of its chunks, in order."""
         self.chunk_samples = chunk_samples
         self.dtype = np.dtype(dtype)
         self.n_done = 0
         self.memory: NDArray[np.uint8] | None = None
         self.buffer: NDArray[Any] | None = None
         """A chunk's view of that memory."""
-        self.chunks: list[ChunkRecord] = []
-        self.chunk_keys: list[str] = []
+        self.chunks: list[ChunkSum] = []
+        """Of those that are written."""
         self.is_open = True
         self.guard = threading.Lock()
         """Held while samples are taken, and to end that: memory never goes to another block while it is filled."""
@@ -85,7 +86,7 @@ class BlockWriter:
     def __init__(
         self,
         store: Store,
-        spec: CacheSpec,
+        layout: Layout,
         block: Block,
         *,
         pool: BufferPool,
@@ -93,18 +94,18 @@ class BlockWriter:
     ) -> None:
         self.block = block
         self._store = store
-        self._spec = spec
+        self._spec = spec = layout.spec
         self._pool = pool
         self._committed = committed
-        keys, sizes = spec.keys, spec.chunk_samples
-        self._columns = (
-            {
-                p.name: _Column(p, keys[p.name], chunk_samples=sizes[p.name], dtype=spec.dtype)
-                for p in spec.points
-            }
-            if spec.record
-            else {}
-        )
+        self._columns = {
+            p.name: _Column(
+                p,
+                layout.chunk_keys(p.name, block),
+                chunk_samples=layout.chunk_samples[p.name],
+                dtype=spec.dtype,
+            )
+            for p in (spec.points if spec.keeps_activations else ())
+        }
 
     def __enter__(self) -> BlockWriter:
         return self
@@ -138,7 +139,7 @@ class BlockWriter:
             if (column := self._columns.get(name)) is None:
                 self._spec.point(name)
                 raise InputError(
-                    "this cache holds sketches only: write activations with record=True", point=name
+                    "this cache holds sketches only: commit them without activations", point=name
                 )
             with column.guard:
                 checked = self._checked(column, array)
@@ -201,13 +202,9 @@ class BlockWriter:
         buffer[filled : filled + len(part)] = part
 
     def _put(self, column: _Column, values: NDArray[Any]) -> None:
-        per_block = self._spec.block_samples // column.chunk_samples
-        index = self.block.index * per_block + len(column.chunks)
-        key = chunk_key(column.key, index, values.ndim)
         encoded = encode(values, self._spec.codec)
-        self._store.write(key, encoded.parts)
-        column.chunks.append(ChunkRecord(encoded.nbytes, encoded.crc))
-        column.chunk_keys.append(key)
+        self._store.write(column.keys[len(column.chunks)], encoded.parts)
+        column.chunks.append(ChunkSum(encoded.nbytes, encoded.crc))
 
     def _release(self, column: _Column) -> None:
         if column.memory is not None:
@@ -228,12 +225,12 @@ class BlockWriter:
         points = [point.name for point in self._spec.points]
         record = CommitRecord(
             block=self.block,
-            cache_digest=bytes.fromhex(self._spec.digest)[:16],
+            cache_hash=self._spec.short_hash,
             chunks={name: tuple(column.chunks) for name, column in self._columns.items()},
             sketches={name: bytes(sketches[name]) for name in points},
             facts=dict(facts or {}),
         )
-        self._store.sync([key for column in self._columns.values() for key in column.chunk_keys])
+        self._store.sync([key for column in self._columns.values() for key in column.keys])
         return self._committed(record)
 
     def _check_complete(self, sketches: Mapping[str, bytes]) -> None:

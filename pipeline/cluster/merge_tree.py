@@ -81,7 +81,7 @@ def merge_blocks(url: str, options: Mapping[str, Any], blocks: Sequence[Block]) 
     cache = Cache.open(url, storage_options=options)
     merged: dict[str, PointSketch] = {}
     for block in blocks:
-        for name, data in (cache.read_record(block).sketches or {}).items():
+        for name, data in (cache.read_commit(block).sketches or {}).items():
             _add(merged, name, data)
     return {name: sketch.to_bytes() for name, sketch in merged.items()}
 

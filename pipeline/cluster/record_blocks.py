@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from ...storage import Block, Cache
 from ...storage.errors import StorageError
+from ...storage.reachability import token_in
 from ..events import BlockDone, OnEvent, ignore_event
 from ..record.producer import Producer
 from ..sketch import SketchSpec
 from .coordinator import Coordinator, installed, raise_failures
 from .environment import check_versions
 from .limits import Limits
-from .reachability import token_in
 from .recipes import Recipe
 from .worker import BlockPlugin, run_block
 

@@ -65,7 +65,7 @@ def rehearsal_spec(
         batch_size=recipe.batch_size,
         block_samples=block_samples,
         identity={"model": {"rehearsal": True}, "data": {}, "settings": {}},
-        record=record,
+        keeps_activations=record,
     )
 
 

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from ...storage import Block, Cache, PointSpec
 from ...storage.errors import IncompleteError, InputError
+from ...storage.reachability import Token, check_token
 from ..record.producer import Producer
 from ..record.recorder import BLOCKS_IN_FLIGHT, record_block, recording_threads
 from ..sketch import SketchSpec
-from .reachability import Token, check_token
 from .recipes import Recipe
 
 __all__ = ["BlockPlugin", "LoadedOnce", "WorkerNotReady", "make_ready", "plugin_named", "run_block"]

@@ -159,7 +159,7 @@ class ExactSource:
     accept_rounding: bool = False
 
     def __post_init__(self) -> None:
-        if not self.cache.spec.record:
+        if not self.cache.spec.keeps_activations:
             raise InputError(
                 "this cache holds sketches only, which give no exact percentiles: "
                 "record again with record.activations = true, or leave --exact out"

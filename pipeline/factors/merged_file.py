@@ -6,24 +6,19 @@ left aside when that differs.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import logging
 import zipfile
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...storage import Block, Cache
-from ...storage.errors import FormatError
+from ...storage import Cache
 from ...storage.files import open_to_read
-from ...storage.keys import record_key
 from ...storage.parsing import parse_json
-from ...storage.record import PREFIX_NBYTES, RecordPrefix
 from ..folder.folder import content_key, replacing
 from ..sketch import PointSketch
 
@@ -32,40 +27,12 @@ __all__ = ["load_merged", "merged_key", "save_merged"]
 logger = logging.getLogger(__name__)
 
 
-# A record's prefix and header for about a hundred points: one read in most cases.
-HEAD_NBYTES = 16 * 2**10
-# Requests to an object store that are under way at once: 10,000 records take seconds and not minutes.
-REMOTE_READERS = 32
-
-
 def merged_key(cache: Cache) -> str:
     """Return what the merged sketches of a complete cache follow from: its identity, and what was committed.
 
-    Of each record the header is read, which holds the checksums of the block's sketches and chunks: a block that was
-    computed again from other samples gives another key. Nothing of the records is held.
+    A block that was computed again from other samples gives another key.
     """
-    hasher = hashlib.blake2b(digest_size=16)
-    if cache.store.is_remote:
-        with ThreadPoolExecutor(REMOTE_READERS, thread_name_prefix="actisketch-head") as pool:
-            for head in pool.map(lambda block: _record_head(cache, block), cache.blocks):
-                hasher.update(head)
-    else:
-        for block in cache.blocks:
-            hasher.update(_record_head(cache, block))
-    return content_key(cache.spec.digest, cache.spec.n_samples, hasher.hexdigest(), "merged sketches 2")
-
-
-def _record_head(cache: Cache, block: Block) -> bytes:
-    """Return the prefix and the header of a record; nothing where there is none that can be read."""
-    key = record_key(block.index, block.start, block.stop)
-    head, _ = cache.store.read_start(key, HEAD_NBYTES) or (b"", 0)
-    try:
-        nbytes = PREFIX_NBYTES + RecordPrefix.decode(head).header_nbytes
-    except FormatError:
-        return b""
-    if nbytes > len(head):
-        head, _ = cache.store.read_start(key, nbytes) or (b"", 0)
-    return head[:nbytes]
+    return content_key(cache.spec.content_hash, cache.spec.n_samples, cache.commit_key(), "merged sketches 2")
 
 
 def save_merged(path: Path, key: str, sketches: Mapping[str, PointSketch]) -> None:

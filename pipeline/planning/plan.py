@@ -343,7 +343,7 @@ class _Run:
             block_samples=block_samples,
             identity={},
             dtype="float16" if self.stored_itemsize == 2 else "float32",
-            record=self.record,
+            keeps_activations=self.record,
         )
 
     def slab_within(self, limit: int, *, block_samples: int) -> int:

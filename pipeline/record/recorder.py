@@ -167,7 +167,7 @@ class _OpenBlock:
         # The largest first: they find the largest buffers free, and no thread is left with one at the end.
         self._block, self._points = block, sorted(points, key=lambda point: -point.n_values)
         self._writer = cache.write(block)
-        self._records = cache.spec.record
+        self._records = cache.spec.keeps_activations
         self._sketches = {point.name: empty_sketch(spec, point) for point in points}
         self._n_samples = dict.fromkeys(self._sketches, 0)
         """Done so far."""
@@ -272,7 +272,7 @@ def record_block(
         What was committed.
     """
     if cache.is_committed(block):
-        return cache.read_record(block)
+        return cache.read_commit(block)
     n_slab = slab or _default_slab(cache, producer)
     opened = _OpenBlock(cache, producer.points, block, sketch)
     try:

@@ -341,7 +341,7 @@ class Run:
         2.1034
         """
         (name,) = self._chosen([point])
-        if not self.cache.spec.record:
+        if not self.cache.spec.keeps_activations:
             raise InputError(
                 "this run holds sketches only: record with record.activations = true", point=point
             )

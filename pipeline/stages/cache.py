@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...storage import Cache
-from ...storage.errors import InputError
+from ...storage.errors import InputError, NotFoundError
 from ...storage.options import StorageOptions, is_in_environment, variables_of
 from ..folder.folder import RunFolder
 from ..settings.job import JobSettings
@@ -24,8 +24,10 @@ def open_cache(settings: JobSettings, folder: RunFolder) -> Cache:
 
     Raises
     ------
+    NotFoundError
+        If there is none.
     InputError
-        If there is none, or a secret that it was made with is not given.
+        If the URL is wrong, or a secret that it was made with is not given.
     """
     url, options = cache_url(settings, folder), settings.cache.storage_options
     if "://" in url:
@@ -55,7 +57,5 @@ def existing_cache(settings: JobSettings, folder: RunFolder) -> Cache | None:
     """Return the cache of a job if there is one, open for reading."""
     try:
         return open_cache(settings, folder)
-    except InputError as error:
-        if "place" not in error.facts:  # anything but "there is no cache at"
-            raise
+    except NotFoundError:
         return None

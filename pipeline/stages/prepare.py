@@ -295,7 +295,7 @@ def cache_spec(
         block_samples=plan.block_samples,
         identity=identity,
         dtype=settings.cache.dtype,
-        record=settings.record.activations,
+        keeps_activations=settings.record.activations,
         **codec,
     )
 

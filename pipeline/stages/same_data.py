@@ -9,11 +9,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ...storage import Cache
-from ...storage.errors import FormatError, MismatchError
-from ...storage.keys import record_key
-from ...storage.record import CommitRecord
-from ...storage.unreadable import read_or_none
+from ...storage import Cache, CommitRecord
+from ...storage.errors import MismatchError
 from ..factors.merged_file import merged_key
 from ..folder.folder import RunFolder
 from ..sources import Source
@@ -85,16 +82,8 @@ def check_data_of_damaged(cache: Cache, source: Source) -> None:
     MismatchError
         With the first block that differs.
     """
-    for block in cache.blocks:
-        if block.stop > source.n_samples:
-            continue
-        stored = read_or_none(cache.store, record_key(block.index, block.start, block.stop))
-        try:
-            # Its header is enough: a damaged sketch says nothing of the samples.
-            record = CommitRecord.decode(stored or b"", with_sketches=False)
-        except FormatError:
-            continue
-        if record.block == block:
+    for record in cache.readable_headers():
+        if record.block.stop <= source.n_samples:
             _compare(record, source)
 
 

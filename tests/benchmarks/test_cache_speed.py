@@ -94,14 +94,19 @@ def test_ten_thousand_blocks_are_found_again_in_under_two_seconds(
     n_blocks = 10_000 if is_measured else 2_000
     point = PointSpec(name="dense", shape=(3,))
     spec = CacheSpec(
-        points=(point,), n_samples=n_blocks * 2, batch_size=2, block_samples=2, identity={}, record=False
+        points=(point,),
+        n_samples=n_blocks * 2,
+        batch_size=2,
+        block_samples=2,
+        identity={},
+        keeps_activations=False,
     )
     Cache.create_or_resume(tmp_path, spec).close()
-    digest = bytes.fromhex(spec.digest)[:16]
+    digest = spec.short_hash
     (tmp_path / COMMITS).mkdir()
     for block in spec.blocks[:-3]:
         record = CommitRecord(
-            block=block, cache_digest=digest, chunks={}, sketches={"dense": SKETCH[:20_000]}, facts={}
+            block=block, cache_hash=digest, chunks={}, sketches={"dense": SKETCH[:20_000]}, facts={}
         )
         (tmp_path / record_key(block.index, block.start, block.stop)).write_bytes(record.encode())
 

@@ -46,7 +46,7 @@ def vgg16_spec(n_samples: int = N_IMAGES, *, record: bool = True) -> CacheSpec:
         # record.block_samples = 8: with the largest blocks that fit there would be fewer blocks than workers.
         block_samples=BATCH,
         identity={},
-        record=record,
+        keeps_activations=record,
     )
 
 

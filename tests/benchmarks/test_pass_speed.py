@@ -67,7 +67,7 @@ def test_recording_every_layer_against_the_bare_network_and_a_run_per_layer(
             batch_size=batch_size,
             block_samples=batch_size,
             identity={},
-            record=keep,
+            keeps_activations=keep,
         )
         with Cache.create_or_resume(folder, spec) as cache:
             record_missing(cache, producer, sketch=SketchSpec())

@@ -17,8 +17,8 @@ from actisketch.pipeline.folder.json_file import content_key, read_document
 from actisketch.pipeline.results.report import report_data
 from actisketch.storage import Cache, CacheSpec, PointSpec
 from actisketch.storage.codecs import crc32c
+from actisketch.storage.commit_record import PREFIX_NBYTES, CommitPrefix
 from actisketch.storage.errors import ActisketchError, FormatError
-from actisketch.storage.record import PREFIX_NBYTES, RecordPrefix
 from actisketch.storage.spec import Block
 
 SOON_S = 8
@@ -43,8 +43,8 @@ def description(tree):
 def record(prefix, header, sketches):
     """A commit record with right checksums."""
     raw = json.dumps(header, separators=(",", ":")).encode() if not isinstance(header, bytes) else header
-    made = RecordPrefix(
-        prefix.block, len(raw), PREFIX_NBYTES + len(raw) + 4 + len(sketches), prefix.cache_digest
+    made = CommitPrefix(
+        prefix.block, len(raw), PREFIX_NBYTES + len(raw) + 4 + len(sketches), prefix.cache_hash
     )
     return made.encode() + raw + struct.pack("<I", crc32c(raw)) + sketches
 
@@ -120,7 +120,7 @@ def test_no_mutation_of_a_document_ends_in_a_traceback(finished, name):
     )
     whole, n_told = path.read_bytes(), 0
     if name == "record":
-        prefix = RecordPrefix.decode(whole)
+        prefix = CommitPrefix.decode(whole)
         end = PREFIX_NBYTES + prefix.header_nbytes
         tree, sketches = json.loads(whole[PREFIX_NBYTES:end]), whole[end + 4 :]
     else:
@@ -253,9 +253,9 @@ def test_a_huge_index_of_merged_sketches_is_left_aside(call, finished):
 
 
 def test_a_record_that_claims_a_huge_header_is_refused():
-    huge = RecordPrefix(Block(0, 0, 1), 2**32 - 1, 2**33, bytes(16)).encode()
+    huge = CommitPrefix(Block(0, 0, 1), 2**32 - 1, 2**33, bytes(16)).encode()
     with pytest.raises(FormatError, match="4,294,967,295 bytes"):
-        RecordPrefix.decode(huge)
+        CommitPrefix.decode(huge)
 
 
 HOSTILE_NAMES = [
@@ -277,7 +277,7 @@ def named(tmp_path, finished):
     old = run.cache
     points = tuple(PointSpec(name=name, shape=(3,), meta={"layer_type": name}) for name in HOSTILE_NAMES)
     source = old.blocks[0]
-    sketch = old.read_record(source).sketches["classes"]
+    sketch = old.read_commit(source).sketches["classes"]
     spec = CacheSpec(points=points, n_samples=4, batch_size=4, block_samples=4, identity={}, record=False)
     (finished["run"] / "report").mkdir(exist_ok=True)
     import shutil

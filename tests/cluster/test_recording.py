@@ -186,7 +186,7 @@ def test_workers_that_see_another_folder_under_the_same_name_are_refused(
     other = str(tmp_path / "other-host")
 
     def look_elsewhere(place: str) -> None:
-        from actisketch.pipeline.cluster import reachability
+        from actisketch.storage import reachability
         from actisketch.storage.stores import open_store
 
         def open_there(url: Any, options: Any) -> Any:
@@ -196,8 +196,7 @@ def test_workers_that_see_another_folder_under_the_same_name_are_refused(
         setattr(reachability, "open_store", open_there)  # noqa: B010
 
     def look_back() -> None:
-        from actisketch.pipeline.cluster import reachability
-        from actisketch.storage import stores
+        from actisketch.storage import reachability, stores
 
         setattr(reachability, "open_store", stores.open_store)  # noqa: B010
 

@@ -96,7 +96,10 @@ def recorded(folder, **changes):
     with Cache.create_or_resume(folder, spec) as cache:
         record_missing(cache, producer, sketch=sketch, slab=plan.slab_samples)
         chunks = {
-            key for p in producer.points for block in cache.blocks for key in cache.chunk_keys(p.name, block)
+            key
+            for p in producer.points
+            for block in cache.blocks
+            for key in cache._layout.chunk_keys(p.name, block)
         }
         sizes = dict(cache.store.list(""))
     return plan, sum(sizes.values()), sum(sizes[key] for key in chunks) if record else 0

@@ -65,7 +65,7 @@ def sketches(cache: Cache, block: Block) -> dict[str, bytes]:
 
 def record(cache: Cache, block: Block) -> None:
     """Compute and commit one block."""
-    there = arrays(cache, block) if cache.spec.record else None
+    there = arrays(cache, block) if cache.spec.keeps_activations else None
     cache.write_block(block, there, sketches(cache, block), {"data": f"{block.start}:{block.stop}"})
 
 

@@ -115,7 +115,7 @@ class TestEveryStore:
     def test_a_missing_chunk_is_never_zeros(self, place: Place) -> None:
         with created(place) as cache:
             made_up.fill(cache)
-            cache.store.delete(cache.chunk_keys("all zero", cache.blocks[2])[0])
+            cache.store.delete(cache._layout.chunk_keys("all zero", cache.blocks[2])[0])
 
             with pytest.raises(FormatError, match="'all zero', block 2, is missing"):
                 cache.read_block("all zero", cache.blocks[2])
@@ -138,7 +138,7 @@ class TestEveryStore:
             Cache.attach(place.url, place.options)
 
     def test_sketches_alone_make_a_cache(self, place: Place) -> None:
-        with created(place, record=False) as cache:
+        with created(place, keeps_activations=False) as cache:
             made_up.fill(cache)
 
             assert [key for key, _ in cache.store.list("") if key.endswith(".0")] == []
@@ -150,7 +150,7 @@ class TestEveryStore:
                 cache.read_block("all zero", cache.blocks[0])
         with pytest.raises(MismatchError, match="sketches only"):
             created(place)
-        created(place, record=False).close()
+        created(place, keeps_activations=False).close()
 
     def test_blocks_may_be_written_by_several_threads(self, place: Place) -> None:
         with created(place) as cache:

@@ -120,7 +120,7 @@ def _check_record_is_named(folder: Path, path: Path) -> None:
     with pytest.raises((FormatError, IncompleteError), match=f"block {block.index} "):
         cache.sketches("all zero")
     with pytest.raises((FormatError, IncompleteError), match=f"block {block.index} "):
-        cache.read_record(block)
+        cache.read_commit(block)
 
 
 def test_every_flipped_bit_of_a_record_is_seen(whole: Path) -> None:

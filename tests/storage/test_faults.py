@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from actisketch.storage import Cache, files, objects
+from actisketch.storage import Cache, connection, files, objects
 from actisketch.storage.errors import IncompleteError, InputError, StorageError
 from actisketch.storage.local import LocalFolder
 
@@ -271,7 +271,7 @@ def proxy(s3: S3Server, harm: str) -> Iterator[tuple[str, type[FailsForAWhile]]]
 def test_a_bucket_that_fails_every_third_request_is_tried_again(
     s3: S3Server, harm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(objects, "_WAITS_S", (0.001, 0.001, 0.001))
+    monkeypatch.setattr(connection, "_WAITS_S", (0.001, 0.001, 0.001))
     url = f"s3://{BUCKET}/flaky {harm}".replace(" ", "-")
     with proxy(s3, harm) as (endpoint, handler):
         quick = {"max_retries": 1, "backoff": {"base": 2, "init_backoff": timedelta(milliseconds=1)}}
@@ -289,7 +289,7 @@ def test_a_bucket_that_fails_every_third_request_is_tried_again(
 def test_a_bucket_that_stays_away_is_an_error_and_the_run_can_go_on_later(
     s3: S3Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(objects, "_WAITS_S", (0.0, 0.01))
+    monkeypatch.setattr(connection, "_WAITS_S", (0.0, 0.01))
     url = f"s3://{BUCKET}/away"
     patient = {"retry_config": {"max_retries": 0}, **s3.options}
     with Cache.create_or_resume(url, made_up.spec(), patient) as cache:

@@ -61,7 +61,7 @@ def read_everything(cache: Cache, block: Block) -> None:
     """Use every door to a block."""
     for point in cache.spec.points:
         cache.read_block(point.name, block)
-    cache.read_record(block)
+    cache.read_commit(block)
 
 
 class History(RuleBasedStateMachine):

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actisketch.storage import Block, CacheSpec, PointSpec, block_samples_for, projection
+from actisketch.storage import Block, CacheSpec, PointSpec, projection
 from actisketch.storage.differences import differences
 from actisketch.storage.documents import describe, parse_description
-from actisketch.storage.errors import FormatError, InputError, OverBudgetError
+from actisketch.storage.errors import FormatError, InputError
 from actisketch.storage.keys import array_keys, chunk_key, parse_chunk_key, parse_record_key, record_key
 from actisketch.storage.spec import CHUNK_NBYTES, LARGEST_CHUNK_NBYTES, choose_chunk_samples
 
@@ -104,7 +104,7 @@ class TestBlocks:
 
 class TestSpec:
     def test_it_survives_storage_and_pickling(self) -> None:
-        spec = made_up.spec(dtype="float16", codec="zstd", record=False).resolved()
+        spec = made_up.spec(dtype="float16", codec="zstd", keeps_activations=False).resolved()
 
         assert parse_description(describe(spec), "x") == spec
         assert CacheSpec.from_dict(spec.to_dict()) == spec
@@ -124,7 +124,7 @@ class TestSpec:
         ],
     )
     def test_what_changes_values_changes_the_digest_and_is_listed(self, changed: dict[str, Any]) -> None:
-        assert made_up.spec(**changed).digest != made_up.spec().digest
+        assert made_up.spec(**changed).content_hash != made_up.spec().content_hash
         assert differences(made_up.spec(), made_up.spec(**changed))
 
     @pytest.mark.parametrize(
@@ -139,13 +139,13 @@ class TestSpec:
         ],
     )
     def test_what_changes_no_values_does_not(self, changed: dict[str, Any]) -> None:
-        assert made_up.spec(**changed).digest == made_up.spec().digest
+        assert made_up.spec(**changed).content_hash == made_up.spec().content_hash
         assert differences(made_up.spec(), made_up.spec(**changed)) == []
 
     def test_the_order_of_keys_in_the_identity_does_not_matter(self) -> None:
         turned = {key: dict(reversed(list(part.items()))) for key, part in reversed(made_up.IDENTITY.items())}
 
-        assert made_up.spec(identity=turned).digest == made_up.spec().digest
+        assert made_up.spec(identity=turned).content_hash == made_up.spec().content_hash
 
     @pytest.mark.parametrize(
         ("changed", "message"),
@@ -202,42 +202,9 @@ class TestLayout:
         assert found.nbytes == sum(nbytes for key, nbytes in listed if "/c." in key)
 
     def test_sketches_alone_take_no_bytes_for_activations(self) -> None:
-        found = projection(made_up.spec(record=False))
+        found = projection(made_up.spec(keeps_activations=False))
 
-        assert (found.nbytes, found.n_files, found.buffer_nbytes) == (0, 5 + 3, 0)
-
-    @given(
-        st.lists(st.integers(1, 5_000_000), min_size=1, max_size=6),
-        st.integers(1, 256),
-        st.integers(1, 10**6),
-        st.integers(2**24, 2**36),
-    )
-    def test_blocks_are_whole_batches_within_the_memory(
-        self, sizes: list[int], batch: int, n: int, memory: int
-    ) -> None:
-        points = tuple(PointSpec(name=f"p{i}", shape=(size,)) for i, size in enumerate(sizes))
-        one_batch = CacheSpec(points=points, n_samples=n, batch_size=batch, block_samples=batch, identity={})
-        if projection(one_batch).buffer_nbytes > memory:
-            with pytest.raises(OverBudgetError, match="use a smaller batch size"):
-                block_samples_for(points, batch_size=batch, n_samples=n, memory_bytes=memory)
-            return
-        block = block_samples_for(points, batch_size=batch, n_samples=n, memory_bytes=memory)
-        spec = CacheSpec(points=points, n_samples=n, batch_size=batch, block_samples=block, identity={})
-
-        assert block % batch == 0
-        assert block == batch or block < n + batch
-        assert projection(spec).buffer_nbytes <= memory
-
-    def test_small_layers_beside_large_ones_make_no_tiny_files(self) -> None:
-        """VGG16 at batch 32: a class layer of 1000 values beside 3.2 million."""
-        points = (PointSpec(name="conv", shape=(224, 224, 64)), PointSpec(name="classes", shape=(1000,)))
-        block = block_samples_for(points, batch_size=32, n_samples=50_000)
-        found = projection(
-            CacheSpec(points=points, n_samples=50_000, batch_size=32, block_samples=block, identity={})
-        )
-
-        assert found.smallest_chunk_nbytes >= 256 * 2**10
-        assert found.largest_chunk_nbytes <= CHUNK_NBYTES
+        assert (found.nbytes, found.n_files) == (0, 5 + 3)
 
 
 def test_a_block_knows_its_length() -> None:

@@ -186,7 +186,7 @@ class TestBuffers:
         pool = BufferPool()
         with Cache.create_or_resume(tmp_path / "cache", spec) as cache:
             for block in cache.blocks:
-                writer = BlockWriter(cache.store, spec, block, pool=pool, committed=cache._commit)
+                writer = BlockWriter(cache.store, cache._layout, block, pool=pool, committed=cache._commit)
                 for start in range(block.start, block.stop, 4):
                     for point in spec.points:
                         for first in (start, start + 2):
@@ -203,7 +203,9 @@ class TestBuffers:
         pool = BufferPool()
         with Cache.create_or_resume(tmp_path / "cache", SPEC) as cache:
             for _ in range(20):
-                writer = BlockWriter(cache.store, SPEC, cache.blocks[0], pool=pool, committed=cache._commit)
+                writer = BlockWriter(
+                    cache.store, cache._layout, cache.blocks[0], pool=pool, committed=cache._commit
+                )
                 writer.append({POINTS[0].name: made_up.activations(POINTS[0], 0, 1)})
 
                 assert pool.nbytes <= 4 * 4 * POINTS[0].n_values

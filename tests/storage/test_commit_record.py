@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from actisketch.storage import Block
 from actisketch.storage.codecs import CODECS, codec_documents, crc32c, decode, encode
+from actisketch.storage.commit_record import PREFIX_NBYTES, ChunkSum, CommitPrefix, CommitRecord
 from actisketch.storage.errors import FormatError
-from actisketch.storage.record import PREFIX_NBYTES, ChunkRecord, CommitRecord, RecordPrefix
 
-chunk_records = st.builds(ChunkRecord, st.integers(0, 2**40), st.integers(0, 2**32 - 1))
+chunk_records = st.builds(ChunkSum, st.integers(0, 2**40), st.integers(0, 2**32 - 1))
 facts = st.dictionaries(
     st.text(max_size=9), st.one_of(st.text(max_size=9), st.integers(-(2**53), 2**53), st.none())
 )
@@ -26,7 +26,7 @@ def records(draw: Any) -> CommitRecord:
     start = draw(st.integers(0, 2**50))
     return CommitRecord(
         block=Block(draw(st.integers(0, 2**31)), start, start + draw(st.integers(1, 2**20))),
-        cache_digest=draw(st.binary(min_size=16, max_size=16)),
+        cache_hash=draw(st.binary(min_size=16, max_size=16)),
         chunks={name: tuple(draw(st.lists(chunk_records, max_size=3))) for name in names},
         sketches={name: draw(st.binary(max_size=99)) for name in names},
         facts=draw(facts),
@@ -36,12 +36,12 @@ def records(draw: Any) -> CommitRecord:
 @given(records())
 def test_a_record_comes_back_and_its_prefix_tells_what_a_scan_needs(record: CommitRecord) -> None:
     stored = record.encode()
-    prefix = RecordPrefix.decode(stored[:PREFIX_NBYTES])
+    prefix = CommitPrefix.decode(stored[:PREFIX_NBYTES])
 
     assert CommitRecord.decode(stored) == record
-    assert (prefix.block, prefix.cache_digest, prefix.nbytes) == (
+    assert (prefix.block, prefix.cache_hash, prefix.nbytes) == (
         record.block,
-        record.cache_digest,
+        record.cache_hash,
         len(stored),
     )
     head = stored[: PREFIX_NBYTES + prefix.header_nbytes + 4]
@@ -63,7 +63,7 @@ def test_every_cut_and_every_changed_byte_is_seen(record: CommitRecord, data: st
 
 
 def test_a_newer_record_is_told_apart_from_a_damaged_one() -> None:
-    record = CommitRecord(block=Block(0, 0, 1), cache_digest=b"d" * 16, chunks={}, sketches={}, facts={})
+    record = CommitRecord(block=Block(0, 0, 1), cache_hash=b"d" * 16, chunks={}, sketches={}, facts={})
     stored = bytearray(record.encode())
     stored[8] = 2
     stored[PREFIX_NBYTES - 4 : PREFIX_NBYTES] = crc32c(bytes(stored[: PREFIX_NBYTES - 4])).to_bytes(
@@ -86,7 +86,7 @@ def test_chunks_come_back_bit_for_bit(codec: str, dtype: str, values: list[float
 
     assert len(stored) == encoded.nbytes
     assert decode(stored, shape=array.shape, dtype=dtype, codec=codec).tobytes() == array.tobytes()
-    assert ChunkRecord(encoded.nbytes, encoded.crc).problem(stored) is None
+    assert ChunkSum(encoded.nbytes, encoded.crc).problem(stored) is None
 
 
 @pytest.mark.parametrize("codec", list(CODECS))

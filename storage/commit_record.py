@@ -4,7 +4,7 @@ Knows bytes. Does not know where records are kept, nor what a sketch means.
 
 A record is one object, written last::
 
-    prefix, 80 bytes   magic, version, block, sizes, the cache's digest, CRC-32C of the prefix
+    prefix, 80 bytes   magic, version, block, sizes, the cache's hash, CRC-32C of the prefix
     header, JSON       per point: length and CRC-32C of each chunk, place and CRC-32C of the sketch; facts
     CRC-32C of the header, 4 bytes
     sketches           one after the other
@@ -27,18 +27,18 @@ from .parsing import LARGEST_NBYTES, parse_json
 from .spec import MOST_BLOCK_SAMPLES, Block
 from .typed import items, table, whole
 
-__all__ = ["PREFIX_NBYTES", "RECORD_VERSION", "ChunkRecord", "CommitRecord", "RecordPrefix"]
+__all__ = ["PREFIX_NBYTES", "RECORD_VERSION", "ChunkSum", "CommitPrefix", "CommitRecord"]
 
 RECORD_VERSION = 1
 _MAGIC = b"ASKBLOCK"
-# magic, version, flags, index, start, stop, header bytes, total bytes, first 16 bytes of the cache's digest
+# magic, version, flags, index, start, stop, header bytes, total bytes, first 16 bytes of the cache's hash
 _PREFIX = struct.Struct("<8sHHIQQIQ16s")
 PREFIX_NBYTES = 80
 _CRC = struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkRecord:
+class ChunkSum:
     """How one stored chunk must look."""
 
     nbytes: int
@@ -58,15 +58,15 @@ class ChunkRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class RecordPrefix:
+class CommitPrefix:
     """The first bytes of a record: enough to know whether the block is committed."""
 
     block: Block
     header_nbytes: int
     nbytes: int
     """Length of the whole record."""
-    cache_digest: bytes
-    """First 16 bytes of `CacheSpec.digest`."""
+    cache_hash: bytes
+    """`CacheSpec.short_hash`."""
 
     def encode(self) -> bytes:
         """Return the 80 bytes."""
@@ -80,17 +80,17 @@ class RecordPrefix:
             block.stop,
             self.header_nbytes,
             self.nbytes,
-            self.cache_digest,
+            self.cache_hash,
         )
         packed = packed.ljust(PREFIX_NBYTES - _CRC.size, b"\0")
         return packed + _CRC.pack(crc32c(packed))
 
     @classmethod
-    def decode(cls, stored: bytes) -> RecordPrefix:
+    def decode(cls, stored: bytes) -> CommitPrefix:
         """Return the prefix of a record; FormatError says what is wrong."""
         if len(stored) < PREFIX_NBYTES:
             raise FormatError(f"the record has {len(stored)} bytes, fewer than its prefix")
-        magic, version, _, index, start, stop, header_nbytes, nbytes, digest = _PREFIX.unpack_from(stored)
+        magic, version, _, index, start, stop, header_nbytes, nbytes, cache_hash = _PREFIX.unpack_from(stored)
         if magic != _MAGIC:
             raise FormatError("this is not a commit record")
         if (
@@ -107,7 +107,7 @@ class RecordPrefix:
             raise FormatError(
                 f"the record claims a header of {header_nbytes:,} bytes, at most {LARGEST_NBYTES:,} are read"
             )
-        return cls(Block(index, start, stop), header_nbytes, nbytes, digest)
+        return cls(Block(index, start, stop), header_nbytes, nbytes, cache_hash)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,8 +115,8 @@ class CommitRecord:
     """One committed block."""
 
     block: Block
-    cache_digest: bytes
-    chunks: Mapping[str, tuple[ChunkRecord, ...]]
+    cache_hash: bytes
+    chunks: Mapping[str, tuple[ChunkSum, ...]]
     """The block's chunks of each point, in order along axis 0; empty if activations are not recorded."""
     sketches: Mapping[str, bytes] | None
     """The sketch of each point; None if only the header was read."""
@@ -136,7 +136,7 @@ class CommitRecord:
         document = {"points": points, "facts": dict(self.facts)}
         header = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
         nbytes = PREFIX_NBYTES + len(header) + _CRC.size + offset
-        prefix = RecordPrefix(self.block, len(header), nbytes, self.cache_digest).encode()
+        prefix = CommitPrefix(self.block, len(header), nbytes, self.cache_hash).encode()
         return b"".join([prefix, header, _CRC.pack(crc32c(header)), *self.sketches.values()])
 
     @classmethod
@@ -148,7 +148,7 @@ class CommitRecord:
         stored : bytes
             The whole record, or at least prefix and header if `with_sketches` is False.
         """
-        prefix = RecordPrefix.decode(stored)
+        prefix = CommitPrefix.decode(stored)
         end = PREFIX_NBYTES + prefix.header_nbytes
         header = stored[PREFIX_NBYTES:end]
         if len(stored) < end + _CRC.size or crc32c(header) != _CRC.unpack_from(stored, end)[0]:
@@ -166,7 +166,7 @@ class CommitRecord:
         body = memoryview(stored)[end + _CRC.size :]
         return cls(
             block=prefix.block,
-            cache_digest=prefix.cache_digest,
+            cache_hash=prefix.cache_hash,
             chunks={name: _chunks(point.get("chunks"), name) for name, point in points.items()},
             sketches={name: _slice(body, name, point.get("sketch")) for name, point in points.items()}
             if with_sketches
@@ -175,10 +175,10 @@ class CommitRecord:
         )
 
 
-def _chunks(listed: Any, name: str) -> tuple[ChunkRecord, ...]:
+def _chunks(listed: Any, name: str) -> tuple[ChunkSum, ...]:
     what = f"the chunks of point {name!r}"
     return tuple(
-        ChunkRecord(*_numbers(each, what, n=2)) for each in items(listed, what, most=MOST_BLOCK_SAMPLES)
+        ChunkSum(*_numbers(each, what, n=2)) for each in items(listed, what, most=MOST_BLOCK_SAMPLES)
     )
 
 

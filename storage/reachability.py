@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ...storage import Cache
-from ...storage.errors import ActisketchError, InputError
-from ...storage.keys import probe_key
-from ...storage.options import StorageOptions
-from ...storage.stores import open_store
+from .cache import Cache
+from .errors import ActisketchError, InputError
+from .keys import probe_key
+from .options import StorageOptions
+from .stores import open_store
 
 __all__ = ["Token", "check_token", "token_in"]
 
