@@ -278,7 +278,9 @@ def named(tmp_path, finished):
     points = tuple(PointSpec(name=name, shape=(3,), meta={"layer_type": name}) for name in HOSTILE_NAMES)
     source = old.blocks[0]
     sketch = old.read_commit(source).sketches["classes"]
-    spec = CacheSpec(points=points, n_samples=4, batch_size=4, block_samples=4, identity={}, record=False)
+    spec = CacheSpec(
+        points=points, n_samples=4, batch_size=4, block_samples=4, identity={}, keeps_activations=False
+    )
     (finished["run"] / "report").mkdir(exist_ok=True)
     import shutil
 

@@ -90,7 +90,7 @@ def recorded(folder, **changes):
         block_samples=plan.block_samples,
         identity={"model": {"weights": "a" * 64}, "data": {"content": "b" * 64}, "settings": {}},
         dtype=dtype,
-        record=record,
+        keeps_activations=record,
         codec="none",
     )
     with Cache.create_or_resume(folder, spec) as cache:

@@ -19,7 +19,7 @@ def make_cache(path, producer, *, block_samples=12, record=True, dtype="float32"
         batch_size=producer.batch_size,
         block_samples=block_samples,
         identity={"model": {}, "data": {}, "settings": {}},
-        record=record,
+        keeps_activations=record,
         dtype=dtype,
     )
     return Cache.create_or_resume(path, spec)

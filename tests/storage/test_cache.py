@@ -15,6 +15,7 @@ from actisketch.storage.errors import (
     IncompleteError,
     InputError,
     MismatchError,
+    NotFoundError,
     StorageError,
 )
 
@@ -132,9 +133,9 @@ class TestEveryStore:
         assert [key for key, _ in store.list("")] == ["somebody/else.txt"]
 
     def test_opening_nothing_says_so(self, place: Place) -> None:
-        with pytest.raises(InputError, match="there is no cache"):
+        with pytest.raises(NotFoundError, match="there is no cache"):
             Cache.open(place.url, place.options)
-        with pytest.raises(InputError, match="there is no cache"):
+        with pytest.raises(NotFoundError, match="there is no cache"):
             Cache.attach(place.url, place.options)
 
     def test_sketches_alone_make_a_cache(self, place: Place) -> None:

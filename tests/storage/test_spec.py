@@ -134,7 +134,7 @@ class TestSpec:
             {"block_samples": 40},
             {"batch_size": 2},
             {"codec": "lz4"},
-            {"record": False},
+            {"keeps_activations": False},
             {"points": tuple(replace(p, meta={"n": 1}, channel_axis=len(p.shape)) for p in made_up.POINTS)},
         ],
     )

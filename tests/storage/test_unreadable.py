@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from actisketch.storage import Cache, objects
+from actisketch.storage import Cache, connection
 from actisketch.storage.errors import StorageError
 from actisketch.storage.keys import parse_chunk_key
 
@@ -170,7 +170,7 @@ def test_a_disk_that_was_unmounted_is_an_error_and_no_damage(folder: Path) -> No
 @pytest.fixture
 def bucket(s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A whole cache in a bucket, its URL, options by way of a proxy, and the proxy."""
-    monkeypatch.setattr(objects, "_WAITS_S", (0.001, 0.001))
+    monkeypatch.setattr(connection, "_WAITS_S", (0.001, 0.001))
     url = f"s3://{BUCKET}/unreadable-{tmp_path.name}"
     with Cache.create_or_resume(url, made_up.spec(), s3.options) as cache:
         made_up.fill(cache)
