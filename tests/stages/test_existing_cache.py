@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from actisketch.pipeline.folder.folder import RunFolder
-from actisketch.pipeline.settings.job import validate_job
+from actisketch.pipeline.settings.loading import validate_job
 from actisketch.pipeline.stages.cache import existing_cache, open_cache
 from actisketch.storage.errors import InputError, NotFoundError
 
