@@ -142,7 +142,7 @@ def factors(
             session.print(f"wrote {output}")
 
 
-@click.command(short_help="JSON, CSV, or SNN toolbox's {percentile}.json.")
+@click.command(short_help="JSON, CSV, t-digests, or SNN toolbox's {percentile}.json.")
 @run_argument
 @click.option(
     "--format",
@@ -150,7 +150,8 @@ def factors(
     type=click.Choice(KINDS),
     default="json",
     show_default=True,
-    help="toolbox: SNN toolbox's {percentile}.json; toolbox-parsed: the same for the network that its parser makes.",
+    help="tdigest: the t-digest of each point, as the tdigest package reads it; toolbox: SNN toolbox's "
+    "{percentile}.json; toolbox-parsed: the same for the network that its parser makes.",
 )
 @click.option("--percentile", type=float, metavar="X", help="In percent; default: the run's.")
 @click.option("--exact", is_flag=True, default=None, help="Refine to the exact percentiles from the cache.")
@@ -166,11 +167,15 @@ def export(
     \b
     Example:
       actisketch export runs/vgg --format csv --output vgg.csv
+      actisketch export runs/vgg --format tdigest --output vgg.json   (tdigest.TDigest().update_from_dict reads each)
       actisketch export runs/vgg --format toolbox --exact --output log/   (writes log/99.9.json)
     """
     chosen = open_run(run)
-    changes: dict[str, Any] = {"percentile": percentile, "exact": exact}
-    found = chosen.factors(**{key: value for key, value in changes.items() if value is not None})
+    asked: dict[str, Any] = {"percentile": percentile, "exact": exact}
+    changes = {key: value for key, value in asked.items() if value is not None}
+    if kind == "tdigest" and changes:
+        raise InputError(f"a t-digest answers every percentile from the sketches: leave --{min(changes)} out")
+    found = None if kind == "tdigest" else chosen.factors(**changes)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         text = chosen.export(kind, factors=found)
@@ -186,7 +191,8 @@ def export(
         # The toolbox names it by the percentile as its settings have it: 100, 99.9, 99.99999.
         wanted = chosen.settings.factors.percentile if percentile is None else percentile
         name = str(wanted).removesuffix(".0") + ".json"
-        output = output / (name if kind.startswith("toolbox") else f"export.{kind}")
+        named = {"json": "export.json", "csv": "export.csv", "tdigest": "tdigest.json"}
+        output = output / named.get(kind, name)
     elif kind.startswith("toolbox"):
         raise InputError(
             f"{str(output)!r} is a file: SNN toolbox looks for {{percentile}}.json, name their folder"

@@ -15,8 +15,10 @@ from ..events import counted
 from ..factors.factors import Factors
 from ..planning.plan import Plan
 from ..report import layer_table
+from ..results.percentiles import PercentileRow
 from ..results.report import report_data
-from ..results.run import PercentileRow, Run, RunStatus
+from ..results.run import Run
+from ..results.saved import RunStatus
 from ..settings.sizes import format_bytes
 from ..settings.visible import visible
 from .session import Session

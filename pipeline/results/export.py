@@ -15,10 +15,11 @@ from typing import Any
 from ...storage.errors import InputError
 from ..factors.factors import Factors
 from ..settings.visible import plain_cell
+from ..sketch import Digest, to_tdigest_dict
 
-__all__ = ["KINDS", "export_text", "is_normalised"]
+__all__ = ["KINDS", "digests_text", "export_text", "is_normalised"]
 
-KINDS = ("json", "csv", "toolbox", "toolbox-parsed")
+KINDS = ("json", "csv", "tdigest", "toolbox", "toolbox-parsed")
 ABOUT_ONE = 0.02
 """Factors of a normalised network, measured on other samples of the same kind, are as near to 1 as this."""
 
@@ -26,7 +27,7 @@ ABOUT_ONE = 0.02
 def export_text(
     kind: str, factors: Factors, *, statistics: Mapping[str, Mapping[str, Any]], names: Mapping[str, Any]
 ) -> str:
-    """Return results as text of one of the `KINDS`.
+    """Return statistics and factors as text of one of the `KINDS` but "tdigest".
 
     Parameters
     ----------
@@ -50,6 +51,11 @@ def export_text(
     if kind == "csv":
         return _csv(factors, statistics)
     raise InputError(f"export as {kind!r} is refused: {', '.join(KINDS[:-1])} or {KINDS[-1]}")
+
+
+def digests_text(digests: Mapping[str, Digest]) -> str:
+    """Return t-digests by point as JSON, each in the dict form of the ``tdigest`` package; no centroids if empty."""
+    return _json({name: to_tdigest_dict(digest) for name, digest in digests.items()})
 
 
 def is_normalised(factors: Factors) -> bool:

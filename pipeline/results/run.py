@@ -5,32 +5,29 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from ...storage import Cache
 from ...storage.errors import FormatError, InputError
 from ...storage.options import StorageOptions
-from ..certifier import Certificate
 from ..factors.factors import Factors
 from ..factors.from_cache import factors_of
 from ..factors.merge import ExactSource, check_complete, merged_sketches, statistics, unknown_point
 from ..factors.merged_file import load_merged, merged_key
 from ..factors.ties import Ties
 from ..folder.folder import RunFolder, open_folder
-from ..folder.json_file import read_document
 from ..settings.job import JobSettings, ModelSettings
 from ..settings.loading import validate_job
-from ..sketch import Percentile, PointSketch
+from ..sketch import Digest, PointSketch
 from ..stages.cache import open_cache
-from ..stages.keys import factors_key, normalize_key, report_key
 from .activation_array import Activations
-from .export import export_text, is_normalised
+from .export import digests_text, export_text, is_normalised
+from .percentiles import PercentileRow, channel_rows, channels_of, check_percent, point_rows
+from .saved import RunStatus, Saved
 
-__all__ = ["PercentileRow", "Run", "RunStatus", "open_run"]
+__all__ = ["Run", "open_run"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,61 +35,6 @@ ALREADY_NORMALISED = (
     "all factors are about 1: was this network normalised before? SNN toolbox overwrites its parsed network with the "
     "normalised one: parse with [tools] normalize = False, and record that network"
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PercentileRow:
-    """One percentile of one point, or of one channel of it."""
-
-    point: str
-    q: float
-    """In percent, 0 to 100."""
-    value: float
-    lo: float
-    hi: float
-    """The exact order statistics lie within [lo, hi]; lo = hi = value when exact."""
-    exact: bool
-    channel: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunStatus:
-    """How far a run is."""
-
-    output: str
-    n_blocks: int
-    n_blocks_done: int
-    n_samples: int
-    n_points: int
-    cache: str
-    cache_nbytes: int
-    has_factors: bool
-    """Whether they are there, whole, and of the run's settings and samples; so are network and report."""
-    has_network: bool
-    certificate_passed: bool | None
-    """None when there is no certificate of what lies there now."""
-    has_report: bool
-    out_of_date: tuple[str, ...]
-    """Which of "factors", "certificate", "network" and "report" lie there, but are of other settings or samples, or
-    changed since: running the job again replaces them."""
-
-    wants_network: bool
-    wants_report: bool
-    random_layers: tuple[str, ...] = ()
-    """Layers that are random at inference: what was recorded is one draw of the network."""
-
-    @property
-    def is_recorded(self) -> bool:
-        """Whether every block is recorded."""
-        return self.n_blocks_done == self.n_blocks
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether everything that the job asked for is there."""
-        network = self.has_network or not self.wants_network
-        return (
-            self.is_recorded and self.has_factors and network and (self.has_report or not self.wants_report)
-        )
 
 
 class Run:
@@ -194,43 +136,50 @@ class Run:
         NaN where there are no values, as over the activations that are not zero of a layer that is dead.
         """
         for q in qs:
-            _check_percent(q)
+            check_percent(q)
         chosen = self._chosen(points)
         source = ExactSource(self.cache, self.sketches, accept_rounding) if exact else None
-        if per_channel:
-            return [row for name in chosen for row in self._channel_rows(name, qs, nonzero, source)]
-        rows = []
-        for name in chosen:
-            layer = self.sketches[name].layer
-            is_empty = layer.n == (layer.n_zeros if nonzero else 0)
-            if source is not None and not is_empty:
-                values = source.percentiles(name, qs, nonzero=nonzero)
-                rows += [
-                    _row(name, q, Percentile(v, v, v), exact=True) for q, v in zip(qs, values, strict=True)
-                ]
-            else:
-                exact_rows = source is not None
-                rows += [_row(name, q, layer.percentile(q, nonzero=nonzero), exact=exact_rows) for q in qs]
-        return rows
-
-    def _channel_rows(
-        self, name: str, qs: Sequence[float], nonzero: bool, source: ExactSource | None
-    ) -> list[PercentileRow]:
-        channels = self.sketches[name].channels
-        if channels is None:
-            raise InputError(
-                "this run has no sketch per channel: record with sketch.per_channel = true", point=name
-            )
-        if source is not None:
-            exact = source.channel_percentiles(name, qs, nonzero=nonzero)
-            answers = [(values, values, values) for values in exact]
-        else:
-            answers = [channels.percentile(q, nonzero=nonzero) for q in qs]
+        rows_of = channel_rows if per_channel else point_rows
         return [
-            PercentileRow(point=name, channel=i, q=q, value=value, lo=lo, hi=hi, exact=source is not None)
-            for q, columns in zip(qs, answers, strict=True)
-            for i, (value, lo, hi) in enumerate(zip(*(column.tolist() for column in columns), strict=True))
+            row
+            for name in chosen
+            for row in rows_of(name, self.sketches[name], qs, nonzero=nonzero, source=source)
         ]
+
+    def digest(
+        self, point: str, *, channel: int | None = None, nonzero: bool = True, compression: float = 200.0
+    ) -> Digest:
+        """Return the t-digest of one point, or of one channel of it: a summary small enough to send anywhere.
+
+        Parameters
+        ----------
+        point : str
+            Name of a recorded point.
+        channel : int, optional
+            Counted from 0; only where the run has a sketch per channel. Default: all activations of the point.
+        nonzero : bool
+            Of the activations that are not zero; ``False``: of all.
+        compression : float
+            10 to 100,000: about half as many centroids.
+
+        Raises
+        ------
+        InputError
+            For an unknown point or channel, or a run without sketches per channel.
+
+        See Also
+        --------
+        actisketch.pipeline.sketch.to_tdigest : the same as an object of the ``tdigest`` package.
+
+        Examples
+        --------
+        >>> open_run("digits").digest("conv1").percentile(99.9)  # doctest: +SKIP
+        1.9741
+        """
+        (name,) = self._chosen([point])
+        sketch = self.sketches[name]
+        values = sketch.layer if channel is None else channels_of(sketch, name).channel(channel)
+        return values.digest(compression, nonzero=nonzero)
 
     def _chosen(self, points: Iterable[str] | None) -> list[str]:
         names = self.points
@@ -272,51 +221,24 @@ class Run:
         InputError
             If it has not come that far.
         """
-        path = self.folder.factors_path
-        if not path.exists():
-            raise InputError(f"{str(self.folder.path)!r} has no factors yet: run the job again to resume")
-        if self.are_factors_current:
-            factors = Factors.load(path)
-            if {p.name for p in factors.points} == set(self.points):
-                return factors
-        if self.folder.made_from("factors") == self._factors_key:
-            raise FormatError(
-                f"{str(path)!r} or {self.folder.statistics_path.name!r} beside it is damaged or was changed: run the "
-                "job again, which makes them anew from the cache",
-                path=str(path),
-            )
-        raise InputError(
-            f"{str(path)!r} is out of date, of other settings or samples than the run's or of an earlier program: run "
-            "the job again, which makes it anew from the cache",
-            path=str(path),
-        )
+        return self._saved.factors(set(self.points))
 
     @property
-    def are_factors_current(self) -> bool:
-        """Whether the factors that lie in the folder are whole, and of the run's settings and samples."""
-        folder = self.folder
-        return folder.is_made_from("factors", self._factors_key, folder.factors_path, folder.statistics_path)
+    def _saved(self) -> Saved:
+        return Saved(
+            folder=self.folder, settings=self.settings, ties=self.ties, recorded=lambda: self._recorded
+        )
 
     @cached_property
     def _recorded(self) -> str:
         return merged_key(self.cache)
-
-    @property
-    def _factors_key(self) -> str:
-        return factors_key(self._recorded, self.settings, self.ties)
 
     def normalized_key(self) -> str | None:
         """Return the key of the certificate that lies in the folder, and of the network if it passed.
 
         None when there is none, or it is of other factors, settings, samples or labels than the run's, or was changed.
         """
-        folder = self.folder
-        if folder.made_from("normalize") is None or not self.are_factors_current:
-            return None
-        factors = Factors.load(folder.factors_path)
-        labels = folder.manifest().get("labels")
-        key = normalize_key(self._recorded, factors, self.settings, labels=labels)
-        return key if folder.is_made_from("normalize", key, folder.certificate_path) else None
+        return self._saved.normalized_key()
 
     def with_factors(self, changes: Mapping[str, Any]) -> JobSettings:
         """Return the run's settings with other keys in ``[factors]``."""
@@ -352,57 +274,30 @@ class Run:
 
         None if there is none, or if what lies there is not of the run as it is now: see :meth:`normalized_key`.
         """
-        return None if self.normalized_key() is None else _read_certificate(self.folder.certificate_path)
+        return self._saved.certificate()
 
     @property
     def random_layers(self) -> tuple[str, ...]:
         """The layers that are random at inference, which ``model.allow_random`` let through; none for most networks."""
-        return tuple(self.folder.manifest().get("random_layers", ()))
+        return self._saved.random_layers
 
     def status(self) -> RunStatus:
         """Return how far the run is."""
-        cache, folder = self.cache, self.folder
-        normalized = self.normalized_key()
-        certificate = None if normalized is None else _read_certificate(folder.certificate_path)
-        page = folder.report_path / "index.html"
-        has_report = folder.is_made_from("report", report_key(folder, normalized), page)
-        current = {
-            "factors": (self.are_factors_current, folder.factors_path),
-            "certificate": (normalized is not None, folder.certificate_path),
-            "network": (normalized is not None and folder.network_path.exists(), folder.network_path),
-            "report": (has_report, page),
-        }
-        return RunStatus(
-            output=str(self.folder.path),
-            n_blocks=len(cache.blocks),
-            n_blocks_done=len(cache.blocks) - len(cache.missing()),
-            n_samples=cache.spec.n_samples,
-            n_points=len(cache.spec.points),
-            cache=cache.url,
-            cache_nbytes=cache.nbytes(),
-            has_factors=current["factors"][0],
-            has_network=current["network"][0],
-            certificate_passed=None if certificate is None else bool(certificate["passed"]),
-            has_report=has_report,
-            out_of_date=tuple(
-                name for name, (is_current, path) in current.items() if path.exists() and not is_current
-            ),
-            wants_network=self.settings.normalize.enabled,
-            wants_report=self.settings.report.enabled,
-            random_layers=self.random_layers,
-        )
+        return self._saved.status(self.cache)
 
     def export(self, kind: str, *, factors: Factors | None = None) -> str:
         """Return the results as text.
 
         Parameters
         ----------
-        kind : {"json", "csv", "toolbox", "toolbox-parsed"}
-            ``json``: statistics and factors with intervals. ``csv``: a line for each point.
+        kind : {"json", "csv", "tdigest", "toolbox", "toolbox-parsed"}
+            ``json``: statistics and factors with intervals. ``csv``: a line for each point. ``tdigest``: the
+            t-digest of each point by its name, for ``tdigest.TDigest().update_from_dict``; of the activations that
+            are not zero unless the run's ``factors.nonzero`` is false.
             ``toolbox``: SNN toolbox's ``{percentile}.json`` for the network as it is. ``toolbox-parsed``: for the
             network that its parser makes, by the names that it gives (``00Conv2D_28x28x16``).
         factors : Factors, optional
-            Default: those of the run's settings.
+            Default: those of the run's settings. A t-digest has none.
 
         Raises
         ------
@@ -414,34 +309,15 @@ class Run:
         RuntimeWarning
             If a factor for the toolbox is about 1 everywhere: the network seems to be normalised already.
         """
+        if kind == "tdigest":
+            nonzero = self.settings.factors.nonzero
+            return digests_text({name: self.digest(name, nonzero=nonzero) for name in self.points})
         factors = factors or self.factors()
         names = self.folder.manifest().get("toolbox", {})
         text = export_text(kind, factors, statistics=self.statistics(), names=names)
         if kind.startswith("toolbox") and is_normalised(factors):
             warnings.warn(ALREADY_NORMALISED, RuntimeWarning, stacklevel=2)
         return text
-
-
-def _read_certificate(path: Path) -> dict[str, Any]:
-    try:
-        tree = read_document(path)
-        Certificate.from_dict(tree)
-        _ = tree["passed"]
-    except (OSError, ValueError, KeyError) as error:
-        raise FormatError(
-            f"the certificate {str(path)!r} is damaged: {error}; run the job again, which certifies anew",
-            path=str(path),
-        ) from None
-    return tree
-
-
-def _check_percent(q: Any) -> None:
-    if not isinstance(q, Real) or not 0 <= float(q) <= 100:
-        raise InputError(f"percentile {q!r} is refused: a number from 0 to 100")
-
-
-def _row(name: str, q: float, found: Percentile, *, exact: bool) -> PercentileRow:
-    return PercentileRow(point=name, q=q, value=found.value, lo=found.lo, hi=found.hi, exact=exact)
 
 
 def open_run(path: str | Path, *, storage_options: Mapping[str, Any] | None = None) -> Run:

@@ -1,0 +1,80 @@
+"""Percentiles of a point or of its channels as rows, from its sketch or exact from the recorded activations.
+
+Knows sketches. Does not know folders or settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+from ...storage.errors import InputError
+from ..factors.merge import ExactSource
+from ..sketch import ChannelSketch, Percentile, PointSketch
+
+__all__ = ["PercentileRow", "channel_rows", "channels_of", "check_percent", "point_rows"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PercentileRow:
+    """One percentile of one point, or of one channel of it."""
+
+    point: str
+    q: float
+    """In percent, 0 to 100."""
+    value: float
+    lo: float
+    hi: float
+    """The exact order statistics lie within [lo, hi]; lo = hi = value when exact."""
+    exact: bool
+    channel: int | None = None
+
+
+def point_rows(
+    name: str, sketch: PointSketch, qs: Sequence[float], *, nonzero: bool, source: ExactSource | None
+) -> list[PercentileRow]:
+    """Return a row for each of ``qs``; ``source`` makes them exact. NaN where there are no values."""
+    layer = sketch.layer
+    if source is not None and layer.n > (layer.n_zeros if nonzero else 0):
+        found = [Percentile(v, v, v) for v in source.percentiles(name, qs, nonzero=nonzero)]
+    else:
+        found = [layer.percentile(q, nonzero=nonzero) for q in qs]
+    return [
+        PercentileRow(point=name, q=q, value=p.value, lo=p.lo, hi=p.hi, exact=source is not None)
+        for q, p in zip(qs, found, strict=True)
+    ]
+
+
+def channel_rows(
+    name: str, sketch: PointSketch, qs: Sequence[float], *, nonzero: bool, source: ExactSource | None
+) -> list[PercentileRow]:
+    """Return a row for each of ``qs`` and each channel, as `point_rows`."""
+    channels = channels_of(sketch, name)
+    if source is not None:
+        answers = [
+            (values, values, values) for values in source.channel_percentiles(name, qs, nonzero=nonzero)
+        ]
+    else:
+        answers = [channels.percentile(q, nonzero=nonzero) for q in qs]
+    return [
+        PercentileRow(point=name, channel=i, q=q, value=value, lo=lo, hi=hi, exact=source is not None)
+        for q, columns in zip(qs, answers, strict=True)
+        for i, (value, lo, hi) in enumerate(zip(*(column.tolist() for column in columns), strict=True))
+    ]
+
+
+def channels_of(sketch: PointSketch, name: str) -> ChannelSketch:
+    """Return the sketch of the channels of a point; InputError if none was recorded."""
+    if sketch.channels is None:
+        raise InputError(
+            "this run has no sketch per channel: record with sketch.per_channel = true", point=name
+        )
+    return sketch.channels
+
+
+def check_percent(q: Any) -> None:
+    """Refuse what is not a number from 0 to 100."""
+    if not isinstance(q, Real) or not 0 <= float(q) <= 100:
+        raise InputError(f"percentile {q!r} is refused: a number from 0 to 100")
