@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..graph import Graph, input_tensor
+from ..graph import Graph, forward_function, input_tensor
 from ..normalizer.normalizing import NormalizedModel
 
 __all__ = ["BatchComparison", "ComparedValue"]
@@ -89,8 +89,8 @@ class BatchComparison:
     ) -> None:
         import tensorflow as tf
 
-        before = graph.forward([each.value for each in compared])
-        after = normalized.normalized_graph.forward([each.place for each in compared])
+        before = forward_function(graph, [each.value for each in compared])
+        after = forward_function(normalized.normalized_graph, [each.place for each in compared])
         self.sample_values = 0
         """Numbers of one sample that are compared, as far as their shapes are known beforehand."""
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError, MismatchError
-from ..graph import Graph, match_inputs, read_graph, refusals_explained
+from ..graph import Graph, check_model, match_inputs, read_graph, refusals_explained
 from ..normalizer.normalizing import NormalizedModel
 from ..sketch import PointSketch, SketchSpec
 from ..sources import Source
@@ -157,7 +157,7 @@ class Comparison:
             inputs = [batch.inputs[i] for i in self._order]
             with refusals_explained(first, last, self.graph):
                 if first == 0:
-                    self.graph.check(inputs)
+                    check_model(self.graph, inputs)
                 numbers, handed, outputs, new_outputs = self._compare_batch(inputs)
             for totals, (*of_one, n_values) in zip(found.values, numbers, strict=True):
                 totals.add(of_one, n_values=int(n_values), start=first)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
-from ..graph import Graph, Node, refusals_explained
+from ..graph import Graph, Node, refusals_explained, values_in_turn
 from ..graph.kinds import is_batch_norm, is_linear
 from ..normalizer.normalizing import NormalizedModel
 from ..normalizer.updating import largest_gain, output_norms
@@ -94,13 +94,13 @@ def _measured(
     for index, each in chosen.items():
         by_value.setdefault(each.value, []).append(index)
     numeric = [value.index for value in graph.values if "float" in value.dtype]
-    own = graph.in_turn(inputs, sorted({*numeric, *by_value}))
+    own = values_in_turn(graph, inputs, sorted({*numeric, *by_value}))
     fineness = _fineness(graph)
     rewritten = None if fineness is None else _Rewritten(normalized, chosen, inputs)
     peaks: dict[int, float] = {}
     errors: dict[int, NDArray[np.float64]] = {}
     residuals: dict[int, tuple[float, ...]] = {}
-    for value, exact in graph.in_turn(inputs, list(by_value), dtype="float64"):
+    for value, exact in values_in_turn(graph, inputs, list(by_value), dtype="float64"):
         for place, tensor in own:
             if place in numeric:
                 peaks[place] = float(_largest(tensor))
@@ -152,8 +152,8 @@ class _Rewritten:
         self._uses = Counter(each.place for each in chosen.values())
         exact = [np.asarray(x, np.float64) if x.dtype.kind == "f" else x for x in inputs]
         scaled = normalized.scaled_inputs(exact)
-        self._values: Iterator[tuple[int, Any]] = normalized.normalized_graph.in_turn(
-            scaled, list(self._uses), dtype="float64"
+        self._values: Iterator[tuple[int, Any]] = values_in_turn(
+            normalized.normalized_graph, scaled, list(self._uses), dtype="float64"
         )
         self._waiting: dict[int, Any] = {}
 

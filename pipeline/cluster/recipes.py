@@ -96,11 +96,11 @@ class KerasRecipe:
 
     def make(self, n_threads: int) -> Producer:
         """Return the producer; errors as `NetworkRecipe.open`."""
-        from ..graph import read_graph
+        from ..graph import read_graph, select_points
 
         model, source = self.network.open(n_threads)
         graph = read_graph(model)
-        points = graph.points(self.points)
+        points = select_points(graph, self.points)
         return KerasProducer(
             graph, points, source, batch_size=self.batch_size, allow_random=self.allow_random
         )

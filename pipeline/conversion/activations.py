@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
-from ..graph import Graph, input_tensor, match_inputs, read_graph, refusals_explained
+from ..graph import Graph, forward_function, input_tensor, match_inputs, read_graph, refusals_explained
 from ..sources import InputSpec, Source, as_source
 
 __all__ = ["get_activations_batch", "get_activations_layer", "whole_batches"]
@@ -122,7 +122,7 @@ def _traced(graph: Graph, values: Sequence[int], samples: Sequence[tuple[tuple[i
     import tensorflow as tf
 
     specs = [tf.TensorSpec((None, *shape), dtype) for shape, dtype in samples]
-    return tf.function(graph.forward(values), input_signature=[specs], autograph=False)
+    return tf.function(forward_function(graph, values), input_signature=[specs], autograph=False)
 
 
 def get_activations_batch(ann: Any, x_batch: Any) -> list[tuple[NDArray[Any], str]]:

@@ -24,7 +24,7 @@ from ...storage.partial import partial_name, remove_leftovers, replacing
 from ..certifier import Certificate, certify
 from ..factors.merge import ExactSource, merged_sketches
 from ..folder.folder import write_json
-from ..graph import Graph, read_graph
+from ..graph import Graph, read_graph, select_points
 from ..graph.kinds import is_batch_norm
 from ..normalizer import Exceptions, NormalizedModel, normalize_in_place, normalize_model, propagate
 from ..sketch import PointSketch, SketchSpec
@@ -249,7 +249,7 @@ def _from_old_files(
         If one is damaged.
     """
     factors: dict[str, float] = dict(given or {graph.input_specs[0][0]: 1})
-    points = graph.points()
+    points = select_points(graph)
     files = [settings.activations_folder / f"{point.layer_name}.npz" for point in points]
     missing = [file.name for file in files if not file.exists()]
     if missing:

@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 
 from ...storage.errors import FormatError, InputError
 from ..folder.folder import RunFolder
-from ..graph import Graph, Node, input_tensor, match_inputs, model_fingerprint, read_graph
+from ..graph import (
+    Graph,
+    Node,
+    forward_function,
+    input_tensor,
+    match_inputs,
+    model_fingerprint,
+    read_graph,
+    select_points,
+)
 from ..settings.loading import validate_job
 from ..sources import Source, as_source
 from ..stages.cache import existing_cache
@@ -72,7 +81,7 @@ def try_reload_activations(
     folder, old_file = Path(activ_dir) / CACHE_FOLDER, Path(activ_dir) / f"{layer.name}.npz"
     points: str | list[str] = "parameters"
     point = graph.every_point[node.name]
-    if point not in graph.points() or point.value != node.outputs[0]:
+    if point not in select_points(graph) or point.value != node.outputs[0]:
         # Recorded in one pass are the points, which end behind what follows a layer: this one is recorded alone.
         points, folder = [node.name], folder.with_name(f"{CACHE_FOLDER}-{layer.name}")
         model = _up_to(model, layer) if point.value != node.outputs[0] else model
@@ -144,7 +153,7 @@ def _holds(old: NDArray[np.float32], graph: Graph, value: int, source: Source, b
     """Tell whether the first and the last batch of an array are what the network gives at ``value``."""
     if len(old) != source.n_samples:
         return False
-    forward, wanted = graph.forward([value]), match_inputs(graph, source.inputs)
+    forward, wanted = forward_function(graph, [value]), match_inputs(graph, source.inputs)
     for start in (0, source.n_samples - batch_size):
         batch = source.read(start, start + batch_size)
         ((new,), _) = forward([input_tensor(batch.inputs[i], dtype) for i, dtype in wanted])

@@ -3,12 +3,15 @@
 from .code import file_code_hash
 from .feeding import aligned, input_tensor
 from .fingerprint import model_fingerprint
+from .forward import forward_function
 from .graph import Graph
 from .inputs import match_inputs, shape_text
-from .nodes import Node, Slot, Value
-from .points import Point
+from .model_check import check_model
+from .nodes import Node, Point, Slot, Value
+from .points import select_points
 from .reading import read_graph, why_opaque
 from .refusals import layer_refusals, reason_of, refusals_explained
+from .stepping import values_in_turn
 from .toolbox_names import toolbox_names
 
 __all__ = [
@@ -18,7 +21,9 @@ __all__ = [
     "Slot",
     "Value",
     "aligned",
+    "check_model",
     "file_code_hash",
+    "forward_function",
     "input_tensor",
     "layer_refusals",
     "match_inputs",
@@ -26,7 +31,9 @@ __all__ = [
     "read_graph",
     "reason_of",
     "refusals_explained",
+    "select_points",
     "shape_text",
     "toolbox_names",
+    "values_in_turn",
     "why_opaque",
 ]

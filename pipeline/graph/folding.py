@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
 
+from .graph import Graph
 from .kinds import activation_of, has_foreign_weights, is_batch_norm, is_linear
-
-if TYPE_CHECKING:
-    from .graph import Graph
-    from .nodes import Node
+from .nodes import Node
 
 __all__ = ["folded_norms"]
 

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .feeding import input_tensor
-from .nodes import Node, Slot
+from .graph import Graph
+from .nodes import Node, Point, Slot
 from .refusals import layer_refusals
-
-if TYPE_CHECKING:
-    from .graph import Graph
 
 __all__ = ["call_node", "fed_values", "forward_function", "needed_nodes", "steps_to"]
 
@@ -33,19 +31,36 @@ def needed_nodes(graph: Graph, wanted: Sequence[int]) -> tuple[Node, ...]:
 
 
 def forward_function(
-    graph: Graph, wanted: Sequence[int], *, dtype: str = "float32"
+    graph: Graph, points: Sequence[Point] | Sequence[int], *, dtype: str = "float32"
 ) -> Callable[[Sequence[Any]], tuple[list[Any], list[Any]]]:
-    """Return the function that `Graph.forward` documents."""
+    """Return a function from the inputs of a network to the tensors of ``points`` and its outputs.
+
+    Parameters
+    ----------
+    graph : Graph
+    points : sequence of Point or of int
+        Points, or indices of values.
+    dtype : str, default="float32"
+        Of the tensors of the points.
+
+    Returns
+    -------
+    callable
+        ``call(inputs) -> (point_tensors, output_tensors)``; inputs in the order of ``graph.inputs``, points as
+        ``dtype`` in the order given, outputs in the dtype of the model. Inference mode; the weights are read from the
+        model's variables at each call. Wrap it in ``tf.function``.
+    """
     import keras
 
+    wanted = [each if isinstance(each, int) else each.value for each in points]
     steps = steps_to(graph, [*wanted, *graph.outputs])
 
     def call(inputs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
         values = fed_values(graph, inputs)
         for node, extra in steps:
             values.update(zip(node.outputs, call_node(node, values, extra), strict=True))
-        points = [keras.ops.cast(values[index], dtype) for index in wanted]
-        return points, [values[index] for index in graph.outputs]
+        tensors = [keras.ops.cast(values[index], dtype) for index in wanted]
+        return tensors, [values[index] for index in graph.outputs]
 
     return call
 

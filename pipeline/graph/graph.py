@@ -1,22 +1,17 @@
-"""The graph of a network: what was read, who consumes what, and how to run it.
+"""The graph of a network: what was read and who consumes what.
 
 Holds no rules of normalisation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from ...storage.errors import InputError
-from .folding import folded_norms
-from .forward import forward_function
-from .model_check import check_agreement
-from .nodes import Node, Value
-from .points import Point, every_point, select_points
-from .stepping import values_in_turn
+from .nodes import Node, Point, Value
 
 __all__ = ["Graph"]
 
@@ -37,6 +32,10 @@ class Graph:
         ``id`` of a symbolic tensor of the outermost model -> value.
     model : keras.Model
         The model that was read.
+    folded : mapping of int to int
+        Node of a BatchNormalization -> node of the linear layer that it can be folded into.
+    every_point : mapping of str to Point
+        Every node as a point, by name; several may stand for the same tensor.
     """
 
     nodes: tuple[Node, ...]
@@ -45,6 +44,8 @@ class Graph:
     outputs: tuple[int, ...]
     tensors: Mapping[int, int] = field(repr=False, default_factory=dict)
     model: Any = field(repr=False, default=None)
+    folded: Mapping[int, int] = field(repr=False, default_factory=dict)
+    every_point: Mapping[str, Point] = field(repr=False, default_factory=dict)
 
     @cached_property
     def consumers(self) -> tuple[tuple[int, ...], ...]:
@@ -56,16 +57,6 @@ class Graph:
         for value in self.outputs:
             found[value].append(-1)
         return tuple(tuple(each) for each in found)
-
-    @cached_property
-    def folded(self) -> dict[int, int]:
-        """Node of a BatchNormalization -> node of the linear layer that it can be folded into."""
-        return folded_norms(self)
-
-    @cached_property
-    def every_point(self) -> dict[str, Point]:
-        """Every node as a point, by name; several may stand for the same tensor."""
-        return {point.name: point for point in every_point(self)}
 
     @property
     def input_specs(self) -> tuple[tuple[str, tuple[int | None, ...], str], ...]:
@@ -103,69 +94,6 @@ class Graph:
             )
         return list(range(len(wanted)))
 
-    def check(self, inputs: Sequence[Any], *, allow_random: bool = False) -> tuple[str, ...]:
-        """Raise InputError if the graph does not compute what its model does, or other values each time.
-
-        On a few samples of a batch. With ``allow_random`` the names of the layers that are random are returned.
-        """
-        return check_agreement(self, inputs, allow_random=allow_random)
-
     def producer(self, value: int) -> Node:
         """Return the node that computes ``value``."""
         return self.nodes[self.values[value].node]
-
-    def points(self, which: str | Iterable[str] = "parameters") -> tuple[Point, ...]:
-        """Return the points to record, in topological order.
-
-        Parameters
-        ----------
-        which : str or iterable of str, default="parameters"
-            ``"parameters"``: every layer with parameters, except a BatchNormalization that is folded into
-            its producer. ``"merges"``: every layer that joins branches (Add, Concatenate...).
-            ``"neurons"``: the layers with parameters, and the merges whose values a spiking neuron or a
-            quantiser takes: sums and comparisons, and products or joins behind which an activation
-            function stands.
-            ``"inputs"``: the inputs. ``"all"``: every node except the inputs. Anything else is a
-            pattern in the manner of a shell (``"conv*"``, ``"block[12]_*"``), matched against point
-            names. Several may be given.
-
-        Raises
-        ------
-        InputError
-            For a pattern that matches nothing, with the nearest names; for a model without parameters.
-
-        Notes
-        -----
-        The tensor of a point starts as the output of its layer and follows the values downstream while
-        exactly one consumer takes them: a BatchNormalization that is folded, dropout and other
-        inference-time identities, and then at most one separate activation layer. Points that
-        end at the same tensor are one point, named after the first layer.
-        """
-        return select_points(self, which)
-
-    def forward(
-        self, points: Sequence[Point] | Sequence[int], *, dtype: str = "float32"
-    ) -> Callable[[Sequence[Any]], tuple[list[Any], list[Any]]]:
-        """Return a function from the model's inputs to the tensors of ``points`` and the outputs.
-
-        Parameters
-        ----------
-        points : sequence of Point or of int
-            Points, or indices of values.
-        dtype : str, default="float32"
-            Of the tensors of the points.
-
-        Returns
-        -------
-        callable
-            ``call(inputs) -> (point_tensors, output_tensors)``; inputs in the order of `input_specs`, points
-            as ``dtype`` in the order given, outputs in the dtype of the model. Inference mode, the
-            weights are read from the model's variables at each call. Wrap it in ``tf.function``.
-        """
-        return forward_function(self, [p if isinstance(p, int) else p.value for p in points], dtype=dtype)
-
-    def in_turn(
-        self, inputs: Sequence[Any], wanted: Sequence[int], *, dtype: str | None = None
-    ) -> Iterator[tuple[int, Any]]:
-        """Yield each wanted value of one batch when it is computed; see `values_in_turn`."""
-        return values_in_turn(self, inputs, wanted, dtype=dtype)

@@ -6,14 +6,12 @@ Such values change with the batch size, and with who else is in the last batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from .code import brings_code
 from .forward import call_node, fed_values, steps_to
-
-if TYPE_CHECKING:
-    from .graph import Graph
-    from .nodes import Node
+from .graph import Graph
+from .nodes import Node
 
 __all__ = ["mixing_node"]
 

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
 from .code import brings_code
-from .forward import call_node, fed_values, steps_to
+from .forward import call_node, fed_values, forward_function, steps_to
+from .graph import Graph
 from .mixing import mixing_node
+from .nodes import Node
 
-if TYPE_CHECKING:
-    from .graph import Graph
-    from .nodes import Node
-
-__all__ = ["check_agreement"]
+__all__ = ["check_model"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +35,7 @@ REPEAT: Final = 1e-5
 """As `TOLERANCE`, of one layer that gets the same input twice: how threads split a sum moves its last bits."""
 
 
-def check_agreement(graph: Graph, inputs: Sequence[Any], *, allow_random: bool = False) -> tuple[str, ...]:
+def check_model(graph: Graph, inputs: Sequence[Any], *, allow_random: bool = False) -> tuple[str, ...]:
     """Compare the outputs of ``graph`` with its model's, with themselves, and by sample, on the first of a batch.
 
     Parameters
@@ -74,7 +72,9 @@ def check_agreement(graph: Graph, inputs: Sequence[Any], *, allow_random: bool =
         logger.info("the network was not compared with its graph: %s", error)
         import tensorflow as tf
 
-        tf.function(graph.forward([]), autograph=False)(first)  # now, and not when a cache was begun
+        tf.function(forward_function(graph, []), autograph=False)(
+            first
+        )  # now, and not when a cache was begun
         return ()
     if random and not allow_random:
         raise _random(random)

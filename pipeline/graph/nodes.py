@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Node", "Slot", "Value"]
+__all__ = ["Node", "Point", "Slot", "Value"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +56,30 @@ class Node:
     call: int = 0
     """0 for the first call of this layer, 1 for the second..."""
     n_params: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """A place in the graph where activations are recorded."""
+
+    name: str
+    """Name of the node that it stands for; unique."""
+    layer_name: str
+    layer_type: str
+    activation: str
+    """The function applied last before the recorded tensor; ``"linear"`` for none."""
+    value: int
+    """The recorded tensor, an index into ``graph.values``."""
+    node: int
+    shape: tuple[int | None, ...]
+    """Without the axis of the samples."""
+    channel_axis: int
+    pinned: bool
+    """Its factor is always 1: softmax and everything else that is not positively homogeneous."""
+    n_params: int
+    """Of its layer, and of what is folded into it."""
+
+    @property
+    def n_channels(self) -> int | None:
+        """Size of the channel axis; 1 for a point without axes."""
+        return self.shape[self.channel_axis] if self.shape else 1

@@ -8,10 +8,9 @@ from __future__ import annotations
 import difflib
 import fnmatch
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ...storage.errors import InputError
+from .graph import Graph
 from .kinds import (
     BOUNDED,
     HOMOGENEOUS,
@@ -21,12 +20,9 @@ from .kinds import (
     is_identity,
     is_linear,
 )
+from .nodes import Node, Point
 
-if TYPE_CHECKING:
-    from .graph import Graph
-    from .nodes import Node
-
-__all__ = ["Point", "every_point", "select_points"]
+__all__ = ["every_point", "select_points"]
 
 MERGE_TYPES = TYING_MERGES | {"Multiply", "Dot", "Concatenate", "ops.Multiply", "ops.Concatenate"}
 # Layers whose output is bounded or curved by a function within, not only by `activation`.
@@ -37,35 +33,34 @@ PINNED_TYPES = frozenset(
 N_NEAR_NAMES = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
-    """A place in the graph where activations are recorded."""
+def select_points(graph: Graph, which: str | Iterable[str] = "parameters") -> tuple[Point, ...]:
+    """Return the points to record, in topological order.
 
-    name: str
-    """Name of the node that it stands for; unique."""
-    layer_name: str
-    layer_type: str
-    activation: str
-    """The function applied last before the recorded tensor; ``"linear"`` for none."""
-    value: int
-    """The recorded tensor, an index into ``graph.values``."""
-    node: int
-    shape: tuple[int | None, ...]
-    """Without the axis of the samples."""
-    channel_axis: int
-    pinned: bool
-    """Its factor is always 1: softmax and everything else that is not positively homogeneous."""
-    n_params: int
-    """Of its layer, and of what is folded into it."""
+    Parameters
+    ----------
+    graph : Graph
+    which : str or iterable of str, default="parameters"
+        ``"parameters"``: every layer with parameters, except a BatchNormalization that is folded into
+        its producer. ``"merges"``: every layer that joins branches (Add, Concatenate...).
+        ``"neurons"``: the layers with parameters, and the merges whose values a spiking neuron or a
+        quantiser takes: sums and comparisons, and products or joins behind which an activation
+        function stands.
+        ``"inputs"``: the inputs. ``"all"``: every node except the inputs. Anything else is a
+        pattern in the manner of a shell (``"conv*"``, ``"block[12]_*"``), matched against point
+        names. Several may be given.
 
-    @property
-    def n_channels(self) -> int | None:
-        """Size of the channel axis; 1 for a point without axes."""
-        return self.shape[self.channel_axis] if self.shape else 1
+    Raises
+    ------
+    InputError
+        For a pattern that matches nothing, with the nearest names; for a model without parameters.
 
-
-def select_points(graph: Graph, which: str | Iterable[str]) -> tuple[Point, ...]:
-    """Return the points that `Graph.points` documents."""
+    Notes
+    -----
+    The tensor of a point starts as the output of its layer and follows the values downstream while
+    exactly one consumer takes them: a BatchNormalization that is folded, dropout and other
+    inference-time identities, and then at most one separate activation layer. Points that
+    end at the same tensor are one point, named after the first layer.
+    """
     wanted = [which] if isinstance(which, str) else list(which)
     candidates = list(graph.every_point.values())
     chosen: set[str] = set()

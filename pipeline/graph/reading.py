@@ -12,9 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 from ...storage.errors import InputError
+from .folding import folded_norms
 from .graph import Graph
 from .kinds import type_of
 from .nodes import Node, Slot, Value
+from .points import every_point
 from .state import check_stateless
 
 __all__ = ["read_graph", "why_opaque"]
@@ -45,9 +47,10 @@ def read_graph(model: Any) -> Graph:
     reader = _Reader()
     inputs = [reader.add_input(tensor) for tensor in function.inputs]
     outputs = reader.walk(function, inputs, prefix="")
-    graph = replace(_pruned(reader, inputs, outputs), model=model)
+    graph = _pruned(reader, inputs, outputs)
     check_stateless(graph.nodes)
-    return graph
+    graph = replace(graph, model=model, folded=folded_norms(graph))
+    return replace(graph, every_point={point.name: point for point in every_point(graph)})
 
 
 def _function_of(model: Any) -> Any:

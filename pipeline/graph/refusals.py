@@ -10,14 +10,12 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...storage.errors import ActisketchError, InputError, OverBudgetError
+from .graph import Graph
 from .kinds import is_from_keras
-
-if TYPE_CHECKING:
-    from .graph import Graph
-    from .nodes import Node
+from .nodes import Node
 
 __all__ = ["layer_refusals", "reason_of", "refusals_explained"]
 

@@ -9,17 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ...storage.errors import InputError
 from .feeding import input_tensor
 from .forward import call_node, steps_to
+from .graph import Graph
 from .nodes import Node
-
-if TYPE_CHECKING:
-    from .graph import Graph
 
 __all__ = ["values_in_turn"]
 

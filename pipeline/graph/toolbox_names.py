@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .graph import Graph
-from .nodes import Node
-from .points import Point
+from .nodes import Node, Point
 
 __all__ = ["toolbox_names"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...storage.errors import InputError, MismatchError
-from ..graph import Graph, Node, Point, read_graph
+from ..graph import Graph, Node, Point, read_graph, select_points
 from ..graph.kinds import held_layer
 from .propagation import Exceptions, Mode, Pinned
 from .rebuilding import RebuiltNetwork, rebuild, taken_over
@@ -118,7 +118,7 @@ def normalize_model(
     model : keras.Model
         Functional or built Sequential; it is not changed.
     factors : mapping of point name to number, or array of shape (n_channels,)
-        In the units of the activation. One for each of ``read_graph(model).points()`` that is not pinned.
+        In the units of the activation. One for each of ``select_points(read_graph(model))`` that is not pinned.
     input_factor : number, array of shape (n_channels,) or mapping of input name to one, default=1
         What the inputs will be divided by when they are fed to the normalised network.
     mode : {"layer", "channel"}, default="layer"
@@ -233,7 +233,7 @@ def _given_points(solution: Solution, factors: Mapping[str, ArrayLike]) -> list[
     graph = solution.walk.graph
     given = [graph.every_point[name] for name in factors]
     known = {point.value for point in given}
-    points = [*given, *(point for point in graph.points("parameters") if point.value not in known)]
+    points = [*given, *(point for point in select_points(graph, "parameters") if point.value not in known)]
     return sorted(points, key=lambda point: point.node)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ...storage.errors import InputError, MismatchError
-from ..graph import Graph, Point
+from ..graph import Graph, Point, select_points
 from .propagation import Exceptions, Mode, Propagation
 from .refusing import all_refused
 from .rules import outputs_of
@@ -194,7 +194,7 @@ def _check_complete(walk: Propagation, factors: Mapping[str, ArrayLike]) -> None
     known = {walk.graph.every_point[name].value for name in factors}
     missing = [
         point.name
-        for point in walk.graph.points("parameters")
+        for point in select_points(walk.graph, "parameters")
         if point.value not in known and not walk.variables.is_pinned(walk.ids[point.value])
     ]
     if missing:

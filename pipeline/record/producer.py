@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from ...storage import PointSpec
 from ...storage.errors import InputError
-from ..graph import Graph, Point, input_tensor, match_inputs, refusals_explained, shape_text
+from ..graph import (
+    Graph,
+    Point,
+    check_model,
+    forward_function,
+    input_tensor,
+    match_inputs,
+    refusals_explained,
+    shape_text,
+)
 from ..sources import Source
 
 __all__ = ["KerasProducer", "Producer"]
@@ -93,7 +102,7 @@ class KerasProducer:
         import tensorflow as tf
 
         specs = [tf.TensorSpec((None, *self._source.inputs[i].shape), dtype) for i, dtype in self._inputs]
-        forward = self._graph.forward(self._graph_points)
+        forward = forward_function(self._graph, self._graph_points)
 
         @tf.function(input_signature=[specs], autograph=False)  # type: ignore[untyped-decorator]  # no stubs
         def activations(inputs: list[Any]) -> list[Any]:
@@ -118,7 +127,7 @@ class KerasProducer:
 
     def _checked(self, inputs: list[Any]) -> tuple[str, ...]:
         self._is_checked = True
-        return self._graph.check(inputs, allow_random=self._allow_random)
+        return check_model(self._graph, inputs, allow_random=self._allow_random)
 
     def _read(self, start: int, stop: int) -> list[Any]:
         batch = self._source.read(start, stop)

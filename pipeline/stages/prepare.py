@@ -20,7 +20,7 @@ from ..certifier import comparison_nbytes
 from ..factors.factors import asked_of_points
 from ..factors.ties import Ties, job_ties
 from ..folder.folder import RunFolder
-from ..graph import Graph, Point, file_code_hash, model_fingerprint, read_graph
+from ..graph import Graph, Point, file_code_hash, model_fingerprint, read_graph, select_points
 from ..planning.plan import Plan
 from ..planning.savings import plan_with_savings
 from ..record.model import load_network, loading_nbytes, weights_nbytes
@@ -125,7 +125,7 @@ def prepare(
         source = open_source(replace(spec, fingerprint=_recorded_hashing(existing, spec.fingerprint)))
     elif isinstance(source, PreparedSource):
         source = source.with_hashing(_recorded_hashing(existing, source.hashed))
-    points = graph.points(settings.record.points)
+    points = select_points(graph, settings.record.points)
     _check_numbers(graph, points, normalizes=settings.normalize.enabled)
     if existing is not None and settings.record.points == "neurons":
         _check_merges_recorded(existing, graph, points)
@@ -160,7 +160,7 @@ def _check_merges_recorded(existing: CacheSpec, graph: Graph, points: tuple[Poin
     """Say how to go on with a cache of an earlier program, which recorded no merges by default."""
     recorded = {point.name for point in existing.points}
     missing = [point.name for point in points if point.name not in recorded]
-    if missing and recorded == {point.name for point in graph.points("parameters")}:
+    if missing and recorded == {point.name for point in select_points(graph, "parameters")}:
         raise MismatchError(
             f"the cache was recorded without {', '.join(map(repr, missing[:5]))}{' ...' if len(missing) > 5 else ''}: "
             "merges that neurons or a quantiser stand behind are recorded now (record.points = 'neurons', the "
@@ -233,7 +233,9 @@ def _gives_texts(graph: Graph, value: int) -> bool:
 def _check_recorded(graph: Graph, points: tuple[Point, ...]) -> None:
     """Refuse now what the normaliser would miss after hours of recording."""
     recorded = {point.value for point in points}
-    left_out = [p.name for p in graph.points("parameters") if not p.pinned and p.value not in recorded]
+    left_out = [
+        p.name for p in select_points(graph, "parameters") if not p.pinned and p.value not in recorded
+    ]
     if left_out:
         raise InputError(
             f"record.points leaves out {', '.join(map(repr, left_out[:5]))}{' ...' if len(left_out) > 5 else ''}, "

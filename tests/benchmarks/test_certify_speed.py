@@ -40,13 +40,13 @@ def as_trained(model: Any, images: Any) -> Any:
 
 
 def peaks(model: Any, images: Any) -> dict[str, float]:
-    from actisketch.pipeline.graph import read_graph
+    from actisketch.pipeline.graph import read_graph, select_points, values_in_turn
 
     graph = read_graph(model)
-    points = graph.points()
+    points = select_points(graph)
     by_value = {
         value: max(float(np.abs(np.asarray(tensor)).max()), 1e-3)
-        for value, tensor in graph.in_turn([images], [point.value for point in points])
+        for value, tensor in values_in_turn(graph, [images], [point.value for point in points])
     }
     return {point.name: by_value[point.value] for point in points}
 

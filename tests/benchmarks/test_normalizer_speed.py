@@ -50,11 +50,11 @@ def vgg16(size: int, n_classes: int) -> Any:
 
 def normalize_and_measure(size: int, n_classes: int) -> dict[str, float]:
     """Normalise VGG16 once; seconds, and bytes by which the peak lies above what there was before."""
-    from actisketch.pipeline.graph import read_graph
+    from actisketch.pipeline.graph import read_graph, select_points
     from actisketch.pipeline.normalizer import normalize_model
 
     model = vgg16(size, n_classes)
-    factors = {point.name: 1.0 + i / 8 for i, point in enumerate(read_graph(model).points())}
+    factors = {point.name: 1.0 + i / 8 for i, point in enumerate(select_points(read_graph(model)))}
     before, peak_before = rss_nbytes(), peak_nbytes()
     start_s = time.perf_counter()
     normalized = normalize_model(model, factors)
@@ -100,7 +100,7 @@ def test_a_certificate_costs_little_more_than_two_forward_passes(*, is_measured:
     import tensorflow as tf
 
     from actisketch.pipeline.certifier import certify
-    from actisketch.pipeline.graph import read_graph
+    from actisketch.pipeline.graph import read_graph, select_points
     from actisketch.pipeline.normalizer import normalize_model
     from actisketch.pipeline.sketch import SketchSpec
     from actisketch.pipeline.sources import as_source
@@ -108,7 +108,7 @@ def test_a_certificate_costs_little_more_than_two_forward_passes(*, is_measured:
     size, n_samples, batch_size = (128, 64, 16) if is_measured else (32, 4, 2)
     model = vgg16(size, 10)
     images = np.random.default_rng(3).random((n_samples, size, size, 3), dtype=np.float32)
-    normalized = normalize_model(model, {point.name: 0.5 for point in read_graph(model).points()})
+    normalized = normalize_model(model, {point.name: 0.5 for point in select_points(read_graph(model))})
     bare = [
         tf.function(lambda x, each=each: each(x, training=False), autograph=False)
         for each in (model, normalized.model)

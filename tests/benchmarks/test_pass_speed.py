@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actisketch.pipeline.graph import read_graph
+from actisketch.pipeline.graph import read_graph, select_points
 from actisketch.pipeline.record.producer import KerasProducer
 from actisketch.pipeline.record.recorder import record_missing
 from actisketch.pipeline.sketch import SketchSpec
@@ -46,7 +46,7 @@ def test_recording_every_layer_against_the_bare_network_and_a_run_per_layer(
     model = keras.applications.MobileNetV2(input_shape=(size, size, 3), weights=None)
     images = np.random.default_rng(3).random((n_samples, size, size, 3), dtype=np.float32)
     graph = read_graph(model)
-    points = graph.points("parameters")
+    points = select_points(graph, "parameters")
     producer = KerasProducer(graph, points, as_source(images), batch_size=batch_size)
     bare = tf.function(lambda x: model(x, training=False), autograph=False)
     batches = [tf.constant(images[i : i + batch_size]) for i in range(0, n_samples, batch_size)]

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from actisketch.pipeline.certifier import Certificate, certify
-from actisketch.pipeline.graph import Node, read_graph
+from actisketch.pipeline.graph import Node, forward_function, read_graph
 from actisketch.pipeline.normalizer import normalize_model, rules, updating
 from actisketch.pipeline.normalizer.propagation import Propagation
 from actisketch.pipeline.normalizer.variables import Ids
@@ -174,10 +174,10 @@ def test_residual_saturation_and_dead_channels_are_those_of_plain_numpy(residual
     normalized = normalize_model(residual, FACTORS)
     certificate = certify(residual, normalized, as_source(samples), batch_size=4)
     graph = read_graph(residual)
-    (old,), _ = graph.forward([graph.every_point["a"]])([samples])
-    (new,), _ = normalized.normalized_graph.forward([normalized.places[graph.every_point["a"].value]])(
-        [samples]
-    )
+    (old,), _ = forward_function(graph, [graph.every_point["a"]])([samples])
+    (new,), _ = forward_function(
+        normalized.normalized_graph, [normalized.places[graph.every_point["a"].value]]
+    )([samples])
     scale = normalized.scales["a"]
     error = np.asarray(new, np.float64) - np.asarray(old, np.float64) / scale
     (point,) = [point for point in certificate.points if point.name == "a"]
@@ -202,7 +202,7 @@ def test_the_batch_size_does_not_change_the_verdict_or_the_counts(residual: Any,
 def test_sketches_hold_the_normalised_activations(residual: Any, samples: Any) -> None:
     certificate = certificate_of(residual, samples, sketch_spec=SketchSpec())
     graph = read_graph(residual)
-    (old,), _ = graph.forward([graph.every_point["a"]])([samples])
+    (old,), _ = forward_function(graph, [graph.every_point["a"]])([samples])
 
     assert set(certificate.sketches) == set(FACTORS)
     assert certificate.sketches["a"].layer.n == old.numpy().size

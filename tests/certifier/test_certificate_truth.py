@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from actisketch.pipeline import run
 from actisketch.pipeline.certifier import Certificate, certify
-from actisketch.pipeline.graph import read_graph
+from actisketch.pipeline.graph import forward_function, read_graph, select_points
 from actisketch.pipeline.normalizer import normalize_model
 from actisketch.pipeline.sources import as_source
 
@@ -155,8 +155,8 @@ def test_a_wrong_channel_fails_however_small_it_is(kind: str, size: float) -> No
 
 def _exact_peaks(model: keras.Model, samples: NDArray[np.float32]) -> dict[str, Any]:
     graph = read_graph(model)
-    points = graph.points()
-    tensors, _ = graph.forward(points)([samples])
+    points = select_points(graph)
+    tensors, _ = forward_function(graph, points)([samples])
     return {
         point.name: np.abs(np.asarray(tensor, np.float64)).reshape(-1, tensor.shape[-1]).max(axis=0)
         for point, tensor in zip(points, tensors, strict=True)

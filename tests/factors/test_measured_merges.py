@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline import run
-from actisketch.pipeline.graph import read_graph
+from actisketch.pipeline.graph import read_graph, select_points
 
 layers, ops = keras.layers, keras.ops
 DATA = np.random.default_rng(41).random((200, 6, 6, 2), dtype=np.float32)
@@ -63,7 +63,7 @@ def test_no_neuron_exceeds_its_factor_for_more_than_the_percentile_leaves(tmp_pa
     nonzero = neurons[neurons != 0]
     (factor,) = {factors[name] for name in merges}
 
-    assert merges[-1] == graph.points("merges")[-1].name
+    assert merges[-1] == select_points(graph, "merges")[-1].name
     # Of the sketch's resolution; one value more, as a percentile lies between two.
     assert factor >= np.percentile(nonzero, 99.9) * (1 - 2**-10)
     assert (nonzero > factor * (1 + 2**-10)).sum() <= nonzero.size * 0.001 + 1
@@ -105,11 +105,11 @@ WITHOUT = {
 def test_networks_without_such_merges_keep_their_points(case):
     graph = read_graph(network(WITHOUT[case]))
 
-    assert graph.points("neurons") == graph.points("parameters")
+    assert select_points(graph, "neurons") == select_points(graph, "parameters")
 
 
 def test_a_join_with_an_activation_behind_it_is_measured():
     graph = read_graph(network(layers.Concatenate(name="both"), behind=layers.ReLU(name="relu")))
 
-    assert [point.name for point in graph.points("neurons")] == ["a", "b", "both", "out"]
+    assert [point.name for point in select_points(graph, "neurons")] == ["a", "b", "both", "out"]
     assert graph.producer(graph.every_point["both"].value).name == "relu"

@@ -8,7 +8,7 @@ import pytest
 
 from actisketch.pipeline import run
 from actisketch.pipeline.factors.ties import Ties, read_ties
-from actisketch.pipeline.graph import read_graph
+from actisketch.pipeline.graph import read_graph, select_points
 from actisketch.pipeline.settings.job import NormalizeSettings
 
 layers = keras.layers
@@ -71,7 +71,7 @@ def test_factors_and_certificate_agree_at_a_concatenate_along_another_axis(tmp_p
 
 def test_ties_come_back_from_a_manifest_as_they_were():
     graph = read_graph(joined_network())
-    points = graph.points(["parameters", "merges"])
+    points = select_points(graph, ["parameters", "merges"])
     ties = read_ties(graph, points, NormalizeSettings(), per_channel=True)
 
     assert Ties.from_dict(json.loads(json.dumps(ties.to_dict()))) == ties

@@ -38,11 +38,11 @@ def test_a_dense_layer_takes_rows_from_any_address(tmp_path):
     code = """
 import numpy as np, keras
 from actisketch.pipeline import read_graph
-from actisketch.pipeline.graph import input_tensor
+from actisketch.pipeline.graph import forward_function, input_tensor, select_points
 import tensorflow as tf
 model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(8, activation="relu"), keras.layers.Dense(7)])
 graph = read_graph(model)
-forward = tf.function(graph.forward(graph.points()))
+forward = tf.function(forward_function(graph, select_points(graph)))
 rows = np.random.default_rng(0).random((64, 6), dtype=np.float32)
 for start in range(40):
     forward([input_tensor(rows[start:start + 8], "float32")])

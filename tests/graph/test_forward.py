@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from actisketch.pipeline.graph import read_graph
+from actisketch.pipeline.graph import forward_function, read_graph, select_points
 
 layers = keras.layers
 
@@ -25,8 +25,8 @@ def test_every_value_equals_the_output_of_a_model_cut_at_it() -> None:
     model = branched_model()
     samples = np.random.default_rng(5).random((7, 8, 8, 2), dtype=np.float32)
     graph = read_graph(model)
-    points = graph.points("all")
-    tensors, outputs = tf.function(graph.forward(points))([tf.constant(samples)])
+    points = select_points(graph, "all")
+    tensors, outputs = tf.function(forward_function(graph, points))([tf.constant(samples)])
 
     cut = {"conv": "conv", "skip": "bn", "gap": "gap", "classes": "classes"}
     for point, tensor in zip(points, tensors, strict=True):
@@ -39,7 +39,7 @@ def test_every_value_equals_the_output_of_a_model_cut_at_it() -> None:
 def test_weights_are_read_at_each_call() -> None:
     model = branched_model()
     graph = read_graph(model)
-    forward = tf.function(graph.forward(graph.points("conv")))
+    forward = tf.function(forward_function(graph, select_points(graph, "conv")))
     samples = tf.ones((1, 8, 8, 2))
     forward([samples])
     model.get_layer("conv").kernel.assign(np.zeros((3, 3, 2, 4)))
@@ -52,7 +52,7 @@ def test_inference_is_meant_even_where_the_graph_says_training() -> None:
     x = keras.Input((3,))
     model = keras.Model(x, layers.Dropout(0.5)(layers.Dense(50)(x), training=True))
     graph = read_graph(model)
-    _, outputs = graph.forward([])([np.ones((2, 3), np.float32)])
+    _, outputs = forward_function(graph, [])([np.ones((2, 3), np.float32)])
 
     np.testing.assert_array_equal(outputs[0], model.predict(np.ones((2, 3), np.float32), verbose=0))
 
@@ -63,7 +63,7 @@ def test_half_precision_is_recorded_in_float32() -> None:
         [layers.Input((4,)), layers.Dense(3, dtype=policy), layers.Dense(2, dtype="bfloat16")]
     )
     graph = read_graph(model)
-    tensors, outputs = graph.forward(graph.points())([np.ones((2, 4), np.float32)])
+    tensors, outputs = forward_function(graph, select_points(graph))([np.ones((2, 4), np.float32)])
 
     assert [tensor.dtype for tensor in tensors] == [tf.float32, tf.float32]
     assert outputs[0].dtype == tf.bfloat16
@@ -76,7 +76,7 @@ def test_a_nested_model_casts_its_inputs_as_keras_does() -> None:
     model = keras.Model(x, inner(x))
     graph = read_graph(model)
     samples = np.array([[1.0, 1 / 3, 1e-4]], np.float32)
-    _, outputs = graph.forward([])([samples])
+    _, outputs = forward_function(graph, [])([samples])
 
     assert [node.type for node in graph.nodes] == ["InputLayer", "Cast", "ops.Multiply"]
     np.testing.assert_array_equal(outputs[0], model(samples))
@@ -88,6 +88,6 @@ def test_a_mask_travels_along() -> None:
     model = keras.Model(x, layers.Dense(2)(y))
     words = np.array([[1, 2, 0, 0, 0], [3, 0, 0, 0, 0]], np.int32)
     graph = read_graph(model)
-    _, outputs = graph.forward([])([words])
+    _, outputs = forward_function(graph, [])([words])
 
     np.testing.assert_allclose(outputs[0], model.predict(words, verbose=0), rtol=1e-6)

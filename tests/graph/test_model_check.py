@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from actisketch.pipeline.certifier import certify
-from actisketch.pipeline.graph import read_graph, reading
+from actisketch.pipeline.graph import check_model, read_graph, reading, select_points
 from actisketch.pipeline.normalizer import normalize_model
 from actisketch.pipeline.record.producer import KerasProducer
 from actisketch.pipeline.sources import as_source
@@ -41,7 +41,7 @@ def test_a_graph_with_swapped_inputs_is_neither_recorded_nor_certified(
     monkeypatch.setattr(reading, "_inputs_in_order", read_in_the_wrong_order)
     graph = read_graph(model)
     source = as_source([LEFT, RIGHT])
-    producer = KerasProducer(graph, graph.points(), source, batch_size=3)
+    producer = KerasProducer(graph, select_points(graph), source, batch_size=3)
     normalized = normalize_model(model, dict.fromkeys(["inner/p", "inner/q", "classes"], 2.0))
 
     with pytest.raises(InputError, match="something else at its output 'classes'"):
@@ -65,7 +65,7 @@ def test_a_network_that_is_random_itself_is_not_refused_where_it_is_allowed() ->
     x = keras.Input((3,))
     graph = read_graph(keras.Model(x, Noise()(layers.Dense(2)(x))))
 
-    assert graph.check([LEFT], allow_random=True) == ("noise",)
+    assert check_model(graph, [LEFT], allow_random=True) == ("noise",)
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "bfloat16", "float64"])
@@ -78,11 +78,11 @@ def test_a_network_of_any_precision_agrees_with_its_graph(policy: str) -> None:
             layers.Dense(2, activation="softmax", dtype=policy),
         ]
     )
-    read_graph(model).check([LEFT])
+    check_model(read_graph(model), [LEFT])
 
 
 def test_values_that_are_not_finite_agree_with_themselves() -> None:
     x = keras.Input((3,))
     samples: NDArray[np.float32] = LEFT.copy()
     samples[0], samples[1] = np.nan, np.inf
-    read_graph(keras.Model(x, layers.ReLU()(x))).check([samples])
+    check_model(read_graph(keras.Model(x, layers.ReLU()(x))), [samples])

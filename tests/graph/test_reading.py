@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline import run
-from actisketch.pipeline.graph import Slot, read_graph
+from actisketch.pipeline.graph import Slot, forward_function, read_graph, select_points
 from actisketch.storage.errors import InputError
 
 layers = keras.layers
@@ -82,7 +82,7 @@ def test_channels_are_found_where_the_layer_keeps_them() -> None:
     y = layers.ReLU(name="relu")(y)
     graph = read_graph(keras.Model(x, layers.Flatten()(y)))
 
-    (point,) = graph.points()
+    (point,) = select_points(graph)
     assert (point.shape, point.channel_axis, point.n_channels) == ((5, 6, 6), -3, 5)
 
 
@@ -165,7 +165,7 @@ def test_inputs_of_a_nested_model_reach_it_as_in_predict(built: str, called: str
     data = [np.full((2, 4), 2.0, np.float32), np.full((2, 4), 7.0, np.float32)]
     expected = model.predict(data, verbose=0)
     graph = read_graph(model)
-    _, (found,) = graph.forward([])(data)
+    _, (found,) = forward_function(graph, [])(data)
 
     np.testing.assert_allclose(found, expected)
     assert not any(node.layer_name == "difference" for node in graph.nodes)
@@ -177,7 +177,7 @@ def test_a_nested_model_whose_input_keras_squeezes_stays_one_opaque_node() -> No
     x = keras.Input((4, 1))
     model = keras.Model(x, inner(x))
     data = np.arange(8, dtype=np.float32).reshape(2, 4, 1)
-    _, (found,) = read_graph(model).forward([])([data])
+    _, (found,) = forward_function(read_graph(model), [])([data])
 
     np.testing.assert_allclose(found, model.predict(data, verbose=0))
 
@@ -187,7 +187,7 @@ def test_inputs_of_a_model_are_named_in_the_order_in_which_it_takes_them(kind: s
     model = difference(kind)
     data = {"b_in": np.full((2, 4), 2.0, np.float32), "a_in": np.full((2, 4), 7.0, np.float32)}
     graph = read_graph(model)
-    _, (found,) = graph.forward([])([data[name] for name, _, _ in graph.input_specs])
+    _, (found,) = forward_function(graph, [])([data[name] for name, _, _ in graph.input_specs])
 
     np.testing.assert_allclose(found, model.predict(data, verbose=0))
 

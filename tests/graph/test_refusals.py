@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from actisketch.pipeline import run
-from actisketch.pipeline.graph import read_graph
+from actisketch.pipeline.graph import read_graph, select_points
 from actisketch.storage.errors import InputError
 
 L = keras.layers
@@ -187,7 +187,7 @@ def test_whole_numbers_that_fit_are_the_same_in_any_dtype(tmp_path):
     keras.utils.set_random_seed(5)
     model = embedding("int32")
     expected = np.asarray(model(ids.astype("int32")))
-    (point,) = [point.name for point in read_graph(model).points() if point.layer_type == "Dense"]
+    (point,) = [point.name for point in select_points(read_graph(model)) if point.layer_type == "Dense"]
     for dtype in ("int64", "uint32", "float32"):
         result = run(
             model,

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from actisketch.pipeline.certifier import Certificate, certify
-from actisketch.pipeline.graph import read_graph
+from actisketch.pipeline.graph import forward_function, read_graph, select_points
 from actisketch.pipeline.normalizer import Factor, NormalizedModel, normalize_model
 from actisketch.pipeline.sources import as_source
 
@@ -38,9 +38,9 @@ def _peaks(
     model: keras.Model, samples: Samples, *, mode: str = "layer", points: Any = "parameters"
 ) -> dict[str, Factor]:
     graph = read_graph(model)
-    chosen = graph.points(points)
+    chosen = select_points(graph, points)
     inputs = samples if isinstance(samples, list) else [samples]
-    tensors, _ = graph.forward(chosen)(inputs)
+    tensors, _ = forward_function(graph, chosen)(inputs)
     found: dict[str, Factor] = {}
     for point, tensor in zip(chosen, tensors, strict=True):
         array = np.abs(np.asarray(tensor, dtype=np.float64))

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from actisketch.pipeline.certifier import certify
-from actisketch.pipeline.graph import read_graph
+from actisketch.pipeline.graph import read_graph, select_points
 from actisketch.pipeline.normalizer import normalize_model
 from actisketch.pipeline.sources import as_source
 from actisketch.storage.errors import InputError
@@ -57,7 +57,7 @@ def test_a_function_that_computes_as_one_of_keras_is_treated_as_that(
 ) -> None:
     given, of_keras = FUNCTIONS[what]
     model = build(given)
-    (point, *_), (wanted, *_) = read_graph(model).points(), read_graph(build(of_keras)).points()
+    (point, *_), (wanted, *_) = select_points(read_graph(model)), select_points(read_graph(build(of_keras)))
     factors = {"hidden": 1.0 if point.pinned else 3.0, "classes": 2.0}
     normalized = normalize_model(model, factors)
 

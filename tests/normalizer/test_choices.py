@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from actisketch.pipeline.graph import read_graph
+from actisketch.pipeline.graph import read_graph, select_points
 from actisketch.pipeline.normalizer import normalize_in_place, normalize_model
 
 layers = keras.layers
@@ -75,7 +75,7 @@ def test_names_and_structure_of_inputs_and_outputs_are_kept() -> None:
     code = layers.Concatenate(name="both")([inner(left), inner(right)])
     outputs = {"class": layers.Dense(2, name="class")(code), "size": layers.Dense(1, name="size")(code)}
     model = keras.Model({"left": left, "right": right}, outputs, name="pair")
-    factors = {point.name: 2.0 for point in read_graph(model).points()}
+    factors = {point.name: 2.0 for point in select_points(read_graph(model))}
     normalized = normalize_model(model, factors).model
     data = {name: np.ones((2, 3), np.float32) for name in ("left", "right")}
 

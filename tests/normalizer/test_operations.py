@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras.src.applications.inception_resnet_v2 import CustomScaleLayer  # Keras exports the networks only
 
-from actisketch.pipeline.graph import read_graph
+from actisketch.pipeline.graph import read_graph, select_points
 from actisketch.pipeline.normalizer import normalize_model
 from actisketch.storage.errors import InputError
 
@@ -35,7 +35,7 @@ def between(operation: Callable[[Any], Any], *, n_channels: int = 7) -> keras.Mo
 def factors_of(model: keras.Model, mode: str) -> dict[str, Any]:
     """Distinct primes, one for each channel in channel mode."""
     primes = np.array([2.0, 3.0, 5.0, 7.0, 11.0, 13.0, 17.0, 19.0])
-    points = read_graph(model).points()
+    points = select_points(read_graph(model))
     return {p.name: primes[: p.n_channels] if mode == "channel" else primes[i] for i, p in enumerate(points)}
 
 

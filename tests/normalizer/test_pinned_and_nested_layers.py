@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline.certifier import certify
-from actisketch.pipeline.graph import read_graph
+from actisketch.pipeline.graph import read_graph, select_points
 from actisketch.pipeline.normalizer import normalize_in_place, normalize_model
 from actisketch.pipeline.sources import as_source
 
@@ -68,7 +68,7 @@ def test_weights_change_in_place_though_the_first_call_of_their_layer_leads_nowh
     used = inner([x, x])[1]
     model = keras.Model(x, layers.Dense(2, activation="softmax", name="out")(used))
     before = model.predict(SAMPLES, verbose=0)
-    (name,) = [point.name for point in read_graph(model).points() if point.name != "out"]
+    (name,) = [point.name for point in select_points(read_graph(model)) if point.name != "out"]
 
     scales = normalize_in_place(model, {name: 2.5, "out": 1.0})
 
@@ -87,7 +87,7 @@ def chain() -> tuple[keras.Model, dict[str, float]]:
     y = layers.SeparableConv2D(3, 2, activation="relu", name="separable")(y)
     y = layers.Dense(5, activation="relu", name="dense")(layers.Flatten()(y))
     model = keras.Model(x, layers.Dense(3, name="out")(y))
-    return model, dict.fromkeys([p.name for p in read_graph(model).points()], 2.0)
+    return model, dict.fromkeys([p.name for p in select_points(read_graph(model))], 2.0)
 
 
 @pytest.mark.parametrize("mode", ["layer", "channel"])
@@ -114,7 +114,7 @@ def test_pinning_one_call_of_a_shared_layer_keeps_its_weights_for_all(name: str)
     first = shared(layers.Dense(6, activation="relu", name="a")(x))
     second = shared(layers.Dense(6, activation="relu", name="b")(layers.ReLU()(first)))
     model = keras.Model(x, layers.Dense(2, name="out")(second))
-    factors = dict.fromkeys([p.name for p in read_graph(model).points()], 2.0)
+    factors = dict.fromkeys([p.name for p in select_points(read_graph(model))], 2.0)
     for call in (f"{name}", f"{name}:1"):
         normalized = normalize_model(model, factors, pin=[call])
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from actisketch.pipeline.certifier import certify
-from actisketch.pipeline.graph import read_graph
+from actisketch.pipeline.graph import forward_function, read_graph, select_points
 from actisketch.pipeline.normalizer import Factor, normalize_model
 from actisketch.pipeline.sources import as_source
 
@@ -122,7 +122,7 @@ def _randomize(model: keras.Model, seed: int) -> None:
 def _random_factors(model: keras.Model, mode: str, seed: int) -> dict[str, Factor]:
     rng = np.random.default_rng(seed)
     found: dict[str, Factor] = {}
-    for point in read_graph(model).points():
+    for point in select_points(read_graph(model)):
         n = point.n_channels if mode == "channel" else None
         found[point.name] = np.exp(rng.uniform(-2, 2, n)) if n else float(np.exp(rng.uniform(-2, 2)))
     return found
@@ -161,12 +161,12 @@ def test_random_factors_preserve_the_function_of_many_random_networks(
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_the_inverse_factors_bring_the_weights_back(recipe: Recipe, mode: str, seed: int) -> None:
     model = build(recipe)
-    ones: dict[str, Factor] = {point.name: 1.0 for point in read_graph(model).points()}
+    ones: dict[str, Factor] = {point.name: 1.0 for point in select_points(read_graph(model))}
     folded = normalize_model(model, ones, mode=mode)  # type: ignore[arg-type]
     there = normalize_model(model, _random_factors(model, mode, seed), mode=mode)  # type: ignore[arg-type]
     inverse = {
         point.name: 1.0 / there.scales[point.name]
-        for point in there.normalized_graph.points()
+        for point in select_points(there.normalized_graph)
         if point.name in there.scales
     }
     back = normalize_model(there.model, inverse, mode=mode)  # type: ignore[arg-type]
@@ -197,14 +197,15 @@ def test_normalising_a_network_that_is_normalised_at_its_maxima_gives_factors_of
 
     def maxima(network: keras.Model) -> dict[str, float]:
         read = read_graph(network)
-        tensors, _ = read.forward(read.points())([samples])
+        tensors, _ = forward_function(read, select_points(read))([samples])
         return {
-            p.name: float(np.abs(np.asarray(t)).max()) for p, t in zip(read.points(), tensors, strict=True)
+            p.name: float(np.abs(np.asarray(t)).max())
+            for p, t in zip(select_points(read), tensors, strict=True)
         }
 
     normalized = normalize_model(model, maxima(model))
     again = maxima(normalized.model)
 
-    for point in graph.points():
+    for point in select_points(graph):
         if not point.pinned:
             assert again[point.name] == pytest.approx(1.0, rel=1e-5)

@@ -15,7 +15,7 @@ import pytest
 from actisketch.pipeline import run
 from actisketch.pipeline.cli import commands
 from actisketch.pipeline.cli.session import run_command
-from actisketch.pipeline.graph import read_graph
+from actisketch.pipeline.graph import read_graph, select_points
 from actisketch.pipeline.planning.plan import Plan, make_plan
 from actisketch.pipeline.planning.savings import plan_with_savings
 from actisketch.pipeline.record.producer import KerasProducer
@@ -36,7 +36,7 @@ def plan_of(points: list[PointSpec], n_samples: int, batch_size: int = 32, **cha
 def producer_of(layers: list[Any], shape: tuple[int | None, ...], n_values: tuple[int, ...]) -> KerasProducer:
     graph = read_graph(keras.Sequential([keras.Input(shape), *layers]))
     source = as_source(np.zeros((2, *n_values), np.float32))
-    return KerasProducer(graph, graph.points("parameters"), source, batch_size=2)
+    return KerasProducer(graph, select_points(graph, "parameters"), source, batch_size=2)
 
 
 @pytest.mark.parametrize("record", [True, False])
@@ -90,7 +90,7 @@ def test_a_cache_that_is_there_keeps_its_own_block_size() -> None:
 def resnet50() -> KerasProducer:
     graph = read_graph(keras.applications.ResNet50(weights=None))
     source = as_source(np.zeros((1, 224, 224, 3), np.float32))
-    return KerasProducer(graph, graph.points("parameters"), source, batch_size=8)
+    return KerasProducer(graph, select_points(graph, "parameters"), source, batch_size=8)
 
 
 def test_sketches_alone_take_no_more_disk_than_sketches_beside_activations() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from actisketch.pipeline.graph import read_graph
+from actisketch.pipeline.graph import read_graph, select_points
 from actisketch.pipeline.record.model import import_keras
 from actisketch.pipeline.record.producer import KerasProducer
 from actisketch.pipeline.sources import as_source
@@ -57,7 +57,7 @@ def main(repeats: str) -> None:
         graph, found[name] = read_graph(model), {}
         for n_last in (1, 2, 3, 16):
             samples = rng.standard_normal((16 + n_last, *model.input_shape[1:]), np.float32)
-            points = graph.points("all")
+            points = select_points(graph, "all")
             producer = KerasProducer(graph, points, as_source(samples), batch_size=16)
             seen = set()
             for _ in range(int(repeats)):

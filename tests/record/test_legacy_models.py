@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from actisketch.pipeline.graph import read_graph
+from actisketch.pipeline.graph import forward_function, read_graph
 from actisketch.pipeline.record.model import load_network
 from actisketch.storage.errors import InputError
 
@@ -44,7 +44,7 @@ def saying(kind, **settings):
 
 def outputs(model, x):
     graph = read_graph(model)
-    return np.asarray(graph.forward([])([x])[1][0])
+    return np.asarray(forward_function(graph, [])([x])[1][0])
 
 
 def same(path, model, shape):
