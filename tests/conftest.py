@@ -4,13 +4,22 @@ import os
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes is no question of its truth: CI's machine may be slow and busy.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)
@@ -47,6 +56,29 @@ def demo_run(tmp_path_factory):
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder.parent)
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
+
+
+@pytest.fixture
+def start_held() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a command line in a process of its own; return it when it has told of so many blocks, and waits."""
+    with ExitStack() as stack:
+
+        def start(n_blocks: int, *arguments: object, **options: Any) -> subprocess.Popen[str]:
+            command = [sys.executable, str(Path(__file__).with_name("held.py")), str(n_blocks)]
+            process = subprocess.Popen(
+                [*command, *map(str, arguments)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                **options,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            assert process.stdout.readline() == "held\n", process.communicate()[1]
+            return process
+
+        yield start
 
 
 def make_small_model(keras):

@@ -5,15 +5,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 
 from actisketch.pipeline import open_run
 
-N_BLOCKS = 200
-PATIENCE_S = 120
+N_BLOCKS = 20
 
 
 @pytest.fixture
@@ -31,28 +29,24 @@ def n_committed(path):
     return len(list((path / ".actisketch" / "commits").glob("*.block")))
 
 
-def command(*arguments):
-    return [sys.executable, "-m", "actisketch.pipeline", *map(str, arguments)]
-
-
-def interrupt(job, number):
+@pytest.fixture
+def interrupt(long_job, start_held):
     """Start the job, send the signal after some blocks; return exit code and what it said."""
-    narrow = {**os.environ, "COLUMNS": "60"}
-    with subprocess.Popen(
-        command("run", job["job"]), stderr=subprocess.PIPE, text=True, env=narrow
-    ) as process:
-        deadline = time.monotonic() + PATIENCE_S
-        while n_committed(job["run"] / "cache") < 3 and time.monotonic() < deadline:
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.02)
+
+    def interrupt(number):
+        process = start_held(3, "run", long_job["job"], env={**os.environ, "COLUMNS": "60"})
         process.send_signal(number)
-        _, said = process.communicate(timeout=PATIENCE_S)
-    return process.returncode, said
+        _, said = process.communicate()
+        return process.returncode, said
+
+    return interrupt
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_says_how_to_resume_and_resumes_to_the_same_bytes(long_job, call, number):
-    code, said = interrupt(long_job, number)
+def test_an_interrupted_run_says_how_to_resume_and_resumes_to_the_same_bytes(
+    long_job, interrupt, call, number
+):
+    code, said = interrupt(number)
     n_kept = n_committed(long_job["run"] / "cache")
     verified = call("verify", long_job["run"])
     resumed = call("run", long_job["job"])
@@ -71,8 +65,8 @@ def test_an_interrupted_run_says_how_to_resume_and_resumes_to_the_same_bytes(lon
     assert np.array_equal(first.activations("second")[:], second.activations("second")[:])
 
 
-def test_status_of_an_interrupted_run_tells_what_is_there(long_job, call):
-    interrupt(long_job, signal.SIGINT)
+def test_status_of_an_interrupted_run_tells_what_is_there(long_job, interrupt, call):
+    interrupt(signal.SIGINT)
     status = json.loads(call("status", long_job["run"], "--json").out)
     asked = call("percentiles", long_job["run"])
 

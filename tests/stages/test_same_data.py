@@ -219,7 +219,7 @@ def test_the_same_samples_elsewhere_are_the_same_data(tmp_path, move):
 
 def test_files_that_were_written_in_these_seconds_are_not_remembered(tmp_path, monkeypatch):
     """Written again within one tick of the clock, they would keep size and date."""
-    monkeypatch.setattr(states, "RECENT_NS", 2_000_000_000)
+    monkeypatch.setattr(states, "RECENT_NS", 3600 * 10**9)
     x, model = make_samples()[:32], model_for(as_npy)
     run_on(model, as_npy(tmp_path, x), tmp_path / "run")
 

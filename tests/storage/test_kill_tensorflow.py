@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,25 +21,36 @@ from .test_history import contents
 # 1797 digits in batches of 16 and blocks of 32.
 N_BLOCKS = 57
 # The same results bit for bit need the same order of additions: one thread adds in one order.
-ONE_THREAD = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1", "OMP_NUM_THREADS": "1"}
+ONE_THREAD = os.environ | {
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+}
 
 
-def start(folder: Path, output: str) -> subprocess.Popen[str]:
-    job = folder / "job.toml"
+@pytest.fixture
+def job(tmp_path: Path) -> Path:
     demo = importlib.resources.files("actisketch.pipeline.demo")
-    job.write_text(
+    (tmp_path / "job.toml").write_text(
         f'[model]\npath = "{demo / "digits.keras"}"\n[data]\npath = "{demo / "digits.npz"}"\ninputs = "x"\n'
         "[record]\nbatch_size = 16\nblock_samples = 32\n[report]\nenabled = false\n"
         "[normalize]\nenabled = false\n"
     )
-    command = [sys.executable, "-m", "actisketch.pipeline", "run", str(job), "--output", str(folder / output)]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **ONE_THREAD})
+    return tmp_path / "job.toml"
 
 
-def finish(folder: Path, output: str) -> None:
-    process = start(folder, output)
-    _, said = process.communicate(timeout=300)
-    assert process.returncode == 0, said
+def finish(job: Path, output: str) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "actisketch.pipeline",
+        "run",
+        str(job),
+        "--output",
+        str(job.parent / output),
+    ]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, env=ONE_THREAD, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def n_committed(cache_path: Path) -> int:
@@ -49,21 +61,21 @@ def n_committed(cache_path: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_trained_network_whose_run_is_killed_six_times_gives_the_same_factors(tmp_path: Path) -> None:
+def test_a_trained_network_whose_run_is_killed_six_times_gives_the_same_factors(
+    tmp_path: Path, job: Path, start_held: Any
+) -> None:
     chance = random.Random(11)
     cache_path = tmp_path / "killed/cache"
     for _ in range(6):
         before = n_committed(cache_path)
-        with start(tmp_path, "killed") as process:
-            end_s = time.monotonic() + 120
-            while n_committed(cache_path) < before + 1 and time.monotonic() < end_s:
-                time.sleep(0.002)
-            time.sleep(chance.uniform(0, 0.02))
-            process.kill()
+        process = start_held(1, "run", job, "--output", tmp_path / "killed", env=ONE_THREAD)
+        time.sleep(chance.uniform(0, 0.02))  # other threads still write
+        process.kill()
+        process.wait()
         assert before < n_committed(cache_path)
-    assert 6 <= n_committed(cache_path) <= N_BLOCKS
-    finish(tmp_path, "killed")
-    finish(tmp_path, "whole")
+    assert 6 <= n_committed(cache_path) < N_BLOCKS
+    finish(job, "killed")
+    finish(job, "whole")
 
     assert n_committed(cache_path) == N_BLOCKS
     assert contents(cache_path) == contents(tmp_path / "whole/cache")
