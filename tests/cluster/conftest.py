@@ -71,8 +71,8 @@ class Cluster:
         self.file = folder / "scheduler.json"
         self._stack = ExitStack()
         self.scheduler = self._start("scheduler", "--scheduler-file", str(self.file), "--port", "0")
-        deadline = time.monotonic() + 60
-        while not self.file.exists() and time.monotonic() < deadline:
+        while not self.file.exists():
+            assert self.scheduler.poll() is None, (folder / "scheduler.log").read_text()
             time.sleep(0.05)
         self.workers: list[subprocess.Popen[bytes]] = []
 

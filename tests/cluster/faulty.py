@@ -29,10 +29,11 @@ class FaultyRecipe(RehearsalRecipe):
     deadly_blocks: tuple[int, ...] = ()
     """First samples of blocks that kill their process."""
     refusing: str = ""
-    """A file whose existence makes a worker unable to start."""
+    """A file whose existence makes a worker unable to start; it then says so in there."""
 
     def make(self, n_threads: int) -> Any:
         if self.refusing and Path(self.refusing).exists():
+            Path(self.refusing).write_text("refused")
             raise StorageError("no network here")
         return self
 
