@@ -53,7 +53,7 @@ def test_the_square_sum_is_the_exact_one(squares: list[float]) -> None:
     assert totals.rms_error == math.sqrt(math.fsum(squares) / (5 * len(squares)))
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(n_parts=st.integers(1, 6), chance=st.randoms(use_true_random=False))
 def test_parts_compared_apart_give_the_totals_of_one_pass(n_parts: int, chance: random.Random) -> None:
     import keras

@@ -55,7 +55,7 @@ def test_names_and_signatures_are_those_of_the_toolbox(name: str) -> None:
     hnp.arrays(np.float32, st.integers(1, 50), elements=st.floats(-1e6, 1e6, width=32)),
     st.floats(0, 100),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_a_scale_factor_is_the_percentile_of_all_values(
     activations: NDArray[np.float32], percentile: float
 ) -> None:

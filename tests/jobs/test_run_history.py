@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -171,9 +171,4 @@ def home(tmp_path_factory):
 
 
 TestHistory = History.TestCase
-TestHistory.settings = settings(
-    max_examples=10,
-    stateful_step_count=8,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+TestHistory.settings = settings(max_examples=10, stateful_step_count=8)

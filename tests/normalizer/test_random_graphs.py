@@ -141,7 +141,7 @@ def check_preserved(recipe: Recipe, mode: str, seed: int) -> None:
 
 
 @given(RECIPES, st.sampled_from(["layer", "channel"]), st.integers(0, 999))
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=12, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_random_factors_preserve_the_function_of_random_networks(
     recipe: Recipe, mode: str, seed: int
 ) -> None:
@@ -150,7 +150,7 @@ def test_random_factors_preserve_the_function_of_random_networks(
 
 @pytest.mark.slow
 @given(RECIPES, st.sampled_from(["layer", "channel"]), st.integers(0, 999))
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 def test_random_factors_preserve_the_function_of_many_random_networks(
     recipe: Recipe, mode: str, seed: int
 ) -> None:
@@ -158,7 +158,7 @@ def test_random_factors_preserve_the_function_of_many_random_networks(
 
 
 @given(RECIPES, st.sampled_from(["layer", "channel"]), st.integers(0, 999))
-@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+@settings(max_examples=6, suppress_health_check=list(HealthCheck), derandomize=True)
 def test_the_inverse_factors_bring_the_weights_back(recipe: Recipe, mode: str, seed: int) -> None:
     model = build(recipe)
     ones: dict[str, Factor] = {point.name: 1.0 for point in select_points(read_graph(model))}
@@ -178,7 +178,7 @@ def test_the_inverse_factors_bring_the_weights_back(recipe: Recipe, mode: str, s
 
 
 @given(st.integers(0, 99))
-@settings(max_examples=3, deadline=None, derandomize=True)
+@settings(max_examples=3, derandomize=True)
 def test_normalising_a_network_that_is_normalised_at_its_maxima_gives_factors_of_one(seed: int) -> None:
     keras.utils.set_random_seed(seed)
     model = keras.Sequential(

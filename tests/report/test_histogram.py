@@ -23,7 +23,7 @@ floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 values_lists = arrays(np.float32, st.integers(0, 200), elements=floats)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(values_lists, st.sampled_from([1.0, 0.37, 53.0]))
 @example(np.zeros(0, np.float32), 1.0)
 @example(np.zeros(7, np.float32), 1.0)
@@ -96,7 +96,7 @@ def test_what_is_too_small_for_a_log_axis_is_counted_as_below() -> None:
     assert bars.n_below == pytest.approx(3, abs=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=20), st.integers(1, 30))
 def test_splitting_counts_conserves_them_between_outer_edges(counts: list[int], n_bars: int) -> None:
     lower = np.arange(len(counts), dtype=np.float64) * 1.5
@@ -107,7 +107,7 @@ def test_splitting_counts_conserves_them_between_outer_edges(counts: list[int], 
     assert bars.sum() == pytest.approx(sum(counts))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     arrays(
         np.float32,

@@ -38,7 +38,7 @@ def recorded(tmp_path_factory):
 
 
 @given(index=hnp.basic_indices((N_SAMPLES, *SHAPE), allow_newaxis=True, allow_ellipsis=True))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_basic_indexing_is_that_of_numpy(recorded, index):
     cache, values = recorded
 
@@ -52,7 +52,7 @@ def test_basic_indexing_is_that_of_numpy(recorded, index):
     rows=hnp.arrays(np.int64, hnp.array_shapes(max_dims=2, max_side=4), elements=st.integers(-23, 22)),
     last=st.sampled_from([slice(None), slice(None, None, -1), 2, ...]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_samples_may_be_chosen_in_any_order_and_twice(recorded, rows, last):
     cache, values = recorded
     activations = Activations(cache, "conv")

@@ -49,7 +49,7 @@ class TestExactPercentiles:
             np.testing.assert_array_equal(found, [oracle(chosen, q) for q in qs])
 
     @given(values=st.one_of(few_values, ties), q=percents)
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=80)
     def test_equal_numpy_on_any_values(self, values: Values, q: float) -> None:
         found = exact_percentiles(lambda: [values[:7], values[7:]], [q], sketch_of(values))
 

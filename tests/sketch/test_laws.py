@@ -32,21 +32,21 @@ def point_of(samples: Values) -> PointSketch:
 
 class TestMerging:
     @given(one=few_values, other=few_values)
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     def test_is_commutative_to_the_bit(self, one: Values, other: Values) -> None:
         a, b = sketch_of(one), sketch_of(other)
 
         assert a.merge(b).to_bytes() == b.merge(a).to_bytes()
 
     @given(parts=st.tuples(ties, ties, ties))
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     def test_is_associative_to_the_bit(self, parts: tuple[Values, Values, Values]) -> None:
         a, b, c = (sketch_of(part) for part in parts)
 
         assert a.merge(b).merge(c).to_bytes() == a.merge(b.merge(c)).to_bytes()
 
     @given(values=st.one_of(few_values, ties), cuts=st.lists(st.integers(0, 60), max_size=4))
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     def test_any_split_gives_the_bytes_of_the_whole(self, values: Values, cuts: list[int]) -> None:
         parts = np.split(values, sorted(cuts))
 
@@ -107,7 +107,7 @@ class TestIntervals:
         nonzero=st.booleans(),
         bits=st.sampled_from([12, 16, 20]),
     )
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     def test_contain_the_order_statistics(self, values: Values, q: float, nonzero: bool, bits: int) -> None:
         contains_the_truth(sketch_of(values, bits=bits), values, q, nonzero=nonzero)
 
@@ -144,7 +144,7 @@ class TestIntervals:
             assert (sketch.percentile(q).lo, sketch.percentile(q).hi) == (lower, upper)
 
     @given(values=few_values.filter(len))
-    @settings(max_examples=40, deadline=None)
+    @settings(max_examples=40)
     def test_are_points_at_the_extremes(self, values: Values) -> None:
         sketch = sketch_of(values)
 
@@ -166,7 +166,7 @@ class TestIntervals:
 
 class TestMoments:
     @given(values=st.one_of(few_values, ties))
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     def test_sum_and_mean_are_exact_and_rounded_once(self, values: Values) -> None:
         sketch = sketch_of(values)
         exact = sum((Fraction(float(value)) for value in values), Fraction())

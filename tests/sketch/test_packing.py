@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from actisketch.pipeline.sketch.packing import (
@@ -27,7 +27,6 @@ def numbers(draw: st.DrawFn) -> np.ndarray:
 
 
 @given(numbers())
-@settings(deadline=None)
 def test_both_engines_give_the_same_bytes_and_all_numbers_back(found: np.ndarray) -> None:
     import numba  # noqa: F401 # else numpy packs so few
 
