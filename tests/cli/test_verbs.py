@@ -12,6 +12,8 @@ import zarr
 from actisketch.pipeline import open_run
 from actisketch.storage.errors import FormatError
 
+from ..on_disk import flip
+
 
 @pytest.fixture
 def small_run(finished):
@@ -293,7 +295,7 @@ def test_verify_says_to_remove_a_file_that_is_not_the_caches_and_repair_leaves_i
 def test_verify_names_a_damaged_chunk_and_repair_computes_just_that_block(call, small_run):
     chunks = sorted((small_run / "cache" / "second").glob("c*"))
     whole = chunks[1].read_bytes()
-    chunks[1].write_bytes(whole[:-9] + bytes([whole[-9] ^ 1]) + whole[-8:])
+    flip(chunks[1])
     damaged = call("verify", small_run)
     cache = open_run(small_run).cache
     with pytest.raises(FormatError, match="block 1"):

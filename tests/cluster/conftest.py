@@ -121,20 +121,3 @@ def start_cluster() -> Iterator[Callable[[int], Cluster]]:
     for cluster in started:
         cluster.close()
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a cache but the lock: what must be the same, byte for byte.
-
-    Nor what a killed worker was in the middle of writing: it has no name yet, and goes when the cache is next opened.
-    """
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "lock" and path.parent != folder / ".actisketch" / "tmp"
-    }
-
-
-@pytest.fixture
-def read_all() -> Callable[[Path], dict[str, bytes]]:
-    return contents

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,10 @@ from actisketch.pipeline.settings.loading import validate_job
 from actisketch.storage import Cache
 from actisketch.storage.errors import InputError, OverBudgetError
 
+from ..on_disk import IN_WORK, contents
+
 DEMO = Path(__file__).parents[2] / "pipeline" / "demo"
 ONE_THREAD = os.environ | {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-Contents = Callable[[Path], dict[str, bytes]]
 
 
 @pytest.fixture
@@ -38,7 +39,7 @@ def small_model() -> Any:
 
 class TestFromPython:
     def test_a_client_gives_the_files_that_this_process_gives(
-        self, small_model: Any, threads_client: Any, tmp_path: Path, read_all: Contents
+        self, small_model: Any, threads_client: Any, tmp_path: Path
     ) -> None:
         x = np.random.default_rng(5).random((50, 6, 6, 1), dtype=np.float32)
         settings: dict[str, dict[str, Any]] = {"record": {"block_samples": 8}, "factors": {"exact": True}}
@@ -46,7 +47,9 @@ class TestFromPython:
         for name, client in [("here", None), ("dask", threads_client)]:
             run(small_model, x, output=tmp_path / name, batch_size=8, settings=settings, client=client)
 
-        assert read_all(tmp_path / "dask/cache") == read_all(tmp_path / "here/cache")
+        assert contents(tmp_path / "dask/cache", without=IN_WORK) == contents(
+            tmp_path / "here/cache", without=IN_WORK
+        )
         for name in ("statistics.json", "factors.json", "certificate.json"):
             assert (tmp_path / "dask" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
 
@@ -120,7 +123,7 @@ class TestFromTheCommandLine:
         return done.stdout + done.stderr
 
     def test_local_workers_interrupted_twice_write_the_bytes_of_one_process(
-        self, job: Path, start_held: Any, tmp_path: Path, read_all: Contents
+        self, job: Path, start_held: Any, tmp_path: Path
     ) -> None:
         self.finish(job, "--output", tmp_path / "here")
         output = tmp_path / "dask"
@@ -139,7 +142,9 @@ class TestFromTheCommandLine:
         assert 12 <= n_done < 57
         assert "dashboard http" in told
         assert (tmp_path / "p.html").stat().st_size > 10_000
-        assert read_all(output / "cache") == read_all(tmp_path / "here/cache")
+        assert contents(output / "cache", without=IN_WORK) == contents(
+            tmp_path / "here/cache", without=IN_WORK
+        )
         for name in ("statistics.json", "factors.json", "certificate.json", "normalized-sketches.json"):
             assert (output / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
 

@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,10 @@ from actisketch.pipeline.sketch import SketchSpec
 from actisketch.storage import Cache
 from actisketch.storage.errors import IncompleteError, InputError, MismatchError
 
+from ..on_disk import IN_WORK, contents
+
 SKETCH = SketchSpec()
 N_BLOCKS, BLOCK = 23, 16
-Contents = Callable[[Path], dict[str, bytes]]
 
 
 def new_cache(path: Path, recipe: RehearsalRecipe | None = None, n_blocks: int = N_BLOCKS) -> Cache:
@@ -32,11 +32,11 @@ def new_cache(path: Path, recipe: RehearsalRecipe | None = None, n_blocks: int =
 
 
 @pytest.fixture
-def in_process(tmp_path: Path, read_all: Contents) -> dict[str, bytes]:
+def in_process(tmp_path: Path) -> dict[str, bytes]:
     """The bytes that a run in this process writes."""
     with new_cache(tmp_path / "in-process") as cache:
         record_missing(cache, RehearsalRecipe(), sketch=SKETCH)
-    return read_all(tmp_path / "in-process")
+    return contents(tmp_path / "in-process", without=IN_WORK)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def shuffled(blocks: Any) -> Any:
 
 
 def test_two_workers_write_the_bytes_of_one_process_and_tell_of_each_block(
-    shared_client: Any, tmp_path: Path, in_process: dict[str, bytes], read_all: Contents
+    shared_client: Any, tmp_path: Path, in_process: dict[str, bytes]
 ) -> None:
     events: list[Any] = []
 
@@ -60,27 +60,27 @@ def test_two_workers_write_the_bytes_of_one_process_and_tell_of_each_block(
         )
 
     assert n_computed == N_BLOCKS
-    assert read_all(tmp_path / "c") == in_process
+    assert contents(tmp_path / "c", without=IN_WORK) == in_process
     assert sorted(event.block for event in events) == list(range(N_BLOCKS))
     assert sum(event.nbytes for event in events) == N_BLOCKS * BLOCK * (16 * 16 * 8 + 64) * 4
 
 
 def test_the_order_of_blocks_changes_no_byte(
-    shared_client: Any, tmp_path: Path, in_process: dict[str, bytes], read_all: Contents
+    shared_client: Any, tmp_path: Path, in_process: dict[str, bytes]
 ) -> None:
     with new_cache(tmp_path / "shuffled") as cache:
         record_missing_on(shared_client, cache, RehearsalRecipe(), sketch=SKETCH, order=shuffled)
-    assert read_all(tmp_path / "shuffled") == in_process
+    assert contents(tmp_path / "shuffled", without=IN_WORK) == in_process
 
 
 @pytest.mark.parametrize("n_workers", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_the_number_of_workers_changes_no_byte(
-    n_workers: int, tmp_path: Path, in_process: dict[str, bytes], read_all: Contents
+    n_workers: int, tmp_path: Path, in_process: dict[str, bytes]
 ) -> None:
     with connected(workers=n_workers) as client, new_cache(tmp_path / "c") as cache:
         record_missing_on(client, cache, RehearsalRecipe(), sketch=SKETCH)
 
-    assert read_all(tmp_path / "c") == in_process
+    assert contents(tmp_path / "c", without=IN_WORK) == in_process
 
 
 def test_a_second_run_computes_nothing_and_a_grown_one_the_rest(
@@ -136,7 +136,7 @@ def test_wrong_data_is_reported_with_block_and_cause_while_the_others_finish(
 
 
 def test_storage_that_fails_for_a_while_is_tried_again_within_limits(
-    shared_client: Any, tmp_path: Path, folder: Path, faulty: Any, in_process: Any, read_all: Contents
+    shared_client: Any, tmp_path: Path, folder: Path, faulty: Any, in_process: Any
 ) -> None:
     recipe = faulty.FaultyRecipe(folder=str(folder), transient_blocks={0: 2, 5 * BLOCK: 3, 6 * BLOCK: 99})
 
@@ -148,7 +148,7 @@ def test_storage_that_fails_for_a_while_is_tried_again_within_limits(
         assert (counts[0], counts[5 * BLOCK], counts[6 * BLOCK]) == (3, 4, 4)
         record_missing_on(shared_client, cache, RehearsalRecipe(), sketch=SKETCH)
 
-    assert read_all(tmp_path / "c") == in_process
+    assert contents(tmp_path / "c", without=IN_WORK) == in_process
 
 
 def test_a_cause_that_is_not_in_the_blocks_stops_the_run_early(
@@ -230,7 +230,7 @@ def test_workers_with_other_versions_are_refused_with_the_table(
 
 class TestWorkersThatDie:
     def test_killed_again_and_again_they_change_no_byte(
-        self, tmp_path: Path, folder: Path, faulty: Any, in_process: dict[str, bytes], read_all: Contents
+        self, tmp_path: Path, folder: Path, faulty: Any, in_process: dict[str, bytes]
     ) -> None:
         recipe = faulty.FaultyRecipe(folder=str(folder), batch_s=0.1)
         n_done, n_kills = 0, 0
@@ -246,7 +246,7 @@ class TestWorkersThatDie:
             record_missing_on(client, cache, recipe, sketch=SKETCH, on_event=kill)
 
         assert n_kills == 2
-        assert read_all(tmp_path / "c") == in_process
+        assert contents(tmp_path / "c", without=IN_WORK) == in_process
         # Each kill costs at most the blocks that the worker held: two in memory.
         again = sum(times - 1 for times in faulty.computed(folder).values())
         assert again <= 2 * n_kills
@@ -388,7 +388,7 @@ def test_workers_write_to_an_object_store_what_they_write_to_a_folder(
 
 @pytest.mark.slow
 def test_an_adaptive_cluster_grows_with_the_work_and_shrinks_without_losing_a_block(
-    tmp_path: Path, folder: Path, faulty: Any, in_process: dict[str, bytes], read_all: Contents
+    tmp_path: Path, folder: Path, faulty: Any, in_process: dict[str, bytes]
 ) -> None:
     from distributed import Client, LocalCluster
 
@@ -414,7 +414,7 @@ def test_an_adaptive_cluster_grows_with_the_work_and_shrinks_without_losing_a_bl
     assert max(n_seen) > 1
     assert len(faulty.pids(folder)) > 1
     assert set(faulty.computed(folder).values()) == {1}
-    assert read_all(tmp_path / "c") == in_process
+    assert contents(tmp_path / "c", without=IN_WORK) == in_process
 
 
 def test_what_comes_back_from_workers_equals_numpy(shared_client: Any, tmp_path: Path) -> None:
@@ -427,7 +427,7 @@ def test_what_comes_back_from_workers_equals_numpy(shared_client: Any, tmp_path:
 
 
 def test_blocks_of_several_slabs_are_written_as_in_process(
-    threads_client: Any, tmp_path: Path, read_all: Contents, monkeypatch: pytest.MonkeyPatch
+    threads_client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a worker in this process, so that a slab can be made small."""
     from actisketch.pipeline.record import recorder
@@ -442,4 +442,4 @@ def test_blocks_of_several_slabs_are_written_as_in_process(
                 record_missing_on(threads_client, cache, recipe, sketch=SKETCH)
 
     assert recorder.slab_samples(recipe.points, batch_size=4, block_samples=BLOCK) == 4
-    assert read_all(tmp_path / "dask") == read_all(tmp_path / "here")
+    assert contents(tmp_path / "dask", without=IN_WORK) == contents(tmp_path / "here", without=IN_WORK)

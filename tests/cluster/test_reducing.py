@@ -24,6 +24,8 @@ from actisketch.pipeline.sketch import SketchSpec
 from actisketch.storage import Cache
 from actisketch.storage.errors import FormatError, IncompleteError
 
+from ..on_disk import flip
+
 RECIPE = RehearsalRecipe(shapes=((7, 5), (3,)), batch_size=4)
 N_BLOCKS = 3 * LEAF_BLOCKS + 5  # three full leaves and a part of one
 
@@ -93,10 +95,7 @@ def test_missing_blocks_are_refused(shared_client: Any, tmp_path: Path) -> None:
 def test_a_damaged_record_is_named_by_the_worker_that_reads_it(shared_client: Any, tmp_path: Path) -> None:
     with Cache.create_or_resume(tmp_path / "c", rehearsal_spec(RECIPE, n_blocks=2, block_samples=4)) as cache:
         record_missing(cache, RECIPE, sketch=SketchSpec())
-        record = next((tmp_path / "c").rglob("00000001*.block"))
-        data = bytearray(record.read_bytes())
-        data[-3] ^= 1
-        record.write_bytes(data)
+        flip(next((tmp_path / "c").rglob("00000001*.block")), -3)
 
         with pytest.raises((FormatError, IncompleteError)):
             merged_sketches_on(shared_client, cache)

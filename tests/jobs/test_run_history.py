@@ -18,6 +18,8 @@ from actisketch.pipeline.rerun import repair_run
 from actisketch.pipeline.settings.loading import validate_job
 from actisketch.storage.errors import FormatError, IncompleteError
 
+from ..on_disk import flip
+
 RESULTS = ("statistics.json", "factors.json", "sketches.npz")
 N_MOST, BLOCK = 30, 4
 
@@ -85,12 +87,10 @@ class History(RuleBasedStateMachine):
         if not (chunks := self.kept("hidden/c.*")):
             return
         path = data.draw(st.sampled_from(chunks))
-        stored = path.read_bytes()
         if harm == "delete":
             path.unlink()
         elif harm == "flip":
-            place = data.draw(st.integers(0, len(stored) - 1))
-            path.write_bytes(stored[:place] + bytes([stored[place] ^ 1]) + stored[place + 1 :])
+            flip(path, data.draw(st.integers(0, path.stat().st_size - 1)))
         else:
             path.write_bytes(data.draw(st.sampled_from(chunks)).read_bytes())
 
@@ -98,9 +98,7 @@ class History(RuleBasedStateMachine):
     def damage_a_record(self, data):
         if records := self.kept(".actisketch/commits/*.block"):
             path = data.draw(st.sampled_from(records))
-            stored = path.read_bytes()
-            place = data.draw(st.integers(0, len(stored) - 1))
-            path.write_bytes(stored[:place] + bytes([stored[place] ^ 1]) + stored[place + 1 :])
+            flip(path, data.draw(st.integers(0, path.stat().st_size - 1)))
             self.may_be_refused = True
 
     @precondition(lambda self: (self.output / "run.json").exists())

@@ -22,9 +22,7 @@ from actisketch.pipeline.report.point_figures import point_figures
 from actisketch.pipeline.sketch import PointSketch, Sketch
 from actisketch.storage.errors import InputError, StorageError
 
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+from ..on_disk import contents
 
 
 def test_the_page_and_a_file_for_each_figure_are_written(small_report: ReportData, tmp_path: Path) -> None:

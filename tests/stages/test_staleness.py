@@ -10,6 +10,8 @@ from actisketch.pipeline.events import BlockDone
 from actisketch.pipeline.rerun import repair_run
 from actisketch.storage.errors import MismatchError
 
+from ..on_disk import contents, flip
+
 N_SAMPLES, BLOCK = 53, 16
 
 
@@ -42,14 +44,6 @@ class Job:
     def chunk(self, block, point="second"):
         return self.output / "cache" / point / f"c.{block}.0"
 
-    def harm(self, path):
-        stored = path.read_bytes()
-        path.write_bytes(stored[:-9] + bytes([stored[-9] ^ 1]) + stored[-8:])
-
-    def contents(self):
-        files = (p for p in self.output.rglob("*") if p.is_file() and p.name != "lock")
-        return {p.relative_to(self.output).as_posix(): p.read_bytes() for p in files}
-
 
 @pytest.fixture
 def job(tmp_path, small_model, small_data):
@@ -63,19 +57,19 @@ def blocks_recorded(job):
 @pytest.mark.parametrize("rows", [(2,), (50,), (2, 50)], ids=["a sound block", "the damaged block", "both"])
 def test_repair_refuses_other_data_and_changes_nothing(job, rows):
     job.run()
-    job.harm(job.chunk(3))
+    flip(job.chunk(3))
     for row in rows:
         job.scale_row(row, 3.0)
-    before = job.contents()
+    before = contents(job.output)
 
     with pytest.raises(MismatchError, match="the data has changed"):
         repair_run(open_run(job.output))
-    assert job.contents() == before
+    assert contents(job.output) == before
 
 
 def test_repair_compares_the_data_of_a_block_whose_sketches_are_damaged(job):
     job.run()
-    job.harm(job.record(3))
+    flip(job.record(3))
     job.scale_row(50, 3.0)
 
     with pytest.raises(MismatchError, match="the data has changed"):
@@ -84,9 +78,9 @@ def test_repair_compares_the_data_of_a_block_whose_sketches_are_damaged(job):
 
 def test_repair_computes_damaged_blocks_and_leaves_missing_ones(job):
     job.run()
-    whole = job.contents()
+    whole = contents(job.output)
     job.record(0).unlink()
-    job.harm(job.chunk(2))
+    flip(job.chunk(2))
     events = []
     n_repaired = repair_run(open_run(job.output), on_event=events.append)
 
@@ -94,14 +88,14 @@ def test_repair_computes_damaged_blocks_and_leaves_missing_ones(job):
     assert blocks_recorded(job) == [1, 2, 3]
     assert "1 block of 4 not recorded yet" in events[-1].message
     job.run()
-    assert {n: b for n, b in job.contents().items() if n != "run.json"} == {
+    assert {n: b for n, b in contents(job.output).items() if n != "run.json"} == {
         n: b for n, b in whole.items() if n != "run.json"
     }
 
 
 def test_repair_does_not_take_samples_that_came_since(job, small_data):
     job.run()
-    job.harm(job.chunk(2))
+    flip(job.chunk(2))
     np.save(job.data_path, np.concatenate([small_data, small_data]))
 
     assert repair_run(open_run(job.output)) == 1

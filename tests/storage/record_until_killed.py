@@ -1,6 +1,7 @@
 """A run that is killed: records made-up activations and notes each block that it begins.
 
-Usage: python record_until_killed.py CACHE NOTES SLEEP_S; run by test_kill.py, killed by it at any moment.
+Usage: python record_until_killed.py CACHE NOTES SLEEP_S N_MOST; run by test_kill.py, killed by it at any moment.
+Before block N_MOST + 1 it waits for that: on a busy machine a kill comes late.
 """
 
 from __future__ import annotations
@@ -43,20 +44,26 @@ class NotingProducer(made_up.MadeUpProducer):
 
     notes: int
     sleep_s: float = 0.0
+    n_most: int = N_BLOCKS
+    n_begun: int = 0
 
     def batches(self, start: int, stop: int) -> Iterator[Mapping[str, NDArray[np.float32]]]:
         """Yield the activations, slowly."""
+        while self.n_begun == self.n_most:
+            time.sleep(0.1)
+        object.__setattr__(self, "n_begun", self.n_begun + 1)
         os.write(self.notes, f"{start}\n".encode())
         for batch in super().batches(start, stop):
             time.sleep(self.sleep_s)
             yield batch
 
 
-def main(cache_path: str, notes_path: str, sleep_s: str) -> None:
+def main(cache_path: str, notes_path: str, sleep_s: str, n_most: str) -> None:
     """Record what is missing."""
     producer = NotingProducer(POINTS, 3)
     object.__setattr__(producer, "notes", os.open(Path(notes_path), os.O_WRONLY | os.O_CREAT | os.O_APPEND))
     object.__setattr__(producer, "sleep_s", float(sleep_s))
+    object.__setattr__(producer, "n_most", int(n_most))
     os.write(1, b"go\n")
     with Cache.create_or_resume(cache_path, spec()) as cache:
         record_missing(cache, producer, sketch=SketchSpec(bits=16))

@@ -17,15 +17,10 @@ from actisketch.storage import Block, Cache, files, local
 from actisketch.storage.errors import FormatError
 from actisketch.storage.local import LocalFolder
 
+from ..on_disk import IN_WORK, contents, flip
 from . import made_up
 
 CODEC = "none"
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Return every file but the lock, whose holder differs, and what was half-written."""
-    files = (p for p in folder.rglob("*") if p.is_file() and p.name != "lock" and p.parent.name != "tmp")
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
 
 
 class Killed(BaseException):
@@ -121,8 +116,7 @@ class History(RuleBasedStateMachine):
         elif harm == "cut":
             path.write_bytes(stored[:-1])
         elif harm == "flip":
-            position = data.draw(st.integers(0, max(0, len(stored) - 1)))
-            path.write_bytes(stored[:position] + bytes([stored[position] ^ 1]) + stored[position + 1 :])
+            flip(path, data.draw(st.integers(0, max(0, len(stored) - 1))))
         else:
             path.write_bytes(data.draw(st.sampled_from(chunks)).read_bytes())
 
@@ -146,14 +140,14 @@ class History(RuleBasedStateMachine):
             # What a process of another host left half-written stays for a day: it may be alive.
             assert [each for each in cache.verify().problems if each.kind != "leftover"] == []
             made_up.check(cache)
-        assert contents(self.folder) == self.fresh_run(self.n_samples)
+        assert contents(self.folder, without=IN_WORK) == self.fresh_run(self.n_samples)
 
     def fresh_run(self, n_samples: int) -> dict[str, bytes]:
         if n_samples not in self.fresh:
             with tempfile.TemporaryDirectory() as folder:
                 with Cache.create_or_resume(folder, made_up.spec(n_samples=n_samples, codec=CODEC)) as cache:
                     made_up.fill(cache)
-                self.fresh[n_samples] = contents(Path(folder))
+                self.fresh[n_samples] = contents(Path(folder), without=IN_WORK)
         return self.fresh[n_samples]
 
 

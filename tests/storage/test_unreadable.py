@@ -17,9 +17,10 @@ from actisketch.storage import Cache, connection
 from actisketch.storage.errors import StorageError
 from actisketch.storage.keys import parse_chunk_key
 
+from ..on_disk import contents
 from . import made_up
 from .conftest import BUCKET, S3Server
-from .test_faults import FailsForAWhile, contents, proxy
+from .test_faults import FailsForAWhile, proxy
 
 RECORD = ".actisketch/commits/00000003.24-32.block"
 

@@ -17,8 +17,8 @@ from actisketch.storage.buffers import BufferPool
 from actisketch.storage.errors import InputError, StorageError
 from actisketch.storage.local import LocalFolder
 
+from ..on_disk import contents
 from . import made_up
-from .test_faults import contents
 
 N_THREADS = 4
 POINTS = tuple(
