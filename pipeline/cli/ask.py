@@ -1,4 +1,4 @@
-"""Verbs that ask an existing run: status, percentiles, factors, export, verify. No model, no data, no TensorFlow."""
+"""Verbs that read an existing run: status, percentiles, factors, export, verify. They never load TensorFlow."""
 
 from __future__ import annotations
 
@@ -23,23 +23,25 @@ from .show import factor_table, percentile_table, status_lines, verify_lines
 
 __all__ = ["export", "factors", "percentiles", "status", "verify"]
 
-# A folder that was unpacked in the wrong place has thousands.
+# An archive that was unpacked in the wrong place leaves thousands.
 _NAMED_KEYS = 5
 
 _ACCEPT_ROUNDING = click.option(
-    "--accept-rounding", is_flag=True, help="With --exact: answer from float16 storage too."
+    "--accept-rounding", is_flag=True, help="With --exact: accept activations that a float16 cache rounded."
 )
 _NONZERO = click.option(
-    "--nonzero/--all-values", default=None, help="Over activations that are not zero (default), or over all."
+    "--nonzero/--all-values",
+    default=None,
+    help="Use the activations that are not zero, or all of them.  [default: as the run]",
 )
 
 
-@click.command(short_help="How far a run is, and what is in it.")
+@click.command(short_help="Show how far a run has come and what it holds.")
 @run_argument
 @json_option
 @click.pass_obj
 def status(session: Session, run: Path, as_json: bool) -> None:
-    """Say how far RUN is and what is in it.
+    """Show how far RUN has come and what it holds.
 
     \b
     Example:
@@ -53,14 +55,22 @@ def status(session: Session, run: Path, as_json: bool) -> None:
         session.print(line)
 
 
-@click.command(short_help="Any percentile of any layer, certified or exact.")
+@click.command(short_help="Print any percentile of any layer, certified or exact.")
 @run_argument
-@click.option("-q", "qs", type=float, multiple=True, default=(50.0, 99.0, 99.9, 100.0), show_default=True)
+@click.option(
+    "-q",
+    "qs",
+    type=float,
+    multiple=True,
+    default=(50.0, 99.0, 99.9, 100.0),
+    show_default=True,
+    help="Percentile from 0 to 100; may be given several times.",
+)
 @click.option("--point", "points", multiple=True, help="Only this point; may be given several times.")
 @click.option(
-    "--exact", is_flag=True, help="From the cached activations, in one pass, instead of the sketches."
+    "--exact", is_flag=True, help="Compute exact percentiles from the cached activations, in one pass."
 )
-@click.option("--per-channel", is_flag=True, help="A row for each channel.")
+@click.option("--per-channel", is_flag=True, help="Print a row for each channel.")
 @_NONZERO
 @_ACCEPT_ROUNDING
 @json_option
@@ -76,7 +86,7 @@ def percentiles(
     accept_rounding: bool,
     as_json: bool,
 ) -> None:
-    """Answer any percentile of any layer of RUN, with the interval that is certain to contain it.
+    """Print any percentile of any layer of RUN, with an interval guaranteed to contain the exact value.
 
     \b
     Example:
@@ -98,14 +108,21 @@ def percentiles(
         percentile_table(session, rows)
 
 
-@click.command(short_help="Scale factors for another percentile or schedule.")
+@click.command(short_help="Compute scale factors for another percentile or schedule.")
 @run_argument
 @click.option("--percentile", type=float, metavar="X", help="In percent; 100 is the maximum.")
-@click.option("--schedule", type=float, metavar="X", help="Percent points taken off per layer.")
-@click.option("--exact", is_flag=True, default=None, help="Refine to the exact percentiles from the cache.")
-@click.option("--per-channel", is_flag=True, default=None, help="A factor for each channel.")
 @click.option(
-    "--output", type=click.Path(path_type=Path), help="Also write them to this file, for `normalize`."
+    "--schedule",
+    type=float,
+    metavar="X",
+    help="Lower the percentile by this much per layer, in percentage points.",
+)
+@click.option("--exact", is_flag=True, default=None, help="Refine to the exact percentiles from the cache.")
+@click.option("--per-channel", is_flag=True, default=None, help="Compute a factor for each channel.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Also write the factors to this file, for `normalize --factors`.",
 )
 @_NONZERO
 @_ACCEPT_ROUNDING
@@ -114,7 +131,7 @@ def percentiles(
 def factors(
     session: Session, /, run: Path, output: Path | None, accept_rounding: bool, as_json: bool, **flags: Any
 ) -> None:
-    """Scale factors for another percentile or schedule, in milliseconds: no model, no data.
+    """Compute scale factors for another percentile or schedule, in milliseconds, without model and data.
 
     \b
     Example:
@@ -142,7 +159,7 @@ def factors(
             session.print(f"wrote {output}")
 
 
-@click.command(short_help="JSON, CSV, t-digests, or SNN toolbox's {percentile}.json.")
+@click.command(short_help="Export statistics, t-digests and factors to other programs.")
 @run_argument
 @click.option(
     "--format",
@@ -156,13 +173,15 @@ def factors(
 @click.option("--percentile", type=float, metavar="X", help="In percent; default: the run's.")
 @click.option("--exact", is_flag=True, default=None, help="Refine to the exact percentiles from the cache.")
 @click.option(
-    "--output", type=click.Path(path_type=Path), help="File; a folder for toolbox; default: standard output."
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File to write, a folder for toolbox; default: standard output.",
 )
 @click.pass_obj
 def export(
     session: Session, run: Path, kind: str, percentile: float | None, exact: bool | None, output: Path | None
 ) -> None:
-    """Give statistics and factors of RUN to other programs.
+    """Export statistics and factors of RUN as JSON or CSV, its t-digests, or SNN toolbox's {percentile}.json.
 
     \b
     Example:
@@ -188,14 +207,14 @@ def export(
         # `log/` and `log` are folders: a file of ours would have an ending.
         output.mkdir(parents=True, exist_ok=True)
     if output.is_dir():
-        # The toolbox names it by the percentile as its settings have it: 100, 99.9, 99.99999.
+        # The toolbox names the file by the percentile as its settings write it: 100, 99.9, 99.99999.
         wanted = chosen.settings.factors.percentile if percentile is None else percentile
         name = str(wanted).removesuffix(".0") + ".json"
         named = {"json": "export.json", "csv": "export.csv", "tdigest": "tdigest.json"}
         output = output / named.get(kind, name)
     elif kind.startswith("toolbox"):
         raise InputError(
-            f"{str(output)!r} is a file: SNN toolbox looks for {{percentile}}.json, name their folder"
+            f"{str(output)!r} is a file: SNN toolbox looks for {{percentile}}.json, so give a folder"
         )
     else:
         check_folder_of(output)
@@ -208,7 +227,7 @@ def export(
 @click.command(short_help="Read the whole cache and name what is damaged.")
 @run_argument
 @click.option(
-    "--repair", is_flag=True, help="Compute the damaged blocks again (needs the model and the data)."
+    "--repair", is_flag=True, help="Compute the damaged blocks again; needs the model and the data."
 )
 @trust_options
 @json_option
@@ -224,7 +243,7 @@ def verify(
 ) -> None:
     """Read the whole cache of RUN and name every damaged, missing or foreign chunk.
 
-    Exit code 0: sound. 4: damaged, or with files of others. 9: sound, but not all blocks are recorded.
+    Exit code 0: sound. 4: damaged, or contains foreign files. 9: sound, but not all blocks are recorded.
     """
     chosen = open_run(run)
     if repair:
@@ -263,7 +282,7 @@ def verify(
 
 
 def _advice(run: Path, cache_url: str, report: VerifyReport) -> str:
-    """Return what is wrong with a cache, and for each what mends it."""
+    """Return what is wrong with a cache, and what to do about each."""
     sentences = []
     if report.damaged:
         sentences.append(
@@ -279,7 +298,7 @@ def _advice(run: Path, cache_url: str, report: VerifyReport) -> str:
         keys = ", ".join(map(repr, report.foreign[:_NAMED_KEYS]))
         more = ", ..." if len(report.foreign) > _NAMED_KEYS else ""
         sentences.append(
-            f"not the cache's: {counted(len(report.foreign), 'file')} in {cache_url!r}, to be removed by you "
-            f"(--repair deletes only what is its own): {keys}{more}"
+            f"{cache_url!r} contains {counted(len(report.foreign), 'foreign file')}, which you have to remove "
+            f"(--repair deletes only files of the cache): {keys}{more}"
         )
     return "\n".join(sentences)

@@ -1,4 +1,4 @@
-"""The flags that override a job file, and the settings that come out of both."""
+"""The flags that override a job file, and the settings that result from both."""
 
 from __future__ import annotations
 
@@ -92,12 +92,12 @@ def json_option(command: Command) -> Command:
 
 
 def trust_options(command: Command) -> Command:
-    """Add what a folder never says for the user: that its network may bring code, and that versions may be mixed."""
-    text = "Go on with another TensorFlow or Keras than the run was made with."
+    """Add what a run's folder never decides for the user: to run code of a network, and to mix versions."""
+    text = "Continue with other versions of TensorFlow or Keras than the run was made with."
     command = click.option("--accept-versions", is_flag=True, help=text)(command)
-    text = "Load a model that carries code. Only files you trust."
+    text = "Load a model that contains code. Only for files that you trust."
     command = click.option("--unsafe-model", is_flag=True, help=text)(command)
-    text = "Python file with the model's own layers. It is run."
+    text = "Python file that defines the model's own layers; it is executed."
     return click.option("--custom-objects", type=click.Path(path_type=Path), help=text)(command)
 
 
@@ -107,7 +107,7 @@ def run_argument(command: Command) -> Command:
 
 
 def check_folder_of(path: Path) -> None:
-    """Refuse a file whose folder is not there: a wrong letter in a path makes no folders.
+    """Refuse a file in a folder that does not exist: a typing error should not create folders.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def check_folder_of(path: Path) -> None:
         With the folder.
     """
     if not path.parent.is_dir():
-        raise InputError(f"there is no folder {str(path.parent)!r} to write to: make it first")
+        raise InputError(f"there is no folder {str(path.parent)!r} to write to: create it first")
 
 
 _SWITCH_KEYS = {

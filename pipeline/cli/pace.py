@@ -1,4 +1,4 @@
-"""How fast a stage goes and how long it still takes: an estimate that holds.
+"""Estimate how fast a stage runs and how long it will take.
 
 Knows numbers and times. Does not know what is counted, or how it is shown.
 """
@@ -10,24 +10,24 @@ from statistics import linear_regression
 
 __all__ = ["Pace"]
 
-# The pace is that of the last so many seconds, or of the last half of the time when that is more: a short one jumps
-# with each block that is written, one over everything never forgets a slow start.
+# The pace is measured over the last minute, or over the last half of the time if that is longer: over a short time it
+# jumps with each block that is written, over the whole time it never forgets a slow start.
 WINDOW_S = 60.0
-# So many marks are kept of that time.
+# The number of marks that are kept of that time.
 N_MARKS = 200
 
 
 class Pace:
-    """Of one stage.
+    """The pace of one stage.
 
     Parameters
     ----------
     n_total, n_done : int
-        Units in all, and what an earlier run did.
+        Units in all, and those that an earlier run did.
 
     Notes
     -----
-    Time counts from the first mark on: before it a network is traced, workers start, files are opened.
+    Time counts from the first mark: before it, the network is traced, workers start and files are opened.
     """
 
     def __init__(self, n_total: int = 0, n_done: int = 0) -> None:
@@ -36,7 +36,7 @@ class Pace:
         self._first_s = 0.0
 
     def mark(self, n_done: int, now_s: float) -> None:
-        """Note that so many units are done by now."""
+        """Note how many units are done by now."""
         if not self._marks:
             self._first_s = now_s
         self.n_done = n_done
@@ -49,15 +49,15 @@ class Pace:
 
     @property
     def per_second(self) -> float | None:
-        """Units a second; None before there are two marks."""
+        """Units per second; None before the second mark."""
         if len(self._marks) < 2 or self._marks[-1][0] <= self._marks[0][0]:
             return None
-        # A line through all marks: workers finish their blocks in bursts, whose first and last differ by a burst.
+        # A line through all marks: workers finish their blocks in bursts, so the first and the last mark alone mislead.
         slope = linear_regression(*zip(*self._marks, strict=True)).slope
         return slope if slope > 0 else None
 
     def left_s(self, now_s: float) -> float | None:
-        """Return the seconds that are left; None where nobody knows yet."""
+        """Return the seconds that are left; None while unknown."""
         rate = self.per_second
         if rate is None or not self._n_total:
             return None

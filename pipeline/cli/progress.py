@@ -28,7 +28,7 @@ from .pace import Pace
 
 __all__ = ["JobProgress"]
 
-# Plain lines go to log files and batch systems: often enough to see life, seldom enough to read.
+# Plain lines go to log files and batch systems: frequent enough to show progress, rare enough to read.
 PLAIN_INTERVAL_S = 10.0
 
 _DOING = {
@@ -42,14 +42,14 @@ _DOING = {
 
 
 class _RateColumn(ProgressColumn):
-    """Samples per second and bytes, from what the events said."""
+    """Samples per second and bytes written, as the events report them."""
 
     def render(self, task: Task) -> Text:
         return Text(" ".join(_rate_and_size(task.fields["pace"], task.fields["unit"], task.fields["nbytes"])))
 
 
 class _LeftColumn(ProgressColumn):
-    """How long it still takes."""
+    """Time left."""
 
     max_refresh = 0.5
 
@@ -72,7 +72,7 @@ class JobProgress:
     Parameters
     ----------
     console : Console
-        Where to; standard error.
+        Where events are shown; standard error.
     quiet : bool
         Show nothing.
     """
@@ -85,12 +85,12 @@ class JobProgress:
         self._stage = StageStarted(stage="")
         self._pace = Pace()
         self._shown = 0.0
-        # Samples pass through the network before their block is committed; a cluster tells of its blocks only.
+        # Samples pass through the network before their block is committed; a cluster reports its blocks only.
         self._n_passed, self._n_committed, self._nbytes = 0, 0, 0
 
     def __enter__(self) -> JobProgress:
         if self._console.is_terminal and not self._console.is_dumb_terminal and not self._quiet:
-            # Below 100 columns the line would wrap; what is left out is the least missed.
+            # Below 100 columns the line would wrap: the least important columns are left out.
             roomy = self._console.width >= 100
             self._bar = Progress(
                 TextColumn("{task.description}"),

@@ -1,4 +1,4 @@
-"""The hidden verb that tries a cluster and its store, before a network is worth the time on them."""
+"""The hidden verb that tests a cluster and its store without a network."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def rehearse(
     block_seconds: float,
     endpoint: str | None,
 ) -> None:
-    """Write blocks of made-up activations through workers, store and commits, and say how fast that went.
+    """Write blocks of made-up activations with workers into a store, and report how fast that was.
 
     \b
     Example:

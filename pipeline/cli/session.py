@@ -1,4 +1,4 @@
-"""What every verb shares: two consoles, the log file, errors to exit codes, interrupts."""
+"""What every verb shares: two consoles, the log file, exit codes for errors, interrupts."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from .progress import JobProgress
 __all__ = ["EXIT_INTERRUPTED", "Session", "run_command"]
 
 EXIT_INTERRUPTED = 130
-# A pipe that nobody reads any more, as after `| head`.
+# The reader of a pipe has ended, as in `| head`.
 EXIT_BROKEN_PIPE = 141
 
-# Messages of several lines, one for each thing that is wrong.
+# A message may have several lines, one for each error.
 _LINES = "\n"
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -46,15 +46,15 @@ class Session:
     err: Console = field(default_factory=lambda: _console(stderr=True))
 
     def print(self, text: str) -> None:
-        """Print a line of results; what would steer the terminal is spelt out."""
+        """Print a line of results; control characters are escaped."""
         self.out.print(visible(text, kept="\n"), markup=False, highlight=False, soft_wrap=True)
 
     def print_json(self, tree: Any) -> None:
-        """Print JSON, whole and valid: NaN and infinities become null."""
+        """Print valid JSON: NaN and infinities become null."""
         click.echo(json.dumps(_finite(tree), indent=1))
 
     def say_loading(self) -> None:
-        """Tell why nothing is seen for the next seconds, before TensorFlow is imported."""
+        """Say what the next seconds are spent on, before TensorFlow is imported."""
         if not self.quiet and "tensorflow" not in sys.modules:
             self.err.print("loading TensorFlow and the network ...", markup=False, highlight=False)
 
@@ -76,9 +76,9 @@ class Session:
         Parameters
         ----------
         folder : path
-            Of the run. The log is begun with the first block, so that a refused job leaves nothing.
+            The folder of the run. The log begins with the first stage, so that a refused job leaves nothing behind.
         resume : str
-            The command that goes on.
+            The command that resumes the job.
         """
         memory = logging.handlers.MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1)
         log = logging.getLogger("actisketch")
@@ -102,7 +102,7 @@ class Session:
                     f"interrupted; finished blocks are kept. Resume with: {resume}",
                     markup=False,
                     highlight=False,
-                    # A command that is folded is two commands in a shell.
+                    # A shell would run a wrapped command as two.
                     soft_wrap=True,
                 )
                 raise
@@ -133,14 +133,14 @@ class _Warnings(logging.Handler):
 
 
 def _console(*, stderr: bool) -> Console:
-    # Results that go to a file or a pipe are not folded at 80 columns: a program may read them.
+    # Results for a file or a pipe are not wrapped at 80 columns: a program may read them.
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() else int(os.environ.get("COLUMNS", "120"))
     return Console(stderr=stderr, width=width)
 
 
 class _OwnFile(logging.FileHandler):
-    """Appends to a file that is nowhere else: a folder made by others may have a link of that name."""
+    """Appends to a file, but not through a link, which a folder from others may contain."""
 
     def _open(self) -> TextIOWrapper:
         return open(self.baseFilename, "a", encoding="utf-8", opener=open_own)
@@ -158,7 +158,7 @@ def _log_file(path: Path) -> logging.Handler:
 
 
 class _VisibleFormatter(logging.Formatter):
-    """A record is a line: a name of others begins no second one, and steers no terminal that shows the log."""
+    """Writes one line for a record and escapes control characters, which names from others may contain."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         record.message = visible(record.message)
@@ -176,31 +176,31 @@ def _finite(tree: Any) -> Any:
 
 
 def _drop_output() -> None:
-    """Let what is not written yet go nowhere: Python would complain once more while it flushes at exit."""
+    """Discard what is not written yet: Python would fail once more when it flushes at exit."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def run_command(group: click.Group, arguments: list[str] | None = None) -> int:
-    """Run a command line; return its exit code. Only bugs leave a traceback.
+    """Run a command line and return its exit code. Only bugs show a traceback.
 
     Exit codes: 0 done; 2 input; 3 mismatch; 4 damaged files; 5 over a limit; 6 busy; 7 storage;
     8 certificate; 9 incomplete; 130 interrupted.
     """
 
     def stop(signum: int, frame: object) -> None:
-        # Batch systems send SIGTERM some seconds before they kill: the same as Ctrl-C.
+        # Batch systems send SIGTERM some seconds before they kill; it means the same as Ctrl-C.
         raise KeyboardInterrupt
 
     previous = signal.signal(signal.SIGTERM, stop)
     try:
-        # Without standalone mode click hands back the code of `Context.exit`, and None where a verb just ended.
+        # Without standalone mode click returns the code of `Context.exit`, and None if a verb just ended.
         code = int(group.main(args=arguments, prog_name="actisketch", standalone_mode=False) or 0)
-        # Here, where a full disk can still be told; at exit Python tells it in its own words.
+        # Flush here, where a full disk can still be reported properly.
         sys.stdout.flush()
     except click.Abort as abort:
         if isinstance(abort.__cause__, EOFError):
-            # click takes it for a Ctrl-D; no verb asks for anything, so that it is a file that ended too early.
+            # click takes it for Ctrl-D, but no verb reads the terminal: a file ended too early.
             raise abort.__cause__ from None
         return EXIT_INTERRUPTED
     except KeyboardInterrupt:
@@ -215,7 +215,7 @@ def run_command(group: click.Group, arguments: list[str] | None = None) -> int:
         _drop_output()
         return EXIT_BROKEN_PIPE
     except OSError as error:
-        # What we open ourselves raises errors of ours: this is standard output, or a disk that failed under a library.
+        # Our own files raise our own errors: this is standard output, or a disk that failed under a library.
         place = f" for {error.filename!r}" if error.filename else ""
         advice = "; free space, or write elsewhere" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         click.echo(f"actisketch: the system refused{place}: {error.strerror or error}{advice}", err=True)

@@ -1,4 +1,4 @@
-"""Results as tables and lines for a person. Arithmetic is elsewhere."""
+"""Show results as tables and lines, for people."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ __all__ = ["factor_table", "percentile_table", "plan_table", "print_result", "st
 
 
 def _table(*columns: tuple[str, Any]) -> Table:
-    """Return a table without lines: it reads the same in a log file and in a terminal."""
+    """Return a table without lines, so that a log file and a terminal show the same."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for name, justify in columns:
-        # A number that is folded inside its digits reads as another number.
+        # A number broken between its digits reads as another number.
         table.add_column(name, justify=justify, overflow="fold", no_wrap=justify == "right")
     return table
 
@@ -48,7 +48,7 @@ def _number(value: float | None) -> str:
 
 
 def plan_table(session: Session, plan: Plan, data: DataDescription) -> None:
-    """Print what a job would take, and what it would read."""
+    """Print what a job would need, and what its data look like."""
     table = _table(
         ("point", "left"),
         ("layer", "left"),
@@ -89,7 +89,7 @@ def plan_table(session: Session, plan: Plan, data: DataDescription) -> None:
 
 
 def print_result(session: Session, run: Run, result: JobResult, *, as_json: bool) -> None:
-    """Print what a job found: the table per layer, accuracy, and where everything is."""
+    """Print the results of a job: the table of the layers, the accuracy, and where the files are."""
     certificate = run.certificate()
     if as_json:
         tree = {
@@ -149,7 +149,7 @@ def status_lines(status: RunStatus) -> Iterator[str]:
     )
     yield f"cache        {status.cache}, {format_bytes(status.cache_nbytes)}"
     if status.random_layers:
-        yield f"random       one draw, another run differs: {', '.join(map(repr, status.random_layers))}"
+        yield f"random       recorded once; another run would differ: {', '.join(map(repr, status.random_layers))}"
     yield f"factors      {_is_there(status, 'factors', status.has_factors, True)}"
     if status.certificate_passed is None:
         yield f"certificate  {_is_there(status, 'certificate', False, status.wants_network)}"
@@ -161,7 +161,7 @@ def status_lines(status: RunStatus) -> Iterator[str]:
 
 def _is_there(status: RunStatus, name: str, has: bool, wanted: bool) -> str:
     if name in status.out_of_date:
-        return "out of date: of other settings or samples, or changed since"
+        return "out of date: made with other settings or samples, or changed since"
     return "yes" if has else "not yet" if wanted else "not asked for"
 
 
@@ -179,7 +179,7 @@ def percentile_table(session: Session, rows: Sequence[PercentileRow]) -> None:
         columns.insert(1, ("channel", "right"))
     table = _table(*columns)
     for row in rows:
-        # Exact values are shown to the last bit: repr gives the shortest text that reads back the same.
+        # Exact values are shown to the last bit: repr gives the shortest text that reads back as the same number.
         show = repr if row.exact and not math.isnan(row.value) else _number
         cells = [row.point, f"{row.q:g}", show(row.value), show(row.lo), show(row.hi)]
         if per_channel:
@@ -209,13 +209,13 @@ def factor_table(session: Session, factors: Factors) -> None:
 
 
 def verify_lines(report: VerifyReport) -> Iterator[str]:
-    """Yield a line for each problem, then the sum."""
+    """Yield a line for each problem, then the summary."""
     for problem in report.problems:
         point = f", point {problem.point!r}" if problem.point is not None else ""
         block = f" block {problem.block.index}" if problem.block is not None else ""
         yield visible(f"{problem.kind}{block}{point}: {problem.key}: {problem.detail}")
     verdict = (
-        "sound" if report.is_sound else "DAMAGED" if report.damaged or report.documents else "FILES OF OTHERS"
+        "sound" if report.is_sound else "DAMAGED" if report.damaged or report.documents else "FOREIGN FILES"
     )
     yield (
         f"{report.n_committed} of {counted(report.n_blocks, 'block')}, {format_bytes(report.nbytes)} read and "

@@ -6,7 +6,7 @@ __all__ = ["JOB_TEMPLATE"]
 
 JOB_TEMPLATE = """\
 # A job of actisketch. Run it with: actisketch run job.toml
-# See what it would take first: actisketch plan job.toml
+# First see what it would need: actisketch plan job.toml
 # Relative paths start at the folder of this file. A line with a single # shows the default of a setting.
 
 output = "actisketch-run"       # folder of the run: cache, statistics, factors, network, certificate, report

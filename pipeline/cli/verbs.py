@@ -1,4 +1,4 @@
-"""The group of all verbs: argv to frozen settings to one call to text or JSON."""
+"""The group of all verbs. A verb turns its arguments into settings, makes one call, and prints the result."""
 
 from __future__ import annotations
 
@@ -53,28 +53,28 @@ def _quiet_option() -> click.Option:
         if value and isinstance(context.obj, Session):
             context.obj.quiet = True
 
-    text = "No progress, only results and errors."
+    text = "Show results and errors only, no progress."
     return click.Option(["--quiet"], is_flag=True, expose_value=False, callback=be_quiet, help=text)
 
 
 @click.group(
     cls=_Verbs,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 done, 2 wrong input, 3 another model, data or settings than the cache's, 4 damaged files, "
+    epilog="Exit codes: 0 done, 2 wrong input, 3 the cache is of another model, data or settings, 4 damaged files, "
     "5 over a memory or disk limit, 6 in use by another process, 7 disk or object store refused, 8 certificate failed, "
     "9 blocks are missing, 130 interrupted (run again to resume).",
 )
-@click.option("--quiet", is_flag=True, help="No progress, only results and errors.")
+@click.option("--quiet", is_flag=True, help="Show results and errors only, no progress.")
 @click.version_option(importlib.metadata.version("actisketch"), prog_name="actisketch")
 @click.pass_context
 def commands(context: click.Context, quiet: bool) -> None:
-    """Activation statistics of Keras networks, out of core; scale factors; certified normalisation.
+    """Measure the activations of Keras networks, derive scale factors, normalise with a certificate.
 
     \b
     Start here:
-      actisketch demo              the whole flow on shipped data
+      actisketch demo              the whole flow on data that come with it
       actisketch init job.toml     a commented job file for your own network
-      actisketch plan job.toml     what it would take
+      actisketch plan job.toml     what it would need
       actisketch run job.toml      run it; run it again to resume
     """
     context.obj = Session(quiet=quiet)

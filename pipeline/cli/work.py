@@ -28,12 +28,12 @@ __all__ = ["demo", "init", "normalize", "plan", "report", "run"]
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @click.pass_obj
 def init(session: Session, path: Path, force: bool) -> None:
-    """Write a commented job file to start from (default: job.toml).
+    """Write a commented job file to start from; default: job.toml.
 
     \b
     Example:
       actisketch init job.toml     then edit it, then
-      actisketch plan job.toml     to see what it would take
+      actisketch plan job.toml     to see what it would need
     """
     if path.exists() and not force:
         raise InputError(f"{str(path)!r} is there already: choose another name, or replace it with --force")
@@ -44,12 +44,12 @@ def init(session: Session, path: Path, force: bool) -> None:
     session.print(f"wrote {path}: set model.path and data.path in it, then `actisketch plan {path}`")
 
 
-@click.command(short_help="What a job would take, before anything runs.")
+@click.command(short_help="Show what a job would need, before anything runs.")
 @job_options
 @json_option
 @click.pass_obj
 def plan(session: Session, /, job: Path | None, as_json: bool, **flags: Any) -> None:
-    """Show what a job would take: layers, blocks, bytes on disk, memory. Nothing is run or written.
+    """Show what a job would need: layers, blocks, disk space and memory. Nothing is run or written.
 
     \b
     Example:
@@ -76,16 +76,16 @@ def plan(session: Session, /, job: Path | None, as_json: bool, **flags: Any) -> 
 @click.option(
     "--performance-report",
     type=click.Path(path_type=Path),
-    help="Write Dask's report of a cluster run to this HTML file.",
+    help="Write Dask's report of a run on a cluster to this HTML file.",
 )
 @json_option
 @click.pass_obj
 def run(
     session: Session, /, job: Path | None, as_json: bool, performance_report: Path | None, **flags: Any
 ) -> None:
-    """Run a job, or resume one: record, sketch, factors, normalise, certify, report.
+    """Run a job, or resume one: record, compute factors, normalise, certify, report.
 
-    What an earlier run finished is reloaded; a killed run goes on at its last block. Flags override the
+    What an earlier run finished is reloaded; a killed run continues at its last block. Flags override the
     job file.
 
     \b
@@ -103,7 +103,7 @@ def run(
     _run(session, settings, as_json=as_json, resume=resume, performance_report=performance_report)
 
 
-@click.command(short_help="The whole flow on digits and a network, both shipped.")
+@click.command(short_help="Run the whole flow on the digits and the network that come with actisketch.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -114,7 +114,7 @@ def run(
 @json_option
 @click.pass_obj
 def demo(session: Session, output: Path, as_json: bool) -> None:
-    """Run the whole flow on 1,797 handwritten digits and a small trained network, both shipped.
+    """Run the whole flow on 1,797 handwritten digits and a small trained network, both included.
 
     Takes under a minute. A second run reloads everything and computes nothing.
     """
@@ -147,23 +147,21 @@ def _run(
 @click.command(short_help="Rewrite and certify the network of a run.")
 @run_argument
 @click.option(
-    "--factors", type=click.Path(path_type=Path), help="Factors file to use instead of the run's own."
+    "--factors", type=click.Path(path_type=Path), help="File of factors to use instead of the run's own."
 )
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     help="Folder for the results; default: RUN, or RUN/with-NAME for the factors of NAME.json.",
 )
-@click.option("--model", "model_path", help="The network, if it is no longer where it was.")
-@click.option(
-    "--data", "data_path", help="The samples for the certificate, if they are no longer where they were."
-)
-@click.option("--workers", type=int, default=0, metavar="N", help="Certify on so many local processes.")
+@click.option("--model", "model_path", help="The network, if it has been moved.")
+@click.option("--data", "data_path", help="The samples for the certificate, if they have been moved.")
+@click.option("--workers", type=int, default=0, metavar="N", help="Certify with this many local processes.")
 @click.option("--scheduler", help="Certify on a running Dask cluster: tcp://host:8786 or its scheduler file.")
 @click.option(
     "--weights-h5",
     type=click.Path(path_type=Path),
-    help="Also write the weights to this .h5, for the network's model.json of Keras 2.",
+    help="Also write the weights to this .h5 file, to be loaded into the network's model.json of Keras 2.",
 )
 @trust_options
 @json_option
@@ -183,10 +181,10 @@ def normalize(
     accept_versions: bool,
     as_json: bool,
 ) -> None:
-    """Rewrite the network of RUN with its factors, and certify that its function is preserved.
+    """Rewrite the network of RUN with its factors, and certify that it still computes the same.
 
-    Writes normalized.keras (plain Keras layers) and certificate.json into RUN; with other factors into a folder of
-    their own, so that what lies in RUN keeps belonging together.
+    Writes normalized.keras (plain Keras layers) and certificate.json into RUN. With other factors it writes a folder of
+    their own, so that the files in RUN still belong together.
 
     \b
     Example:
@@ -234,7 +232,7 @@ def normalize(
 
 @contextmanager
 def _no_empty_folder(folder: Path) -> Iterator[None]:
-    """Where the work fails, remove a folder that was not there before and holds nothing."""
+    """If the work fails, remove the folder again if it is new and empty."""
     was_there = folder.exists()
     try:
         yield
@@ -245,12 +243,12 @@ def _no_empty_folder(folder: Path) -> Iterator[None]:
         raise
 
 
-@click.command(short_help="The plots and the page of a run, again.")
+@click.command(short_help="Draw the plots and the page of a run again.")
 @run_argument
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the report; default: RUN/report.")
 @click.pass_obj
 def report(session: Session, run: Path, output: Path | None) -> None:
-    """Draw the plots of RUN and the page that explains it; no model, no data.
+    """Draw the plots of RUN and the page that explains it, without model and data.
 
     \b
     Example:

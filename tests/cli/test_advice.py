@@ -127,7 +127,7 @@ def test_foreign_files_are_removed_as_advised(call, finished):
     junk.unlink()
 
     assert named.code == 4
-    assert "to be removed by you" in named.err
+    assert "which you have to remove" in named.err
     assert call("verify", finished["run"]).code == 0
 
 

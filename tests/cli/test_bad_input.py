@@ -209,8 +209,8 @@ def test_a_network_of_one_input_and_data_of_two(refused, small_files):
 def test_init_and_factors_make_no_folders(refused, finished):
     missing = finished["folder"] / "missing"
 
-    assert "make it first" in refused(missing / "job.toml", verb="init")
-    assert "make it first" in refused(finished["run"], "--output", missing / "f.json", verb="factors")
+    assert "create it first" in refused(missing / "job.toml", verb="init")
+    assert "create it first" in refused(finished["run"], "--output", missing / "f.json", verb="factors")
     assert not missing.exists()
 
 
@@ -218,9 +218,7 @@ def test_a_toolbox_export_replaces_no_file(refused, finished):
     path = finished["folder"] / "mine.json"
     path.write_text("precious")
 
-    assert "name their folder" in refused(
-        finished["run"], "--format", "toolbox", "--output", path, verb="export"
-    )
+    assert "give a folder" in refused(finished["run"], "--format", "toolbox", "--output", path, verb="export")
 
 
 def test_a_report_replaces_no_page_of_others_and_no_report_of_another_run(refused, call, finished):

@@ -286,8 +286,10 @@ def test_verify_says_to_remove_a_file_that_is_not_the_caches_and_repair_leaves_i
     assert [answer.code for answer in answers] == [4, 4, 4]
     assert kept == "precious"
     for answer in answers:
-        assert "not the cache's: 1 file in " in answer.err
-        assert "to be removed by you (--repair deletes only what is its own): 'first/junk'" in answer.err
+        assert " contains 1 foreign file, which " in answer.err
+        assert (
+            "which you have to remove (--repair deletes only files of the cache): 'first/junk'" in answer.err
+        )
         assert "damaged" not in answer.err
     assert call("verify", small_run).code == 0
 
@@ -497,7 +499,7 @@ def test_a_file_that_is_not_the_caches_is_named_and_not_called_a_damaged_block(c
 
     assert answer.code == 4
     assert "notes.txt" in answer.out
-    assert "to be removed by you" in answer.err
+    assert "which you have to remove" in answer.err
     assert "damaged" not in answer.err
 
 

@@ -199,6 +199,6 @@ def test_looking_leaves_the_seeds_of_a_network_as_they_were(tmp_path: Path) -> N
 def test_status_of_a_run_in_a_folder(tmp_path: Path) -> None:
     run(network(Dropped()), SAMPLES, output=tmp_path / "r", normalize=False, settings=ALLOWED)
 
-    assert "random       one draw, another run differs: 'mc'" in list(
+    assert "random       recorded once; another run would differ: 'mc'" in list(
         status_lines(open_run(tmp_path / "r").status())
     )
