@@ -1,14 +1,13 @@
-"""Read ``tf.train.Example`` messages without TensorFlow or a protobuf library.
+"""From the ``tf.train.Example`` in a record of a TFRecord file to arrays.
 
-Only what an Example can hold (``tensorflow/core/example/feature.proto``): a map from name to a list of bytes,
-floats or int64. Wire format: a tag (field number << 3 | type), then a varint (0), 8 bytes (1), a length
-and bytes (2), or 4 bytes (5). Unknown fields are skipped, as protobuf does.
+TensorFlow is imported with the first record that is read, and not before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,15 @@ Example = dict[str, Values]
 _IMAGE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"BM")
 
 
+@cache
+def _messages() -> tuple[type[Any], type[Exception]]:
+    """Return the class of the messages, and what it raises for other bytes."""
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    return tf.train.Example, DecodeError
+
+
 def parse_example(record: bytes, *, name: str) -> Example:
     """Return the features of one serialised ``tf.train.Example``.
 
@@ -34,101 +42,22 @@ def parse_example(record: bytes, *, name: str) -> Example:
     InputError
         If the bytes are not such a message; ``name`` is in the message.
     """
+    message, decode_error = _messages()
     try:
-        features: Example = {}
-        for number, message in _fields(memoryview(record)):
-            if number == 1 and isinstance(message, memoryview):
-                features.update(_feature_map(message))
-    except (IndexError, ValueError, TypeError) as error:
+        features = message.FromString(record).features.feature
+    except decode_error as error:
         raise InputError(f"{name} is not a tf.train.Example: {error}") from None
-    return features
+    found = {key: _values(feature) for key, feature in features.items()}
+    return {key: values for key, values in found.items() if values is not None}
 
 
-def _feature_map(message: memoryview) -> Iterator[tuple[str, Values]]:
-    for number, entry in _fields(message):
-        if number != 1 or not isinstance(entry, memoryview):
-            continue
-        key, values = "", None
-        for part, content in _fields(entry):
-            if part == 1 and isinstance(content, memoryview):
-                key = str(content, "utf-8")
-            elif part == 2 and isinstance(content, memoryview):
-                values = _values(content)
-        if values is not None:
-            yield key, values
-
-
-def _values(feature: memoryview) -> Values | None:
-    for number, content in _fields(feature):
-        if not isinstance(content, memoryview):
-            continue
-        if number == 1:
-            return [
-                bytes(item) for part, item in _fields(content) if part == 1 and isinstance(item, memoryview)
-            ]
-        if number == 2:
-            # Packed, or one field of 4 bytes each: both are the same bytes joined.
-            return np.frombuffer(b"".join(_chunks(content)), "<f4")
-        if number == 3:
-            return np.asarray([_signed(value) for value in _integers(content)], np.int64)
-    return None
-
-
-def _chunks(message: memoryview) -> Iterator[bytes]:
-    for number, content in _fields(message):
-        if number == 1 and isinstance(content, memoryview):
-            yield bytes(content)
-
-
-def _integers(message: memoryview) -> Iterator[int]:
-    for number, content in _fields(message):
-        if number != 1:
-            continue
-        if isinstance(content, int):
-            yield content
-            continue
-        at = 0
-        while at < len(content):
-            value, at = _varint(content, at)
-            yield value
-
-
-def _signed(value: int) -> int:
-    return value - (1 << 64) if value >= 1 << 63 else value
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        wire = tag & 7
-        if wire == 0:
-            value, at = _varint(message, at)
-            yield tag >> 3, value
-            continue
-        if wire == 2:
-            nbytes, at = _varint(message, at)
-        elif wire in (1, 5):
-            nbytes = 8 if wire == 1 else 4
-        else:
-            raise ValueError(f"wire type {wire} at byte {at}")
-        if at + nbytes > len(message):
-            raise ValueError(f"a field ends {at + nbytes - len(message)} bytes after the record")
-        yield tag >> 3, message[at : at + nbytes]
-        at += nbytes
-
-
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-        if shift > 63:
-            raise ValueError(f"a number of more than 64 bits before byte {at}")
+def _values(feature: Any) -> Values | None:
+    kind = feature.WhichOneof("kind")
+    if kind == "bytes_list":
+        return list(feature.bytes_list.value)
+    if kind == "float_list":
+        return np.array(feature.float_list.value, np.float32)
+    return None if kind is None else np.array(feature.int64_list.value, np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
