@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..storage import Block, Cache
+from ..storage import Block, Cache, sample_nbytes
 from ..storage.errors import InputError
 from .certifier import Certificate
 from .engines import engine_for
@@ -15,13 +14,14 @@ from .events import BlockDone, OnEvent, StageDone, StageStarted, counted, ignore
 from .factors.factors import Factors
 from .factors.merged_file import merged_key
 from .folder.folder import RunFolder, write_json
+from .record.point_sketch import sketch_spec
 from .record.recorder import record_block, recording_threads
 from .results.run import Run
 from .results.trust import trusted_by_caller
 from .settings.loading import validate_job
 from .stages.factors import make_factors
 from .stages.normalize import check_factors, normalize_network, rewriting_of, used_factors
-from .stages.prepare import Prepared, prepare, sketch_spec
+from .stages.prepare import Prepared, prepare
 from .stages.same_data import check_data, check_data_of_damaged, data_state
 from .stages.versions import check_made_with, noted_versions
 from .stages.weights_h5 import save_weights_h5, with_weights_of
@@ -159,7 +159,6 @@ def repair_run(
 
 
 def _record_again(cache: Cache, blocks: Sequence[Block], job: Prepared, on_event: OnEvent) -> None:
-    sample_nbytes = 4 * sum(math.prod(point.shape) for point in job.producer.points)
     with recording_threads() as pool:
         for block in blocks:
             record_block(
@@ -170,7 +169,7 @@ def _record_again(cache: Cache, blocks: Sequence[Block], job: Prepared, on_event
                 slab=job.plan.slab_samples,
                 pool=pool,
             )
-            nbytes = block.n_samples * sample_nbytes
+            nbytes = block.n_samples * sample_nbytes(job.producer.points)
             on_event(BlockDone(block=block.index, n_samples=block.n_samples, nbytes=nbytes))
 
 

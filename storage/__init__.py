@@ -10,8 +10,8 @@ if __name__ == "storage":
 
 from .cache import Cache
 from .commit_record import CommitRecord
-from .layout import Projection, projection
-from .spec import Block, CacheSpec, PointSpec
+from .layout import Projection, encoding_nbytes, projection, record_nbytes
+from .spec import Block, CacheSpec, PointSpec, sample_nbytes
 from .verify import Problem, VerifyReport
 from .writer import BlockWriter
 
@@ -25,5 +25,8 @@ __all__ = [
     "Problem",
     "Projection",
     "VerifyReport",
+    "encoding_nbytes",
     "projection",
+    "record_nbytes",
+    "sample_nbytes",
 ]

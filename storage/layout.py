@@ -1,4 +1,4 @@
-"""Say where the chunks of a cache are kept, and foresee what it takes in bytes and files.
+"""Say where the chunks of a cache are kept, and foresee what it takes in bytes, files and memory.
 
 Arithmetic only.
 """
@@ -7,10 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .codecs import CODECS
+from .files import STAGING_NBYTES
 from .keys import chunk_key
-from .spec import ITEM_NBYTES, Block, CacheSpec
+from .spec import Block, CacheSpec, sample_nbytes
 
-__all__ = ["Layout", "Projection", "projection"]
+__all__ = ["Layout", "Projection", "encoding_nbytes", "projection", "record_nbytes"]
+
+# Of each commit record, whatever it holds, and of each chunk or document that it names.
+_RECORD_NBYTES = 512
+_NAMED_NBYTES = 32
+# What Zarr and this program write about a point, and about the cache as a whole.
+_DOCUMENTS_NBYTES = 4096
 
 
 class Layout:
@@ -49,6 +57,8 @@ class Projection:
     """Chunks, commit records and documents."""
     nbytes: int
     """Bytes of the activations before compression (the last block padded to a whole chunk)."""
+    documents_nbytes: int
+    """Bytes of the documents, and of the records without their sketches: at most."""
 
 
 def projection(spec: CacheSpec) -> Projection:
@@ -56,14 +66,37 @@ def projection(spec: CacheSpec) -> Projection:
 
     Notes
     -----
-    Exact for codec ``none``; a compressing codec takes less of ``nbytes``. Sketches in the commit records come on top.
+    Exact for codec ``none``; a compressing codec takes less of ``nbytes``. The sketches in the commit records
+    come on top.
     """
-    sizes = spec.chunk_samples if spec.keeps_activations else {}
-    n_chunks = {name: -(-spec.n_samples // size) for name, size in sizes.items()}
-    value_nbytes = ITEM_NBYTES[spec.dtype]
-    chunk_nbytes = {p.name: sizes[p.name] * p.n_values * value_nbytes + 4 for p in spec.points if sizes}
+    sizes = _chunk_nbytes(spec)
+    n_chunks = {name: -(-spec.n_samples // spec.chunk_samples[name]) for name in sizes}
+    n_named = sum(n_chunks.values()) + 3 if sizes else 0
     return Projection(
         n_blocks=spec.n_blocks,
-        n_files=sum(n_chunks.values()) + spec.n_blocks + len(n_chunks) + 3,
-        nbytes=sum(n * chunk_nbytes[name] for name, n in n_chunks.items()),
+        n_files=sum(n_chunks.values()) + spec.n_blocks + len(sizes) + 3,
+        nbytes=sum(n * (sizes[name] + 4) for name, n in n_chunks.items()),
+        documents_nbytes=_DOCUMENTS_NBYTES * (1 + len(spec.points))
+        + _NAMED_NBYTES * n_named
+        + _RECORD_NBYTES * spec.n_blocks,
     )
+
+
+def record_nbytes(sketches_nbytes: int) -> int:
+    """Return the bytes of a commit record with so many bytes of sketches, without its checksums of chunks."""
+    return _RECORD_NBYTES + sketches_nbytes
+
+
+def encoding_nbytes(spec: CacheSpec, *, n_threads: int) -> int:
+    """Return the memory, in bytes, in which so many threads encode the largest chunks."""
+    largest = sorted(_chunk_nbytes(spec).values())[-n_threads:]
+    n_copies = 1 if CODECS[spec.codec] is None else 2
+    return STAGING_NBYTES * len(largest) + n_copies * sum(largest)
+
+
+def _chunk_nbytes(spec: CacheSpec) -> dict[str, int]:
+    """Return the bytes of a chunk of each point before compression; none where only sketches are kept."""
+    if not spec.keeps_activations:
+        return {}
+    sizes = spec.chunk_samples
+    return {point.name: sizes[point.name] * sample_nbytes([point], spec.dtype) for point in spec.points}

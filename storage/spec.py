@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -18,7 +18,7 @@ from .errors import FormatError, InputError
 from .keys import array_keys, duplicates
 from .typed import flag, items, table, text, whole
 
-__all__ = ["Block", "CacheSpec", "PointSpec"]
+__all__ = ["Block", "CacheSpec", "PointSpec", "sample_nbytes"]
 
 ITEM_NBYTES = {"float32": 4, "float16": 2}
 """Bytes of one stored value, by dtype."""
@@ -134,6 +134,11 @@ class PointSpec:
         )
 
 
+def sample_nbytes(points: Iterable[PointSpec], dtype: str = "float32") -> int:
+    """Return the bytes of one sample's activations at all these points together."""
+    return ITEM_NBYTES[dtype] * sum(point.n_values for point in points)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CacheSpec:
     """What a cache holds, for which model, data and settings.
@@ -213,11 +218,11 @@ class CacheSpec:
             raise InputError(f"dtype must be one of {sorted(ITEM_NBYTES)}, got {self.dtype!r}")
 
     def _chunk_samples(self, point: PointSpec) -> int:
-        sample_nbytes = point.n_values * ITEM_NBYTES[self.dtype]
+        nbytes = sample_nbytes([point], self.dtype)
         chosen = point.chunk_samples
         if chosen is None:
             chosen = choose_chunk_samples(
-                sample_nbytes, batch_size=self.batch_size, block_samples=self.block_samples
+                nbytes, batch_size=self.batch_size, block_samples=self.block_samples
             )
         if chosen < 1 or self.block_samples % chosen:
             raise InputError(
@@ -226,9 +231,9 @@ class CacheSpec:
                 "a chunk belongs to one block",
                 point=point.name,
             )
-        if chosen * sample_nbytes > LARGEST_CHUNK_NBYTES:
+        if chosen * nbytes > LARGEST_CHUNK_NBYTES:
             raise InputError(
-                f"a chunk of point {point.name!r} would be {chosen * sample_nbytes} bytes, at most "
+                f"a chunk of point {point.name!r} would be {chosen * nbytes} bytes, at most "
                 f"{LARGEST_CHUNK_NBYTES} can be stored as one: leave chunk_samples out or choose fewer",
                 point=point.name,
             )

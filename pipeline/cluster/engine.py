@@ -22,12 +22,13 @@ from ..factors.factors import ExactPercentile
 from ..graph import model_fingerprint
 from ..normalizer import Rewriting
 from ..record.model import save_network
+from ..record.point_sketch import sketch_spec
 from ..settings.job import JobSettings
 from ..settings.sizes import format_bytes
 from ..sketch import PointSketch
 from ..sources import Source
 from ..stages.engine import LocalEngine
-from ..stages.prepare import Prepared, sketch_spec
+from ..stages.prepare import Prepared
 from .comparing import comparing_on
 from .connecting import connected, dashboard_link, local_threads, reported
 from .limits import Limits

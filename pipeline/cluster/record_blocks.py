@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...storage import Block, Cache
+from ...storage import Block, Cache, sample_nbytes
 from ...storage.errors import StorageError
 from ...storage.reachability import token_in
 from ..events import BlockDone, OnEvent, ignore_event
@@ -83,11 +83,11 @@ def record_missing_on(
     if not blocks:
         return 0
     check_versions(client)
-    sample_nbytes = _sample_nbytes(cache)
+    per_sample = sample_nbytes(cache.spec.points)
 
     def tell(block: Block, result: None) -> None:
         n_samples = block.stop - block.start
-        on_event(BlockDone(block=block.index, n_samples=n_samples, nbytes=n_samples * sample_nbytes))
+        on_event(BlockDone(block=block.index, n_samples=n_samples, nbytes=n_samples * per_sample))
 
     name = f"actisketch-{secrets.token_hex(6)}"
     with token_in(cache, storage_options or {}) as token:
@@ -104,13 +104,3 @@ def record_missing_on(
         )
     raise_failures(run.failures, what="block", n_parts=len(blocks))
     return len(blocks)
-
-
-def _sample_nbytes(cache: Cache) -> int:
-    total = 0
-    for point in cache.spec.points:
-        n_values = 1
-        for axis in point.shape:
-            n_values *= axis
-        total += 4 * n_values
-    return total

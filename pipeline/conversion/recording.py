@@ -13,12 +13,12 @@ from ...storage.errors import FormatError, MismatchError
 from ...storage.removal import remove_cache
 from ..folder.folder import RunFolder
 from ..job import plan_job
+from ..record.point_sketch import sketch_spec
 from ..record.recorder import record_missing
 from ..settings.job import JobSettings
 from ..settings.loading import validate_job
 from ..sources import Source
 from ..stages.cache import existing_cache
-from ..stages.prepare import sketch_spec
 from ..stages.same_data import check_data
 
 __all__ = ["recorded_cache"]

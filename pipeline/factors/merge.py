@@ -11,19 +11,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...storage import Cache
+from ...storage import Cache, PointSpec
 from ...storage.errors import IncompleteError, InputError
-from ..record.point_sketch import channel_axis_of, with_channels
+from ..record.block_memory import block_record_nbytes, stored_sketches_nbytes
+from ..record.point_sketch import channel_axis_of, forecast_of, with_channels
 from ..sketch import (
     ChannelSketch,
     PointSketch,
     Sketch,
+    SketchSpec,
     exact_channel_percentiles,
     exact_percentiles,
     merge_sketches,
 )
+from ..sketch.forecast import MANY_SAMPLES, MERGING_NBYTES
 
-__all__ = ["ExactSource", "check_complete", "merged_sketches", "statistics", "unknown_point"]
+__all__ = ["ExactSource", "check_complete", "merged_nbytes", "merged_sketches", "statistics", "unknown_point"]
 
 # Records wait as they were stored until they are so much, since many sketches of a point are merged faster together.
 WAITING_NBYTES = 32 * 2**20
@@ -70,6 +73,21 @@ def merged_sketches(cache: Cache, points: Iterable[str] | None = None) -> dict[s
                 stored.clear()
             n_waiting = 0
     return merged
+
+
+def merged_nbytes(
+    points: Sequence[PointSpec], spec: SketchSpec, *, block_samples: int, n_samples: int
+) -> int:
+    """Return the memory of merging the sketches of all blocks and of asking them, in bytes."""
+    n_blocks, block_samples = -(-n_samples // block_samples), min(block_samples, n_samples)
+    foreseen = [forecast_of(point, spec, min(n_samples, MANY_SAMPLES)) for point in points]
+    record = block_record_nbytes(points, spec, block_samples)
+    largest = UNPACKED_PER_BYTE * max(stored_sketches_nbytes([p], spec, block_samples) for p in points)
+    unpacked = min(max(UNPACKED_NBYTES, largest), n_blocks * largest)
+    # The record that is read is there whole and in parts, beside those that wait.
+    read = min(WAITING_NBYTES, n_blocks * record) + 2 * record
+    asked = sum(each.asked_nbytes for each in foreseen) + max(each.widened_nbytes for each in foreseen)
+    return asked + read + unpacked + MERGING_NBYTES
 
 
 def _merge_stored(merged: PointSketch | None, stored: Sequence[bytes]) -> PointSketch:

@@ -6,13 +6,13 @@ Arithmetic only: the same plan, made again with one setting changed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from ...storage import PointSpec
-from ..sketch import SketchSpec
+from ..settings.job import JobSettings
 from ..sketch.sketch_spec import MIN_BITS
+from .memory import NetworkNeeds
 from .plan import Plan, make_plan
 
 __all__ = ["plan_with_savings"]
@@ -22,43 +22,49 @@ LARGE_NBYTES = 2**30
 LARGE_PART = 0.05
 # What saves less is not worth a change.
 WORTHWHILE = 0.8
-# As fine as sketches of layers get while they still answer to 2^-7.
+# Sketches of layers still answer to 2^-7 with so few bits.
 COARSE_BITS = 16
 
 
-def plan_with_savings(points: Sequence[PointSpec], **settings: Any) -> Plan:
-    """Return :func:`~.plan.make_plan` of the same settings, with ``savings`` where its records are large."""
-    plan = make_plan(points, **settings)
+def plan_with_savings(
+    settings: JobSettings, network: NetworkNeeds, *, n_samples: int, block_samples: int | None = None
+) -> Plan:
+    """Return :func:`~.plan.make_plan` of the same arguments, with ``savings`` where its records are large."""
+    plan = make_plan(settings, network, n_samples=n_samples, block_samples=block_samples)
     if plan.has_cache or plan.records_nbytes < max(LARGE_NBYTES, LARGE_PART * plan.disk_nbytes):
         return plan
     savings = {
         setting: again.records_nbytes
-        for setting, again in _changed(plan, points, settings)
+        for setting, again in _changed(plan, settings, network)
         if again.records_nbytes <= WORTHWHILE * plan.records_nbytes
     }
     return replace(plan, savings=savings)
 
 
-def _changed(plan: Plan, points: Sequence[PointSpec], settings: dict[str, Any]) -> Iterator[tuple[str, Plan]]:
-    """Yield a setting as a job file has it, and the plan with it."""
+def _changed(plan: Plan, settings: JobSettings, network: NetworkNeeds) -> Iterator[tuple[str, Plan]]:
+    """Yield a setting as in a job file, and the plan with it."""
 
-    def again(**change: Any) -> Plan:
-        return make_plan(points, **{**settings, **change})
+    def again(changed: JobSettings) -> Plan:
+        return make_plan(changed, network, n_samples=plan.n_samples)
 
-    sketch: SketchSpec = settings["sketch"]
+    sketch = settings.sketch
     if sketch.per_channel and sketch.channel_bits > MIN_BITS:
-        coarse = replace(sketch, channel_bits=MIN_BITS)
-        yield f"sketch.channel_bits = {MIN_BITS}", again(sketch=coarse)
+        yield f"sketch.channel_bits = {MIN_BITS}", again(_with(settings, "sketch", channel_bits=MIN_BITS))
     if sketch.per_channel:
-        yield "sketch.per_channel = false", again(sketch=replace(sketch, per_channel=False))
+        yield "sketch.per_channel = false", again(_with(settings, "sketch", per_channel=False))
     elif sketch.bits > COARSE_BITS:
-        yield f"sketch.bits = {COARSE_BITS}", again(sketch=replace(sketch, bits=COARSE_BITS))
+        yield f"sketch.bits = {COARSE_BITS}", again(_with(settings, "sketch", bits=COARSE_BITS))
     # Each block has a record: larger blocks have fewer. Those of sketches alone are as large as a kill may cost.
-    largest = again(record=False, max_block_samples=None).block_samples
+    largest = again(_with(settings, "record", activations=False, block_samples=None)).block_samples
     if largest > plan.block_samples:
-        larger = again(max_block_samples=largest)
+        larger = again(_with(settings, "record", block_samples=largest))
         yield f"record.block_samples = {larger.block_samples}", larger
-    unbounded = again(memory_limit=2**62)
+    unbounded = again(_with(settings, "record", memory_limit=2**62))
     if unbounded.block_samples > plan.block_samples:
         gib = math.ceil(10 * unbounded.memory.total / 2**30) / 10
-        yield f"record.memory_limit = '{gib:g} GiB'", again(memory_limit=int(gib * 2**30))
+        enough = again(_with(settings, "record", memory_limit=int(gib * 2**30)))
+        yield f"record.memory_limit = '{gib:g} GiB'", enough
+
+
+def _with(settings: JobSettings, table: str, **changes: Any) -> JobSettings:
+    return settings.model_copy(update={table: getattr(settings, table).model_copy(update=changes)})

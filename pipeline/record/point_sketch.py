@@ -11,10 +11,32 @@ from numpy.typing import NDArray
 
 from ...storage import PointSpec
 from ...storage.errors import InputError
+from ..settings.job import JobSettings
 from ..sketch import PointSketch, SketchSpec
+from ..sketch.forecast import SketchForecast, sketch_forecast
 from ..sketch.sketch_spec import MIN_BITS
 
-__all__ = ["add_up", "channel_axis_of", "empty_sketch", "n_channels_of", "sketch_nbytes", "with_channels"]
+__all__ = [
+    "add_up",
+    "channel_axis_of",
+    "empty_sketch",
+    "forecast_of",
+    "n_channels_of",
+    "sketch_nbytes",
+    "sketch_spec",
+    "with_channels",
+]
+
+
+def sketch_spec(settings: JobSettings) -> SketchSpec:
+    """Return the resolution that a job asks for."""
+    chosen = settings.sketch
+    return SketchSpec(
+        bits=chosen.bits,
+        per_channel=chosen.per_channel,
+        channel_bits=chosen.channel_bits,
+        on_nonfinite=chosen.nonfinite,
+    )
 
 
 def empty_sketch(spec: SketchSpec, point: PointSpec) -> PointSketch:
@@ -39,6 +61,17 @@ def empty_sketch(spec: SketchSpec, point: PointSpec) -> PointSketch:
             point=point.name,
         )
     return PointSketch.empty(spec, n_channels=n_channels if spec.per_channel else None)
+
+
+def forecast_of(point: PointSpec, spec: SketchSpec, n_samples: int) -> SketchForecast:
+    """Return what the sketch of a point takes after so many samples, before a value is seen."""
+    return sketch_forecast(
+        spec,
+        n_samples=n_samples,
+        sample_values=point.n_values,
+        n_channels=n_channels_of(point),
+        is_signed=point.meta.get("activation") not in ("relu", "relu6"),
+    )
 
 
 def sketch_nbytes(sketch: PointSketch) -> int:

@@ -14,7 +14,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 import numpy as np
 from numpy.typing import NDArray
 
-from ...storage import Block, Cache, CommitRecord, PointSpec
+from ...storage import Block, Cache, CommitRecord, PointSpec, sample_nbytes
 from ...storage.errors import InputError
 from ..events import BlockDone, Event, OnEvent, SamplesDone, ignore_event
 from ..sketch import SketchSpec
@@ -72,7 +72,7 @@ def slab_samples(
     int
         Whole batches, a part of ``block_samples`` without a rest: the largest within ``slab_nbytes``, at least a batch.
     """
-    batch_nbytes = 4 * batch_size * sum(math.prod(point.shape) for point in points)
+    batch_nbytes = batch_size * sample_nbytes(points)
     n_batches = block_samples // batch_size
     most = (SLAB_NBYTES if slab_nbytes is None else slab_nbytes) // batch_nbytes
     fitting = [n for n in range(1, min(n_batches, most) + 1) if n_batches % n == 0]
@@ -332,7 +332,7 @@ def record_missing(
 
     def commit(opened: _OpenBlock, block: Block, content_hash: str) -> None:
         if opened.commit(content_hash) is not None:
-            nbytes = 4 * block.n_samples * sum(math.prod(point.shape) for point in producer.points)
+            nbytes = block.n_samples * sample_nbytes(producer.points)
             tell(BlockDone(block=block.index, n_samples=block.n_samples, nbytes=nbytes))
 
     with (

@@ -15,9 +15,10 @@ from ..events import OnEvent
 from ..factors.factors import ExactPercentile
 from ..factors.merge import ExactSource, merged_sketches
 from ..normalizer import Rewriting
+from ..record.point_sketch import sketch_spec
 from ..record.recorder import record_missing
 from ..sketch import PointSketch
-from .prepare import Prepared, sketch_spec
+from .prepare import Prepared
 
 __all__ = ["Engine", "LocalEngine"]
 

@@ -19,12 +19,12 @@ from ..folder.json_file import read_document
 from ..graph import Graph, Point
 from ..normalizer import Exceptions, NormalizedModel, Rewriting, Solution, propagate, solve
 from ..record.model import save_network
+from ..record.point_sketch import sketch_spec
 from ..settings.job import JobSettings
 from ..sources import Source, labels_hash
 from .after_sketches import AfterSketches, sketch_weights
 from .engine import Engine, LocalEngine
 from .keys import normalize_key
-from .prepare import sketch_spec
 from .versions import check_made_with, noted_versions
 
 __all__ = ["check_factors", "normalize_network", "rewriting_of", "used_factors"]

@@ -13,21 +13,20 @@ from typing import Any
 
 import numpy as np
 
-from ...storage import CacheSpec, PointSpec
-from ...storage.codecs import DEFAULT_CODEC
+from ...storage import CacheSpec, PointSpec, sample_nbytes
 from ...storage.errors import InputError, MismatchError
 from ..certifier import comparison_nbytes
 from ..factors.factors import asked_of_points
 from ..factors.ties import Ties, job_ties
 from ..folder.folder import RunFolder
 from ..graph import Graph, Point, file_code_hash, model_fingerprint, read_graph, select_points
+from ..planning.memory import NetworkNeeds
 from ..planning.plan import Plan
 from ..planning.savings import plan_with_savings
 from ..record.model import load_network, loading_nbytes, weights_nbytes
+from ..record.point_sketch import sketch_spec
 from ..record.producer import KerasProducer
-from ..record.recorder import BLOCKS_IN_FLIGHT
 from ..settings.job import DataSettings, JobSettings
-from ..sketch import SketchSpec
 from ..sources import DataSpec, PreparedSource, Source, open_source
 from .cache import cache_url
 
@@ -36,7 +35,6 @@ __all__ = [
     "cache_spec",
     "data_spec",
     "prepare",
-    "sketch_spec",
 ]
 
 logger = logging.getLogger(__name__)
@@ -261,17 +259,6 @@ def data_spec(data: DataSettings, graph: Graph) -> DataSpec:
     return DataSpec(**chosen, input_names=graph.input_keys)
 
 
-def sketch_spec(settings: JobSettings) -> SketchSpec:
-    """Return how finely points are sketched."""
-    chosen = settings.sketch
-    return SketchSpec(
-        bits=chosen.bits,
-        per_channel=chosen.per_channel,
-        channel_bits=chosen.channel_bits,
-        on_nonfinite=chosen.nonfinite,
-    )
-
-
 def cache_spec(
     settings: JobSettings,
     points: tuple[PointSpec, ...],
@@ -305,36 +292,31 @@ def cache_spec(
 def _plan(
     settings: JobSettings, graph: Graph, source: Source, producer: KerasProducer, existing: CacheSpec | None
 ) -> Plan:
-    record = settings.record
     points = producer.points
     weight_nbytes = [int(np.prod(w.shape)) * np.dtype("float32").itemsize for w in graph.model.weights]
     certificate_nbytes = 0
     if settings.normalize.enabled:
         certificate_nbytes = comparison_nbytes(
             weight_nbytes=weight_nbytes,
-            sample_nbytes=4 * sum(point.n_values for point in points),
+            sample_nbytes=sample_nbytes(points),
             largest_tensor_nbytes=producer.largest_tensor_nbytes(),
-            batch_size=min(record.batch_size, source.n_samples),
+            batch_size=min(settings.record.batch_size, source.n_samples),
             is_half=any("float16" in value.dtype for value in graph.values),
         )
-    return plan_with_savings(
-        points,
-        n_samples=source.n_samples,
-        batch_size=record.batch_size,
-        memory_limit=record.memory_limit,
-        sketch=sketch_spec(settings),
-        n_open_blocks=BLOCKS_IN_FLIGHT if record.workers or record.scheduler else 1,
+    network = NetworkNeeds(
+        points=points,
         model_nbytes=weights_nbytes(graph.model),
         loading_nbytes=loading_nbytes(graph.model) if settings.model.path is not None else 0,
-        certificate_nbytes=certificate_nbytes,
-        sample_nbytes=sum(
+        input_nbytes=sum(
             int(np.prod(i.shape, dtype=np.int64)) * np.dtype(i.dtype).itemsize for i in source.inputs
         ),
         largest_tensor_nbytes=producer.largest_tensor_nbytes(),
+        certificate_nbytes=certificate_nbytes,
         multiplications=producer.multiplications(),
-        record=record.activations,
-        stored_itemsize=np.dtype(settings.cache.dtype).itemsize,
-        compresses=(settings.cache.codec or DEFAULT_CODEC) != "none",
-        max_block_samples=record.block_samples,
+    )
+    return plan_with_savings(
+        settings,
+        network,
+        n_samples=source.n_samples,
         block_samples=existing.block_samples if existing is not None else None,
     )

@@ -24,13 +24,16 @@ from actisketch.pipeline.sketch import SketchSpec
 from actisketch.pipeline.sources import as_source
 from actisketch.storage import PointSpec
 
+from .planned import plan_arguments
+
 MNIST = [PointSpec(name="conv", shape=(28, 28, 16)), PointSpec(name="classes", shape=(10,))]
 GIB = 2**30
 
 
 def plan_of(points: list[PointSpec], n_samples: int, batch_size: int = 32, **changes: Any) -> Plan:
-    settings = {"memory_limit": 4 * GIB, **changes}
-    return make_plan(points, n_samples=n_samples, batch_size=batch_size, **settings)
+    given = {"memory_limit": 4 * GIB, "n_samples": n_samples, "batch_size": batch_size, **changes}
+    settings, network, others = plan_arguments(points, **given)
+    return make_plan(settings, network, **others)
 
 
 def producer_of(layers: list[Any], shape: tuple[int | None, ...], n_values: tuple[int, ...]) -> KerasProducer:
@@ -219,7 +222,8 @@ def test_a_plan_of_large_records_names_the_settings_that_bring_them_down(
         "multiplications": 4 * 10**9,
         **changes,
     }
-    plan = plan_with_savings(channel_points(50), **given)
+    job, network, others = plan_arguments(channel_points(50), **given)
+    plan = plan_with_savings(job, network, **others)
 
     assert len(plan.savings) == len(settings)
     for setting, wanted in zip(plan.savings, settings, strict=True):
@@ -233,7 +237,7 @@ def test_a_plan_of_large_records_names_the_settings_that_bring_them_down(
             changed = {key: parse_bytes(value.strip("'"))}
         else:
             changed = {"max_block_samples": int(value)}
-        again = make_plan(channel_points(50), **{**given, **changed})
+        again = plan_of(channel_points(50), **{**given, **changed})
         assert again.records_nbytes == nbytes <= 0.8 * plan.records_nbytes
         again.check(cache_path=None)
 

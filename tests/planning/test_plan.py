@@ -15,6 +15,8 @@ from actisketch.pipeline.sketch import SketchSpec
 from actisketch.storage import Cache, CacheSpec, PointSpec
 from actisketch.storage.errors import InputError, OverBudgetError
 
+from .planned import plan_arguments
+
 POINTS = [PointSpec(name="conv", shape=(5, 7)), PointSpec(name="dense", shape=(11,))]
 PER_SAMPLE_NBYTES = 4 * (35 + 11)
 
@@ -48,7 +50,8 @@ class _Usage:
 
 def plan_of(**changes):
     settings = {"n_samples": 103, "batch_size": 13, "memory_limit": 2**30, **changes}
-    return make_plan(settings.pop("points", POINTS), **settings)
+    job, network, others = plan_arguments(settings.pop("points", POINTS), **settings)
+    return make_plan(job, network, **others)
 
 
 def test_disk_is_every_value_of_every_sample_padded_to_whole_chunks_and_records_beside_them():
@@ -73,8 +76,8 @@ def recorded(folder, **changes):
     dtype, record = settings.pop("dtype", "float32"), settings.pop("record", True)
     max_block_samples = settings.pop("max_block_samples", None)
     producer = Gaussian(**settings)
-    plan = make_plan(
-        producer.points,
+    plan = plan_of(
+        points=producer.points,
         n_samples=producer.n_samples,
         batch_size=producer.batch_size,
         memory_limit=2**30,
