@@ -1,9 +1,10 @@
-"""What a long job tells while it works: plain values for a progress bar, a log or a web page."""
+"""What a long job reports while it works: plain values for a progress bar, a log or a web page."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 __all__ = [
     "BlockDone",
@@ -11,6 +12,7 @@ __all__ = [
     "OnEvent",
     "Remark",
     "SamplesDone",
+    "Stage",
     "StageDone",
     "StageStarted",
     "counted",
@@ -18,17 +20,21 @@ __all__ = [
 ]
 
 
+Stage = Literal["cluster", "record", "input", "factors", "normalize", "certify", "report"]
+"""The stages of a job; ``input`` measures the factor of the network's input."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageStarted:
     """A stage begins."""
 
-    stage: str
-    """``record``, ``reduce``, ``factors``, ``normalize``, ``certify`` or ``report``."""
+    stage: Stage
     n_total: int = 0
-    """Units of work in it: samples for ``record`` and ``certify``; 0 when not counted."""
+    """Units of work in this stage; 0 if they are not counted."""
     n_done: int = 0
-    """Units that an earlier run did already."""
+    """Units that an earlier run finished."""
     unit: str = ""
+    """Plural, as ``samples``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,36 +49,34 @@ class BlockDone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplesDone:
-    """So many samples went through, since the stage began.
-
-    While recording in this process it is told of each batch, before the block of these samples is done.
-    """
+    """More samples passed through the network, though their block may not be committed yet."""
 
     n_done: int
+    """Since the stage began."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageDone:
     """A stage is finished."""
 
-    stage: str
+    stage: Stage
     message: str
     """One sentence for a person."""
     reloaded: bool = False
-    """True when nothing had to be computed."""
+    """True if nothing had to be computed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remark:
-    """Something that a person wants to know, and no stage."""
+    """Something that a person should know and that belongs to no stage."""
 
     topic: str
-    """As ``"data"``."""
+    """As ``data``."""
     message: str
 
 
 def counted(n: int, noun: str) -> str:
-    """Return a number of things as a person says it.
+    """Return a number of things in words.
 
     Examples
     --------
@@ -87,4 +91,4 @@ OnEvent = Callable[[Event], None]
 
 
 def ignore_event(event: Event) -> None:
-    """Do nothing: for callers who do not listen."""
+    """Do nothing: for callers who want no events."""

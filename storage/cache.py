@@ -20,7 +20,7 @@ from .buffers import BufferPool
 from .claim import refuse_foreign, refuse_linked_arrays, refuse_lost_description
 from .codecs import decode
 from .commit_record import CommitRecord
-from .differences import differences
+from .differences import called, differences
 from .documents import describe, parse_description, zarr_documents, zarr_is_current
 from .errors import FormatError, InputError, MismatchError, NotFoundError
 from .keys import DOCUMENT, LOCK, PRIVATE, is_probe_key
@@ -369,10 +369,12 @@ def _agreed(stored: CacheSpec, asked: CacheSpec, place: str) -> CacheSpec:
     """Return the spec to go on with; MismatchError if the stored one does not serve."""
     lines = differences(stored, asked)
     if asked.keeps_activations and not stored.keeps_activations:
-        lines.append("record: the cache has sketches only, this run wants activations")
+        lines.append(
+            f"{called(asked, 'keeps_activations')}: the cache has sketches only, this run wants activations"
+        )
     if asked.n_samples < stored.n_samples:
         lines.append(
-            f"n_samples: the cache has {stored.n_samples}, this run has {asked.n_samples} (a cache "
+            f"{called(asked, 'n_samples')}: the cache has {stored.n_samples}, this run has {asked.n_samples} (a cache "
             "can grow, not shrink)"
         )
     if lines:

@@ -1,4 +1,4 @@
-"""Say in what two caches differ, in the words of a job file.
+"""Say in what two caches differ.
 
 Knows specs. Does not know where they are stored.
 """
@@ -10,13 +10,13 @@ from typing import Any
 
 from .spec import CacheSpec
 
-__all__ = ["differences"]
+__all__ = ["called", "differences"]
 
 
 def differences(stored: CacheSpec, asked: CacheSpec) -> list[str]:
     """Return one line per leaf in which two specs may not differ: ``setting: the cache has x, this run has y``.
 
-    Points that one of them lacks share a line; a setting is called as in a job file.
+    Points that one of them lacks share a line. A setting is called as ``asked.names`` says.
     """
     left, right = stored._fixed(), asked._fixed()
     names, asked_names = set(left["points"]), set(right["points"])
@@ -35,22 +35,16 @@ def differences(stored: CacheSpec, asked: CacheSpec) -> list[str]:
     for path in sorted(left.keys() | right.keys()):
         if left.get(path, _Absent) != right.get(path, _Absent):
             here, there = (_shown(side.get(path, _Absent)) for side in (left, right))
-            lines.append(f"{_setting(path)}: the cache has {here}, this run has {there}")
+            lines.append(f"{called(asked, path)}: the cache has {here}, this run has {there}")
     return lines
 
 
-# What the one who wrote the job calls it, where that is not the last part of the path.
-_SETTINGS = {
-    "dtype": "cache.dtype",
-    "identity.settings.batch_size": "record.batch_size",
-    "identity.settings.custom_objects": "model.custom_objects",
-    "identity.settings.sketch.on_nonfinite": "sketch.nonfinite",
-}
 _N_LISTED = 5
 
 
-def _setting(path: str) -> str:
-    return _SETTINGS.get(path, path.removeprefix("identity.").removeprefix("settings."))
+def called(asked: CacheSpec, path: str) -> str:
+    """Return what messages call a part of a spec."""
+    return asked.names.get(path, path.removeprefix("identity.").removeprefix("settings."))
 
 
 def _listed(names: set[str]) -> str:

@@ -162,6 +162,8 @@ class CacheSpec:
         One of `actisketch.storage.codecs.CODECS`.
     keeps_activations : bool, default=True
         Whether activations are stored; False keeps the sketches only.
+    names : mapping of str to str
+        What messages call a part, by its path, as ``identity.settings.batch_size``; not stored.
 
     Raises
     ------
@@ -177,6 +179,7 @@ class CacheSpec:
     dtype: str = "float32"
     codec: str = DEFAULT_CODEC
     keeps_activations: bool = True
+    names: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -211,7 +214,7 @@ class CacheSpec:
         if self.n_blocks > MOST_BLOCKS:
             raise InputError(
                 f"{self.n_samples} samples make {self.n_blocks} blocks of {self.block_samples}, at most {MOST_BLOCKS} "
-                "can be stored: use larger blocks (record.block_samples, record.memory_limit)"
+                "can be stored: use a larger block_samples"
             )
         check_codec(self.codec)
         if self.dtype not in ITEM_NBYTES:

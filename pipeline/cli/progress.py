@@ -21,19 +21,20 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from ..events import BlockDone, Event, Remark, SamplesDone, StageDone, StageStarted
+from ..events import BlockDone, Event, Remark, SamplesDone, Stage, StageDone, StageStarted
 from ..settings.sizes import format_bytes
 from ..settings.visible import visible
 from .pace import Pace
 
-__all__ = ["JobProgress"]
+__all__ = ["STAGE_LABELS", "JobProgress"]
 
 # Plain lines go to log files and batch systems: frequent enough to show progress, rare enough to read.
 PLAIN_INTERVAL_S = 10.0
 
-_DOING = {
+STAGE_LABELS: dict[Stage, str] = {
+    "cluster": "connecting to the cluster",
     "record": "recording activations",
-    "reduce": "merging sketches",
+    "input": "measuring the input",
     "factors": "scale factors",
     "normalize": "rewriting the network",
     "certify": "certifying",
@@ -82,7 +83,7 @@ class JobProgress:
         self._lock = threading.Lock()
         self._bar: Progress | None = None
         self._task: Any = None
-        self._stage = StageStarted(stage="")
+        self._stage = StageStarted(stage="record")
         self._pace = Pace()
         self._shown = 0.0
         # Samples pass through the network before their block is committed; a cluster reports its blocks only.
@@ -135,7 +136,7 @@ class JobProgress:
         self._remove_task()
         if self._bar is not None:
             self._task = self._bar.add_task(
-                _DOING.get(event.stage, event.stage),
+                STAGE_LABELS[event.stage],
                 total=event.n_total or None,
                 completed=event.n_done,
                 unit=event.unit,
@@ -145,7 +146,7 @@ class JobProgress:
         elif event.n_total > event.n_done:
             left = event.n_total - event.n_done
             unit = event.unit.removesuffix("s") if event.n_total == 1 else event.unit
-            self._print(f"{_DOING.get(event.stage, event.stage)}: {left:,} of {event.n_total:,} {unit} to do")
+            self._print(f"{STAGE_LABELS[event.stage]}: {left:,} of {event.n_total:,} {unit} to do")
 
     def _advance(self, event: BlockDone | SamplesDone) -> None:
         if isinstance(event, BlockDone):
@@ -163,7 +164,7 @@ class JobProgress:
             self._print(self._line(now_s))
 
     def _line(self, now_s: float) -> str:
-        stage, doing = self._stage, _DOING.get(self._stage.stage, self._stage.stage)
+        stage, doing = self._stage, STAGE_LABELS[self._stage.stage]
         left_s = self._pace.left_s(now_s)
         parts = [
             f"{doing}: {self._pace.n_done:,}/{stage.n_total:,} {stage.unit}",

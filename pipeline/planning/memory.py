@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...storage import CacheSpec, PointSpec, encoding_nbytes, sample_nbytes
+from ...storage.codecs import DEFAULT_CODEC
 from ..factors.merge import merged_nbytes
 from ..record.block_memory import open_block_nbytes, recording_threads_nbytes
 from ..record.point_sketch import sketch_spec
@@ -91,7 +92,6 @@ class RunNeeds:
     def cache(self, block_samples: int) -> CacheSpec:
         """Return what the cache would be with such blocks."""
         chosen = self.settings
-        codec = {} if chosen.cache.codec is None else {"codec": chosen.cache.codec}
         return CacheSpec(
             points=self.points,
             n_samples=self.n_samples,
@@ -100,7 +100,7 @@ class RunNeeds:
             identity={},
             dtype=chosen.cache.dtype,
             keeps_activations=chosen.record.activations,
-            **codec,
+            codec=chosen.cache.codec or DEFAULT_CODEC,
         )
 
     def largest_slab(self, block_samples: int) -> int:

@@ -1,16 +1,14 @@
-"""Numbers of bytes from and for people: ``"4 GB"`` is 4000000000, 3145728 is ``"3.0 MiB"``.
-
-Knows units. Does not know what the bytes are for.
-"""
+"""Numbers of bytes from and for people: ``"4 GB"`` is 4000000000, 3145728 is ``"3.0 MiB"``."""
 
 from __future__ import annotations
 
 import re
 
+from pydantic import ByteSize, TypeAdapter, ValidationError
+
 __all__ = ["format_bytes", "parse_bytes"]
 
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
-_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+_BYTES = TypeAdapter(ByteSize)
 
 
 def parse_bytes(text: object) -> object:
@@ -19,12 +17,12 @@ def parse_bytes(text: object) -> object:
     Parameters
     ----------
     text : str or int
-        A whole number of bytes, or a number with one of the units B, kB, MB, GB, TB, KiB, MiB, GiB, TiB.
+        A whole number of bytes, or a number with a unit that :class:`pydantic.ByteSize` knows.
 
     Returns
     -------
     int
-        Bytes. Anything that is not a string is handed back as it is, for the validator to judge.
+        Bytes. Anything but a string is returned as it is, for the validator to judge.
 
     Raises
     ------
@@ -33,16 +31,15 @@ def parse_bytes(text: object) -> object:
     """
     if not isinstance(text, str):
         return text
-    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([a-zA-Z]*)\s*", text)
-    if found is None or found[2].lower() not in _UNITS:
-        raise ValueError("write a number of bytes with a unit, as in '512 MiB' or '4 GB'")
-    return int(float(found[1]) * _UNITS[found[2].lower()])
+    try:
+        # ByteSize reads the beginning of a text: "1,000 MB" would be one byte.
+        if re.fullmatch(r"\s*[0-9]*\.?[0-9]+\s*[a-zA-Z]*\s*", text):
+            return int(_BYTES.validate_python(text))
+    except ValidationError:
+        pass
+    raise ValueError("write a number of bytes with a unit, as in '512 MiB' or '4 GB'")
 
 
 def format_bytes(nbytes: float) -> str:
     """Return bytes for a person: ``format_bytes(3 * 2**20)`` is ``"3.0 MiB"``."""
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if abs(nbytes) < 1024 or unit == "TiB":
-            return f"{nbytes:.0f} {unit}" if unit == "B" else f"{nbytes:.1f} {unit}"
-        nbytes /= 1024
-    raise AssertionError  # pragma: no cover - the loop returns at TiB
+    return ByteSize(int(nbytes)).human_readable(separator=" ")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...storage import CacheSpec, PointSpec, sample_nbytes
+from ...storage.codecs import DEFAULT_CODEC
 from ...storage.errors import InputError, MismatchError
 from ..certifier import comparison_nbytes
 from ..factors.factors import asked_of_points
@@ -259,6 +260,17 @@ def data_spec(data: DataSettings, graph: Graph) -> DataSpec:
     return DataSpec(**chosen, input_names=graph.input_keys)
 
 
+# Parts of a cache's description that have another name in a job file.
+_NAMES = {
+    "dtype": "cache.dtype",
+    "keeps_activations": "record.activations",
+    "n_samples": "data.num_samples",
+    "identity.settings.batch_size": "record.batch_size",
+    "identity.settings.custom_objects": "model.custom_objects",
+    "identity.settings.sketch.on_nonfinite": "sketch.nonfinite",
+}
+
+
 def cache_spec(
     settings: JobSettings,
     points: tuple[PointSpec, ...],
@@ -276,7 +288,6 @@ def cache_spec(
         # What the network's own code refers to is hashed with it; this is for what no one sees from there.
         chosen["custom_objects"] = file_code_hash(settings.model.custom_objects)
     identity = {"model": dict(model), "data": dict(data), "settings": chosen}
-    codec = {} if settings.cache.codec is None else {"codec": settings.cache.codec}
     return CacheSpec(
         points=points,
         n_samples=plan.n_samples,
@@ -285,7 +296,8 @@ def cache_spec(
         identity=identity,
         dtype=settings.cache.dtype,
         keeps_activations=settings.record.activations,
-        **codec,
+        names=_NAMES,
+        codec=settings.cache.codec or DEFAULT_CODEC,
     )
 
 

@@ -8,13 +8,13 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from rich.console import Console
 
-from actisketch.pipeline.cli.progress import JobProgress
-from actisketch.pipeline.events import BlockDone, Event, SamplesDone, StageStarted
+from actisketch.pipeline.cli.progress import STAGE_LABELS, JobProgress
+from actisketch.pipeline.events import BlockDone, Event, SamplesDone, Stage, StageStarted
 
 Timed = Iterator[tuple[float, Event]]
 
@@ -204,3 +204,7 @@ def test_a_run_tells_of_samples_and_blocks_in_turn(tmp_path: Any) -> None:
     assert [(s.n_done, s.n_total, s.unit) for s in stages] == [(0, 70, "samples"), (64, 150, "samples")]
     assert passed == [16, 32, 48, 64, 70, 16, 32, 48, 64, 80, 86]
     assert blocks == [32, 32, 6, 32, 32, 22]
+
+
+def test_every_stage_has_a_label_and_no_other() -> None:
+    assert set(STAGE_LABELS) == set(get_args(Stage))

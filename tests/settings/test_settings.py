@@ -1,12 +1,19 @@
 """A job file is validated once: what is refused is named with its key, its value and what is allowed."""
 
+import ast
+import re
 import tomllib
+from dataclasses import fields
+from inspect import signature
+from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 
+from actisketch import storage
+from actisketch.pipeline import DataSpec, normalize_model
 from actisketch.pipeline.cli.template import JOB_TEMPLATE
-from actisketch.pipeline.settings.job import JobSettings
+from actisketch.pipeline.settings.job import DataSettings, JobSettings
 from actisketch.pipeline.settings.loading import load_job, validate_job
 from actisketch.pipeline.settings.sizes import format_bytes, parse_bytes
 from actisketch.storage.errors import InputError
@@ -139,3 +146,28 @@ def test_bytes_are_read_with_their_units(text, nbytes):
 
 def test_bytes_are_shown_with_one_unit():
     assert [format_bytes(n) for n in (0, 1023, 1024, 3 * 2**30)] == ["0 B", "1023 B", "1.0 KiB", "3.0 GiB"]
+
+
+@pytest.mark.parametrize("text", ["4 GB of memory", "1.5.2 GB", "1,000 MB", "", "GB", "-1", "1e3", "2 Gx"])
+def test_a_text_that_is_no_number_of_bytes_is_refused_and_not_read_in_part(text):
+    with pytest.raises(ValueError, match="'512 MiB' or '4 GB'"):
+        parse_bytes(text)
+
+
+def test_the_parts_of_the_library_take_settings_by_the_names_of_the_job_file():
+    assert set(DataSettings.model_fields) <= {field.name for field in fields(DataSpec)}
+    assert {"input_factor", "pin", "treat_as_identity"} <= signature(normalize_model).parameters.keys()
+
+
+def test_storage_knows_no_setting_of_the_job_file():
+    tables = {name: field.annotation for name, field in JobSettings.model_fields.items() if name != "output"}
+    keys = {f"{name}.{key}" for name, table in tables.items() for key in table.model_fields}
+    nodes = [
+        node
+        for path in Path(storage.__file__).parent.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+    ]
+    texts = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+
+    assert len(keys) > 50
+    assert [text for text in texts if any(re.search(rf"(?<![\w.]){key}\b", text) for key in keys)] == []
