@@ -119,8 +119,8 @@ def run(
         memory_limit=memory_limit,
         settings=settings,
     )
-    run_job(job, model=keras_model, source=source, client=client, on_event=on_event)
-    return open_run(job.output, storage_options=job.cache.storage_options)
+    done = run_job(job, model=keras_model, source=source, client=client, on_event=on_event)
+    return open_run(job.output, storage_options=job.cache.storage_options, cache=done.cache)
 
 
 def plan(

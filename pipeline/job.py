@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..storage import Cache
 from .certifier import Certificate
 from .engines import engine_for
 from .events import Event, OnEvent, StageDone, ignore_event
@@ -19,10 +20,10 @@ from .results.report import draw_report
 from .results.run import open_run
 from .settings.job import JobSettings
 from .sources import Source
-from .stages.cache import existing_cache, open_cache
-from .stages.factors import make_factors
-from .stages.input_factor import measured_key, with_measured_input
-from .stages.normalize import normalize_network
+from .stages.cache import existing_cache
+from .stages.factors import FactorsStage
+from .stages.input_factor import remember_input_factor, with_measured_input
+from .stages.normalize import NormalizeStage
 from .stages.prepare import Prepared, prepare
 from .stages.record import random_layers, record, write_manifest
 from .stages.same_data import check_data, data_state, remember_data
@@ -36,12 +37,18 @@ class JobResult:
     """What a job did."""
 
     folder: RunFolder
+    cache: Cache
+    """Open for reading."""
     n_blocks_computed: int
-    n_blocks: int
     factors: Factors
     certificate: Certificate | None
     is_reloaded: bool
     """Whether every stage found its results and nothing was computed."""
+
+    @property
+    def n_blocks(self) -> int:
+        """How many there are."""
+        return len(self.cache.blocks)
 
 
 def plan_job(settings: JobSettings, *, model: Any = None, source: Source | None = None) -> Prepared:
@@ -52,9 +59,8 @@ def plan_job(settings: JobSettings, *, model: Any = None, source: Source | None 
     InputError
         As :func:`~.stages.prepare.prepare`.
     """
-    folder = RunFolder(Path(settings.output))
-    existing = existing_cache(settings, folder)
-    return prepare(settings, model=model, source=source, existing=existing.spec if existing else None)
+    existing = existing_cache(settings, RunFolder(Path(settings.output)))
+    return prepare(settings, model=model, source=source, existing=existing)
 
 
 def run_job(
@@ -101,58 +107,58 @@ def run_job(
     folder = job.folder
     folder.check_claim()
     folder.manifest()  # a damaged or newer one is refused before work starts
-    existing = existing_cache(settings, folder)
     state = data_state(job.source)
-    if existing is not None:
-        check_data(existing, job.source, folder=folder, state=state)
-    if existing is None or existing.missing() or existing.spec.n_samples != job.plan.n_samples:
-        if existing is not None and len(existing.missing()) < len(existing.blocks):
-            check_made_with(folder, accept=settings.record.accept_versions)
-        job.check_budget(done_nbytes=existing.nbytes() if existing is not None else 0)
-        job = replace(job, random=random_layers(job))
-    measured = None
-    if settings.normalize.input_factor == "measured":
-        key = measured_key(settings, job.source)
-        before = folder.manifest().get("measured_input", {})
-        # The key has the first sample only: the cache, which was compared, stands for the others.
-        recorded = None if existing is None else merged_key(existing)
-        is_known = before.get("key") == key and before.get("recorded") == recorded is not None
-        known = before.get("factor") if is_known else None
-        job = with_measured_input(job, known, on_event=listen)
+    job = _checked(job, state)
+    is_measured = settings.normalize.input_factor == "measured"
+    if is_measured:
+        job = with_measured_input(job, on_event=listen)
         settings = job.settings
-        measured = {"key": key, "factor": settings.normalize.input_factor}
     with engine_for(settings, client, performance_report, listen) as engine:
-        n_computed, n_blocks = record(job, engine, listen)
-        cache = open_cache(settings, folder)
-        write_manifest(job)
+        cache, n_computed = record(job, engine, listen)
         recorded = merged_key(cache)
-        if measured is not None:
-            folder.update_manifest({"measured_input": {**measured, "recorded": recorded}})
+        write_manifest(job)
+        if is_measured:
+            remember_input_factor(job, recorded)
         remember_data(folder, state, recorded=recorded)
-        factors = make_factors(
-            folder, cache, settings, recorded=recorded, ties=job.ties, engine=engine, on_event=listen
-        )
+        factors = FactorsStage(
+            folder=folder,
+            cache=cache,
+            settings=settings,
+            recorded=recorded,
+            ties=job.ties,
+            engine=engine,
+            on_event=listen,
+        ).reload_or_compute()
         certificate = None
         if settings.normalize.enabled:
-            certificate = normalize_network(
-                folder,
-                factors,
-                settings,
-                model=job.model,
-                fingerprint=job.fingerprint,
-                source=job.source,
-                recorded=recorded,
-                engine=engine,
-                on_event=listen,
-            )
+            certificate = NormalizeStage(
+                folder=folder, job=job, factors=factors, recorded=recorded, engine=engine, on_event=listen
+            ).reload_or_compute()
     if settings.report.enabled:
-        run = open_run(folder.path, storage_options=settings.cache.storage_options)
+        run = open_run(folder.path, storage_options=settings.cache.storage_options, cache=cache)
         draw_report(run, folder.report_path, on_event=listen)
     return JobResult(
         folder=folder,
+        cache=cache,
         n_blocks_computed=n_computed,
-        n_blocks=n_blocks,
         factors=factors,
         certificate=certificate,
         is_reloaded=all(event.reloaded for event in done),
     )
+
+
+def _checked(job: Prepared, state: str | None) -> Prepared:
+    """Refuse a job that cannot work before anything is written; ``state`` is that of its samples.
+
+    What concerns only samples that are still to be computed is not looked at where there are none.
+    """
+    cache = job.existing
+    if cache is not None:
+        check_data(cache, job.source, folder=job.folder, state=state)
+        missing = cache.missing()
+        if not missing and cache.spec.n_samples == job.plan.n_samples:
+            return job
+        if len(missing) < len(cache.blocks):
+            check_made_with(job.folder, accept=job.settings.record.accept_versions)
+    job.check_budget(done_nbytes=0 if cache is None else cache.nbytes())
+    return replace(job, random=random_layers(job))

@@ -19,8 +19,8 @@ from .record.recorder import record_block, recording_threads
 from .results.run import Run
 from .results.trust import trusted_by_caller
 from .settings.loading import validate_job
-from .stages.factors import make_factors
-from .stages.normalize import check_factors, normalize_network, rewriting_of, used_factors
+from .stages.factors import FactorsStage
+from .stages.normalize import NormalizeStage, check_factors, rewriting_of, used_factors
 from .stages.prepare import Prepared, prepare
 from .stages.same_data import check_data, check_data_of_damaged, data_state
 from .stages.versions import check_made_with, noted_versions
@@ -75,10 +75,9 @@ def normalize_run(
     factors = run.saved_factors() if factors_path is None else Factors.load(factors_path)
     if factors_path is not None and output is None:
         raise InputError("other factors than the run's own need a folder of their own: give output")
-    cluster: dict[str, Any] = {"workers": workers, "scheduler": scheduler}
+    cluster = {"workers": workers, "scheduler": scheduler, "accept_versions": accept_versions}
     trusted = trusted_by_caller(run, custom_objects=custom_objects, safe_mode=safe_mode)
     check_made_with(run.folder, accept=accept_versions)
-    cluster |= {"accept_versions": accept_versions}
     job = _prepare_again(
         run, trusted, model_path=model_path, data_path=data_path, cluster=cluster, normalizes=True
     )
@@ -91,9 +90,14 @@ def normalize_run(
     elif run.ties != job.ties:
         # An earlier program left them untied until the network was normalised.
         run.folder.update_manifest({"ties": job.ties.to_dict()})
-        factors = make_factors(
-            run.folder, run.cache, job.settings, recorded=recorded, ties=job.ties, on_event=on_event
-        )
+        factors = FactorsStage(
+            folder=run.folder,
+            cache=run.cache,
+            settings=job.settings,
+            recorded=recorded,
+            ties=job.ties,
+            on_event=on_event,
+        ).reload_or_compute()
     weights = None
     if weights_h5 is not None:
         weights = with_weights_of(rewriting_of(factors, job.settings).rewrite(job.model), job.model)
@@ -101,18 +105,15 @@ def normalize_run(
         folder.check_side_results()
         write_json(folder.factors_path, factors.to_dict())
     with engine_for(job.settings, client, None, on_event) as engine:
-        certificate = normalize_network(
-            folder,
-            factors,
-            job.settings,
-            model=job.model,
-            fingerprint=job.fingerprint,
-            source=job.source,
+        certificate = NormalizeStage(
+            folder=folder,
+            is_own=output is None,
+            job=job,
+            factors=factors,
             recorded=recorded,
-            remember=output is None,
             engine=engine,
             on_event=on_event,
-        )
+        ).reload_or_compute()
     if weights_h5 is not None:
         save_weights_h5(weights, weights_h5)
     return certificate
@@ -142,8 +143,7 @@ def repair_run(
     job = _prepare_again(run, trusted, model_path=None, data_path=None, n_samples=run.cache.spec.n_samples)
     # Blocks of other samples beside those that are kept would be a mixture that nothing shows any more.
     check_data_of_damaged(run.cache, job.source)
-    options = run.settings.cache.storage_options
-    with Cache.create_or_resume(job.cache_url, job.spec, storage_options=options) as cache:
+    with job.open_to_write() as cache:
         job.folder.clean()
         damaged = cache.repair(report)
         if damaged:
@@ -197,4 +197,4 @@ def _prepare_again(
         tree["model"]["path"] = str(Path(model_path).absolute())
     if data_path is not None:
         tree["data"]["path"] = data_path if "://" in data_path else str(Path(data_path).absolute())
-    return prepare(validate_job(tree), existing=run.cache.spec)
+    return prepare(validate_job(tree), existing=run.cache)

@@ -59,7 +59,9 @@ class Cache:
     # --- open and close
 
     @classmethod
-    def create_or_resume(cls, url: Url, spec: CacheSpec, storage_options: Options = None) -> Cache:
+    def create_or_resume(
+        cls, url: Url, spec: CacheSpec, storage_options: Options = None, *, opened: Cache | None = None
+    ) -> Cache:
         """Open the cache for writing, making it if there is none.
 
         Parameters
@@ -71,6 +73,9 @@ class Cache:
             win (they change no identity): read them from ``cache.spec``. More samples extend the cache.
         storage_options : mapping, optional
             For object stores.
+        opened : Cache, optional
+            The same cache, open for reading. It is opened for writing itself, unless it is to hold more samples: then
+            another one is returned.
 
         Raises
         ------
@@ -80,7 +85,7 @@ class Cache:
         BusyError
             If another live process writes to it.
         """
-        store = open_store(url, storage_options)
+        store = open_store(url, storage_options) if opened is None else opened.store
         refuse_foreign(store)
         lock = store.lock(LOCK)
         try:
@@ -91,7 +96,10 @@ class Cache:
             refuse_linked_arrays(store, held)
             if held != there:
                 store.write_durably(DOCUMENT, [describe(held)])
-            cache = cls(store, held, lock=lock, may_write=True)
+            if opened is None or opened.spec != held:
+                cache = cls(store, held, lock=lock, may_write=True)
+            else:
+                cache, opened._lock, opened._may_write = opened, lock, True
             if not zarr_is_current(read_or_none(store, "zarr.json"), held):
                 cache._write_zarr_documents()
             n_done = len(cache._ledger.scan(drop_outdated=True))
@@ -124,10 +132,11 @@ class Cache:
         return cls(store, parse_description(stored, store.url), lock=None, may_write=may_write)
 
     def close(self) -> None:
-        """Give the lock back; twice is fine."""
+        """Give back the lock and the writers' memory; what is there can still be read. Twice is fine."""
         if self._lock is not None:
             self._lock.release()
             self._may_write = False
+            self._pool = BufferPool()
 
     def __enter__(self) -> Cache:
         return self

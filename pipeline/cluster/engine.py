@@ -19,6 +19,7 @@ from ...storage.errors import InputError, OverBudgetError
 from ..certifier import Comparer, Comparison
 from ..events import OnEvent, StageDone, ignore_event
 from ..factors.factors import ExactPercentile
+from ..factors.merge import ExactSource
 from ..graph import model_fingerprint
 from ..normalizer import Rewriting
 from ..record.model import save_network
@@ -27,7 +28,6 @@ from ..settings.job import JobSettings
 from ..settings.sizes import format_bytes
 from ..sketch import PointSketch
 from ..sources import Source
-from ..stages.engine import LocalEngine
 from ..stages.prepare import Prepared
 from .comparing import comparing_on
 from .connecting import connected, dashboard_link, local_threads, reported
@@ -51,7 +51,7 @@ LARGEST_MODEL_NBYTES = 2 * 2**30
 LARGEST_SOURCE_NBYTES = 256 * 2**20
 
 
-class ClusterEngine(LocalEngine):
+class ClusterEngine:
     """The stages of a job that a cluster does; connects when the first of them has work, and not before.
 
     Parameters
@@ -111,7 +111,7 @@ class ClusterEngine(LocalEngine):
             self._on_event(StageDone(stage="cluster", message=_described(self._client, self._n_threads)))
         return self._client
 
-    def record(self, job: Prepared, cache: Cache, on_event: OnEvent) -> int:
+    def record_missing(self, job: Prepared, cache: Cache, on_event: OnEvent) -> int:
         """Record the missing blocks; return how many there were."""
         n_missing = len(cache.missing())
         if not n_missing:
@@ -148,19 +148,19 @@ class ClusterEngine(LocalEngine):
             on_event=on_event,
         )
 
-    def merged_sketches(self, cache: Cache) -> dict[str, PointSketch]:
+    def merge_sketches(self, cache: Cache) -> dict[str, PointSketch]:
         """Merge the sketches of all blocks, as a tree."""
         return merged_sketches_on(
             self._connected(), cache, storage_options=self._settings.cache.storage_options
         )
 
-    def exact(
+    def exact_percentile(
         self, cache: Cache, sketches: Mapping[str, PointSketch], *, accept_rounding: bool
     ) -> ExactPercentile:
         """Return what answers exact percentiles from the cache; here where activations are rounded."""
-        here = super().exact(cache, sketches, accept_rounding=accept_rounding)
+        here = ExactSource(cache, sketches, accept_rounding)
         if cache.spec.dtype != "float32":
-            return here
+            return here.percentile
 
         def percentile(point: str, q: float, nonzero: bool) -> float:
             options = self._settings.cache.storage_options
@@ -176,7 +176,7 @@ class ClusterEngine(LocalEngine):
 
         return percentile
 
-    def comparing(
+    def compare_networks(
         self, comparison: Comparison, rewriting: Rewriting, *, fingerprint: Mapping[str, Any]
     ) -> AbstractContextManager[Comparer]:
         """Give what sends the samples of a comparison through both networks on the workers."""

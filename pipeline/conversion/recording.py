@@ -18,7 +18,6 @@ from ..record.recorder import record_missing
 from ..settings.job import JobSettings
 from ..settings.loading import validate_job
 from ..sources import Source
-from ..stages.cache import existing_cache
 from ..stages.same_data import check_data
 
 __all__ = ["recorded_cache"]
@@ -72,13 +71,11 @@ def recorded_cache(
 
 
 def _recorded(settings: JobSettings, model: Any, source: Source) -> Cache:
-    folder = RunFolder(Path(settings.output))
     job = plan_job(settings, model=model, source=source)
-    existing = existing_cache(settings, folder)
-    if existing is not None:
-        check_data(existing, source)
-    job.check_budget(done_nbytes=existing.nbytes() if existing is not None else 0)
-    with Cache.create_or_resume(job.cache_url, job.spec) as cache:
+    if job.existing is not None:
+        check_data(job.existing, source)
+    job.check_budget(done_nbytes=0 if job.existing is None else job.existing.nbytes())
+    with job.open_to_write() as cache:
         n_computed = record_missing(cache, job.producer, sketch=sketch_spec(settings))
     logger.info("activations of %d points: %d blocks computed", len(job.points), n_computed)
-    return Cache.open(job.cache_url)
+    return cache

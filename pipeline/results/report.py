@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..events import OnEvent, SamplesDone, StageDone, StageStarted, ignore_event
 from ..factors.factors import PointFactor
@@ -14,6 +16,7 @@ from ..report import PointReport, ReportData, write_report
 from ..sketch import Percentile, PointSketch
 from ..stages.after_sketches import AfterSketches
 from ..stages.keys import report_key
+from ..stages.stage import FileStage
 
 if TYPE_CHECKING:
     from .run import Run
@@ -93,19 +96,41 @@ def _shown_percentile(run: Run, sketch: PointSketch, factor: PointFactor) -> Per
 def draw_report(run: Run, folder: Path, *, on_event: OnEvent = ignore_event) -> Path:
     """Draw the report of a run; return its page. In the run's own folder, nothing is drawn when nothing has changed."""
     data = report_data(run)
-    key = report_key(run.folder, run.normalized_key())
-    page = folder / "index.html"
     is_own = folder.absolute() == run.folder.report_path.absolute()
     if is_own:
         refuse_link(folder)
-    if is_own and run.folder.is_made_from("report", key, page):
-        on_event(StageDone(stage="report", message="reloaded", reloaded=True))
-        return page
-    on_event(StageStarted(stage="report", n_total=len(data.points), unit="layers"))
-    if is_own:
-        run.folder.forget("report")
-    paths = write_report(folder, data, progress=lambda done, _: on_event(SamplesDone(n_done=done)))
-    if is_own:
-        run.folder.mark_made("report", key, *paths)
-    on_event(StageDone(stage="report", message=f"{len(paths)} files"))
-    return paths[0]
+    return _ReportStage(
+        folder=run.folder, is_own=is_own, run=run, place=folder, data=data, on_event=on_event
+    ).reload_or_compute()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ReportStage(FileStage[Path]):
+    name: ClassVar[str] = "report"
+    run: Run
+    place: Path
+    data: ReportData
+    on_event: OnEvent
+
+    @cached_property
+    def key(self) -> str:
+        return report_key(self.run.folder, self.run.normalized_key())
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return (self.place / "index.html",)
+
+    def reload(self) -> Path:
+        self.on_event(StageDone(stage="report", message="reloaded", reloaded=True))
+        return self.files[0]
+
+    def compute(self) -> Path:
+        self.on_event(StageStarted(stage="report", n_total=len(self.data.points), unit="layers"))
+        return self.files[0]
+
+    def write(self, result: Path) -> Sequence[Path]:
+        paths = write_report(
+            self.place, self.data, progress=lambda done, _: self.on_event(SamplesDone(n_done=done))
+        )
+        self.on_event(StageDone(stage="report", message=f"{len(paths)} files"))
+        return paths

@@ -52,8 +52,8 @@ class Run:
         The model's table as the folder has it, to be told to the user.
     """
 
-    def __init__(self, folder: RunFolder, settings: JobSettings) -> None:
-        self.folder = folder
+    def __init__(self, folder: RunFolder, settings: JobSettings, cache: Cache | None = None) -> None:
+        self.folder, self._opened = folder, cache
         self.asked_model: ModelSettings = settings.model
         self.settings = settings.model_copy(update={"model": settings.model.without_code()})
 
@@ -65,7 +65,7 @@ class Run:
     @cached_property
     def cache(self) -> Cache:
         """The Zarr cache, open for reading."""
-        return open_cache(self.settings, self.folder)
+        return self._opened or open_cache(self.settings, self.folder)
 
     @cached_property
     def sketches(self) -> dict[str, PointSketch]:
@@ -77,7 +77,7 @@ class Run:
             If blocks are missing.
         """
         check_complete(self.cache)
-        kept = load_merged(self.folder.merged_path, merged_key(self.cache), self.points)
+        kept = load_merged(self.folder.merged_path, self._recorded, self.points)
         return merged_sketches(self.cache) if kept is None else kept
 
     @property
@@ -320,7 +320,9 @@ class Run:
         return text
 
 
-def open_run(path: str | Path, *, storage_options: Mapping[str, Any] | None = None) -> Run:
+def open_run(
+    path: str | Path, *, storage_options: Mapping[str, Any] | None = None, cache: Cache | None = None
+) -> Run:
     """Return the run in a folder.
 
     Parameters
@@ -330,6 +332,8 @@ def open_run(path: str | Path, *, storage_options: Mapping[str, Any] | None = No
     storage_options : mapping, optional
         Options of the cache's object store beside those that the folder keeps: secrets, which are kept nowhere. What
         is in the environment (``AWS_SECRET_ACCESS_KEY``) need not be given.
+    cache : Cache, optional
+        That of the run, where it is open already.
 
     Raises
     ------
@@ -356,6 +360,6 @@ def open_run(path: str | Path, *, storage_options: Mapping[str, Any] | None = No
         ) from None
     if storage_options:
         options = StorageOptions({**settings.cache.storage_options, **storage_options})
-        cache = settings.cache.model_copy(update={"storage_options": options})
-        settings = settings.model_copy(update={"cache": cache})
-    return Run(folder, settings)
+        with_secrets = settings.cache.model_copy(update={"storage_options": options})
+        settings = settings.model_copy(update={"cache": with_secrets})
+    return Run(folder, settings, cache)

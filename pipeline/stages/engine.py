@@ -29,15 +29,15 @@ class Engine(Protocol):
     def __enter__(self) -> Self: ...
     def __exit__(self, *exception: object) -> None: ...
 
-    def record(self, job: Prepared, cache: Cache, on_event: OnEvent) -> int:
+    def record_missing(self, job: Prepared, cache: Cache, on_event: OnEvent) -> int:
         """Record the missing blocks; return how many there were."""
         ...
 
-    def merged_sketches(self, cache: Cache) -> dict[str, PointSketch]:
+    def merge_sketches(self, cache: Cache) -> dict[str, PointSketch]:
         """Return the sketches of all blocks merged, by point."""
         ...
 
-    def exact(
+    def exact_percentile(
         self, cache: Cache, sketches: Mapping[str, PointSketch], *, accept_rounding: bool
     ) -> ExactPercentile:
         """Return what answers exact percentiles from the cache.
@@ -49,7 +49,7 @@ class Engine(Protocol):
         """
         ...
 
-    def comparing(
+    def compare_networks(
         self, comparison: Comparison, rewriting: Rewriting, *, fingerprint: Mapping[str, Any]
     ) -> AbstractContextManager[Comparer]:
         """Give what sends the samples of a comparison through both networks.
@@ -71,7 +71,7 @@ class LocalEngine(AbstractContextManager["LocalEngine"]):
     def __exit__(self, *exception: object) -> None:
         pass
 
-    def record(self, job: Prepared, cache: Cache, on_event: OnEvent) -> int:
+    def record_missing(self, job: Prepared, cache: Cache, on_event: OnEvent) -> int:
         """Record the missing blocks; return how many there were."""
         return record_missing(
             cache,
@@ -81,17 +81,17 @@ class LocalEngine(AbstractContextManager["LocalEngine"]):
             on_event=on_event,
         )
 
-    def merged_sketches(self, cache: Cache) -> dict[str, PointSketch]:
+    def merge_sketches(self, cache: Cache) -> dict[str, PointSketch]:
         """Return the sketches of all blocks merged, by point."""
         return merged_sketches(cache)
 
-    def exact(
+    def exact_percentile(
         self, cache: Cache, sketches: Mapping[str, PointSketch], *, accept_rounding: bool
     ) -> ExactPercentile:
         """Return what answers exact percentiles from the cache."""
         return ExactSource(cache, sketches, accept_rounding).percentile
 
-    def comparing(
+    def compare_networks(
         self, comparison: Comparison, rewriting: Rewriting, *, fingerprint: Mapping[str, Any]
     ) -> AbstractContextManager[Comparer]:
         """Give the comparison itself."""

@@ -1,73 +1,105 @@
-"""The stage that reduces the sketches of all blocks to statistics and factors."""
+"""The stage that merges the sketches of all blocks into statistics and factors."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
 
 from ...storage import Cache
 from ..events import OnEvent, StageDone, StageStarted, counted, ignore_event
 from ..factors.factors import Factors
 from ..factors.from_cache import factors_of
-from ..factors.merge import merged_sketches, statistics
+from ..factors.merge import statistics
 from ..factors.merged_file import load_merged, save_merged
 from ..factors.ties import Ties
-from ..folder.folder import RunFolder, write_json
+from ..folder.folder import write_json
 from ..settings.job import JobSettings
+from ..sketch import PointSketch
 from .engine import Engine, LocalEngine
 from .keys import factors_key
+from .stage import FileStage
 
-__all__ = ["make_factors"]
+__all__ = ["FactorsStage"]
 
 logger = logging.getLogger(__name__)
 
 
-def make_factors(
-    folder: RunFolder,
-    cache: Cache,
-    settings: JobSettings,
-    *,
-    recorded: str,
-    ties: Ties | None = None,
-    engine: Engine | None = None,
-    on_event: OnEvent = ignore_event,
-) -> Factors:
-    """Reduce the sketches, write ``statistics.json`` and ``factors.json``; reload them where nothing changed.
+@dataclass(frozen=True, kw_only=True)
+class FactorsStage(FileStage[Factors]):
+    """Makes ``statistics.json`` and ``factors.json``, and keeps the merged sketches beside them."""
 
-    ``recorded`` names what is in the cache: its ``merged_key``.
-    """
-    key = factors_key(recorded, settings, ties or Ties())
-    if folder.is_made_from("factors", key, folder.factors_path, folder.statistics_path):
-        is_kept = load_merged(folder.merged_path, recorded, [p.name for p in cache.spec.points]) is not None
+    name: ClassVar[str] = "factors"
+    cache: Cache
+    settings: JobSettings
+    recorded: str
+    """What is in the cache: its ``merged_key``."""
+    ties: Ties = field(default_factory=Ties)
+    engine: Engine = field(default_factory=LocalEngine)
+    on_event: OnEvent = ignore_event
+
+    @property
+    def key(self) -> str:
+        """What statistics and factors follow from."""
+        return factors_key(self.recorded, self.settings, self.ties)
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """The factors and the statistics."""
+        return self.folder.factors_path, self.folder.statistics_path
+
+    def reload(self) -> Factors:
+        """Return the factors that are there; sketches that are gone are merged again."""
+        points = [point.name for point in self.cache.spec.points]
+        is_kept = load_merged(self.folder.merged_path, self.recorded, points) is not None
         if not is_kept:
-            save_merged(folder.merged_path, recorded, merged_sketches(cache))
+            save_merged(self.folder.merged_path, self.recorded, self._sketches)
         message = "reloaded statistics and factors" + ("" if is_kept else ", merged the sketches again")
-        on_event(StageDone(stage="factors", message=message, reloaded=is_kept))
-        return Factors.load(folder.factors_path)
-    on_event(StageStarted(stage="factors"))
-    engine = engine or LocalEngine()
-    sketches = engine.merged_sketches(cache)
-    save_merged(folder.merged_path, recorded, sketches)
-    shapes = {point.name: point.shape for point in cache.spec.points}
-    chosen = settings.factors
-    exact = engine.exact(cache, sketches, accept_rounding=chosen.accept_rounding) if chosen.exact else None
-    factors = factors_of(cache, sketches, settings, ties=ties, exact=exact)
-    folder.forget("factors")
-    write_json(folder.statistics_path, {"points": statistics(sketches, shapes)})
-    write_json(folder.factors_path, factors.to_dict())
-    folder.mark_made("factors", key, folder.factors_path, folder.statistics_path)
-    on_event(StageDone(stage="factors", message=f"factors of {counted(len(factors.points), 'point')}"))
-    _warn_of_small(factors, settings.factors.floor)
-    return factors
+        self.on_event(StageDone(stage="factors", message=message, reloaded=is_kept))
+        return Factors.load(self.folder.factors_path)
+
+    def compute(self) -> Factors:
+        """Return the factors that the settings ask for."""
+        self.on_event(StageStarted(stage="factors"))
+        save_merged(self.folder.merged_path, self.recorded, self._sketches)
+        chosen = self.settings.factors
+        exact = None
+        if chosen.exact:
+            exact = self.engine.exact_percentile(
+                self.cache, self._sketches, accept_rounding=chosen.accept_rounding
+            )
+        return factors_of(self.cache, self._sketches, self.settings, ties=self.ties, exact=exact)
+
+    def write(self, result: Factors) -> Sequence[Path]:
+        """Write factors and statistics."""
+        shapes = {point.name: point.shape for point in self.cache.spec.points}
+        write_json(self.folder.statistics_path, {"points": statistics(self._sketches, shapes)})
+        write_json(self.folder.factors_path, result.to_dict())
+        return self.files
+
+    def replace(self, result: Factors) -> None:
+        """Write the results, and tell."""
+        super().replace(result)
+        message = f"factors of {counted(len(result.points), 'point')}"
+        self.on_event(StageDone(stage="factors", message=message))
+        _warn_of_small(result, self.settings.factors.floor)
+
+    @cached_property
+    def _sketches(self) -> Mapping[str, PointSketch]:
+        return self.engine.merge_sketches(self.cache)
 
 
 def _warn_of_small(factors: Factors, floor: float) -> None:
-    """Say which points are taken for dead although they are not zero everywhere."""
+    """Name the points that are treated as dead although they are not zero everywhere."""
     small = [
         f"{p.name!r} ({p.value:.3g})" for p in factors.points if p.rule == "dead" and p.value and p.value > 0
     ]
     if small:
         logger.warning(
-            "below factors.floor = %g, so taken for dead and left at the factor 1: %s; lower the floor if they are not",
+            "below factors.floor = %g, so treated as dead, with the factor 1: %s; lower the floor if they are not",
             floor,
             ", ".join(small),
         )

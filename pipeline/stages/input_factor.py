@@ -6,41 +6,34 @@ One streamed pass over the data, a batch at a time, without the network.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from ..events import OnEvent, SamplesDone, StageDone, StageStarted
+from ..factors.merged_file import merged_key
 from ..factors.ties import job_ties
 from ..folder.folder import content_key
 from ..graph import match_inputs
-from ..settings.job import InputFactor, JobSettings
+from ..settings.job import InputFactor
 from ..sketch import PointSketch, SketchSpec
-from ..sources import Source
 from .prepare import Prepared
+from .stage import Stage
 
-__all__ = ["measured_key", "with_measured_input"]
+__all__ = ["remember_input_factor", "with_measured_input"]
 
 logger = logging.getLogger(__name__)
 
 
-def measured_key(settings: JobSettings, source: Source) -> str:
-    """Return what a measured input factor follows from, as a short name: the samples and the percentile."""
-    chosen = settings.factors
-    return content_key(
-        source.fingerprint(), source.n_samples, chosen.percentile, chosen.nonzero, settings.sketch.bits
-    )
-
-
-def with_measured_input(job: Prepared, known: InputFactor | None, *, on_event: OnEvent) -> Prepared:
+def with_measured_input(job: Prepared, *, on_event: OnEvent) -> Prepared:
     """Return a job whose input factor is a number, or a table of numbers where the network has several inputs.
 
     Parameters
     ----------
     job : Prepared
         With ``normalize.input_factor = "measured"``.
-    known : number or mapping, optional
-        What an earlier run measured on the same samples.
     on_event : callable
         Told about progress.
 
@@ -50,37 +43,78 @@ def with_measured_input(job: Prepared, known: InputFactor | None, *, on_event: O
         If a sample is not finite, or inputs that meet each other measure different numbers.
     """
     on_event(StageStarted(stage="input", n_total=job.source.n_samples, unit="samples"))
-    found = _measure(job, on_event) if known is None else known
+    stage = _InputFactorStage(job=job, on_event=on_event)
+    is_known, found = stage.is_current(), stage.reload_or_compute()
     settings = job.settings.model_copy(
         update={"normalize": job.settings.normalize.model_copy(update={"input_factor": found})}
     )
     ties = job_ties(job.graph, job.points, settings)
-    message = f"{'measured' if known is None else 'reloaded'} the input factor: {found}"
+    message = f"{'reloaded' if is_known else 'measured'} the input factor: {found}"
     logger.info("%s", message)
-    on_event(StageDone(stage="input", message=message, reloaded=known is not None))
+    on_event(StageDone(stage="input", message=message, reloaded=is_known))
     return replace(job, settings=settings, ties=ties)
 
 
-def _measure(job: Prepared, on_event: OnEvent) -> InputFactor:
-    """Return the percentile of the size of each input; 1 for one that is zero everywhere."""
+def remember_input_factor(job: Prepared, recorded: str) -> None:
+    """Note in the manifest what was measured, and of which cache: ``recorded`` is its ``merged_key``."""
+    noted = {"key": _key(job), "factor": job.settings.normalize.input_factor, "recorded": recorded}
+    job.folder.update_manifest({"measured_input": noted})
+
+
+def _key(job: Prepared) -> str:
+    """Return what a measured input factor follows from: the samples and the percentile."""
     chosen, source = job.settings.factors, job.source
-    order = [index for index, _ in match_inputs(job.graph, source.inputs)]
-    names = [name for name, _, _ in job.graph.input_specs]
-    sketches = [PointSketch.empty(SketchSpec(bits=job.settings.sketch.bits)) for _ in names]
-    n_batch = job.settings.record.batch_size
-    for start in range(0, source.n_samples, n_batch):
-        batch = source.read(start, min(start + n_batch, source.n_samples))
-        for name, index, sketch in zip(names, order, sketches, strict=True):
-            if batch.inputs[index].dtype.kind == "O":  # texts have no size, and keep the factor 1
-                continue
-            size = np.abs(np.asarray(batch.inputs[index], dtype=np.float32))
-            sketch.update(size, point=name, first_sample=start)
-        on_event(SamplesDone(n_done=start + len(batch)))
-    found: dict[str, float | list[float]] = {}
-    for name, sketch in zip(names, sketches, strict=True):
-        layer = sketch.layer
-        is_empty = layer.n == (layer.n_zeros if chosen.nonzero else 0)
-        value = 0.0 if is_empty else layer.percentile(chosen.percentile, nonzero=chosen.nonzero).value
-        found[name] = value if value >= chosen.floor else 1.0
-    (first, *others) = found.values()
-    return found if others or isinstance(first, list) else first
+    return content_key(
+        source.fingerprint(), source.n_samples, chosen.percentile, chosen.nonzero, job.settings.sketch.bits
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _InputFactorStage(Stage[InputFactor]):
+    """Its result is a number in the manifest of the run."""
+
+    job: Prepared
+    on_event: OnEvent
+
+    @property
+    def _noted(self) -> Mapping[str, Any]:
+        noted: Mapping[str, Any] = self.job.folder.manifest().get("measured_input", {})
+        return noted
+
+    def is_current(self) -> bool:
+        # The key knows the first sample only: the cache, which was compared, stands for the others.
+        cache, noted = self.job.existing, self._noted
+        if cache is None or noted.get("factor") is None or noted.get("key") != _key(self.job):
+            return False
+        return bool(noted.get("recorded") == merged_key(cache))
+
+    def reload(self) -> InputFactor:
+        factor: InputFactor = self._noted["factor"]
+        return factor
+
+    def compute(self) -> InputFactor:
+        """Return the percentile of the size of each input; 1 for one that is zero everywhere."""
+        chosen, source, graph = self.job.settings.factors, self.job.source, self.job.graph
+        order = [index for index, _ in match_inputs(graph, source.inputs)]
+        names = [name for name, _, _ in graph.input_specs]
+        sketches = [PointSketch.empty(SketchSpec(bits=self.job.settings.sketch.bits)) for _ in names]
+        n_batch = self.job.settings.record.batch_size
+        for start in range(0, source.n_samples, n_batch):
+            batch = source.read(start, min(start + n_batch, source.n_samples))
+            for name, index, sketch in zip(names, order, sketches, strict=True):
+                if batch.inputs[index].dtype.kind == "O":  # texts have no size, and keep the factor 1
+                    continue
+                size = np.abs(np.asarray(batch.inputs[index], dtype=np.float32))
+                sketch.update(size, point=name, first_sample=start)
+            self.on_event(SamplesDone(n_done=start + len(batch)))
+        found: dict[str, float | list[float]] = {}
+        for name, sketch in zip(names, sketches, strict=True):
+            layer = sketch.layer
+            is_empty = layer.n == (layer.n_zeros if chosen.nonzero else 0)
+            value = 0.0 if is_empty else layer.percentile(chosen.percentile, nonzero=chosen.nonzero).value
+            found[name] = value if value >= chosen.floor else 1.0
+        (first, *others) = found.values()
+        return found if others or isinstance(first, list) else first
+
+    def replace(self, result: InputFactor) -> None:
+        """Do nothing: :func:`remember_input_factor` notes it when the samples are recorded."""

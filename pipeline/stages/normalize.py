@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,20 +16,22 @@ from ..certifier import Certificate, Comparison, ComparisonSettings, judge
 from ..events import OnEvent, SamplesDone, StageDone, StageStarted, ignore_event
 from ..factors.factors import Factors, PointFactor, Rule
 from ..factors.ties import input_scales
-from ..folder.folder import RunFolder, write_json
+from ..folder.folder import write_json
 from ..folder.json_file import read_document
 from ..graph import Graph, Point
 from ..normalizer import Exceptions, NormalizedModel, Rewriting, Solution, propagate, solve
 from ..record.model import save_network
 from ..record.point_sketch import sketch_spec
 from ..settings.job import JobSettings
-from ..sources import Source, labels_hash
+from ..sources import labels_hash
 from .after_sketches import AfterSketches, sketch_weights
 from .engine import Engine, LocalEngine
 from .keys import normalize_key
+from .prepare import Prepared
+from .stage import FileStage
 from .versions import check_made_with, noted_versions
 
-__all__ = ["check_factors", "normalize_network", "rewriting_of", "used_factors"]
+__all__ = ["NormalizeStage", "check_factors", "rewriting_of", "used_factors"]
 
 
 def check_factors(factors: Factors, fingerprint: Mapping[str, Any], settings: JobSettings) -> None:
@@ -101,108 +105,109 @@ def rewriting_of(factors: Factors, settings: JobSettings) -> Rewriting:
     )
 
 
-def normalize_network(
-    folder: RunFolder,
-    factors: Factors,
-    settings: JobSettings,
-    *,
-    model: Any,
-    fingerprint: Mapping[str, Any],
-    source: Source,
-    recorded: str,
-    remember: bool = True,
-    engine: Engine | None = None,
-    on_event: OnEvent = ignore_event,
-) -> Certificate:
-    """Write ``normalized.keras`` and ``certificate.json``; reload them where nothing changed.
+@dataclass(frozen=True, kw_only=True)
+class NormalizeStage(FileStage[Certificate]):
+    """Makes ``normalized.keras``, ``certificate.json`` and the sketches of what normalisation changed."""
 
-    The samples go through the networks on the cluster of ``engine``, if there is one. ``recorded`` names what was
-    recorded from them (its ``merged_key``).
+    name: ClassVar[str] = "normalize"
+    job: Prepared
+    factors: Factors
+    recorded: str
+    """What was recorded from the samples: the ``merged_key`` of the cache."""
+    engine: Engine = field(default_factory=LocalEngine)
+    on_event: OnEvent = ignore_event
 
-    Raises
-    ------
-    MismatchError
-        If the factors are of another network, or for another input factor, or the run was made with other versions.
-    CertificateError
-        If the rewritten network does not compute what the original does: the certificate is written
-        then, the network is not.
-    """
-    check_factors(factors, fingerprint, settings)
-    labels = labels_hash(source)
-    key = normalize_key(recorded, factors, settings, labels=labels)
-    results = (folder.sketches_path, folder.network_path, folder.certificate_path)
-    if remember:
-        if folder.is_made_from("normalize", key, *results):
-            on_event(StageDone(stage="normalize", message="reloaded the normalised network", reloaded=True))
-            return Certificate.from_dict(read_document(folder.certificate_path))
-        check_made_with(folder, accept=settings.record.accept_versions)
-        # Before the certificate, so that one of other labels is known for one if this is interrupted.
-        folder.update_manifest({"labels": labels, **noted_versions(folder)})
-    normalized, certificate = _rewrite_and_certify(
-        factors,
-        settings,
-        model=model,
-        fingerprint=fingerprint,
-        source=source,
-        engine=engine or LocalEngine(),
-        on_event=on_event,
-    )
-    if remember:
-        folder.forget("normalize")
-    _write(folder, normalized, certificate)
-    if remember:
-        # A certificate that failed is a result as well, if not all that is wanted.
-        folder.mark_made("normalize", key, *(path for path in results if path.exists()))
-    if not certificate.passed:
-        raise CertificateError(
-            f"the normalised network does not compute what the original does: {certificate.summary()}; it was not "
-            f"written, see {folder.certificate_path}",
-            path=str(folder.certificate_path),
+    def reload_or_compute(self) -> Certificate:
+        """Return the certificate of the network.
+
+        Raises
+        ------
+        MismatchError
+            If the factors are of another network, or for another input factor, or the run was made with other versions.
+        CertificateError
+            If the normalised network does not compute what the original does: the certificate is written then, the
+            network is not.
+        """
+        check_factors(self.factors, self.job.fingerprint, self.job.settings)
+        certificate = super().reload_or_compute()
+        if not certificate.passed:
+            raise CertificateError(
+                f"the normalised network does not compute what the original does: {certificate.summary()}; it was not "
+                f"written, see {self.folder.certificate_path}",
+                path=str(self.folder.certificate_path),
+            )
+        return certificate
+
+    @cached_property
+    def key(self) -> str:
+        """What the network and its certificate follow from."""
+        return normalize_key(self.recorded, self.factors, self.job.settings, labels=self._labels)
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Sketches, network and certificate. A certificate that failed stands alone: it is not all that is wanted."""
+        return self.folder.sketches_path, self.folder.network_path, self.folder.certificate_path
+
+    def reload(self) -> Certificate:
+        """Return the certificate that is there."""
+        self.on_event(StageDone(stage="normalize", message="reloaded the normalised network", reloaded=True))
+        return Certificate.from_dict(read_document(self.folder.certificate_path))
+
+    def compute(self) -> Certificate:
+        """Rewrite the network and compare it with the original."""
+        job, settings = self.job, self.job.settings
+        if self.is_own:
+            check_made_with(self.folder, accept=settings.record.accept_versions)
+            # Before the certificate: if this is interrupted, one of other labels is recognised.
+            self.folder.update_manifest({"labels": self._labels, **noted_versions(self.folder)})
+        n_samples = min(settings.normalize.samples or job.source.n_samples, job.source.n_samples)
+        self.on_event(StageStarted(stage="normalize"))
+        normalized = self._normalized
+        self.on_event(StageStarted(stage="certify", n_total=n_samples, unit="samples"))
+        how = ComparisonSettings(
+            batch_size=settings.record.batch_size,
+            n_samples=n_samples,
+            sketch_spec=sketch_spec(settings),
+            tolerance=settings.normalize.tolerance,
         )
-    on_event(StageDone(stage="certify", message=certificate.summary()))
-    return certificate
+        comparison = Comparison(job.model, normalized, job.source, how)
+        with self.engine.compare_networks(
+            comparison, self._rewriting, fingerprint=job.fingerprint
+        ) as comparer:
+            return judge(
+                comparison, comparer, progress=lambda n_done: self.on_event(SamplesDone(n_done=n_done))
+            )
 
+    def write(self, result: Certificate) -> Sequence[Path]:
+        """Delete the old certificate first and write the new one last: none lies beside another network."""
+        folder = self.folder
+        discard(folder.certificate_path)
+        if result.passed:
+            before, after = sketch_weights(self._normalized)
+            AfterSketches(activations=result.sketches, weights_before=before, weights_after=after).save(
+                folder.sketches_path
+            )
+            save_network(self._normalized.model, folder.network_path)
+        else:
+            discard(folder.sketches_path)
+            discard(folder.network_path)
+        write_json(folder.certificate_path, result.to_dict())
+        return [path for path in self.files if path.exists()]
 
-def _rewrite_and_certify(
-    factors: Factors,
-    settings: JobSettings,
-    *,
-    model: Any,
-    fingerprint: Mapping[str, Any],
-    source: Source,
-    engine: Engine,
-    on_event: OnEvent,
-) -> tuple[NormalizedModel, Certificate]:
-    chosen = settings.normalize
-    n_samples = min(chosen.samples or source.n_samples, source.n_samples)
-    on_event(StageStarted(stage="normalize"))
-    rewriting = rewriting_of(factors, settings)
-    normalized = rewriting.rewrite(model)
-    on_event(StageStarted(stage="certify", n_total=n_samples, unit="samples"))
-    how = ComparisonSettings(
-        batch_size=settings.record.batch_size,
-        n_samples=n_samples,
-        sketch_spec=sketch_spec(settings),
-        tolerance=chosen.tolerance,
-    )
-    comparison = Comparison(model, normalized, source, how)
-    with engine.comparing(comparison, rewriting, fingerprint=fingerprint) as comparer:
-        certificate = judge(
-            comparison, comparer, progress=lambda n_done: on_event(SamplesDone(n_done=n_done))
-        )
-    return normalized, certificate
+    def replace(self, result: Certificate) -> None:
+        """Write the results, and tell."""
+        super().replace(result)
+        if result.passed:
+            self.on_event(StageDone(stage="certify", message=result.summary()))
 
+    @cached_property
+    def _labels(self) -> str | None:
+        return labels_hash(self.job.source)
 
-def _write(folder: RunFolder, normalized: NormalizedModel, certificate: Certificate) -> None:
-    """Replace the results: the certificate goes first and comes last, so that none lies beside another network."""
-    discard(folder.certificate_path)
-    if certificate.passed:
-        weights_before, weights_after = sketch_weights(normalized)
-        AfterSketches(
-            activations=certificate.sketches, weights_before=weights_before, weights_after=weights_after
-        ).save(folder.sketches_path)
-        save_network(normalized.model, folder.network_path)
-    else:
-        discard(folder.sketches_path)
-        discard(folder.network_path)
-    write_json(folder.certificate_path, certificate.to_dict())
+    @cached_property
+    def _rewriting(self) -> Rewriting:
+        return rewriting_of(self.factors, self.job.settings)
+
+    @cached_property
+    def _normalized(self) -> NormalizedModel:
+        return self._rewriting.rewrite(self.job.model)

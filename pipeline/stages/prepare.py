@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ...storage import CacheSpec, PointSpec, sample_nbytes
+from ...storage import Cache, CacheSpec, PointSpec, sample_nbytes
 from ...storage.codecs import DEFAULT_CODEC
 from ...storage.errors import InputError, MismatchError
 from ..certifier import comparison_nbytes
@@ -57,6 +57,8 @@ class Prepared:
     plan: Plan
     ties: Ties
     """Which points share a scale."""
+    existing: Cache | None = None
+    """The cache as it was found, open for reading; None where there is none yet."""
     random: tuple[str, ...] = ()
     """Layers that are random at inference, where that was looked at."""
 
@@ -64,6 +66,13 @@ class Prepared:
     def cache_url(self) -> str:
         """Where the cache is."""
         return cache_url(self.settings, self.folder)
+
+    def open_to_write(self) -> Cache:
+        """Return the cache, open for writing: the one that was found, or a new one."""
+        options = self.settings.cache.storage_options
+        return Cache.create_or_resume(
+            self.cache_url, self.spec, storage_options=options, opened=self.existing
+        )
 
     def check_budget(self, *, done_nbytes: int = 0) -> None:
         """Refuse the job if its memory or its cache would be over a limit; see :meth:`~..planning.plan.Plan.check`."""
@@ -89,7 +98,7 @@ def prepare(
     *,
     model: Any = None,
     source: Source | None = None,
-    existing: CacheSpec | None = None,
+    existing: Cache | None = None,
 ) -> Prepared:
     """Open the network and the samples of a job, and plan it.
 
@@ -101,8 +110,8 @@ def prepare(
         The network, where it is not a file.
     source : Source, optional
         The samples, where they are not a file.
-    existing : CacheSpec, optional
-        What a cache that is there already holds: its block size stays, and how it hashed its samples.
+    existing : Cache, optional
+        A cache that is there already: its block size stays, and how it hashed its samples.
 
     Raises
     ------
@@ -119,15 +128,16 @@ def prepare(
         )
     graph = read_graph(model)
     _check_weights(model)
+    held = None if existing is None else existing.spec
     if source is None:
         spec = data_spec(settings.data, graph)
-        source = open_source(replace(spec, fingerprint=_recorded_hashing(existing, spec.fingerprint)))
+        source = open_source(replace(spec, fingerprint=_recorded_hashing(held, spec.fingerprint)))
     elif isinstance(source, PreparedSource):
-        source = source.with_hashing(_recorded_hashing(existing, source.hashed))
+        source = source.with_hashing(_recorded_hashing(held, source.hashed))
     points = select_points(graph, settings.record.points)
     _check_numbers(graph, points, normalizes=settings.normalize.enabled)
-    if existing is not None and settings.record.points == "neurons":
-        _check_merges_recorded(existing, graph, points)
+    if held is not None and settings.record.points == "neurons":
+        _check_merges_recorded(held, graph, points)
     asked_of_points([point.name for point in points], settings.factors)
     # Refuses a layer without a rule now, and not after hours of recording.
     ties = job_ties(graph, points, settings)
@@ -140,7 +150,7 @@ def prepare(
         batch_size=settings.record.batch_size,
         allow_random=settings.model.allow_random,
     )
-    plan = _plan(settings, graph, source, producer, existing)
+    plan = _plan(settings, graph, source, producer, held)
     return Prepared(
         settings=settings,
         folder=RunFolder(Path(settings.output)),
@@ -152,6 +162,7 @@ def prepare(
         fingerprint=model_fingerprint(model),
         plan=plan,
         ties=ties,
+        existing=existing,
     )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from ...storage import Cache
+from ...storage import Block, Cache
 from ...storage.errors import InputError
 from ...storage.options import StorageOptions
 from ..events import OnEvent, Remark, StageDone, StageStarted, counted
@@ -15,6 +17,7 @@ from ..settings.sizes import format_bytes
 from .describe import describe_data
 from .engine import Engine
 from .prepare import Prepared
+from .stage import Stage
 from .versions import noted_versions
 
 __all__ = ["random_layers", "record", "write_manifest"]
@@ -40,30 +43,56 @@ def random_layers(job: Prepared) -> tuple[str, ...]:
     return random
 
 
-def record(job: Prepared, engine: Engine, on_event: OnEvent) -> tuple[int, int]:
-    """Record what is missing; return the numbers of blocks computed and in all."""
-    settings = job.settings
-    with Cache.create_or_resume(
-        job.cache_url, job.spec, storage_options=settings.cache.storage_options
-    ) as cache:
+def record(job: Prepared, engine: Engine, on_event: OnEvent) -> tuple[Cache, int]:
+    """Record what is missing; return the cache, to be read from now on, and the number of blocks computed."""
+    with job.open_to_write() as cache:
         job.folder.clean()
         _tell_of_data(job, on_event)
-        missing, n_blocks, n_total = cache.missing(), len(cache.blocks), cache.spec.n_samples
-        n_missing, n_done = len(missing), n_total - sum(block.n_samples for block in missing)
+        stage = _RecordStage(job=job, cache=cache, engine=engine, on_event=on_event)
+        n_blocks, n_total = len(cache.blocks), cache.spec.n_samples
+        n_done = n_total - sum(block.n_samples for block in stage.missing)
         on_event(StageStarted(stage="record", n_total=n_total, n_done=n_done, unit="samples"))
-        if n_missing:
-            # Before the first block, so that a run that is interrupted is known for one.
-            write_manifest(job, noted_versions(job.folder, is_new=n_missing == n_blocks))
-        n_computed = engine.record(job, cache, on_event)
+        n_computed = stage.reload_or_compute()
         nbytes = cache.nbytes()
-    reloaded = n_computed == 0
+    is_reloaded = n_computed == 0
     what = (
-        "nothing to compute: reloaded" if reloaded else f"computed {counted(n_computed, 'block')}, reloaded"
+        "nothing to compute: reloaded"
+        if is_reloaded
+        else f"computed {counted(n_computed, 'block')}, reloaded"
     )
     message = f"{what} {n_blocks - n_computed} of {counted(n_blocks, 'block')}; the cache holds {format_bytes(nbytes)}"
     logger.info("record: %s", message)
-    on_event(StageDone(stage="record", message=message, reloaded=reloaded))
-    return n_computed, n_blocks
+    on_event(StageDone(stage="record", message=message, reloaded=is_reloaded))
+    return cache, n_computed
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RecordStage(Stage[int]):
+    """Its results are the blocks of a cache, which is made for one network, data set and settings, and for no other."""
+
+    job: Prepared
+    cache: Cache
+    engine: Engine
+    on_event: OnEvent
+
+    @cached_property
+    def missing(self) -> tuple[Block, ...]:
+        return self.cache.missing()
+
+    def is_current(self) -> bool:
+        return not self.missing
+
+    def reload(self) -> int:
+        return 0
+
+    def compute(self) -> int:
+        is_new = len(self.missing) == len(self.cache.blocks)
+        # Before the first block, so that a run that is interrupted is recognised as one.
+        write_manifest(self.job, noted_versions(self.job.folder, is_new=is_new))
+        return self.engine.record_missing(self.job, self.cache, self.on_event)
+
+    def replace(self, result: int) -> None:
+        """Do nothing: each block is committed as soon as it is computed."""
 
 
 def _tell_of_data(job: Prepared, on_event: OnEvent) -> None:

@@ -9,7 +9,7 @@ import pytest
 from actisketch.pipeline import open_run
 from actisketch.pipeline.factors.merged_file import merged_key
 from actisketch.pipeline.factors.ties import Ties
-from actisketch.pipeline.stages.factors import make_factors
+from actisketch.pipeline.stages.factors import FactorsStage
 
 layers = keras.layers
 
@@ -124,7 +124,9 @@ def as_written_before(folder):
     """Leave the factors as an earlier program did without normalising: each point's own."""
     run = open_run(folder)
     run.folder.update_manifest({"ties": Ties().to_dict()})
-    make_factors(run.folder, run.cache, run.settings, recorded=merged_key(run.cache), ties=None)
+    FactorsStage(
+        folder=run.folder, cache=run.cache, settings=run.settings, recorded=merged_key(run.cache)
+    ).reload_or_compute()
 
 
 def test_normalising_the_folder_of_an_earlier_program_writes_back_what_it_ties(call, residual):

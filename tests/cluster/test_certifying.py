@@ -208,7 +208,7 @@ def test_other_factors_of_a_finished_run_are_certified_on_a_cluster_too(
     factors = tmp_path / "max.json"
     factors.write_text(json.dumps(finished.factors(percentile=100.0).to_dict()))
     here = normalize_run(finished, factors_path=factors, output=tmp_path / "here")
-    monkeypatch.setattr("actisketch.pipeline.stages.engine.LocalEngine.comparing", None)
+    monkeypatch.setattr("actisketch.pipeline.stages.engine.LocalEngine.compare_networks", None)
 
     there = normalize_run(finished, factors_path=factors, output=tmp_path / "there", client=threads_client)
 

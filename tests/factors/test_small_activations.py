@@ -28,7 +28,7 @@ def scaled_by(factor):
 def warnings_of(model, folder, caplog, **factors):
     caplog.set_level(logging.WARNING)
     result = run(model, X, output=folder, settings={"report": {"enabled": False}, "factors": factors})
-    return result, [text for text in caplog.messages if "taken for dead" in text]
+    return result, [text for text in caplog.messages if "treated as dead" in text]
 
 
 @pytest.mark.parametrize("factor", [1e-8, 1e-20, 1e-30])

@@ -27,7 +27,7 @@ from actisketch.pipeline.results.run import open_run
 from actisketch.pipeline.settings.job import JobSettings
 from actisketch.pipeline.settings.loading import validate_job
 from actisketch.pipeline.sketch import SketchSpec
-from actisketch.pipeline.stages.factors import make_factors
+from actisketch.pipeline.stages.factors import FactorsStage
 from actisketch.storage import Cache, CacheSpec, PointSpec
 from actisketch.storage.errors import StorageError
 
@@ -74,7 +74,7 @@ def work(folder: Path) -> None:
         record_missing(cache, Producer(), sketch=SketchSpec(bits=16))
     run.update_manifest({"settings": settings.model_dump(mode="json"), "n_samples": 17})
     cache = Cache.open(run.cache_path)
-    make_factors(run, cache, settings, recorded=merged_key(cache))
+    FactorsStage(folder=run, cache=cache, settings=settings, recorded=merged_key(cache)).reload_or_compute()
 
 
 class Ends:
