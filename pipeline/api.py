@@ -119,8 +119,8 @@ def run(
         memory_limit=memory_limit,
         settings=settings,
     )
-    done = run_job(job, model=keras_model, source=source, client=client, on_event=on_event)
-    return open_run(job.output, storage_options=job.cache.storage_options, cache=done.cache)
+    run_job(job, model=keras_model, source=source, client=client, on_event=on_event)
+    return open_run(job.output, storage_options=job.cache.storage_options)
 
 
 def plan(

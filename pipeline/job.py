@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..storage import Cache
 from .certifier import Certificate
 from .engines import engine_for
 from .events import Event, OnEvent, StageDone, ignore_event
@@ -37,18 +36,12 @@ class JobResult:
     """What a job did."""
 
     folder: RunFolder
-    cache: Cache
-    """Open for reading."""
     n_blocks_computed: int
+    n_blocks: int
     factors: Factors
     certificate: Certificate | None
     is_reloaded: bool
     """Whether every stage found its results and nothing was computed."""
-
-    @property
-    def n_blocks(self) -> int:
-        """How many there are."""
-        return len(self.cache.blocks)
 
 
 def plan_job(settings: JobSettings, *, model: Any = None, source: Source | None = None) -> Prepared:
@@ -139,8 +132,8 @@ def run_job(
         draw_report(run, folder.report_path, on_event=listen)
     return JobResult(
         folder=folder,
-        cache=cache,
         n_blocks_computed=n_computed,
+        n_blocks=len(cache.blocks),
         factors=factors,
         certificate=certificate,
         is_reloaded=all(event.reloaded for event in done),

@@ -92,7 +92,7 @@ class Ledger:
         except FormatError as error:
             logger.warning("block %d counts as missing: %s (%s)", block.index, error, key)
             return False
-        if prefix.block != block or prefix.cache_hash != self._cache_hash or size != prefix.nbytes:
+        if not self._is_whole(prefix, block, size):
             logger.warning(
                 "block %d counts as missing: its record is cut, or belongs to another block or cache (%s)",
                 block.index,
@@ -100,6 +100,9 @@ class Ledger:
             )
             return False
         return True
+
+    def _is_whole(self, prefix: CommitPrefix, block: Block, nbytes: int) -> bool:
+        return prefix.block == block and prefix.cache_hash == self._cache_hash and nbytes == prefix.nbytes
 
     def _key(self, block: Block) -> str:
         if not self._layout.has_block(block):
@@ -120,7 +123,7 @@ class Ledger:
         """
         key, place = self._key(block), self._store.url
         try:
-            stored = self._store.read(key) if with_sketches else self._read_head(key)
+            stored = self._store.read(key) if with_sketches else self._read_head(key)[0]
             if stored is None:
                 raise IncompleteError(
                     f"block {block.index} of the cache {place!r} is not committed: run again to resume",
@@ -143,15 +146,15 @@ class Ledger:
             raise FormatError("it has other points or other chunks than the cache")
         return record
 
-    def _read_head(self, key: str) -> bytes | None:
-        """Return prefix and header of a record, and what follows; None if there is no such key."""
+    def _read_head(self, key: str) -> tuple[bytes | None, int]:
+        """Return prefix and header of a record, and what follows, and its size; None if there is no such key."""
         start = self._store.read_start(key, _HEAD_NBYTES)
         if start is None:
-            return None
+            return None, 0
         needed = CommitPrefix.decode(start[0]).header_nbytes + PREFIX_NBYTES + 4
         if needed > len(start[0]):
             start = self._store.read_start(key, needed)
-        return None if start is None else start[0]
+        return (None, 0) if start is None else start
 
     def header(self, block: Block) -> CommitRecord:
         """Return the record without its sketches; read once."""
@@ -166,10 +169,10 @@ class Ledger:
         for block in self._blocks:
             key = self._key(block)
             try:
-                head = read_or_error(self._store, partial(self._read_head, key))
-                if head is None or isinstance(head, StorageError):
+                found = read_or_error(self._store, partial(self._read_head, key))
+                if isinstance(found, StorageError) or found[0] is None:
                     continue
-                header = CommitRecord.decode(head, with_sketches=False)
+                header = CommitRecord.decode(found[0], with_sketches=False)
             except FormatError:
                 continue
             if header.block == block:
@@ -190,10 +193,13 @@ class Ledger:
     def _hashed_head(self, block: Block) -> bytes:
         """Return the prefix and the header of a record; nothing where there is none that can be read."""
         try:
-            head = self._read_head(self._key(block)) or b""
-            return head[: PREFIX_NBYTES + CommitPrefix.decode(head).header_nbytes]
+            head, nbytes = self._read_head(self._key(block))
+            prefix = CommitPrefix.decode(head or b"")
         except FormatError:
             return b""
+        if self._is_whole(prefix, block, nbytes):
+            self._sound.add(block.index)  # `scan` need not read its head again
+        return (head or b"")[: PREFIX_NBYTES + prefix.header_nbytes]
 
     def put(self, record: CommitRecord) -> CommitRecord:
         """Write a record durably; an equal one that is there already is kept.

@@ -76,8 +76,9 @@ class Run:
         IncompleteError
             If blocks are missing.
         """
+        recorded = self._recorded  # first, as the cache knows then which records are whole
         check_complete(self.cache)
-        kept = load_merged(self.folder.merged_path, self._recorded, self.points)
+        kept = load_merged(self.folder.merged_path, recorded, self.points)
         return merged_sketches(self.cache) if kept is None else kept
 
     @property

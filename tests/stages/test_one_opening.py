@@ -30,8 +30,7 @@ def test_a_job_opens_its_cache_once_whether_it_is_new_resumed_or_reloaded(
 ):
     def openings():
         opened.clear()
-        result = run(small_model, small_data, output=tmp_path / "r", batch_size=8, settings=SETTINGS)
-        assert result.percentile(result.points[0], 99.0).value > 0
+        run(small_model, small_data, output=tmp_path / "r", batch_size=8, settings=SETTINGS)
         return len(opened)
 
     new, reloaded = openings(), openings()
