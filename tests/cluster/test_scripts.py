@@ -30,7 +30,6 @@ def called(tmp_path, *, before="", call):
         text=True,
         check=False,
         cwd=tmp_path,
-        timeout=300,
         env={**os.environ, "PYTHONPATH": path},
     )
 
@@ -65,7 +64,6 @@ def test_what_runs_a_package_needs_none(tmp_path, way):
         text=True,
         check=False,
         cwd=tmp_path,
-        timeout=300,
         env={**os.environ, "PYTHONPATH": path},
     )
 

@@ -107,9 +107,7 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 
 def run(slurm: Path, *command: str) -> str:
     environment = {**os.environ, "PATH": PATH, "SLURM_CONF": str(slurm / "slurm.conf")}
-    done = subprocess.run(
-        command, env=environment, cwd=slurm / "work", capture_output=True, text=True, timeout=300
-    )
+    done = subprocess.run(command, env=environment, cwd=slurm / "work", capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -37,7 +37,6 @@ def in_a_process(code: str, **environment: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=300,
     )
     return done.stdout
 
