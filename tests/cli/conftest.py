@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from ..on_disk import contents
+
 
 @dataclass
 class Answer:
@@ -71,3 +73,22 @@ def finished(tmp_path, finished_once):
     """The small files and a finished run of them, to be changed at will."""
     shutil.copytree(finished_once, tmp_path, dirs_exist_ok=True)
     return files_in(tmp_path)
+
+
+@pytest.fixture
+def refused(call, tmp_path):
+    """Run with these flags; it must be refused, say so in one sentence and leave no trace."""
+
+    def refused(*arguments, code=2, verb="run"):
+        before = contents(tmp_path, without=())
+        answer = call(verb, *arguments)
+
+        assert answer.code == code, (answer.code, answer.err)
+        assert "Traceback" not in answer.err + answer.out
+        assert answer.err.startswith("actisketch: ")
+        # One sentence; a mismatch lists what differs, a line each, below it.
+        assert all(line.startswith("  ") for line in answer.err.splitlines()[1:])
+        assert contents(tmp_path, without=()) == before
+        return answer.err
+
+    return refused
