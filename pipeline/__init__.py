@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .api import plan as plan
     from .api import run as run
     from .certifier import certify as certify
-    from .factors.factors import Factors as Factors
+    from .factors.factors_file import Factors as Factors
     from .graph import read_graph as read_graph
     from .normalizer import normalize_model as normalize_model
     from .planning.plan import Plan as Plan
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "DataSpec": "sources",
-    "Factors": "factors.factors",
+    "Factors": "factors.factors_file",
     "Plan": "planning.plan",
     "PointSketch": "sketch",
     "Run": "results.run",

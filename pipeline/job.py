@@ -12,7 +12,7 @@ from typing import Any
 from .certifier import Certificate
 from .engines import engine_for
 from .events import Event, OnEvent, StageDone, ignore_event
-from .factors.factors import Factors
+from .factors.factors_file import Factors
 from .factors.merged_file import merged_key
 from .folder.folder import RunFolder
 from .results.report import draw_report

@@ -11,7 +11,7 @@ from ..storage.errors import InputError
 from .certifier import Certificate
 from .engines import engine_for
 from .events import BlockDone, OnEvent, StageDone, StageStarted, counted, ignore_event
-from .factors.factors import Factors
+from .factors.factors_file import Factors
 from .factors.merged_file import merged_key
 from .folder.folder import RunFolder, write_json
 from .record.point_sketch import sketch_spec

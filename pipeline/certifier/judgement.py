@@ -111,7 +111,7 @@ def judge(comparison: Comparison, comparer: Comparer, *, progress: Callable[[int
         accuracy_after=found.decisions.accuracy_after,
         pinned=tuple((each.name, each.type, each.reason) for each in normalized.pinned),
         groups=normalized.groups,
-        notes=(*normalized.notes, *found.decisions.notes, *([unchanged] if unchanged else [])),
+        notes=(*found.decisions.notes, *([unchanged] if unchanged else [])),
         sketches=found.sketches,
     )
     if not certificate.passed and (why := _quantised(comparison.graph)):

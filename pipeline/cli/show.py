@@ -12,7 +12,7 @@ from rich.text import Text
 
 from ...storage import VerifyReport
 from ..events import counted
-from ..factors.factors import Factors
+from ..factors.factors_file import Factors
 from ..planning.plan import Plan
 from ..report import layer_table
 from ..results.percentiles import PercentileRow

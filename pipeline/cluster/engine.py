@@ -18,8 +18,7 @@ from ...storage import Cache
 from ...storage.errors import InputError, OverBudgetError
 from ..certifier import Comparer, Comparison
 from ..events import OnEvent, StageDone, ignore_event
-from ..factors.factors import ExactPercentile
-from ..factors.merge import ExactSource
+from ..factors.exact import ExactPercentile, ExactSource
 from ..graph import model_fingerprint
 from ..normalizer import Rewriting
 from ..record.model import save_network

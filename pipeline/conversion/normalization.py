@@ -22,7 +22,8 @@ import numpy as np
 from ...storage.errors import CertificateError, InputError, MismatchError
 from ...storage.partial import partial_name, remove_leftovers, replacing
 from ..certifier import Certificate, certify
-from ..factors.merge import ExactSource, merged_sketches
+from ..factors.exact import ExactSource
+from ..factors.merge import merged_sketches
 from ..folder.folder import write_json
 from ..graph import Graph, read_graph, select_points
 from ..graph.kinds import is_batch_norm

@@ -8,8 +8,9 @@ from ...storage import Cache
 from ...storage.errors import InputError
 from ..settings.job import JobSettings
 from ..sketch import PointSketch
-from .factors import ExactPercentile, Factors, compute_factors
-from .merge import ExactSource
+from .compute import compute_factors
+from .exact import ExactPercentile, ExactSource
+from .factors_file import Factors
 from .ties import Ties
 
 __all__ = ["factors_of"]

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...storage.errors import InputError
 from ..graph import Graph, Point
-from ..normalizer import Exceptions, Factor, Mode, propagate
+from ..normalizer import Exceptions, Factor, Mode, held_scales, propagate
 from ..settings.job import InputFactor, JobSettings, NormalizeSettings
 
 __all__ = ["Joined", "Ties", "input_scales", "job_ties", "read_ties"]
@@ -140,11 +140,9 @@ def _numbers(
     found: dict[str, Joined] = {}
     fixed: dict[int, float] = {}
     for point in points:
-        ids = walk.variables.roots(np.asarray(walk.ids[point.value]))
-        by_channel = np.moveaxis(ids, point.channel_axis, -1) if ids.ndim else ids.reshape(1)
-        held = np.unique(by_channel.reshape(-1, by_channel.shape[-1]), axis=0)
+        held = np.unique(held_scales(walk, point), axis=0)
         found[point.name] = [sorted(set(column)) for column in held.T.tolist()]
-        for number in np.unique(ids).tolist():
+        for number in np.unique(held).tolist():
             scale = walk.variables.fixed_scale(number)
             if scale is not None:
                 fixed[number] = scale

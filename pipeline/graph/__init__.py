@@ -5,7 +5,7 @@ from .feeding import aligned, input_tensor
 from .fingerprint import model_fingerprint
 from .forward import forward_function
 from .graph import Graph
-from .inputs import match_inputs, shape_text
+from .inputs import input_order, match_inputs, shape_text
 from .model_check import check_model
 from .nodes import Node, Point, Slot, Value
 from .points import select_points
@@ -24,6 +24,7 @@ __all__ = [
     "check_model",
     "file_code_hash",
     "forward_function",
+    "input_order",
     "input_tensor",
     "layer_refusals",
     "match_inputs",

@@ -5,12 +5,11 @@ Holds no rules of normalisation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ...storage.errors import InputError
 from .nodes import Node, Point, Value
 
 __all__ = ["Graph"]
@@ -72,27 +71,6 @@ class Graph:
         names = (name for name, _, _ in self.input_specs)
         tensors = self.model.inputs
         return tuple(str(keys.get(id(tensor), name)) for tensor, name in zip(tensors, names, strict=True))
-
-    def input_order(self, names: Sequence[str | None]) -> list[int]:
-        """Return for each input which of the arrays with these names feeds it: by name where all agree, else in order.
-
-        The one rule for whoever feeds the network, so that what is certified is what was recorded. As Keras does it:
-        InputError where names and order contradict each other, or a model built with a dict has no order of its own.
-        """
-        wanted = list(self.input_keys)
-        if len(names) > 1 and set(names) == set(wanted):
-            return [list(names).index(name) for name in wanted]
-        struct = getattr(self.model, "_inputs_struct", None)
-        has_no_order = isinstance(struct, dict) and list(struct) != sorted(struct)
-        if len(names) > 1 and (
-            has_no_order or any(n in wanted and n != w for n, w in zip(names, wanted, strict=True))
-        ):
-            raise InputError(
-                f"the network takes the inputs {', '.join(map(repr, wanted))}, the data has "
-                f"{', '.join(map(repr, names)) if any(names) else 'arrays without names'}: give a dict with the "
-                "names of the network, or name the arrays so in the file"
-            )
-        return list(range(len(wanted)))
 
     def producer(self, value: int) -> Node:
         """Return the node that computes ``value``."""

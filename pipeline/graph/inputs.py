@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from ...storage.errors import InputError
 from ..sources import InputSpec
 from .graph import Graph
 
-__all__ = ["match_inputs", "shape_text"]
+__all__ = ["input_order", "match_inputs", "shape_text"]
 
 
 def match_inputs(graph: Graph, given: tuple[InputSpec, ...]) -> list[tuple[int, np.dtype[Any]]]:
@@ -30,7 +31,7 @@ def match_inputs(graph: Graph, given: tuple[InputSpec, ...]) -> list[tuple[int, 
             f"({', '.join(repr(name) for name, _, _ in wanted)}), the data has {len(given)}: name the arrays with "
             "data.inputs"
         )
-    order = graph.input_order([have.name for have in given])
+    order = input_order(graph, [have.name for have in given])
     for (name, shape, dtype), have in zip(wanted, (given[i] for i in order), strict=True):
         fits = len(shape) == len(have.shape) and all(
             w in (None, h) for w, h in zip(shape, have.shape, strict=True)
@@ -47,6 +48,28 @@ def match_inputs(graph: Graph, given: tuple[InputSpec, ...]) -> list[tuple[int, 
                 "TextVectorization or StringLookup in front of the network where texts are to be numbers"
             )
     return [(i, np.dtype(_numpy_name(dtype))) for i, (_, _, dtype) in zip(order, wanted, strict=True)]
+
+
+def input_order(graph: Graph, names: Sequence[str | None]) -> list[int]:
+    """Return for each input which of the arrays with these names feeds it: by name where all agree, else in order.
+
+    As Keras does it: InputError where names and order contradict each other, or a model built with a dict has no order
+    of its own.
+    """
+    wanted = list(graph.input_keys)
+    if len(names) > 1 and set(names) == set(wanted):
+        return [list(names).index(name) for name in wanted]
+    struct = getattr(graph.model, "_inputs_struct", None)
+    has_no_order = isinstance(struct, dict) and list(struct) != sorted(struct)
+    if len(names) > 1 and (
+        has_no_order or any(n in wanted and n != w for n, w in zip(names, wanted, strict=True))
+    ):
+        raise InputError(
+            f"the network takes the inputs {', '.join(map(repr, wanted))}, the data has "
+            f"{', '.join(map(repr, names)) if any(names) else 'arrays without names'}: give a dict with the "
+            "names of the network, or name the arrays so in the file"
+        )
+    return list(range(len(wanted)))
 
 
 def shape_text(shape: tuple[int | None, ...]) -> str:

@@ -2,7 +2,8 @@
 
 from .normalizing import NormalizedModel, Rewriting, normalize_in_place, normalize_model
 from .propagation import Exceptions, Mode, Pinned
-from .solving import Factor, Solution, propagate, solve, tied_groups
+from .solving import Factor, Solution, held_scales, propagate, solve
+from .variables import tied_scales
 
 __all__ = [
     "Exceptions",
@@ -12,9 +13,10 @@ __all__ = [
     "Pinned",
     "Rewriting",
     "Solution",
+    "held_scales",
     "normalize_in_place",
     "normalize_model",
     "propagate",
     "solve",
-    "tied_groups",
+    "tied_scales",
 ]

@@ -13,7 +13,7 @@ import numpy as np
 
 from .variables import Ids
 
-__all__ = ["concatenated", "flattened", "permuted", "repeated", "reshaped", "spread"]
+__all__ = ["concatenated", "flattened", "reshaped", "spread"]
 
 Shape = tuple[int | None, ...]
 
@@ -61,16 +61,6 @@ def flattened(ids: Ids, shape: Shape, *, channels_first: bool) -> Ids | None:
     if channels_first and len(shape) > 1:
         whole = np.moveaxis(whole, 0, -1)
     return whole.reshape(-1)
-
-
-def permuted(ids: Ids, axes: Sequence[int]) -> Ids:
-    """Return the scales after a transposition; ``axes`` count from 0 without the axis of the samples."""
-    return ids.transpose(axes)
-
-
-def repeated(ids: Ids) -> Ids:
-    """Return the scales after RepeatVector: (n,) -> (repeats, n)."""
-    return ids.reshape(1, -1)
 
 
 def concatenated(parts: Sequence[Ids], shapes: Sequence[Shape], *, axis: int) -> Ids | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ...storage.errors import InputError, MismatchError
+from ...storage.errors import InputError
 from ..graph import Graph, Node, Point, read_graph, select_points
 from ..graph.kinds import held_layer
 from .propagation import Exceptions, Mode, Pinned
@@ -75,7 +75,6 @@ class NormalizedModel:
     groups: tuple[tuple[str, ...], ...]
     """Points that share a scale."""
     mode: Mode
-    notes: tuple[str, ...]
 
     def node_of(self, point: Point) -> Node:
         """Return the node of the normalised network that has the weights of ``point``."""
@@ -85,19 +84,6 @@ class NormalizedModel:
         """Return one batch, tensors in the order of ``graph.inputs``, as ``model`` takes it."""
         scales = [self.value_scales[value] for value in self.graph.inputs]
         return [_divided(x, each) for x, each in zip(inputs, scales, strict=True)]
-
-    def with_model(self, model: Any) -> NormalizedModel:
-        """Return the same description for a copy of ``model``, such as one that was saved and loaded.
-
-        Raises
-        ------
-        MismatchError
-            If it is not the same network.
-        """
-        graph = read_graph(model)
-        if [node.name for node in graph.nodes] != [node.name for node in self.normalized_graph.nodes]:
-            raise MismatchError("this is not the normalised network: its layers differ", model=model.name)
-        return replace(self, model=model, normalized_graph=graph)
 
 
 def normalize_model(
@@ -265,7 +251,6 @@ def _described(
         pinned_points=frozenset(p.name for p in points if walk.variables.is_pinned(walk.ids[p.value])),
         groups=solution.groups(points),
         mode=walk.mode,
-        notes=(),
     )
     logger.info(
         "normalised %s: %d points, %d pinned layers, %d groups of tied points",

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from ...storage.errors import InputError
-from ..graph import Node, Slot, why_opaque
+from ..graph import Node, why_opaque
 from ..graph.kinds import (
     BOUNDED,
     HOMOGENEOUS,
@@ -30,8 +30,9 @@ from ..graph.kinds import (
     relu_layer,
     type_of,
 )
-from .merging import joined, ones, product, quotient, tied
-from .movement import flattened, permuted, repeated, reshaped, spread
+from . import position_rules
+from .merge_rules import joined, ones, product, quotient, tied
+from .movement import spread
 from .pinning import PINNED
 from .propagation import Pinned, Propagation
 from .refusing import refuse_foreign_weights, refused
@@ -66,7 +67,7 @@ def outputs_of(walk: Propagation, node: Node) -> list[Ids]:
         return [_activated(walk, node, walk.ids[node.inputs[0]])]
     if is_identity(node.operation):
         return [walk.ids[node.inputs[0]]]
-    rule = _one_scale if _is_augmentation(node) else RULES.get(node.type)
+    rule = Propagation.one_scale if _is_augmentation(node) else RULES.get(node.type)
     if rule is not None:
         return rule(walk, node)
     if node.type in PINNED:
@@ -114,15 +115,10 @@ def _linear(walk: Propagation, node: Node) -> list[Ids]:
     refuse_foreign_weights(node)
     (value,), (output,) = node.inputs, node.outputs
     result = walk.graph.values[output]
-    axis = -1 if node.type == "Dense" else input_channel_axis(layer, walk.rank(value))
+    axis = -1 if node.type == "Dense" else position_rules.input_channel_axis(layer, walk.rank(value))
     inputs = walk.channels(node, value, axis=axis)
     vector = walk.through_parameters(node, inputs, result.shape[result.channel_axis])
     return [_activated(walk, node, spread(vector, rank=len(result.shape), axis=result.channel_axis))]
-
-
-def input_channel_axis(layer: Any, rank: int) -> int:
-    """Return the channel axis of what a layer takes, from its ``data_format``."""
-    return -rank if getattr(layer, "data_format", None) == "channels_first" else -1
 
 
 def _activated(walk: Propagation, node: Node, ids: Ids) -> Ids:
@@ -213,10 +209,10 @@ def _rule_at_each_time(walk: Propagation, node: Node) -> Rule | None:
     if is_batch_norm(layer):
         return _batch_norm if layer.axis in {-1, walk.rank(node.inputs[0]) - 1} else None
     if is_identity(layer) or is_activation(layer):
-        return _same if is_free else None
-    if RULES.get(node.type) is _per_channel:
-        return _per_channel
-    return _one_scale if node.type in _MOVING else None
+        return position_rules.same if is_free else None
+    if RULES.get(node.type) is position_rules.per_channel:
+        return position_rules.per_channel
+    return Propagation.one_scale if node.type in _MOVING else None
 
 
 def _embedding(walk: Propagation, node: Node) -> list[Ids]:
@@ -227,96 +223,11 @@ def _embedding(walk: Propagation, node: Node) -> list[Ids]:
     return [spread(vector, rank=walk.rank(node.outputs[0]), axis=-1)]
 
 
-def _per_channel(walk: Propagation, node: Node) -> list[Ids]:
-    """Pooling, padding, cropping, upsampling: mixes positions, never channels."""
-    value, output = node.inputs[0], node.outputs[0]
-    axis = walk.graph.values[output].channel_axis
-    if walk.rank(output) != walk.rank(value):
-        axis = input_channel_axis(node.operation, walk.rank(value))
-    vector = walk.channels(node, value, axis=axis)
-    out_axis = axis if walk.rank(output) == walk.rank(value) else -1
-    return [spread(vector, rank=walk.rank(output), axis=out_axis)]
-
-
-def _padding(walk: Propagation, node: Node) -> list[Ids]:
-    """``keras.ops.pad``: with zeros or with what lies within, channel by channel if there are no new channels."""
-    given = [*node.args[1:], *node.kwargs.values()]
-    if any(each is not None and (isinstance(each, Slot) or np.any(np.asarray(each))) for each in given):
-        return walk.pin_node(node, "pads with a value that is not 0")
-    widths = node.operation.pad_width
-    axis = walk.graph.values[node.outputs[0]].channel_axis
-    of_channels = widths[0] if len(widths) == 1 else widths[axis]
-    return walk.one_scale(node) if any(of_channels) else _per_channel(walk, node)
-
-
-def _resizing(walk: Propagation, node: Node) -> list[Ids]:
-    layer = node.operation
-    if layer.pad_to_aspect_ratio and layer.fill_mode == "constant" and layer.fill_value:
-        return walk.pin_node(node, f"pads with {layer.fill_value:g}")
-    return _per_channel(walk, node)
-
-
 def _cast(walk: Propagation, node: Node) -> list[Ids]:
     before, after = (walk.graph.values[value].dtype for value in (node.inputs[0], node.outputs[0]))
     if "float" in before and "float" not in after:
         return walk.pin_node(node, f"rounds to {after}")
-    return _same(walk, node)
-
-
-def _same(walk: Propagation, node: Node) -> list[Ids]:
-    return [walk.ids[node.inputs[0]] for _ in node.outputs]
-
-
-def _one_scale(walk: Propagation, node: Node) -> list[Ids]:
-    return walk.one_scale(node)
-
-
-def _moved(walk: Propagation, node: Node, ids: Ids | None) -> list[Ids]:
-    return walk.one_scale(node) if ids is None else [ids]
-
-
-def _flatten(walk: Propagation, node: Node) -> list[Ids]:
-    value = node.inputs[0]
-    first = node.operation.data_format == "channels_first"
-    shape = walk.graph.values[value].shape
-    return _moved(walk, node, flattened(walk.ids[value], shape, channels_first=first))
-
-
-def _reshape(walk: Propagation, node: Node) -> list[Ids]:
-    shape, target = (walk.graph.values[v].shape for v in (node.inputs[0], node.outputs[0]))
-    return _moved(walk, node, reshaped(walk.ids[node.inputs[0]], shape, target))
-
-
-def _permute(walk: Propagation, node: Node) -> list[Ids]:
-    return [permuted(walk.ids[node.inputs[0]], [axis - 1 for axis in node.operation.dims])]
-
-
-def _transpose(walk: Propagation, node: Node) -> list[Ids]:
-    n_axes = walk.rank(node.inputs[0]) + 1
-    axes = [axis % n_axes for axis in node.operation.axes or ()]
-    if not axes or axes[0] != 0:
-        return walk.one_scale(node)
-    return [permuted(walk.ids[node.inputs[0]], [axis - 1 for axis in axes[1:]])]
-
-
-def _repeat_vector(walk: Propagation, node: Node) -> list[Ids]:
-    return [repeated(walk.ids[node.inputs[0]])]
-
-
-def _reduction(walk: Propagation, node: Node) -> list[Ids]:
-    """Mean, sum or maximum over positions: the channels keep their scales if they are kept."""
-    axis, keepdims = node.operation.axis, node.operation.keepdims
-    if getattr(node.operation, "initial", None):
-        return walk.pin_node(node, f"compares with {node.operation.initial:g}")
-    rank = walk.rank(node.inputs[0])
-    axes = {axis} if isinstance(axis, int) else set(axis or ())
-    reduced = {a - 1 if a > 0 else a + rank for a in axes}
-    kept = [a for a in range(rank) if a not in reduced]
-    if not axes or 0 in axes or -rank - 1 in axes or len(kept) != 1:
-        return walk.one_scale(node)
-    vector = walk.channels(node, node.inputs[0], axis=kept[0])
-    out_rank = walk.rank(node.outputs[0])
-    return [spread(vector, rank=out_rank, axis=kept[0] if keepdims else -1)]
+    return position_rules.same(walk, node)
 
 
 def _rescaling(walk: Propagation, node: Node) -> list[Ids]:
@@ -337,71 +248,43 @@ _ADAPTIVE = [f"Adaptive{kind}Pooling{n}D" for kind in ("Max", "Average") for n i
 _SHAPED = [f"{kind}{n}D" for kind in ("ZeroPadding", "Cropping", "UpSampling") for n in (1, 2, 3)]
 _MOVING = frozenset({"Flatten", "Reshape", "Permute", "RepeatVector"})
 _HOMOGENEOUS_OPS = [
-    *[
-        "Abs",
-        "Absolute",
-        "AdaptiveAveragePool",
-        "AdaptiveMaxPool",
-        "ArraySplit",
-        "AveragePool",
-        "BroadcastTo",
-    ],
-    *[
-        "Copy",
-        "Cumsum",
-        "DepthToSpace",
-        "Diagonal",
-        "Diff",
-        "Dstack",
-        "ExpandDims",
-        "Flip",
-        "Fliplr",
-        "Flipud",
-    ],
-    *["GetItem", "Hsplit", "Hstack", "MaxPool", "Median", "Moveaxis", "Negative", "Ptp", "Ravel", "Repeat"],
-    *[
-        "Roll",
-        "Rot90",
-        "Slice",
-        "Sort",
-        "SpaceToDepth",
-        "Split",
-        "Squeeze",
-        "Stack",
-        "StopGradient",
-        "Swapaxes",
-    ],
-    *["Take", "Tile", "Trace", "Tril", "Triu", "Unstack", "Vsplit", "Vstack"],
+    *["Abs", "Absolute", "AdaptiveAveragePool", "AdaptiveMaxPool", "ArraySplit", "AveragePool"],
+    *["BroadcastTo", "Copy", "Cumsum", "DepthToSpace", "Diagonal", "Diff", "Dstack", "ExpandDims", "Flip"],
+    *["Fliplr", "Flipud", "GetItem", "Hsplit", "Hstack", "MaxPool", "Median", "Moveaxis", "Negative", "Ptp"],
+    *["Ravel", "Repeat", "Roll", "Rot90", "Slice", "Sort", "SpaceToDepth", "Split", "Squeeze", "Stack"],
+    *["StopGradient", "Swapaxes", "Take", "Tile", "Trace", "Tril", "Triu", "Unstack", "Vsplit", "Vstack"],
 ]
 
 RULES: Final[dict[str, Rule]] = {
     "BatchNormalization": _batch_norm,
     "Embedding": _embedding,
-    "Flatten": _flatten,
-    "Reshape": _reshape,
-    "Permute": _permute,
-    "RepeatVector": _repeat_vector,
+    "Flatten": position_rules.flatten,
+    "Reshape": position_rules.reshape,
+    "Permute": position_rules.permute,
+    "RepeatVector": position_rules.repeat_vector,
     "Concatenate": joined,
     "Multiply": product,
     "Rescaling": _rescaling,
     # keras.applications.convnext: a gain for each channel, whatever the scale.
-    "LayerScale": _same,
-    "Resizing": _resizing,
-    "ops.Resize": _resizing,
-    "ops.Pad": _padding,
+    "LayerScale": position_rules.same,
+    "Resizing": position_rules.resizing,
+    "ops.Resize": position_rules.resizing,
+    "ops.Pad": position_rules.padding,
     "TimeDistributed": _time_distributed,
     **dict.fromkeys(TYING_MERGES, tied),
-    **dict.fromkeys([*_POOLS, *_ADAPTIVE, *_SHAPED, "CenterCrop"], _per_channel),
-    "ops.Reshape": _reshape,
-    "ops.Transpose": _transpose,
+    **dict.fromkeys([*_POOLS, *_ADAPTIVE, *_SHAPED, "CenterCrop"], position_rules.per_channel),
+    "ops.Reshape": position_rules.reshape,
+    "ops.Transpose": position_rules.transpose,
     "ops.Concatenate": joined,
     "ops.Multiply": product,
     "ops.Divide": quotient,
     "ops.TrueDivide": quotient,
     "ops.Cast": _cast,
-    "ops.Identity": _same,
+    "ops.Identity": position_rules.same,
     "ops.ZerosLike": ones,
     "ops.OnesLike": ones,
-    **dict.fromkeys([f"ops.{name}" for name in ("Mean", "Sum", "Max", "Min", "Amax", "Amin")], _reduction),
-    **dict.fromkeys([f"ops.{name}" for name in _HOMOGENEOUS_OPS], _one_scale),
+    **dict.fromkeys(
+        [f"ops.{name}" for name in ("Mean", "Sum", "Max", "Min", "Amax", "Amin")], position_rules.reduction
+    ),
+    **dict.fromkeys([f"ops.{name}" for name in _HOMOGENEOUS_OPS], Propagation.one_scale),
 }

@@ -19,7 +19,7 @@ from .refusing import all_refused
 from .rules import outputs_of
 from .variables import Ids
 
-__all__ = ["Factor", "Solution", "propagate", "solve"]
+__all__ = ["Factor", "Solution", "held_scales", "propagate", "solve"]
 
 Factor = float | NDArray[np.float64]
 N_NAMES = 6
@@ -32,16 +32,10 @@ class Solution:
     walk: Propagation
     numbers: NDArray[np.float64]
     """Scale of each variable."""
-    claimed: tuple[str, ...]
-    """Points whose factors were given."""
 
     def of_value(self, value: int) -> NDArray[np.float64]:
         """Return the scales of a value, an array that broadcasts to its shape."""
         return self.numbers[self.walk.ids[value]]
-
-    def of_ids(self, ids: Ids) -> NDArray[np.float64]:
-        """Return the scales of any variables."""
-        return self.numbers[ids]
 
     def of_parameters(self, operation: object) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the scales of the input and of the output channels of a layer with weights."""
@@ -57,18 +51,16 @@ class Solution:
         return scales.reshape(-1) if all(n == 1 for n in others) else scales
 
     def groups(self, points: Sequence[Point]) -> tuple[tuple[str, ...], ...]:
-        """Return the names of points that share a scale, groups of two and more, in topological order."""
-        return tied_groups(self.walk, points)
+        """Return the names of points that share a scale, groups of two and more, in topological order.
 
-
-def tied_groups(walk: Propagation, points: Sequence[Point]) -> tuple[tuple[str, ...], ...]:
-    """Return the names of points that share a scale (in channel mode: that of the first channel)."""
-    members: dict[int, list[str]] = {}
-    for point in points:
-        if not walk.variables.is_pinned(walk.ids[point.value]):
-            root = walk.variables.root(int(walk.ids[point.value].flat[0]))
-            members.setdefault(root, []).append(point.name)
-    return tuple(tuple(names) for names in members.values() if len(names) > 1)
+        In channel mode: that of the first channel.
+        """
+        variables, members = self.walk.variables, dict[int, list[str]]()
+        for point in points:
+            ids = self.walk.ids[point.value]
+            if not variables.is_pinned(ids):
+                members.setdefault(variables.root(int(ids.flat[0])), []).append(point.name)
+        return tuple(tuple(names) for names in members.values() if len(names) > 1)
 
 
 def propagate(
@@ -156,16 +148,22 @@ def solve(
         claims_nothing = gone.get(name, np.zeros(1, dtype=bool)) | _joins(walk, point)
         numbers = np.where(claims_nothing, np.nan, numbers)
         claims.append((walk.ids[point.value], _laid_out(point, numbers)))
-    return Solution(walk, walk.variables.solve(claims), tuple(factors))
+    return Solution(walk, walk.variables.solve(claims))
+
+
+def held_scales(walk: Propagation, point: Point) -> Ids:
+    """Return which scales a point holds, as variables, one for all that are tied: of shape (n_places, n_channels)."""
+    ids = walk.variables.roots(np.atleast_1d(walk.ids[point.value]))
+    by_channel = np.moveaxis(ids, point.channel_axis, -1)
+    return by_channel.reshape(-1, by_channel.shape[-1])
 
 
 def _joins(walk: Propagation, point: Point) -> NDArray[np.bool_]:
     """Return whether a point, or each of its channels, holds scales that differ: one factor cannot speak for them."""
-    ids = walk.variables.roots(np.asarray(walk.ids[point.value]))
-    if not ids.ndim or walk.mode == "layer":
-        return np.array([np.any(ids != ids.flat[0])])
-    rows = np.moveaxis(ids, point.channel_axis, -1).reshape(-1, ids.shape[point.channel_axis])
-    return np.asarray(np.any(rows != rows[:1], axis=0))
+    held = held_scales(walk, point)
+    if walk.mode == "layer":
+        return np.array([np.any(held != held[0, 0])])
+    return np.asarray(np.any(held != held[:1], axis=0))
 
 
 def _laid_out(point: Point, numbers: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,14 +7,14 @@ value's shape, so that flattening, joining or transposing scales is done by nump
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
 
-__all__ = ["ONE", "Ids", "ScaleVariables"]
+__all__ = ["ONE", "Ids", "ScaleVariables", "tied_scales"]
 
 Ids = NDArray[np.int64]
 ONE = 0
@@ -84,10 +84,6 @@ class ScaleVariables:
         """Tell whether every scale of ``ids`` is known to be 1."""
         return bool(np.all(self.roots(ids) == self.root(ONE)))
 
-    def is_fixed(self, root: int) -> bool:
-        """Tell whether this root has a given scale."""
-        return root in self._fixed
-
     def fixed_scale(self, root: int) -> float | None:
         """Return the scale that was given for this root, None if there is none."""
         return self._fixed.get(root)
@@ -122,12 +118,34 @@ class ScaleVariables:
             Fixed scales as given; else the largest claim of all variables that are tied; else 1.
         """
         roots = self.roots(np.arange(len(self), dtype=np.int64))
-        largest = np.full(len(self), -np.inf)
-        for ids, factors in claims:
-            where, what = np.broadcast_arrays(roots[ids], factors)
-            live = ~np.isnan(what)
-            np.maximum.at(largest, where[live], what[live])
-        largest[np.isneginf(largest)] = 1.0
-        for variable, scale in self._fixed.items():
-            largest[roots[variable]] = scale
-        return largest[roots]
+        fixed = {int(roots[variable]): scale for variable, scale in self._fixed.items()}
+        found = tied_scales([(roots[ids], factors) for ids, factors in claims], fixed=fixed)
+        scales = np.ones(len(self))
+        scales[list(found)] = list(found.values())
+        return scales[roots]
+
+
+def tied_scales(
+    claims: Iterable[tuple[Ids, NDArray[np.float64]]], *, fixed: Mapping[int, float] | None = None
+) -> dict[int, float]:
+    """Return the scale of each number that is claimed or fixed: the one rule for what shares a scale.
+
+    Parameters
+    ----------
+    claims : iterable of (numbers, factors)
+        Two arrays that broadcast together: who shares a scale has one number. A factor that is NaN claims nothing.
+    fixed : mapping of int to float, optional
+        Scales that hold whatever is claimed.
+
+    Returns
+    -------
+    dict of int to float
+        As fixed, else the largest claim: then no activation exceeds what its own factor would have allowed.
+    """
+    largest: dict[int, float] = {}
+    for numbers, factors in claims:
+        where, what = np.broadcast_arrays(numbers, factors)
+        is_claim = ~np.isnan(what)
+        for number, factor in zip(where[is_claim].tolist(), what[is_claim].tolist(), strict=True):
+            largest[number] = max(factor, largest.get(number, factor))
+    return largest | dict(fixed or {})

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...storage.errors import InputError
-from ..factors.factors import Factors
+from ..factors.factors_file import Factors
 from ..settings.visible import plain_cell
 from ..sketch import Digest, to_tdigest_dict
 

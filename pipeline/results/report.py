@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..events import OnEvent, SamplesDone, StageDone, StageStarted, ignore_event
-from ..factors.factors import PointFactor
+from ..factors.factors_file import PointFactor
 from ..folder.folder import refuse_link
 from ..report import PointReport, ReportData, write_report
 from ..sketch import Percentile, PointSketch

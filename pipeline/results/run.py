@@ -12,9 +12,10 @@ from typing import Any
 from ...storage import Cache
 from ...storage.errors import FormatError, InputError
 from ...storage.options import StorageOptions
-from ..factors.factors import Factors
+from ..factors.exact import ExactSource
+from ..factors.factors_file import Factors
 from ..factors.from_cache import factors_of
-from ..factors.merge import ExactSource, check_complete, merged_sketches, statistics, unknown_point
+from ..factors.merge import check_complete, merged_sketches, statistics, unknown_point
 from ..factors.merged_file import load_merged, merged_key
 from ..factors.ties import Ties
 from ..folder.folder import RunFolder, open_folder

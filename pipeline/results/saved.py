@@ -13,7 +13,7 @@ from typing import Any
 from ...storage import Cache
 from ...storage.errors import FormatError, InputError
 from ..certifier import Certificate
-from ..factors.factors import Factors
+from ..factors.factors_file import Factors
 from ..factors.ties import Ties
 from ..folder.folder import RunFolder
 from ..folder.json_file import read_document

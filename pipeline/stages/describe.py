@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..graph import Graph
+from ..graph import Graph, input_order
 from ..graph.kinds import is_linear
 from ..sources import Source
 from .prepare import Prepared
@@ -185,7 +185,7 @@ def _other_names(graph: Graph, names: list[str | None]) -> Iterator[str]:
     wanted = graph.input_keys
     if len(names) > 1 and set(names) != set(wanted) and any(names):
         pairs = ", ".join(
-            f"{names[at]!r} as {name!r}" for at, name in zip(graph.input_order(names), wanted, strict=True)
+            f"{names[at]!r} as {name!r}" for at, name in zip(input_order(graph, names), wanted, strict=True)
         )
         yield f"the arrays are not named as the inputs of the network, so they are taken in order: {pairs}"
 
@@ -194,7 +194,7 @@ def _unscaled(
     graph: Graph, source: Source, inputs: tuple[InputDescription, ...], fed: tuple[NDArray[Any], ...]
 ) -> Iterator[str]:
     """Yield a warning for each input that takes bytes as they are."""
-    order = graph.input_order([spec.name for spec in source.inputs])
+    order = input_order(graph, [spec.name for spec in source.inputs])
     for value, index in zip(graph.inputs, order, strict=True):
         one, values = inputs[index], fed[index]
         layer = _first_linear(graph, value)

@@ -12,8 +12,8 @@ from typing import Any, Protocol, Self
 from ...storage import Cache
 from ..certifier import Comparer, Comparison
 from ..events import OnEvent
-from ..factors.factors import ExactPercentile
-from ..factors.merge import ExactSource, merged_sketches
+from ..factors.exact import ExactPercentile, ExactSource
+from ..factors.merge import merged_sketches
 from ..normalizer import Rewriting
 from ..record.point_sketch import sketch_spec
 from ..record.recorder import record_missing

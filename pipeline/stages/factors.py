@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from ...storage import Cache
 from ..events import OnEvent, StageDone, StageStarted, counted, ignore_event
-from ..factors.factors import Factors
+from ..factors.factors_file import Factors
 from ..factors.from_cache import factors_of
 from ..factors.merge import statistics
 from ..factors.merged_file import load_merged, save_merged

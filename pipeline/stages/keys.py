@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 
-from ..factors.factors import Factors
+from ..factors.factors_file import Factors
 from ..factors.ties import Ties
 from ..folder.folder import RunFolder, content_key
 from ..settings.job import JobSettings

@@ -14,7 +14,7 @@ from ...storage.errors import CertificateError, MismatchError
 from ...storage.partial import discard
 from ..certifier import Certificate, Comparison, ComparisonSettings, judge
 from ..events import OnEvent, SamplesDone, StageDone, StageStarted, ignore_event
-from ..factors.factors import Factors, PointFactor, Rule
+from ..factors.factors_file import Factors, PointFactor, Rule
 from ..factors.ties import input_scales
 from ..folder.folder import write_json
 from ..folder.json_file import read_document

@@ -17,7 +17,7 @@ from ...storage import Cache, CacheSpec, PointSpec, sample_nbytes
 from ...storage.codecs import DEFAULT_CODEC
 from ...storage.errors import InputError, MismatchError
 from ..certifier import comparison_nbytes
-from ..factors.factors import asked_of_points
+from ..factors.compute import asked_of_points
 from ..factors.ties import Ties, job_ties
 from ..folder.folder import RunFolder
 from ..graph import Graph, Point, file_code_hash, model_fingerprint, read_graph, select_points

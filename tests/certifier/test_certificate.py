@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -232,11 +233,10 @@ def test_what_is_no_certificate_is_refused(tree: dict[str, int]) -> None:
 def test_a_saved_and_loaded_network_is_certified_as_well(residual: Any, samples: Any, tmp_path: Path) -> None:
     normalized = normalize_model(residual, FACTORS)
     normalized.model.save(tmp_path / "normalized.keras")
-    loaded = normalized.with_model(keras.models.load_model(tmp_path / "normalized.keras"))
+    model = keras.models.load_model(tmp_path / "normalized.keras")
+    loaded = replace(normalized, model=model, normalized_graph=read_graph(model))
 
     assert certify(residual, loaded, as_source(samples), batch_size=4).passed
-    with pytest.raises(MismatchError, match="layers differ"):
-        normalized.with_model(keras.Sequential([layers.Input((3,)), layers.Dense(2)]))
 
 
 def test_another_network_or_other_samples_are_refused(residual: Any, samples: Any) -> None:

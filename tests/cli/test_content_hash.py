@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline import open_run
-from actisketch.pipeline.factors.factors import Factors
+from actisketch.pipeline.factors.factors_file import Factors
 from actisketch.pipeline.folder.json_file import read_document
 from actisketch.storage.errors import FormatError
 

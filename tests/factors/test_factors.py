@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from actisketch.pipeline.factors.factors import Factors, PointFactor, compute_factors, scheduled_percentile
+from actisketch.pipeline.factors.compute import compute_factors, scheduled_percentile
+from actisketch.pipeline.factors.factors_file import Factors, PointFactor
 from actisketch.pipeline.factors.ties import Ties
 from actisketch.pipeline.results.export import export_text
 from actisketch.pipeline.settings.job import FactorSettings, OverrideSettings

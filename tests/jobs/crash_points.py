@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from actisketch.pipeline.factors.factors import Factors
+from actisketch.pipeline.factors.factors_file import Factors
 from actisketch.pipeline.factors.merged_file import merged_key
 from actisketch.pipeline.folder.folder import RunFolder
 from actisketch.pipeline.record.recorder import record_missing

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actisketch.pipeline.factors.factors import compute_factors
+from actisketch.pipeline.factors.compute import compute_factors
 from actisketch.pipeline.factors.merge import merged_sketches
 from actisketch.pipeline.record.recorder import BLOCKS_IN_FLIGHT
 from actisketch.pipeline.settings.job import FactorSettings

@@ -1,0 +1,202 @@
+"""Compute scale factors from statistics: pure numbers, no model and no files.
+
+The factor of a point is what its activations are divided by. It is a percentile of the recorded
+activations [1]_, over those that are not zero by default, as SNN toolbox takes it.
+
+References
+----------
+.. [1] Rueckauer et al., "Conversion of Continuous-Valued Deep Networks to Efficient Event-Driven
+   Networks for Image Classification", Front. Neurosci. 11:682 (2017).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...storage import PointSpec
+from ...storage.errors import InputError
+from ..settings.job import FactorSettings, InputFactor, OverrideSettings
+from ..sketch import PointSketch
+from .exact import ExactPercentile
+from .factors_file import Factors, PointFactor, Rule
+from .tied import tied_factors
+from .ties import Ties
+
+__all__ = ["asked_of_points", "compute_factors", "scheduled_percentile"]
+
+
+def scheduled_percentile(percentile: float, index: int, *, schedule: float) -> float:
+    """Return the percentile of the point at ``index``: ``percentile - index * schedule``.
+
+    Parameters
+    ----------
+    percentile : float
+        In percent, of the first point.
+    index : int
+        Place of the point in model order, from 0.
+    schedule : float
+        Percent points per point.
+
+    Raises
+    ------
+    InputError
+        If nothing is left of the percentile.
+
+    Notes
+    -----
+    SNN toolbox truncates the result to a whole number, which makes 99.9 to 99 at the first layer already;
+    this does not. The function to the letter is ``conversion.apply_normalization_schedule``.
+    """
+    # Rounded so that 99.9 - 3 * 0.02 is 99.84 and not 99.83999999999999 in files and messages.
+    scheduled = round(percentile - index * schedule, 9)
+    if scheduled <= 0:
+        raise InputError(
+            f"schedule {schedule} takes percentile {percentile} to {scheduled} at point {index}: "
+            "choose a smaller schedule"
+        )
+    return scheduled
+
+
+def compute_factors(
+    points: Sequence[PointSpec],
+    sketches: Mapping[str, PointSketch],
+    settings: FactorSettings,
+    *,
+    input_factor: InputFactor = 1.0,
+    model: Mapping[str, Any] | None = None,
+    exact: ExactPercentile | None = None,
+    ties: Ties | None = None,
+) -> Factors:
+    """Return the factor of every point: what the normalised network is really divided by.
+
+    Parameters
+    ----------
+    points : sequence of PointSpec
+        In model order. ``meta["pinned"]`` marks points whose scale must stay 1 (softmax and the like).
+    sketches : mapping of str to PointSketch
+        The merged sketch of each point.
+    settings : FactorSettings
+        Percentile, non-zero or all values, schedule, overrides, floor.
+    input_factor : float or mapping of str to float or list of float
+        Scale of the network's input, or of each of its inputs.
+    model : mapping, optional
+        Fingerprint of the recorded network, kept with the factors.
+    exact : callable, optional
+        Where exact percentiles come from when ``settings.exact`` is set.
+    ties : Ties, optional
+        Points that share a scale get the largest factor of their group; by default none do.
+
+    Raises
+    ------
+    InputError
+        If an override names no point, or the schedule leaves nothing of the percentile.
+    """
+    asked = asked_of_points([point.name for point in points], settings)
+    chosen: list[PointFactor] = []
+    dead: dict[str, NDArray[np.bool_]] = {}
+    for point, given in zip(points, asked, strict=True):
+        if given.factor is not None:
+            chosen.append(PointFactor(name=point.name, factor=given.factor, rule="override"))
+        else:
+            q = given.percentile or settings.percentile
+            found, dead[point.name] = _point_factor(point, sketches[point.name], q, settings, exact)
+            chosen.append(found)
+    return Factors(
+        points=tuple(tied_factors(chosen, ties or Ties(), settings, dead=dead, sketches=sketches)),
+        nonzero=settings.nonzero,
+        input_factor=input_factor,
+        per_channel=settings.per_channel,
+        model=dict(model or {}),
+    )
+
+
+def asked_of_points(names: Sequence[str], settings: FactorSettings) -> list[OverrideSettings]:
+    """Return the percentile or the fixed factor of each point; the first override that matches wins.
+
+    Raises
+    ------
+    InputError
+        If an override matches no point, or the schedule leaves nothing of a percentile.
+    """
+    chosen = _overrides_by_point(names, settings.overrides)
+    return [
+        chosen[name]
+        if name in chosen
+        else OverrideSettings(
+            percentile=scheduled_percentile(settings.percentile, index, schedule=settings.schedule)
+        )
+        for index, name in enumerate(names)
+    ]
+
+
+def _overrides_by_point(
+    names: Sequence[str], overrides: Mapping[str, OverrideSettings]
+) -> dict[str, OverrideSettings]:
+    chosen: dict[str, OverrideSettings] = {}
+    for pattern, override in overrides.items():
+        matches = [name for name in names if name == pattern or fnmatch.fnmatchcase(name, pattern)]
+        if not matches:
+            raise InputError(
+                f"factors.overrides names {pattern!r}, which is not a recorded point: {_listed(names)}",
+                point=pattern,
+            )
+        for name in matches:
+            chosen.setdefault(name, override)
+    return chosen
+
+
+def _listed(names: Sequence[str], most: int = 12) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return "there are " + ", ".join(repr(name) for name in names[:most]) + more
+
+
+def _point_factor(
+    point: PointSpec, sketch: PointSketch, q: float, settings: FactorSettings, exact: ExactPercentile | None
+) -> tuple[PointFactor, NDArray[np.bool_]]:
+    """Return the factor of a point, and which of its channels are dead (one element: all of them or none)."""
+    none = np.zeros(1, dtype=bool)
+    layer, nonzero = sketch.layer, settings.nonzero
+    answer: dict[str, Any] = {"name": point.name, "percentile": q, "sketch": _identity(sketch)}
+    if layer.n - (layer.n_zeros if nonzero else 0) == 0:
+        rule: Rule = "pinned" if point.meta.get("pinned") else "dead"
+        return PointFactor(**answer, factor=1.0, rule=rule), none
+    certified = layer.percentile(q, nonzero=nonzero)
+    value, lo, hi = certified.value, certified.lo, certified.hi
+    if settings.exact and exact is not None:
+        value = lo = hi = exact(point.name, q, nonzero)
+        answer["exact"] = True
+    answer |= {"value": value, "lo": lo, "hi": hi}
+    if point.meta.get("pinned"):
+        return PointFactor(**answer, factor=1.0, rule="pinned"), none
+    rule = "percentile"
+    if value <= 0:
+        # A linear layer may be negative there; a negative factor would flip signs, so its size counts.
+        value, rule = max(-value, -layer.percentile(100 - q, nonzero=nonzero).value), "magnitude"
+    if value < settings.floor:
+        return PointFactor(**answer, factor=1.0, rule="dead"), none
+    if settings.per_channel and sketch.channels is not None:
+        factors, dead = _channel_factors(sketch, q, settings, fallback=value)
+        return PointFactor(**answer, factor=factors, rule=rule, n_dead_channels=int(dead.sum())), dead
+    return PointFactor(**answer, factor=value, rule=rule), none
+
+
+def _identity(sketch: PointSketch) -> str:
+    return hashlib.blake2b(sketch.to_bytes(), digest_size=16).hexdigest()
+
+
+def _channel_factors(
+    sketch: PointSketch, q: float, settings: FactorSettings, *, fallback: float
+) -> tuple[tuple[float, ...], NDArray[np.bool_]]:
+    """Return a factor for each channel, and which are dead; these get the layer's, so that none blows up weights."""
+    assert sketch.channels is not None  # the caller looked
+    values = np.asarray(sketch.channels.percentile(q, nonzero=settings.nonzero)[0], dtype=np.float64)
+    low = np.asarray(sketch.channels.percentile(100 - q, nonzero=settings.nonzero)[0], dtype=np.float64)
+    values = np.where(values > 0, values, np.maximum(-values, -low))
+    dead = ~(values >= settings.floor)  # NaN, the answer of a channel without values, counts as dead
+    return tuple(np.where(dead, fallback, values).tolist()), dead
