@@ -20,7 +20,7 @@ from ..sketch import PointSketch, Sketch, exact_percentiles, merge_sketches
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-__all__ = ["FAN_IN", "LEAF_BLOCKS", "exact_percentiles_on", "merged_sketches_on", "tree_shape"]
+__all__ = ["FAN_IN", "LEAF_BLOCKS", "exact_percentiles_on", "merged_sketches_on"]
 
 # A record of a large network is some 10 MB: a leaf reads 16 of them, one after the other.
 LEAF_BLOCKS = 16
@@ -28,20 +28,6 @@ FAN_IN = 8
 RETRIES = 3
 
 Parts = dict[str, bytes]
-
-
-def tree_shape(n_blocks: int, *, leaf: int = LEAF_BLOCKS, fan_in: int = FAN_IN) -> tuple[int, ...]:
-    """Return the number of tasks of each level: leaves first, the root last.
-
-    Examples
-    --------
-    >>> tree_shape(1000)
-    (63, 8, 1)
-    """
-    levels = [-(-n_blocks // leaf)]
-    while levels[-1] > 1:
-        levels.append(-(-levels[-1] // fan_in))
-    return tuple(levels)
 
 
 def merged_sketches_on(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +35,6 @@ def record_missing_on(
     storage_options: Mapping[str, Any] | None = None,
     n_threads: int | None = None,
     limits: Limits | None = None,
-    order: Callable[[Sequence[Block]], Sequence[Block]] = tuple,
     on_event: OnEvent = ignore_event,
 ) -> int:
     """Record every block that the cache lacks on the workers of a Dask cluster.
@@ -58,8 +57,6 @@ def record_missing_on(
         TensorFlow threads of each worker; default: ``dask worker --nthreads``.
     limits : Limits, optional
         Retries and patience.
-    order : callable
-        In which order blocks are handed out; any gives the same bytes.
     on_event : callable
         Told about each block.
 
@@ -94,7 +91,7 @@ def record_missing_on(
         plugin = BlockPlugin(name, recipe, token, sketch=sketch, slab=slab, n_threads=n_threads)
         with installed(client, plugin):
             run = Coordinator(client, partial(run_block, name), name=name, limits=limits, on_done=tell)
-            run.run(order(blocks))
+            run.run(blocks)
     still = {block.index for block in cache.missing()} - set(run.failures)
     if still:
         raise StorageError(

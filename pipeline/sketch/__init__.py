@@ -2,7 +2,7 @@
 
 from .channels import ChannelSketch
 from .digest import Digest
-from .exact import ExactRequest, exact_channel_percentiles, exact_many, exact_percentiles
+from .exact import exact_channel_percentiles, exact_percentiles
 from .exchange import from_tdigest, to_tdigest, to_tdigest_dict
 from .layer import Percentile, Sketch
 from .point import PointSketch, merge_sketches
@@ -11,13 +11,11 @@ from .sketch_spec import SketchSpec
 __all__ = [
     "ChannelSketch",
     "Digest",
-    "ExactRequest",
     "Percentile",
     "PointSketch",
     "Sketch",
     "SketchSpec",
     "exact_channel_percentiles",
-    "exact_many",
     "exact_percentiles",
     "from_tdigest",
     "merge_sketches",

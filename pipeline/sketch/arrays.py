@@ -52,32 +52,30 @@ def place(point: str | None, block: int | None) -> str:
     return ", ".join(parts) + ": " if parts else ""
 
 
-def layer_slabs(array: NDArray[Any], *, slab_values: int = SLAB_VALUES) -> Iterator[NDArray[np.float32]]:
+def layer_slabs(array: NDArray[Any]) -> Iterator[NDArray[np.float32]]:
     """Yield all values of ``array`` as flat contiguous float32, in any order, without a large copy."""
     flat = _flat_view(array)
     if flat is not None:
         if flat.dtype == np.float32 and flat.dtype.isnative:
             yield flat
             return
-        for start in range(0, flat.size, slab_values):
-            yield flat[start : start + slab_values].astype(np.float32)
+        for start in range(0, flat.size, SLAB_VALUES):
+            yield flat[start : start + SLAB_VALUES].astype(np.float32)
         return
-    for slab in _sample_slabs(array, slab_values):
+    for slab in _sample_slabs(array):
         yield np.ascontiguousarray(slab, dtype=np.float32).reshape(-1)
 
 
-def sample_slabs(array: NDArray[Any], *, slab_values: int = SLAB_VALUES) -> Iterator[NDArray[np.float32]]:
+def sample_slabs(array: NDArray[Any]) -> Iterator[NDArray[np.float32]]:
     """Yield whole samples in order, as flat contiguous float32, without a large copy."""
     if array.dtype == np.float32 and array.dtype.isnative and array.flags.c_contiguous:
         yield array.reshape(-1)
         return
-    for slab in _sample_slabs(array, slab_values):
+    for slab in _sample_slabs(array):
         yield np.ascontiguousarray(slab, dtype=np.float32).reshape(-1)
 
 
-def channel_slabs(
-    array: NDArray[Any], channel_axis: int, *, slab_values: int = SLAB_VALUES
-) -> Iterator[NDArray[np.float32]]:
+def channel_slabs(array: NDArray[Any], channel_axis: int) -> Iterator[NDArray[np.float32]]:
     """Yield ``array`` as contiguous float32 of shape (outer, n_channels, inner), in slabs along axis 0."""
     axis = channel_axis % array.ndim
     shape = (-1, array.shape[axis], int(np.prod(array.shape[axis + 1 :])))
@@ -87,7 +85,7 @@ def channel_slabs(
     if axis == 0:
         yield np.ascontiguousarray(array, dtype=np.float32).reshape(1, array.shape[0], -1)
         return
-    for slab in _sample_slabs(array, slab_values):
+    for slab in _sample_slabs(array):
         yield _grouped(np.ascontiguousarray(slab, dtype=np.float32), axis, shape)
 
 
@@ -105,9 +103,9 @@ def _flat_view(array: NDArray[Any]) -> NDArray[Any] | None:
     return turned.reshape(-1) if turned.flags.c_contiguous else None
 
 
-def _sample_slabs(array: NDArray[Any], slab_values: int) -> Iterator[NDArray[Any]]:
+def _sample_slabs(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
     per_sample = max(1, array.size // max(1, array.shape[0]))
-    step = max(1, slab_values // per_sample)
+    step = max(1, SLAB_VALUES // per_sample)
     for start in range(0, array.shape[0], step):
         yield array[start : start + step]
 

@@ -59,21 +59,22 @@ def count_layer(
     return merge_tallies(tallies)
 
 
-def count_channels(values: NDArray[np.float32], *, bits: int, first: int, last: int) -> Tally:
-    """Return the tally of channels ``first`` to ``last`` (excluded) of values of shape (outer, n_channels, inner)."""
+def count_channels(values: NDArray[np.float32], *, bits: int) -> Tally:
+    """Return the tally of each channel of values of shape (outer, n_channels, inner)."""
+    n_channels = values.shape[1]
     layout = Layout.of(bits)
     at_once = max(1, min(MAX_GROUP, 1 << max(0, GROUP_BITS - bits)))
     stride = (1 << bits) + CHANNEL_PAD
     step = max(1, layout.max_values // values.shape[2])
-    tallies = [empty_tally(bits, last - first)]
+    tallies = [empty_tally(bits, n_channels)]
     with scratch(at_once * stride, layout.low_bits) as counters:
         for start in range(0, values.shape[0], step):
             patterns = values[start : start + step].view(np.uint32)
             groups = []
-            for begin in range(first, last, at_once):
-                n_channels = min(at_once, last - begin)
-                group = _Group(counters=counters, layout=layout, stride=stride, n_channels=n_channels)
-                groups.append(_count_group(patterns, begin, group))
+            for first in range(0, n_channels, at_once):
+                size = min(at_once, n_channels - first)
+                group = _Group(counters=counters, layout=layout, stride=stride, n_channels=size)
+                groups.append(_count_group(patterns, first, group))
             tallies.append(join_channels(groups))
     return merge_tallies(tallies)
 

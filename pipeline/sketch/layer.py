@@ -100,9 +100,7 @@ class Sketch:
             self._parts = [merge_tallies(self._parts)]
         return self._parts[0]
 
-    def update(
-        self, array: Any, *, point: str | None = None, block: int | None = None, threads: int = 1
-    ) -> None:
+    def update(self, array: Any, *, point: str | None = None, block: int | None = None) -> None:
         """Add all values of an array.
 
         Parameters
@@ -110,8 +108,6 @@ class Sketch:
         array : array_like of any shape and layout, float32, float16 or bfloat16
         point, block : optional
             Named in error messages.
-        threads : int, default=1
-            Threads that count together; the result does not depend on it.
 
         Raises
         ------
@@ -120,7 +116,7 @@ class Sketch:
             then as before.
         """
         array = parse_array(array, point=point, block=block)
-        tally = tally_layer(array, bits=self.bits, threads=threads)
+        tally = tally_layer(array, bits=self.bits)
         if self._on_nonfinite == "error":
             refuse_nonfinite(array, tally, point=point, block=block)
         self._add(tally)

@@ -69,7 +69,6 @@ class PointSketch:
         point: str | None = None,
         block: int | None = None,
         first_sample: int = 0,
-        threads: int = 1,
     ) -> None:
         """Add the activations of some samples.
 
@@ -83,8 +82,6 @@ class PointSketch:
             Named in error messages.
         first_sample : int, default=0
             Where the array begins within its block, for those messages.
-        threads : int, default=1
-            Threads that count together; the result does not depend on it.
 
         Raises
         ------
@@ -100,12 +97,12 @@ class PointSketch:
         if self.channels is not None:
             n_channels = self.channels.n_channels
             axis = parse_channel_axis(array, channel_axis, n_channels, point=point, block=block)
-        layer, maxima = tally_samples(array, bits=self.spec.bits, threads=threads)
+        layer, maxima = tally_samples(array, bits=self.spec.bits)
         if self.spec.on_nonfinite == "error":
             refuse_nonfinite(array, layer, point=point, block=block, first_sample=first_sample)
         if self.channels is not None:
             bits = self.spec.channel_bits
-            self.channels._add(tally_channels(array, bits=bits, channel_axis=axis, threads=threads))
+            self.channels._add(tally_channels(array, bits=bits, channel_axis=axis))
         self.layer._add(layer)
         self.maxima._add(maxima)
 

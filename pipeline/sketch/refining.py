@@ -80,15 +80,14 @@ class Refinement:
         """True when the percentiles are exact without a (further) pass."""
         return not self._open.any()
 
-    def begin_pass(self, nbytes: int) -> int:
-        """Choose the buckets that one more pass resolves in about ``nbytes``; return the bytes it will hold."""
+    def begin_pass(self, nbytes: int) -> None:
+        """Choose the buckets that one more pass resolves in about ``nbytes``."""
         rungs = np.unique(self._rungs[self._open])
         costs = np.cumsum(_slot_nbytes(self._ladder.counts[rungs], self._low_bits))
         # At least one bucket, or the passes would never end.
         chosen = rungs[: max(1, int(np.searchsorted(costs, nbytes, side="right")))] if rungs.size else rungs
         self._pass = _Pass(chosen, self._ladder.counts, self._low_bits)
         self._n_shown = 0
-        return self._pass.nbytes
 
     def show(self, array: Any) -> None:
         """Look through an array of the values that were sketched."""
@@ -203,10 +202,6 @@ class _Pass:
         self.lows = np.empty(int(listed.sum()), np.uint32)
         self.fill = np.zeros(rungs.size, np.int64)
         self.storage = (self.dense_at, self.cells, self.list_at, self.sizes, self.fill, self.lows)
-
-    @property
-    def nbytes(self) -> int:
-        return self.cells.nbytes + self.lows.nbytes
 
     def order(self, slot: int, ranks: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the lows of the given ranks in a slot."""

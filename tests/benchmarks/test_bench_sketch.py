@@ -54,9 +54,9 @@ def show(title: str, sizes: Mapping[str, int], seconds: Mapping[str, float], *, 
         print(f"  {name:<28} {rate / 1e6:>10.2f} million/s   {own / rate:>8.2f} x")
 
 
-def sketch_of(values: Values, threads: int = 1) -> Sketch:
+def sketch_of(values: Values) -> Sketch:
     sketch = Sketch()
-    sketch.update(values, threads=threads)
+    sketch.update(values)
     return sketch
 
 
@@ -85,12 +85,11 @@ def peers_of_layers(values: Values) -> dict[str, tuple[int, Callable[[], object]
 def test_ingest_of_a_layer(is_measured: bool) -> None:
     values = half_zeros(100_000_000 if is_measured else 100_000)
 
-    assert sketch_of(values, threads=2) == sketch_of(values)
+    assert sketch_of(values).n == values.size
     if is_measured:
         peers = peers_of_layers(values)
         runs: dict[str, Callable[[], object]] = {
             "actisketch": lambda: sketch_of(values),
-            "actisketch, 2 threads": lambda: sketch_of(values, threads=2),
         }
         runs |= {name: run for name, (_, run) in peers.items()}
         sizes = dict.fromkeys(runs, values.size) | {name: size for name, (size, _) in peers.items()}

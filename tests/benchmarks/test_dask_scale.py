@@ -20,7 +20,7 @@ import numpy as np
 
 from actisketch.pipeline.cluster.coordinator import Coordinator
 from actisketch.pipeline.cluster.limits import Limits
-from actisketch.pipeline.cluster.merge_tree import FAN_IN, LEAF_BLOCKS, merge_blocks, tree_shape
+from actisketch.pipeline.cluster.merge_tree import FAN_IN, LEAF_BLOCKS, merge_blocks
 from actisketch.pipeline.cluster.worker import run_block
 from actisketch.pipeline.record.recorder import BLOCKS_IN_FLIGHT
 from actisketch.pipeline.sketch import PointSketch, SketchSpec
@@ -171,7 +171,9 @@ def test_bytes_files_and_the_memory_of_a_reducer(tmp_path: Path) -> None:
     merge_blocks(cache.url, {}, blocks)
     leaf_s = time.perf_counter() - started
 
-    levels = tree_shape(whole.n_blocks)
+    levels = [-(-whole.n_blocks // LEAF_BLOCKS)]
+    while levels[-1] > 1:
+        levels.append(-(-levels[-1] // FAN_IN))
     merged_nbytes = sum(map(len, merged.values()))
     print(
         f"\nVGG16, {N_IMAGES} images: {whole.nbytes / 1e12:.2f} TB of activations in {whole.n_files} files, "

@@ -66,10 +66,12 @@ def test_two_workers_write_the_bytes_of_one_process_and_tell_of_each_block(
 
 
 def test_the_order_of_blocks_changes_no_byte(
-    shared_client: Any, tmp_path: Path, in_process: dict[str, bytes]
+    shared_client: Any, tmp_path: Path, in_process: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with new_cache(tmp_path / "shuffled") as cache:
-        record_missing_on(shared_client, cache, RehearsalRecipe(), sketch=SKETCH, order=shuffled)
+        missing = cache.missing
+        monkeypatch.setattr(cache, "missing", lambda: shuffled(missing()))
+        record_missing_on(shared_client, cache, RehearsalRecipe(), sketch=SKETCH)
     assert contents(tmp_path / "shuffled", without=IN_WORK) == in_process
 
 

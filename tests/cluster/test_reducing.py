@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from actisketch.pipeline.cluster import merge_tree
 from actisketch.pipeline.cluster.merge_tree import (
     LEAF_BLOCKS,
     count_values,
@@ -15,7 +17,6 @@ from actisketch.pipeline.cluster.merge_tree import (
     merge_blocks,
     merge_parts,
     merged_sketches_on,
-    tree_shape,
 )
 from actisketch.pipeline.cluster.rehearsal import RehearsalRecipe, rehearsal_spec
 from actisketch.pipeline.factors.merge import merged_sketches
@@ -101,9 +102,25 @@ def test_a_damaged_record_is_named_by_the_worker_that_reads_it(shared_client: An
             merged_sketches_on(shared_client, cache)
 
 
-@pytest.mark.parametrize(
-    ("n_blocks", "shape"),
-    [(1, (1,)), (16, (1,)), (17, (2, 1)), (1000, (63, 8, 1)), (10_000, (625, 79, 10, 2, 1))],
-)
-def test_the_tree_has_few_levels(n_blocks: int, shape: tuple[int, ...]) -> None:
-    assert tree_shape(n_blocks) == shape
+class InProcess:
+    """A client that does each task at once, and counts them by level of the tree."""
+
+    def __init__(self) -> None:
+        self.n_tasks = {"merge_blocks": 0, "merge_parts": 0}
+
+    def submit(self, task: Any, *arguments: Any, **_: Any) -> Any:
+        self.n_tasks[task.__name__] += 1
+        resolved = [[each.result() for each in a] if task is merge_parts else a for a in arguments]
+        answer = task(*resolved)
+        return SimpleNamespace(result=lambda: answer)
+
+
+def test_the_tree_has_few_levels(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    client: Any = InProcess()
+    monkeypatch.setattr(merge_tree, "LEAF_BLOCKS", 2)
+    monkeypatch.setattr(merge_tree, "FAN_IN", 3)
+    found = merged_sketches_on(client, cache)
+
+    # 53 blocks: 27 leaves, then 9, 3 and 1 nodes.
+    assert client.n_tasks == {"merge_blocks": 27, "merge_parts": 9 + 3 + 1}
+    assert found == merged_sketches(cache)

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 
 from actisketch.pipeline.sketch import (
     ChannelSketch,
-    ExactRequest,
     Sketch,
+    exact,
     exact_channel_percentiles,
-    exact_many,
     exact_percentiles,
 )
 from actisketch.storage.errors import MismatchError
@@ -89,43 +88,31 @@ class TestExactPercentiles:
                 exact_percentiles(partial(iter, [other]), [70, 80, 90], sketch)
 
 
-class TestSeveralPoints:
+class TestChannels:
     @pytest.mark.parametrize("nbytes", [2**27, 4_000], ids=["one pass", "many passes"])
     @pytest.mark.parametrize(
         "name", ["rectified", "heavy tail", "narrow", "quantised", "denormal", "any pattern"]
     )
-    def test_and_channels_equal_numpy(self, name: str, nbytes: int) -> None:
+    def test_and_layers_equal_numpy(self, name: str, nbytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(exact, "EXACT_NBYTES", nbytes)
         values = make(name)
         channels_last, channels_first = values.reshape(-1, 24), values.reshape(20, 10, 300)
         by_last, by_first = ChannelSketch(24), ChannelSketch(10)
         by_last.update(channels_last)
         by_first.update(channels_first, channel_axis=1)
-        arrays = {"last": channels_last, "first": channels_first, "layer": values, "unasked": values}
-        requests = {
-            "last": ExactRequest(sketch=by_last, qs=QS),
-            "first": ExactRequest(sketch=by_first, qs=(50.0, 99.9), channel_axis=1, nonzero=True),
-            "layer": ExactRequest(sketch=sketch_of(values), qs=(99.9,)),
-        }
-        found = exact_many(
-            lambda: ((point, part) for point, a in arrays.items() for part in np.array_split(a, 2)),
-            requests,
-            nbytes=nbytes,
+        last = exact_channel_percentiles(lambda: np.array_split(channels_last, 2), QS, by_last)
+        some = (50.0, 99.9)
+        first = exact_channel_percentiles(
+            lambda: np.array_split(channels_first, 2), some, by_first, nonzero=True, channel_axis=1
         )
+        layer = exact_percentiles(lambda: np.array_split(values, 2), [99.9], sketch_of(values))
 
-        assert set(found) == set(requests)
-        assert found["layer"].tolist() == [[oracle(values, 99.9)]]
+        assert layer == [oracle(values, 99.9)]
         for i, q in enumerate(QS):
-            assert found["last"][i].tolist() == [oracle(column, q) for column in channels_last.T]
-        for i, q in enumerate((50.0, 99.9)):
+            assert last[i].tolist() == [oracle(column, q) for column in channels_last.T]
+        for i, q in enumerate(some):
             columns = [column[column != 0] for column in channels_first.transpose(1, 0, 2).reshape(10, -1)]
-            assert found["first"][i].tolist() == [oracle(column, q) for column in columns]
-
-    def test_name_the_point_whose_chunks_are_others(self) -> None:
-        request = ExactRequest(sketch=sketch_of(make("rectified")), qs=(99.0,))
-        with pytest.raises(MismatchError, match="point 'conv1'") as caught:
-            exact_many(lambda: [("conv1", make("heavy tail"))], {"conv1": request})
-
-        assert caught.value.point == "conv1"
+            assert first[i].tolist() == [oracle(column, q) for column in columns]
 
     def test_dead_channels_are_nan(self) -> None:
         values = np.zeros((100, 3), np.float32)
