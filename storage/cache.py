@@ -208,37 +208,6 @@ class Cache:
         self._check_block(block)
         return BlockWriter(self.store, self._layout, block, pool=self._pool, committed=self._commit)
 
-    def write_block(
-        self,
-        block: Block,
-        arrays: Mapping[str, NDArray[Any]] | None,
-        sketches: Mapping[str, bytes],
-        facts: Mapping[str, Any] | None = None,
-    ) -> CommitRecord:
-        """Write a block whose activations are all at hand and commit it.
-
-        Parameters
-        ----------
-        block : Block
-            One of `blocks`. One that is committed already is left as it is.
-        arrays : mapping of str to ndarray of shape (block samples, *point shape), or None
-            None where ``spec.keeps_activations`` is False.
-        sketches : mapping of str to bytes
-            One for each point.
-        facts : mapping, optional
-            JSON-able, kept in the record.
-
-        Notes
-        -----
-        May be called from several threads for different blocks.
-        """
-        if self.is_committed(block):
-            return self._ledger.header(block)
-        with self.write(block) as writer:
-            if self._spec.keeps_activations:
-                writer.append(arrays or {})
-            return writer.commit(sketches, facts)
-
     def _commit(self, record: CommitRecord) -> CommitRecord:
         self._check_may_write()
         return self._ledger.put(record)
@@ -266,12 +235,8 @@ class Cache:
 
     # --- read
 
-    def sketches(self, point: str) -> list[bytes]:
-        """Return one point's sketch of every block, in order; IncompleteError if one is missing."""
-        return [sketches[point] for sketches in self.all_sketches()]
-
     def all_sketches(self) -> Iterator[Mapping[str, bytes]]:
-        """Yield the sketches of all points block by block: each record is read once."""
+        """Yield the sketches of all points block by block; IncompleteError where a block is missing."""
         for block in self.blocks:
             sketches = self.read_commit(block).sketches
             if sketches is None:  # pragma: no cover - with_sketches reads them

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 __all__ = [
     "COMMITS",
@@ -153,14 +153,3 @@ def dimension_names(key: str, n_axes: int, channel_axis: int | None) -> list[str
     if channel_axis is not None:
         names[channel_axis] = f"{key}.channel"
     return names
-
-
-def duplicates(names: Iterable[str]) -> list[str]:
-    """Return the names that occur more than once, in order."""
-    seen: set[str] = set()
-    again: dict[str, None] = {}
-    for name in names:
-        if name in seen:
-            again[name] = None
-        seen.add(name)
-    return list(again)

@@ -184,7 +184,7 @@ class LocalFolder:
                     path=str(path),
                 )
 
-    def clean(self) -> int:
+    def clean(self) -> None:
         """Remove the half-written files of processes of this host that are dead, and old ones of any process."""
         removed = 0
         for key, _ in self.list(TEMPORARY):
@@ -194,16 +194,11 @@ class LocalFolder:
                 removed += 1
         if removed:
             logger.info("removed %d half-written files of dead processes from %s", removed, self.folder)
-        return removed
 
     def _age_s(self, key: str) -> float:
         with contextlib.suppress(OSError):
             return time.time() - os.stat(self.folder / key).st_mtime
         return 0.0
-
-    def free_nbytes(self) -> int | None:
-        """Return the free bytes of the file system."""
-        return free_nbytes(self.folder)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -228,15 +223,17 @@ def is_alive(host: str, pid: int) -> bool | None:
 
 
 def free_nbytes(path: Path) -> int | None:
-    """Return the free bytes of the file system that `path` is or would be on."""
+    """Return the free bytes of the file system that `path` is or would be on; None where that has no size."""
     for folder in (path, *path.parents):
         with contextlib.suppress(OSError):
-            return shutil.disk_usage(folder).free
+            usage = shutil.disk_usage(folder)
+            # A pseudo file system (/proc) has no size; the first write to it fails.
+            return usage.free if usage.total else None
     return None
 
 
 def storage_error(error: OSError, path: Path, verb: str, needed: int = 0) -> StorageError:
-    """Return the refusal of the disk as an error that names the next step."""
+    """Return an error of the system as one that names the next step."""
     facts: dict[str, Any] = {"path": str(path), "errno": error.errno}
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = free_nbytes(path)

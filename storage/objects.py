@@ -126,10 +126,5 @@ class Bucket(Connection):
         """Take the lock object."""
         return Lease.acquire(self, key)
 
-    def clean(self) -> int:
-        """Return 0: an object is whole or absent."""
-        return 0
-
-    def free_nbytes(self) -> int | None:
-        """Return None: a bucket has no such number."""
-        return None
+    def clean(self) -> None:
+        """Do nothing: an object is whole or absent."""

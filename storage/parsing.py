@@ -13,7 +13,7 @@ DEEPEST = 60
 """Our own documents nest 8 deep, what users keep beside them a little more."""
 
 
-def parse_json(text: bytes | str, *, largest_nbytes: int = LARGEST_NBYTES) -> Any:
+def parse_json(text: bytes | str) -> Any:
     """Return what a JSON text holds.
 
     Raises
@@ -21,8 +21,8 @@ def parse_json(text: bytes | str, *, largest_nbytes: int = LARGEST_NBYTES) -> An
     ValueError
         If it is too large or too deep, or is no JSON: what is wrong, in a few words.
     """
-    if len(text) > largest_nbytes:
-        raise ValueError(f"it has {len(text):,} bytes, at most {largest_nbytes:,} are read")
+    if len(text) > LARGEST_NBYTES:
+        raise ValueError(f"it has {len(text):,} bytes, at most {LARGEST_NBYTES:,} are read")
     try:
         tree = json.loads(text)
     except RecursionError:

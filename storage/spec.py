@@ -15,7 +15,7 @@ from typing import Any
 
 from .codecs import DEFAULT_CODEC, check_codec
 from .errors import FormatError, InputError
-from .keys import array_keys, duplicates
+from .keys import array_keys
 from .typed import flag, items, table, text, whole
 
 __all__ = ["Block", "CacheSpec", "PointSpec", "sample_nbytes"]
@@ -100,10 +100,7 @@ class PointSpec:
     @property
     def n_values(self) -> int:
         """Values of one sample."""
-        count = 1
-        for length in self.shape:
-            count *= length
-        return count
+        return math.prod(self.shape)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the point as JSON-able values."""
@@ -184,11 +181,14 @@ class CacheSpec:
     def __post_init__(self) -> None:
         self._check_numbers()
         points = tuple(self.points)
-        if again := duplicates(point.name for point in points):
-            raise InputError(
-                f"several points are called {again[0]!r}: give each point its own name", point=again[0]
-            )
+        names: set[str] = set()
         for point in points:
+            if point.name in names:
+                raise InputError(
+                    f"several points are called {point.name!r}: give each point its own name",
+                    point=point.name,
+                )
+            names.add(point.name)
             self._chunk_samples(point)
         object.__setattr__(self, "points", points)
         object.__setattr__(self, "identity", _plain(self.identity, "identity"))

@@ -61,11 +61,8 @@ class Store(Protocol):
     def lock(self, key: str) -> Lock:
         """Take the lock; BusyError says who holds it and since when."""
 
-    def clean(self) -> int:
-        """Remove what dead processes left half-written; return how many files."""
-
-    def free_nbytes(self) -> int | None:
-        """Return the free bytes, or None where there is no such number."""
+    def clean(self) -> None:
+        """Remove what dead processes left half-written."""
 
 
 def open_store(url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Store:

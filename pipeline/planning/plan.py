@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from ...storage import projection, sample_nbytes
 from ...storage.errors import InputError, OverBudgetError
+from ...storage.local import free_nbytes
 from ..record.block_memory import stored_sketches_nbytes
 from ..record.point_sketch import empty_sketch
 from ..record.recorder import BLOCKS_IN_FLIGHT
@@ -91,7 +91,9 @@ class Plan:
             With the numbers, and the setting to change.
         """
         self._check_memory()
-        needed, free = self.disk_nbytes, None if disk_limit is not None else _free_nbytes(cache_path)
+        needed, free = self.disk_nbytes, None
+        if disk_limit is None and cache_path is not None:
+            free = free_nbytes(cache_path)
         allowed = disk_limit if free is None else free + n_done_nbytes
         if allowed is None or needed <= allowed:
             return
@@ -214,14 +216,3 @@ def make_plan(
         n_files=stored.n_files,
         has_cache=has_cache,
     )
-
-
-def _free_nbytes(path: Path | None) -> int | None:
-    """Return the free bytes of the disk on which a folder lies or will lie."""
-    if path is None:
-        return None
-    while not path.exists() and path != path.parent:
-        path = path.parent
-    usage = shutil.disk_usage(path)
-    # Pseudo file systems (/proc) have no size; that nothing can be written there is told when it is tried.
-    return usage.free if usage.total else None

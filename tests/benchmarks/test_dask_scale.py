@@ -159,7 +159,8 @@ def test_bytes_files_and_the_memory_of_a_reducer(tmp_path: Path) -> None:
     leaf = vgg16_spec(LEAF_BLOCKS * 8, record=False)
     with Cache.create_or_resume(tmp_path / "c", leaf) as cache:
         for block in cache.blocks:
-            cache.write_block(block, None, sketches)
+            with cache.write(block) as writer:
+                writer.commit(sketches)
     blocks: list[Block] = list(cache.blocks)[:LEAF_BLOCKS]
     merge_blocks(cache.url, {}, blocks[:1])  # compiled and imported: not of this leaf
 

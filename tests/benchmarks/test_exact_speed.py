@@ -48,7 +48,9 @@ def make_cache(path: Path, n_blocks: int, n_samples: int) -> None:
             values = half_zeros(block.index, n_samples)
             sketch = PointSketch.empty(SketchSpec())
             sketch.update(values)
-            cache.write_block(block, {POINT.name: values}, {POINT.name: sketch.to_bytes()})
+            with cache.write(block) as writer:
+                writer.append({POINT.name: values})
+                writer.commit({POINT.name: sketch.to_bytes()})
 
 
 def memory_nbytes(field: str) -> int:

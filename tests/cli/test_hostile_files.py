@@ -285,8 +285,11 @@ def named(tmp_path, finished):
     import shutil
 
     shutil.rmtree(finished["run"] / "cache")
-    with Cache.create_or_resume(finished["run"] / "cache", spec) as cache:
-        cache.write_block(cache.blocks[0], None, dict.fromkeys(HOSTILE_NAMES, sketch))
+    with (
+        Cache.create_or_resume(finished["run"] / "cache", spec) as cache,
+        cache.write(cache.blocks[0]) as writer,
+    ):
+        writer.commit(dict.fromkeys(HOSTILE_NAMES, sketch))
     path = finished["run"] / "run.json"
     tree = read_document(path)
     tree["settings"]["record"]["activations"] = False

@@ -118,7 +118,7 @@ def _check_record_is_named(folder: Path, path: Path) -> None:
         ("record" if path.exists() else "uncommitted", block)
     ]
     with pytest.raises((FormatError, IncompleteError), match=f"block {block.index} "):
-        cache.sketches("all zero")
+        list(cache.all_sketches())
     with pytest.raises((FormatError, IncompleteError), match=f"block {block.index} "):
         cache.read_commit(block)
 
