@@ -1,4 +1,4 @@
-"""The seven functions of ``snntoolbox.conversion.utils``: same names, same signatures, our engine beneath.
+"""The seven functions of ``snntoolbox.conversion.utils`` with the same names and signatures, computed out of core.
 
 >>> from actisketch.pipeline.conversion import normalize_parameters  # doctest: +SKIP
 """

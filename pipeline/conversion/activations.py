@@ -15,21 +15,21 @@ from ..sources import InputSpec, Source, as_source
 __all__ = ["get_activations_batch", "get_activations_layer", "whole_batches"]
 
 DEFAULT_BATCH_SIZE = 10
-# Layers that the toolbox leaves out: they only move values.
+# The toolbox leaves these layers out, because they only move values.
 MOVING_LAYERS = frozenset({"Input", "InputLayer", "Flatten", "Concatenate", "ZeroPadding2D", "Reshape"})
 
 
 def whole_batches(n_samples: int, batch_size: Any) -> int:
-    """Return how many samples the toolbox uses: the tail that does not fill a batch is dropped.
+    """Return the number of samples in whole batches: like the toolbox, it drops the rest.
 
     Raises
     ------
     InputError
-        If not one batch is filled, or ``batch_size`` is no whole number above 0.
+        If the samples do not fill one batch, or ``batch_size`` is not a whole number above 0.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1:
         raise InputError(
-            f"batch_size={batch_size!r} is refused: a whole number above 0", batch_size=batch_size
+            f"batch_size={batch_size!r} is refused: give a whole number above 0", batch_size=batch_size
         )
     n_used = n_samples - n_samples % batch_size
     if not n_used:
@@ -42,27 +42,27 @@ def whole_batches(n_samples: int, batch_size: Any) -> int:
 
 
 def get_activations_layer(layer_in: Any, layer_out: Any, x: Any, batch_size: int | None = None) -> Any:
-    """Return the activations of one layer for all samples, as the layer itself gives them.
+    """Return the outputs of one layer for all samples.
 
     Parameters
     ----------
     layer_in, layer_out : symbolic tensors or Keras layers
-        ``model.input`` and ``layer.output``, or the layers; of a layer its own output is meant, also where an
-        activation layer follows. A list, or another nest, of them for several.
+        ``model.input`` and ``layer.output``, or the layers themselves; a layer stands for its own output, even if an
+        activation layer follows. Lists or other nests are fine for several.
     x : array_like of shape (n_samples, ...)
-        A memory map, a zarr or a dask array is read batch by batch.
+        Memory maps, zarr and dask arrays are read batch by batch.
     batch_size : int, default=10
-        The tail of the samples that does not fill a batch is dropped.
+        Samples at the end that do not fill a batch are dropped.
 
     Returns
     -------
     ndarray of shape (n_samples in whole batches, *layer shape)
-        In the nest of ``layer_out`` where it is one.
+        Nested as ``layer_out`` is.
 
     Raises
     ------
     InputError
-        If the samples do not fill one batch, or are of another shape than the network takes.
+        If the samples do not fill one batch, or their shape is not the one that the network takes.
     """
     import keras
 
@@ -72,12 +72,12 @@ def get_activations_layer(layer_in: Any, layer_out: Any, x: Any, batch_size: int
 
 
 def _tensors(ends: Any, side: str) -> Any:
-    """Return the tensors of what was given: a layer stands for its input or output.
+    """Return the given tensors, and the input or output of each given layer.
 
     Raises
     ------
     InputError
-        If something is neither, or a layer was called more than once.
+        If something is neither tensor nor layer, or a layer is called more than once.
     """
     import keras
 
@@ -88,7 +88,7 @@ def _tensors(ends: Any, side: str) -> Any:
             return end.output if isinstance(end, keras.layers.InputLayer) else getattr(end, side)
         except AttributeError:
             raise InputError(
-                f"{getattr(end, 'name', end)!r} has no one {side} in a network: give a symbolic tensor, as "
+                f"{getattr(end, 'name', end)!r} has not exactly one {side}: give a symbolic tensor, such as "
                 "model.input and layer.output, or a layer that is called once"
             ) from None
 
@@ -96,7 +96,7 @@ def _tensors(ends: Any, side: str) -> Any:
 
 
 def _computed(graph: Graph, source: Source, batch_size: int | None) -> list[NDArray[Any]]:
-    """Return the outputs of a network for all samples that fill a batch."""
+    """Return the outputs of a network for all samples in whole batches."""
     size = DEFAULT_BATCH_SIZE if batch_size is None else batch_size
     n_used = whole_batches(source.n_samples, size)
     wanted = match_inputs(graph, source.inputs)
@@ -115,9 +115,9 @@ def _computed(graph: Graph, source: Source, batch_size: int | None) -> list[NDAr
 
 
 def _traced(graph: Graph, values: Sequence[int], samples: Sequence[tuple[tuple[int, ...], Any]]) -> Any:
-    """Return the pass for any number of samples, as a run records: of a known number, Keras' add may mix them.
+    """Return the forward pass, traced for any number of samples, as a run records it.
 
-    It takes the one value of each of 4 samples for a bias of 4 channels.
+    Traced for 4 samples, Keras' add takes one value of each sample for a bias of 4 channels.
     """
     import tensorflow as tf
 
@@ -126,25 +126,25 @@ def _traced(graph: Graph, values: Sequence[int], samples: Sequence[tuple[tuple[i
 
 
 def get_activations_batch(ann: Any, x_batch: Any) -> list[tuple[NDArray[Any], str]]:
-    """Return the activations of all layers for one batch, in one pass, each as the layer itself gives them.
+    """Return the outputs of all layers for one batch, in one pass.
 
     Parameters
     ----------
     ann : keras.Model
         Functional or built Sequential.
     x_batch : array_like of shape (n_samples, ...)
-        A list or a dict of arrays for several inputs. Any number of samples.
+        A list or a dict of arrays for several inputs; any number of samples.
 
     Returns
     -------
     list of (ndarray, str)
-        Activations and the name of the layer, in the order of the network; layers that only
+        Outputs and names of the layers, in the order of the network; layers that only
         move values (input, flatten, concatenate, padding, reshape) are left out.
 
     Raises
     ------
     InputError
-        If the samples are of another shape than the network takes.
+        If the shape of the samples is not the one that the network takes.
     """
     graph = read_graph(ann)
     nodes = [node for node in graph.nodes if node.type not in MOVING_LAYERS and node.type != "Cast"]
@@ -170,10 +170,10 @@ def _array(samples: Any) -> NDArray[Any]:
     try:
         array = np.asarray(samples)
     except ValueError as error:
-        raise InputError(f"the samples are no array: {error}") from None
+        raise InputError(f"the samples are not an array: {error}") from None
     if array.dtype.kind not in "biufSU" or not array.ndim:
         raise InputError(
-            f"the samples are of type {array.dtype} and shape {array.shape}: an array of shape (n_samples, ...) is "
-            "needed"
+            f"the samples have type {array.dtype} and shape {array.shape}: give an array of numbers of shape "
+            "(n_samples, ...)"
         )
     return array

@@ -1,4 +1,4 @@
-"""Read SNN toolbox's settings: a ConfigParser, parsed once into typed values, nothing evaluated."""
+"""Read SNN toolbox's settings from a ConfigParser into typed values; nothing is evaluated as code."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ PLOT_ACTIVATIONS = "normalization_activations"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolboxSettings:
-    """What the seven functions need of SNN toolbox's settings."""
+    """The settings of SNN toolbox that the seven functions need."""
 
     folder: Path
     """``path`` of the call, else ``log_dir_of_current_run``/normalization."""
     percentile_text: str
-    """As it stands in the settings: it names the file of the factors."""
+    """The percentile as the settings write it: it names the file of the factors."""
     batch_size: int
     plots: bool
     """Whether ``[output] plot_vars`` holds ``normalization_activations``."""
     simple_labels: bool
     overwrite: bool
     num_samples: int | None
-    """``[normalization] num_samples``: how many samples to take of a ``dataflow``."""
+    """``[normalization] num_samples``: the number of samples to take from a ``dataflow``."""
 
     @property
     def factors_path(self) -> Path:
-        """Where the factors are written."""
+        """The file of the factors."""
         return self.folder / f"{self.percentile_text}.json"
 
     @property
     def activations_folder(self) -> Path:
-        """Where the activations are kept."""
+        """The folder of the activations."""
         return self.folder / "activations"
 
 
 def read_settings(config: ConfigParser, *, path: str | Path | None = None) -> ToolboxSettings:
-    """Return the settings, checked.
+    """Return the checked settings.
 
     Raises
     ------
     InputError
-        For a setting that is missing or impossible.
+        If a setting is missing or invalid.
     """
     percentile_of(config)
     n_wanted = config.get("normalization", "num_samples", fallback="").strip()
@@ -71,7 +71,7 @@ def percentile_of(config: ConfigParser) -> float:
     Raises
     ------
     InputError
-        If it is missing, no number, or not between 0 and 100.
+        If it is missing or not a number from 0 to 100.
     """
     text = _text(config, "normalization", "percentile")
     try:
@@ -79,7 +79,7 @@ def percentile_of(config: ConfigParser) -> float:
     except ValueError:
         percentile = -1.0
     if not 0.0 <= percentile <= MAX_PERCENT:
-        raise InputError(f"[normalization] percentile is {text!r}: a number from 0 to 100 is needed")
+        raise InputError(f"[normalization] percentile is {text!r}: set a number from 0 to 100")
     return percentile
 
 
@@ -104,23 +104,21 @@ def _flag(config: ConfigParser, section: str, option: str, *, fallback: bool) ->
 
 def _count(text: str, section: str, option: str) -> int:
     if not text.strip().isdecimal() or int(text) < 1:
-        raise InputError(
-            f"[{section}] {option} is {text!r}: a whole number from 1 on is needed", setting=option
-        )
+        raise InputError(f"[{section}] {option} is {text!r}: set a whole number above 0", setting=option)
     return int(text)
 
 
 def _names(text: str) -> Collection[str]:
-    """Parse ``plot_vars``, a literal set, list or tuple of names; the toolbox evaluates it as code."""
+    """Parse ``plot_vars``, a literal set, list or tuple of names, which the toolbox evaluates as code."""
     try:
         names = ast.literal_eval(text.strip() or "{}")
     except (ValueError, SyntaxError) as error:
         raise InputError(
-            f"[output] plot_vars is {text!r}: a set of names such as {{'{PLOT_ACTIVATIONS}'}} is needed",
+            f"[output] plot_vars is {text!r}: set it to a set of names, such as {{'{PLOT_ACTIVATIONS}'}}",
             setting="plot_vars",
         ) from error
     if isinstance(names, str):
         return {names}
     if isinstance(names, (set, list, tuple, dict)):
         return {str(name) for name in names}
-    raise InputError(f"[output] plot_vars is {text!r}: a set of names is needed", setting="plot_vars")
+    raise InputError(f"[output] plot_vars is {text!r}: set it to a set of names", setting="plot_vars")

@@ -1,4 +1,4 @@
-"""Take the samples of a one-shot ``dataflow`` to disk, so that they can be read twice in bounded memory."""
+"""Write the samples of a ``dataflow`` to disk, because they are read twice and may not fit in memory."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def spooled(dataflow: Any, settings: ToolboxSettings, folder: Path) -> NDArray[A
     Parameters
     ----------
     dataflow : iterator, tf.data.Dataset, keras.utils.PyDataset or another iterable
-        Batches: arrays, tuples or lists (samples, labels, ...), or dicts with one array of samples; ``batch_size`` and
-        a length where ``num_samples`` is not set.
+        Gives batches: arrays, tuples or lists (samples, labels, ...), or dicts with one array of samples. It needs a
+        length and ``batch_size`` if ``num_samples`` is not set.
 
     Notes
     -----
-    As in the toolbox, ``ceil(num_samples / [simulation] batch_size)`` batches are taken, whatever their own size.
+    Like the toolbox, it takes ``ceil(num_samples / [simulation] batch_size)`` batches, whatever their size.
     """
     n_wanted = settings.num_samples
     if n_wanted is None:
@@ -48,7 +48,7 @@ def spooled(dataflow: Any, settings: ToolboxSettings, folder: Path) -> NDArray[A
                 shape, dtype = batch.shape[1:], batch.dtype
             if batch.shape[1:] != shape or batch.dtype != dtype:
                 raise InputError(
-                    f"the dataflow gives batches of shapes {shape} and {batch.shape[1:]}: one is needed"
+                    f"the dataflow gives batches of shapes {shape} and {batch.shape[1:]}: all need one shape and type"
                 )
             file.write(np.ascontiguousarray(batch).data)
             n_samples += len(batch)
@@ -59,18 +59,18 @@ def spooled(dataflow: Any, settings: ToolboxSettings, folder: Path) -> NDArray[A
 
 
 def _batches(dataflow: Any) -> Iterator[Any]:
-    """Return what gives batches one by one; what is in an iterator stays where it is."""
+    """Return an iterator of batches; an iterator is continued where it stands."""
     if hasattr(dataflow, "next"):
         return _by_next(dataflow)
     if isinstance(dataflow, Iterator):
         return dataflow
     if hasattr(dataflow, "__getitem__") and hasattr(dataflow, "__len__"):
-        return (dataflow[number] for number in range(len(dataflow)))  # a PyDataset's own iterator has no end
+        return (dataflow[number] for number in range(len(dataflow)))  # a PyDataset's own iterator never ends
     if isinstance(dataflow, Iterable):
         return iter(dataflow)
     raise InputError(
-        f"the dataflow is a {type(dataflow).__name__}, which gives no batches: an iterator, a tf.data.Dataset or a "
-        "PyDataset is needed"
+        f"the dataflow is a {type(dataflow).__name__}, which gives no batches: give an iterator, a tf.data.Dataset or "
+        "a PyDataset"
     )
 
 
@@ -100,7 +100,7 @@ def _samples_of(batch: Any) -> NDArray[Any]:
     Raises
     ------
     InputError
-        If it is not clear which they are, or they are no numbers.
+        If it is not clear which they are, or they are not numbers.
     """
     if isinstance(batch, tuple) and batch:
         batch = batch[0]
@@ -122,10 +122,12 @@ def _samples_of(batch: Any) -> NDArray[Any]:
     try:
         samples = np.asarray(batch)
     except (TypeError, ValueError) as error:
-        raise InputError(f"the dataflow gives a {type(batch).__name__}, which is no array: {error}") from None
+        raise InputError(
+            f"the dataflow gives a {type(batch).__name__}, which is not an array: {error}"
+        ) from None
     if samples.ndim == 0 or samples.dtype.kind not in "fiub":
         raise InputError(
-            f"the dataflow gives a batch of dtype {samples.dtype} and shape {samples.shape}: arrays of numbers, with "
-            "an axis of samples, are needed"
+            f"the dataflow gives a batch of dtype {samples.dtype} and shape {samples.shape}: give arrays of numbers "
+            "with an axis of samples"
         )
     return samples

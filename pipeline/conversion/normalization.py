@@ -1,6 +1,6 @@
-"""`normalize_parameters`: SNN toolbox's main function, out of core, certified, all or nothing.
+"""`normalize_parameters`, SNN toolbox's main function, computed out of core and certified.
 
-Knows the toolbox's files and keywords; records, rescales and certifies with the rest of the package.
+Knows the toolbox's files and keywords; the rest of the package records, rescales and certifies.
 """
 
 from __future__ import annotations
@@ -47,59 +47,59 @@ NO_FACTORS = "Scale factors or normalization data set could not be loaded. Proce
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredFactors:
-    """Factors as the toolbox computes them, and the sketches they came from."""
+    """Factors as the toolbox computes them, and the sketches that they were made from."""
 
     factors: dict[str, float]
     sketches: Mapping[str, PointSketch]
 
 
 def normalize_parameters(model: Any, config: ConfigParser, **kwargs: Any) -> None:
-    """Normalise the parameters of a network in place, by the percentiles of its activations.
+    """Normalise the parameters of a network in place by percentiles of its activations.
 
     Parameters
     ----------
     model : keras.Model
-        Its weights are changed, all of them or none.
+        All its weights are changed, or none.
     config : ConfigParser
         SNN toolbox's settings: ``[normalization] percentile, normalization_schedule, num_samples``,
         ``[simulation] batch_size``, ``[output] plot_vars, overwrite, use_simple_labels``,
         ``[paths] log_dir_of_current_run``.
     x_norm : array_like of shape (n_samples, ...), optional
-        Samples; a memory map, a zarr or a dask array is read batch by batch. The tail that does not
-        fill a batch is dropped.
+        Samples; memory maps, zarr and dask arrays are read batch by batch. Samples at the end that do not
+        fill a batch are dropped.
     dataflow : iterator of batches, optional
         Instead of ``x_norm``; ``ceil(num_samples / batch_size)`` batches are taken.
     scale_facs : mapping of layer name to float, optional
-        Factors of an earlier run; then no samples are needed. With only one entry, the input's, they are computed:
-        from ``x_norm``, or from the toolbox's own files in ``path/activations`` where there is no ``x_norm``.
+        Factors of an earlier run; then no samples are needed. If only the input's is given, the others are computed
+        from ``x_norm``, or without ``x_norm`` from the toolbox's own files in ``path/activations``.
     path : path, optional
-        Where to write; default ``{log_dir_of_current_run}/normalization``.
+        Folder of the results; default: ``{log_dir_of_current_run}/normalization``.
     pin, treat_as_identity : iterable of str, optional
-        As in :func:`~..normalizer.normalize_model`; not the toolbox's. For layers without a rule.
+        For layers without a rule, as in :func:`~..normalizer.normalize_model`; the toolbox does not have them.
 
     Raises
     ------
     InputError, MismatchError
-        For unusable settings, samples or factors, or a layer without a rule: the model is as it was.
+        For unusable settings, samples or factors, or a layer without a rule: the model is unchanged.
     CertificateError
-        If the normalised network would not compute what the original does: the model is as it was.
+        If the normalised network would not compute what the original does: the model is unchanged.
 
     Notes
     -----
     Writes ``{percentile}.json`` with the factors (the input's first), ``certificate.json``,
     ``activations/sparsity.npz``, the weights before (``activations/weights.npz``, an array for each layer), and the
     cache ``activations/actisketch``; with ``normalization_activations`` in
-    ``plot_vars`` three plots for each layer. Percentiles are exact, over the activations that are not
-    zero; 1 where there are none; softmax layers are scaled by 1 whatever the file says.
+    ``plot_vars`` also three plots for each layer. Percentiles are exact and taken over the activations that are not
+    zero; a layer without any gets factor 1. Softmax layers are scaled by 1, whatever the file says.
 
-    A factor is measured where the neuron of a layer will spike: behind a BatchNormalization and an activation layer
+    A factor is measured where the neurons of a layer will spike: after a BatchNormalization and an activation layer
     that follow it alone. In a parsed network that is the layer's own output, which
-    :func:`try_reload_activations` and :func:`get_activations_layer` give; in one that was not parsed it is not.
+    :func:`try_reload_activations` and :func:`get_activations_layer` return; in another network it may not be.
 
-    Where the toolbox goes wrong silently, this does right and warns: a percentile that is not positive (a linear
-    output) is replaced by that of the magnitudes, a stale cache is recomputed, layers that are not
-    positively homogeneous keep factor 1, a BatchNormalization behind an activation is not folded into what stands
-    before it.
+    Where the toolbox silently computes something wrong, this function corrects it and warns: a percentile that is not
+    positive (a linear output) is replaced by that of the magnitudes, a stale cache is recomputed, layers that are not
+    positively homogeneous keep factor 1, a BatchNormalization behind an activation is not folded into the weights
+    before the activation.
 
     References
     ----------
@@ -112,7 +112,7 @@ def normalize_parameters(model: Any, config: ConfigParser, **kwargs: Any) -> Non
     given = _parsed(kwargs.get("scale_facs"))
     graph = read_graph(model)
     exceptions = Exceptions(tuple(kwargs.get("pin", ())), tuple(kwargs.get("treat_as_identity", ())))
-    # Before anything is recorded or written: a layer without a rule is refused here.
+    # Refuse a layer without a rule here, before anything is recorded or written.
     propagate(graph, exceptions=exceptions, keep_structure=True)
     _warn_of_late_norms(graph)
     with _samples(kwargs, settings) as source:
@@ -135,19 +135,19 @@ _KEYWORDS = {"x_norm", "dataflow", "scale_facs", "path", "pin", "treat_as_identi
 
 
 def _parsed(scale_facs: Any) -> dict[str, float] | None:
-    """Return the factors by name, or None for none.
+    """Return the factors by name, or None if none were given.
 
     Raises
     ------
     InputError
-        If they are no mapping of names to numbers.
+        If they are not a mapping of names to numbers.
     """
     if scale_facs is None:
         return None
     if not isinstance(scale_facs, Mapping):
         raise InputError(
-            f"scale_facs is a {type(scale_facs).__name__}: give a mapping of layer names to numbers, as "
-            "json.load gives it from the file of an earlier run"
+            f"scale_facs is a {type(scale_facs).__name__}: give a mapping of layer names to numbers, which "
+            "json.load reads from the file of an earlier run"
         )
     if not scale_facs:
         raise InputError(
@@ -158,7 +158,7 @@ def _parsed(scale_facs: Any) -> dict[str, float] | None:
     except (TypeError, ValueError):
         wrong = next(name for name, factor in scale_facs.items() if not isinstance(factor, int | float))
         raise InputError(
-            f"the scale factor of {wrong!r} is {scale_facs[wrong]!r}: a positive number was expected",
+            f"the scale factor of {wrong!r} is {scale_facs[wrong]!r}: give a positive number",
             layer=wrong,
         ) from None
 
@@ -169,9 +169,9 @@ def _warn_of_late_norms(graph: Graph) -> None:
     ]
     if late:
         warnings.warn(
-            f"the BatchNormalization {late[0]!r} ({len(late)} such layers) does not stand directly behind weights: it "
-            "stays where it is, with other statistics. SNN toolbox folds it into the weights before it, which "
-            "changes the network if an activation stands between",
+            f"the BatchNormalization {late[0]!r} ({len(late)} such layers) does not directly follow weights: it "
+            "stays in the network, with changed statistics. SNN toolbox folds it into the weights before it, which "
+            "changes the network if there is an activation in between",
             RuntimeWarning,
             stacklevel=3,
         )
@@ -179,7 +179,7 @@ def _warn_of_late_norms(graph: Graph) -> None:
 
 @contextmanager
 def _samples(kwargs: Mapping[str, Any], settings: ToolboxSettings) -> Iterator[Source | None]:
-    """Give the samples of the call, whole batches only; None when there are none."""
+    """Provide the samples of the call in whole batches; None if there are none."""
     x_norm, dataflow = kwargs.get("x_norm"), kwargs.get("dataflow")
     if x_norm is None and dataflow is not None and kwargs.get("scale_facs") is None:
         settings.folder.mkdir(parents=True, exist_ok=True)
@@ -220,7 +220,7 @@ def _measure(
 
 
 def _factor(exact: ExactSource, name: str, percentile: float) -> float:
-    """Return the percentile of the activations that are not zero, 1 for none; positive in any case."""
+    """Return the percentile of the activations that are not zero, or 1 if all are zero; always positive."""
     layer = exact.sketches[name].layer
     if layer.n == layer.n_zeros:
         return 1
@@ -229,8 +229,8 @@ def _factor(exact: ExactSource, name: str, percentile: float) -> float:
         return value
     (low,) = exact.percentiles(name, [100 - percentile], nonzero=True)
     warnings.warn(
-        f"percentile {percentile:g} of {name!r} is {value:g}: a factor that is not positive would turn "
-        f"signs round, the magnitude {max(-value, -low):g} is used",
+        f"percentile {percentile:g} of {name!r} is {value:g}, but a factor has to be positive: "
+        f"the magnitude {max(-value, -low):g} is used",
         RuntimeWarning,
         stacklevel=5,
     )
@@ -240,12 +240,12 @@ def _factor(exact: ExactSource, name: str, percentile: float) -> float:
 def _from_old_files(
     graph: Graph, settings: ToolboxSettings, config: ConfigParser, given: Mapping[str, float] | None
 ) -> dict[str, float]:
-    """Return a factor for each layer from the toolbox's files of activations.
+    """Return a factor for each layer, from the toolbox's files of activations.
 
     Raises
     ------
     InputError
-        If a file is missing: then samples are needed.
+        If a file is missing, so that samples are needed.
     FormatError
         If one is damaged.
     """
@@ -263,7 +263,7 @@ def _from_old_files(
         if activations.shape[1:] != point.shape:
             raise MismatchError(
                 f"{file.name!r} holds activations of shape {activations.shape[1:]}, the network gives {point.shape}: "
-                "they are of another one"
+                "the file is of another network"
             )
         factors[point.name] = get_scale_fac(activations[activations != 0], get_percentile(config, index))
     warnings.warn(
@@ -288,7 +288,7 @@ def _write_factors(factors: Mapping[str, float], settings: ToolboxSettings) -> N
     path = settings.factors_path
     if path.exists() and not settings.overwrite:
         warnings.warn(
-            f"{str(path)!r} exists and [output] overwrite is False: left as it is",
+            f"{str(path)!r} exists and [output] overwrite is False: the file is not changed",
             RuntimeWarning,
             stacklevel=4,
         )
@@ -348,7 +348,7 @@ def _normalize(
 def _split(factors: Mapping[str, float], graph: Graph) -> tuple[dict[str, float], dict[str, float]]:
     """Return the factors of the layers and those of the inputs.
 
-    The toolbox writes the input's first, by the name of the input layer, which may count up within a session.
+    The toolbox writes the input's first, under the name of the input layer, which Keras numbers within a session.
     """
     names = [name for name, _, _ in graph.input_specs]
     first = next(iter(factors), "")
@@ -356,7 +356,7 @@ def _split(factors: Mapping[str, float], graph: Graph) -> tuple[dict[str, float]
     if is_foreign and not _INPUT_NAME.fullmatch(first):
         raise MismatchError(
             f"scale_facs names {first!r}, which is neither a layer of this network nor an input "
-            f"({', '.join(map(repr, names))}): are they of another network?",
+            f"({', '.join(map(repr, names))}): are the factors of another network?",
             layer=first,
         )
     by_name = {names[0] if is_foreign and name == first else name: factor for name, factor in factors.items()}
@@ -364,7 +364,7 @@ def _split(factors: Mapping[str, float], graph: Graph) -> tuple[dict[str, float]
     return by_name, inputs
 
 
-# What the toolbox and Keras call inputs that the user did not name.
+# The names that the toolbox and Keras give to inputs.
 _INPUT_NAME = re.compile(r"(input|input_layer|keras_tensor|inputlayer)(_?\d+)?", re.IGNORECASE)
 
 
@@ -372,12 +372,12 @@ def _check(certificate: Certificate) -> None:
     if not certificate.passed:
         raise CertificateError(
             f"the normalised network would not compute what the original does: {certificate.summary()}; "
-            "the model is as it was"
+            "the model is unchanged"
         )
 
 
 def _warn_of_pinned(twin: NormalizedModel, factors: Mapping[str, float]) -> None:
-    """Say which layers keep factor 1 though the toolbox would have scaled them, and with it their function."""
+    """Warn of layers that keep factor 1, where the toolbox would have scaled and thereby changed them."""
     names = [
         point.name
         for point in twin.points
@@ -387,8 +387,8 @@ def _warn_of_pinned(twin: NormalizedModel, factors: Mapping[str, float]) -> None
     ]
     if names:
         warnings.warn(
-            f"{', '.join(map(repr, names[:6]))} ({len(names)} layers) keep factor 1: they end in, or feed, a function "
-            "that is not positively homogeneous",
+            f"{', '.join(map(repr, names[:6]))} ({len(names)} layers) keep factor 1: they end in, or lead to, a "
+            "function that is not positively homogeneous",
             RuntimeWarning,
             stacklevel=4,
         )

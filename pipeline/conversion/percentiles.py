@@ -1,4 +1,4 @@
-"""Percentiles as SNN toolbox takes them: `get_scale_fac`, `get_percentile`, `apply_normalization_schedule`."""
+"""Percentiles as SNN toolbox computes them: `get_scale_fac`, `get_percentile`, `apply_normalization_schedule`."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from .configuration import percentile_of, uses_schedule
 __all__ = ["apply_normalization_schedule", "get_percentile", "get_scale_fac"]
 
 SCHEDULE_STEP = 0.02
-"""Percent points by which the toolbox lowers the percentile at each layer, before it truncates."""
+"""Percentage points by which the toolbox lowers the percentile at each layer, before it truncates it."""
 CHUNK_VALUES = 4 * 2**20
-"""Activations in memory at once when they are read from a file."""
+"""Number of activations in memory at once when they are read from a file."""
 
 
 def get_scale_fac(activations: Any, percentile: float) -> float:
-    """Return the factor of a layer: a percentile of its activations.
+    """Return a percentile of the activations of a layer as its factor.
 
     Parameters
     ----------
     activations : array_like
-        Any shape; the toolbox passes those that are not zero. A memory map, a zarr array or a dask array is read
+        Any shape; the toolbox passes those that are not zero. Memory maps, zarr and dask arrays are read
         chunk by chunk.
     percentile : float
-        In percent, 0 to 100.
+        From 0 to 100.
 
     Returns
     -------
     float
-        ``np.percentile(activations, percentile)``; 1 for no activations.
+        ``np.percentile(activations, percentile)``; 1 if there are no activations.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def get_scale_fac(activations: Any, percentile: float) -> float:
     if not hasattr(activations, "dtype"):
         activations = np.asarray(activations)
     if hasattr(activations, "compute_chunk_sizes") and np.isnan(activations.size):
-        activations = activations.compute_chunk_sizes()  # of a dask array that was chosen from by a condition
+        activations = activations.compute_chunk_sizes()  # a dask array that a condition has selected from
     if activations.size == 0:
         return 1.0
     if np.dtype(activations.dtype).kind not in "fiu":
@@ -55,7 +55,7 @@ def get_scale_fac(activations: Any, percentile: float) -> float:
     if _fits_in_memory(activations):
         factor = float(np.percentile(np.asarray(activations), percentile))
         if not np.isfinite(factor) or not np.isfinite(np.sum(activations, dtype=np.float64)):
-            raise InputError("the activations hold NaN or infinities: look at the data and the network")
+            raise InputError("the activations contain NaN or infinities: check the data and the network")
         return factor
     sketch = Sketch()
     for chunk in _chunks(activations):
@@ -64,7 +64,7 @@ def get_scale_fac(activations: Any, percentile: float) -> float:
 
 
 def _fits_in_memory(activations: Any) -> bool:
-    """Tell whether the array is in memory already, or small, or of a type that must not be rounded to float32."""
+    """Whether the array is in memory already, or small, or of a type that must not be rounded to float32."""
     in_memory = isinstance(activations, np.ndarray) and not isinstance(activations, np.memmap)
     return (
         in_memory
@@ -88,12 +88,12 @@ def get_percentile(config: ConfigParser, layer_idx: int | None = None) -> float:
     config : ConfigParser
         ``[normalization] percentile`` and ``normalization_schedule``.
     layer_idx : int, optional
-        Place of the layer among those with parameters, from 0; needed for a schedule.
+        Index of the layer among those with parameters, from 0; needed for a schedule.
 
     Raises
     ------
     InputError
-        For a setting that is missing or impossible, or a schedule without a layer.
+        If a setting is missing or invalid, or a schedule has no layer.
     """
     percentile = percentile_of(config)
     if not uses_schedule(config):
@@ -106,8 +106,8 @@ def get_percentile(config: ConfigParser, layer_idx: int | None = None) -> float:
 
 
 def apply_normalization_schedule(perc: float, layer_idx: int) -> int:
-    """Return ``int(perc - 0.02 * layer_idx)``, as the toolbox does: 99.9 becomes 99 at the first layer already.
+    """Return ``int(perc - 0.02 * layer_idx)`` as the toolbox does: even at the first layer 99.9 becomes 99.
 
-    Our own schedule, which does not truncate, is ``factors.schedule`` of a job.
+    The schedule of a job, ``factors.schedule``, does not truncate.
     """
     return int(perc - layer_idx * SCHEDULE_STEP)

@@ -1,4 +1,4 @@
-"""The toolbox's three plots for each layer, under its file names, drawn from sketches."""
+"""Draw the toolbox's three plots for each layer from sketches, under the toolbox's file names."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def draw_plots(
     factors: Mapping[str, float],
     simple_labels: bool,
 ) -> list[Path]:
-    """Write the plots of every layer with parameters; those of activations where they were recorded.
+    """Write the plots of every layer with parameters; the plots of activations if they were recorded.
 
     Parameters
     ----------
     before, after : mapping of point name to PointSketch
         Activations of the original and of the normalised network.
     factors : mapping of point name to float
-        As measured.
+        The measured factors.
     simple_labels : bool
-        Name files ``{index}{class}_...``, as ``[output] use_simple_labels`` says, else ``{layer}_...``.
+        Whether files are named ``{index}{class}_...`` (``[output] use_simple_labels``), not ``{layer}_...``.
     """
     written = []
     with figure_style():
@@ -83,7 +83,7 @@ def _point_report(
 
 
 def _arrays(node: Node) -> Iterator[NDArray[Any]]:
-    """Yield the kernels: what has more than one axis."""
+    """Yield the kernels, which have more than one axis."""
     for variable in node.operation.weights:
         if len(variable.shape) > 1:
             yield as_array(variable)

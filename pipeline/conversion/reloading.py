@@ -1,4 +1,4 @@
-"""`try_reload_activations`: from the Zarr cache, from an old file of the toolbox, or computed now."""
+"""`try_reload_activations`: read activations from the Zarr cache or the toolbox's file, or compute them."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ __all__ = ["CACHE_FOLDER", "try_reload_activations"]
 logger = logging.getLogger(__name__)
 
 CACHE_FOLDER = "actisketch"
-"""Beside the toolbox's own files in its folder ``activations``."""
+"""Name of our folder beside the toolbox's own files in ``activations``."""
 RELATIVE_TOLERANCE = 1e-4
-"""Activations of two TensorFlow versions differ by 1e-6 or so, of two networks by much more."""
+"""Activations of two versions of TensorFlow differ by about 1e-6, those of two networks by much more."""
 
 
 def try_reload_activations(
     layer: Any, model: Any, x_norm: Any, batch_size: int | None, activ_dir: str | Path
 ) -> NDArray[np.float32] | None:
-    """Return the activations of a layer as the layer itself gives them, from disk if they are there and right.
+    """Return the outputs of a layer, from disk if they are there and right.
 
     Parameters
     ----------
@@ -49,32 +49,32 @@ def try_reload_activations(
         A layer of ``model``.
     model : keras.Model
     x_norm : array_like of shape (n_samples, ...) or None
-        Memory maps, zarr and dask arrays are read batch by batch. None: only what is stored.
+        Memory maps, zarr and dask arrays are read batch by batch. None: use only what is stored.
     batch_size : int, or None for 10
-        The tail of the samples that does not fill a batch is dropped.
+        Samples at the end that do not fill a batch are dropped.
     activ_dir : path
         Folder of the activations.
 
     Returns
     -------
     ndarray of shape (n_samples in whole batches, *layer shape), float32, or None
-        The same as :func:`get_activations_layer` gives: before a BatchNormalization or an activation layer that
-        follows, as in a network that was not parsed. None when ``x_norm`` is None and nothing is stored.
+        The same as :func:`get_activations_layer` returns: before a BatchNormalization or an activation layer that
+        follows. None if ``x_norm`` is None and nothing is stored.
 
     Raises
     ------
     InputError
-        If ``layer`` is not in ``model``, the samples do not fill one batch, or are of another shape than the
+        If ``layer`` is not in ``model``, the samples do not fill one batch, or their shape is not the one that the
         network takes.
     FormatError
         If ``x_norm`` is None and the toolbox's file is damaged.
 
     Notes
     -----
-    All layers with parameters are recorded in one pass at the first call. A cache of another network or other
+    The first call records all layers with parameters in one pass. A cache of another network or other
     samples is recomputed with a RuntimeWarning. The toolbox's own ``{layer.name}.npz`` is
-    used where there is no cache: with ``x_norm`` only if its first and its last batch are what the
-    layer gives, without it with a RuntimeWarning, because nothing in it says what it was made from.
+    used if there is no cache: with ``x_norm`` only if its first and its last batch are what the
+    layer gives, without ``x_norm`` with a RuntimeWarning, because the file does not say what it was made from.
     """
     graph = read_graph(model)
     node = _node_of(graph, layer)
@@ -82,7 +82,7 @@ def try_reload_activations(
     points: str | list[str] = "parameters"
     point = graph.every_point[node.name]
     if point not in select_points(graph) or point.value != node.outputs[0]:
-        # Recorded in one pass are the points, which end behind what follows a layer: this one is recorded alone.
+        # The pass records points, which end after what follows a layer. The output of this layer is recorded alone.
         points, folder = [node.name], folder.with_name(f"{CACHE_FOLDER}-{layer.name}")
         model = _up_to(model, layer) if point.value != node.outputs[0] else model
     if x_norm is None:
@@ -114,24 +114,26 @@ def _up_to(model: Any, layer: Any) -> Any:
         return keras.Model(model.inputs, layer.output)
     except (AttributeError, ValueError) as error:
         raise InputError(
-            f"{layer.name!r} has no one output in the network, because it is called more than once or inside a "
-            "nested model: call get_activations_layer with symbolic tensors",
+            f"{layer.name!r} has not exactly one output in the network, because it is called more than once or inside "
+            "a nested model: call get_activations_layer with symbolic tensors",
             layer=layer.name,
         ) from error
 
 
 def _stored(model: Any, name: str, folder: Path, old_file: Path) -> NDArray[np.float32] | None:
-    """Return what is stored without samples to compare it with."""
+    """Return what is stored, without samples to compare it with."""
     cache = existing_cache(validate_job({"output": str(folder)}), RunFolder(folder))
     if cache is not None and not cache.missing() and name in {point.name for point in cache.spec.points}:
         if dict(cache.spec.identity["model"]) == model_fingerprint(model):
             return np.concatenate(list(cache.chunks(name)))
-        warnings.warn("the stored activations are of another network: not used", RuntimeWarning, stacklevel=3)
+        warnings.warn(
+            "the stored activations are of another network: they are not used", RuntimeWarning, stacklevel=3
+        )
         return None
     if not old_file.exists():
         return None
     warnings.warn(
-        f"{old_file.name!r} does not say which network and samples it was made from: used as it is",
+        f"{old_file.name!r} does not say which network and samples it was made from: it is used as it is",
         RuntimeWarning,
         stacklevel=3,
     )
@@ -139,18 +141,18 @@ def _stored(model: Any, name: str, folder: Path, old_file: Path) -> NDArray[np.f
 
 
 def read_npz(path: Path) -> NDArray[np.float32]:
-    """Return the activations in a file of the toolbox; FormatError if it is damaged."""
+    """Return the activations in a file of the toolbox; raise FormatError if it is damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return np.asarray(archive["arr_0"], dtype=np.float32)
-    except Exception as error:  # what a damaged zip raises has no end: EOFError, RuntimeError, zlib.error ...
+    except Exception as error:  # a damaged zip may raise anything: EOFError, RuntimeError, zlib.error ...
         raise FormatError(
             f"the activations {str(path)!r} are damaged or cut off ({error}): delete the file", path=str(path)
         ) from error
 
 
 def _holds(old: NDArray[np.float32], graph: Graph, value: int, source: Source, batch_size: int) -> bool:
-    """Tell whether the first and the last batch of an array are what the network gives at ``value``."""
+    """Whether the first and the last batch of an array are what the network gives at ``value``."""
     if len(old) != source.n_samples:
         return False
     forward, wanted = forward_function(graph, [value]), match_inputs(graph, source.inputs)
@@ -169,7 +171,7 @@ def _holds(old: NDArray[np.float32], graph: Graph, value: int, source: Source, b
 def _checked_npz(
     path: Path, graph: Graph, node: Node, source: Source, batch_size: int
 ) -> NDArray[np.float32] | None:
-    """Return the toolbox's activations if their first and last batch are right, else None with a warning."""
+    """Return the toolbox's activations if their first and last batch are right; otherwise warn and return None."""
     try:
         old = read_npz(path)
     except FormatError as error:

@@ -1,1 +1,1 @@
-"""The folder of a run: its documents, what they were made from, and how they are replaced."""
+"""The folder of a run: its files, what they were made from, and how they are replaced."""

@@ -1,4 +1,4 @@
-"""The folder of a run: which files it has, what they were made from, and that nothing is half-written."""
+"""The folder of a run: which files it has and what they were made from."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
-# Hashing less is faster than a person notices.
+# Smaller files are hashed faster than anybody notices.
 REMEMBERED_NBYTES = 16 * 2**20
 
 
 def _digest(path: Path) -> dict[str, Any] | None:
-    """Return the size and the hash of a file; None where there is none.
+    """Return the size and the hash of a file; None if there is none.
 
-    The bytes are read, not the date: a file that was damaged or restored may keep its size and its date. The largest
-    result is the network, and blake2b takes a second for a gigabyte; it is read once in a process, as a run that
+    The bytes are read, not the date: a damaged or restored file may keep its size and its date. The largest
+    result is the network, and blake2b takes a second for a gigabyte. A process reads it only once, although a run that
     reloads asks several times.
     """
     try:
@@ -68,14 +68,14 @@ def _remembered_hash(path: Path, *_seen: int) -> str:
 
 
 def write_json(path: Path, tree: Mapping[str, Any]) -> None:
-    """Write a document with the hash of its content, whole or not at all.
+    """Write a JSON file with the hash of its content, whole or not at all.
 
     Raises
     ------
     StorageError
-        If the disk is full or the folder may not be written.
+        If the disk is full or the folder is not writable.
     OverBudgetError
-        If it is larger than what is read again.
+        If it is larger than the files that are read.
     """
     text = json.dumps(sealed(tree), indent=1, allow_nan=False) + "\n"
     if len(text) > LARGEST_NBYTES:
@@ -100,7 +100,7 @@ class RunFolder:
 
     @property
     def cache_path(self) -> Path:
-        """Where the cache lies unless the settings say otherwise."""
+        """The cache, unless the settings name another place."""
         return self.path / "cache"
 
     @property
@@ -125,7 +125,7 @@ class RunFolder:
 
     @property
     def merged_path(self) -> Path:
-        """``sketches.npz``: the merged sketch of each point; made again when it is missing."""
+        """``sketches.npz``: the merged sketch of each point, made again if it is missing."""
         return self.path / "sketches.npz"
 
     @property
@@ -158,12 +158,12 @@ class RunFolder:
         return path in files or any(path.is_relative_to(at) for at in (self.cache_path, self.report_path))
 
     def check_claim(self) -> None:
-        """Refuse a place that is not free for a run and holds none.
+        """Refuse a path that holds anything else than a run.
 
         Raises
         ------
         InputError
-            If the path is a file, or a folder with other things in it.
+            If the path is a file, or a folder with foreign files.
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"the output {str(self.path)!r} is a file: choose a folder", path=str(self.path))
@@ -174,13 +174,13 @@ class RunFolder:
             )
             if foreign and not self._holds_a_run():
                 raise InputError(
-                    f"the output folder {str(self.path)!r} holds other things ({', '.join(foreign[:5])}) and no run of "
-                    "actisketch: choose another or an empty folder",
+                    f"the output folder {str(self.path)!r} contains foreign files ({', '.join(foreign[:5])}) and no "
+                    "run: choose another or an empty folder",
                     path=str(self.path),
                 )
 
     def _holds_a_run(self) -> bool:
-        """Whether there was a manifest: a crash before it leaves the cache behind, and a damaged one may be deleted."""
+        """Whether a run without a manifest lies here: it crashed early, or its damaged manifest was deleted."""
         if (self.cache_path / DOCUMENT).exists() or set(self.path.iterdir()) == {self.cache_path}:
             return True
         try:
@@ -189,18 +189,18 @@ class RunFolder:
             return False
 
     def clean(self) -> None:
-        """Remove what killed processes left half-written here."""
+        """Remove half-written files of killed processes."""
         for folder in (self.path, self.report_path):
             if not folder.is_symlink() or folder == self.path:
                 remove_leftovers(folder)
 
     def check_side_results(self) -> None:
-        """Refuse a folder that holds anything but an earlier network, its certificate and its factors.
+        """Refuse a folder that contains anything but a network, its certificate and its factors.
 
         Raises
         ------
         InputError
-            With what is there.
+            The message names the other files.
         """
         remove_leftovers(self.path)
         ours = {self.factors_path, self.network_path, self.certificate_path, self.sketches_path}
@@ -211,18 +211,18 @@ class RunFolder:
         )
         if foreign or self.path.is_file():
             raise InputError(
-                f"the folder {str(self.path)!r} holds other things ({', '.join(foreign[:5]) or 'it is a file'}): "
+                f"the folder {str(self.path)!r} contains foreign files ({', '.join(foreign[:5]) or 'it is a file'}): "
                 "choose another or an empty one with --output",
                 path=str(self.path),
             )
 
     def manifest(self) -> dict[str, Any]:
-        """Return the manifest; an empty one when there is none yet.
+        """Return the manifest; an empty one if there is none yet.
 
         Raises
         ------
         FormatError
-            If it is damaged or of a newer format.
+            If it is damaged or has a newer format.
         """
         try:
             tree = read_document(self.manifest_path)
@@ -240,7 +240,7 @@ class RunFolder:
             )
         if version > FORMAT_VERSION:
             raise FormatError(
-                f"the run is of format {version}, this program reads {FORMAT_VERSION}: update actisketch"
+                f"the run has format {version}, this program reads {FORMAT_VERSION}: update actisketch"
             )
         try:
             check_manifest(tree)
@@ -256,14 +256,14 @@ class RunFolder:
         write_json(self.manifest_path, _without_secrets(tree))
 
     def made_from(self, stage: str) -> str | None:
-        """Return the key of what the results of a stage were made from; None where none is noted."""
+        """Return the key that the results of a stage were made from; None if none is noted."""
         made = self._made(stage)
         return None if made is None else str(made["key"])
 
     def is_made_from(self, stage: str, key: str, *results: Path) -> bool:
-        """Return whether a stage was made from what ``key`` names, with these results, and none has changed since.
+        """Return whether a stage made these results from what ``key`` names, and none has changed since.
 
-        Every file that the stage wrote is read, and compared with the digest that was noted then.
+        Every file that the stage wrote is read and compared with the hash that was noted then.
         """
         made = self._made(stage)
         if made is None or made["key"] != key:
@@ -274,12 +274,12 @@ class RunFolder:
         )
 
     def mark_made(self, stage: str, key: str, *results: Path) -> None:
-        """Note what the results of a stage were made from, and their digests, after they were written."""
+        """Note, after the results of a stage were written, what they were made from and their hashes."""
         made = {"key": key, "results": {self._name(path): _digest(path) for path in results}}
         self.update_manifest({"stages": {**self.manifest().get("stages", {}), stage: made}})
 
     def forget(self, stage: str) -> None:
-        """Note that the results of a stage are about to be replaced: killed half-way, they count as not made."""
+        """Note that the results of a stage are about to be replaced: if that is interrupted, they count as not made."""
         stages = self.manifest().get("stages", {})
         if stage in stages:
             self.update_manifest({"stages": {name: made for name, made in stages.items() if name != stage}})
@@ -287,13 +287,13 @@ class RunFolder:
     def _made(self, stage: str) -> dict[str, Any] | None:
         stages = self.manifest().get("stages", {})
         made = stages.get(stage) if isinstance(stages, dict) else None
-        # Earlier programs noted a key and no digests: whether their files are whole cannot be known.
+        # Version 0.1 noted keys without hashes: whether its files are whole is unknown.
         if not isinstance(made, dict) or "key" not in made or not isinstance(made.get("results"), dict):
             return None
         return made
 
     def _is_own(self, name: str) -> bool:
-        # A manifest of somebody else may name any file of this machine.
+        # A manifest from others may name any file of this machine.
         return ".." not in Path(name).parts and self.owns(self.path / name)
 
     def _name(self, path: Path) -> str:
@@ -302,7 +302,7 @@ class RunFolder:
 
 
 def _without_secrets(tree: dict[str, Any]) -> dict[str, Any]:
-    """Return a manifest without the secrets that an earlier program kept; their names stay, to ask for them."""
+    """Return a manifest without the secrets that version 0.1 kept; their names stay, to ask for them."""
     settings = tree.get("settings", {})
     options = StorageOptions(settings.get("cache", {}).get("storage_options", {}))
     if not (secrets := options.secrets()):
@@ -312,28 +312,28 @@ def _without_secrets(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def refuse_link(folder: Path) -> None:
-    """Refuse a link in the place of a folder of a run: its files would replace others elsewhere.
+    """Refuse a link in place of a folder of a run, through which files elsewhere would be replaced.
 
     Raises
     ------
     InputError
-        With where it leads.
+        The message says where the link leads.
     """
     if folder.is_symlink():
         raise InputError(
-            f"{str(folder)!r} is a link to {os.readlink(folder)!r}, and the files of a run are written through no "
+            f"{str(folder)!r} is a link to {os.readlink(folder)!r}, and the files of a run are not written through a "
             "link: remove it, or name that folder with `actisketch report --output`",
             path=str(folder),
         )
 
 
 def check_output(path: Path) -> None:
-    """Refuse a file to write to that belongs to a run, of whatever folder: its results would not be its own then.
+    """Refuse to write to a file that belongs to a run in any folder, which would destroy that run's results.
 
     Raises
     ------
     InputError
-        With the run.
+        The message names the run.
     """
     resolved = path.resolve()
     for folder in map(RunFolder, resolved.parents):
@@ -345,7 +345,7 @@ def check_output(path: Path) -> None:
 
 
 def open_folder(path: str | Path) -> RunFolder:
-    """Return the folder of a run that exists.
+    """Return the folder of an existing run.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""What the manifest of a run may hold, by type: everybody can write one, and the program goes by it.
+"""The types of the parts of a manifest, which are checked because a manifest may come from anybody.
 
-The settings are checked where all settings are, and the digests of results where they are compared.
+Settings are checked by `settings/`, hashes of results where they are compared.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Number = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Part(BaseModel):
-    # A key that an earlier or a later program wrote is no error.
+    # Keys of earlier or later versions are allowed.
     model_config = ConfigDict(extra="allow", strict=True)
 
 
@@ -67,12 +67,12 @@ class _Manifest(_Part):
 
 
 def check_manifest(tree: Mapping[str, Any]) -> None:
-    """Refuse a manifest whose parts have other types than this program writes.
+    """Refuse a manifest with parts of other types than this program writes.
 
     Raises
     ------
     ValueError
-        Which part, and what is wrong with it, in a few words.
+        The message names the part and what is wrong with it, in a few words.
     """
     try:
         _Manifest.model_validate(tree)

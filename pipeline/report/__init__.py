@@ -1,4 +1,4 @@
-"""Plots and the page that explains a run, drawn from sketches in constant memory."""
+"""The plots and the page of a run, drawn from sketches in constant memory."""
 
 from .contents import PointReport, ReportData, certified
 from .table import layer_table

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["LABEL_PLACE", "Mark", "paint_bars", "paint_legend", "paint_marks", "paint_nothing"]
 
-# Where the label of the height stands, in widths of the axes.
+# Place of the label of the vertical axis, in widths of the axes.
 LABEL_PLACE = -0.15
-# Bars that differ more than this are told apart on a logarithmic axis only.
+# Bars whose heights differ more than this can only be compared on a logarithmic axis.
 RATIO_FOR_LOG = 50.0
-# Room left of a log axis, as a share of its length, where the bar of the zeros stands.
+# Space for the bar of the zeros left of a log axis, as a share of its length.
 ROOM_FOR_ZEROS = 0.07
 
 DASHES = {"percentile": (0, (5, 2)), "max": (0, (1, 1.2)), "factor": "solid"}
@@ -33,12 +33,12 @@ DASHES = {"percentile": (0, (5, 2)), "max": (0, (1, 1.2)), "factor": "solid"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """A vertical line, and the band of its interval when that is wide enough to be seen."""
+    """A vertical line, and the band of its interval if that is wide enough to be visible."""
 
     value: float
     label: str
     kind: str
-    """``"percentile"``, ``"max"`` or ``"factor"``: gives colour and dash."""
+    """``"percentile"``, ``"max"`` or ``"factor"``: determines colour and dash."""
     band: tuple[float, float] | None = None
 
 
@@ -59,7 +59,7 @@ def paint_bars(axes: Axes, bars: Histogram, *, colour: str, unit: str, share_of:
             label=f"zeros {share_text(zero_share)}",
         )
     axes.set_ylabel(f"share of {share_of}\nper bar" + (" (log)" if is_log else ""), fontsize=8)
-    # In one place, however long the tick labels are.
+    # A fixed place, however long the tick labels are.
     axes.yaxis.set_label_coords(LABEL_PLACE, 0.5)
     below = f"; {share_text(bars.n_below / bars.n)} below it" if bars.n_below else ""
     axes.set_xlabel(unit + ("" if bars.scale == "linear" else f" ({bars.scale} axis{below})"))
@@ -67,7 +67,7 @@ def paint_bars(axes: Axes, bars: Histogram, *, colour: str, unit: str, share_of:
 
 
 def paint_marks(axes: Axes, marks: Sequence[Mark]) -> None:
-    """Draw the lines of `marks` over the bars, widening the axis to show them all."""
+    """Draw the lines of `marks` over the bars, and widen the axis to show them all."""
     left, right = axes.get_xlim()
     for mark in marks:
         colour = COLOURS[mark.kind]
@@ -79,9 +79,9 @@ def paint_marks(axes: Axes, marks: Sequence[Mark]) -> None:
 
 
 def paint_legend(axes: Axes, title: str) -> None:
-    """Write the title and, under it, the legend above the axes, where they cover no data."""
+    """Write the title and the legend above the axes, where they cover no data."""
     handles, labels = axes.get_legend_handles_labels()
-    # Four do not fit side by side.
+    # Four entries do not fit side by side.
     n_rows = 0 if not handles else 1 if len(handles) <= 3 else 2
     axes.set_title(title, pad=(6, 19, 31)[n_rows], fontweight="bold")
     if handles:
@@ -91,7 +91,7 @@ def paint_legend(axes: Axes, title: str) -> None:
 
 
 def paint_nothing(axes: Axes, title: str, reason: str) -> None:
-    """Say in place of a picture why there is none."""
+    """Write why there is no picture, in its place."""
     axes.set_title(title, pad=6, fontweight="bold")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -102,7 +102,7 @@ def _fit_height(axes: Axes, shares: NDArray[np.float64], *, zero_share: float, n
     """Choose a linear or a logarithmic height; return whether it is logarithmic."""
     heights = np.append(shares[shares > 0], zero_share if zero_share > 0 else [])
     top = float(heights.max()) if len(heights) else 1.0
-    # A bar that got a sliver of one bucket is less than one value high: no axis has to reach it.
+    # A bar with a fraction of one bucket is less than one value high: the axis need not reach it.
     bottom = max(float(heights.min()), 1.0 / max(n, 1)) if len(heights) else 1.0
     if top < bottom * RATIO_FOR_LOG:
         axes.set_ylim(0.0, top * 1.08)
@@ -115,7 +115,7 @@ def _fit_height(axes: Axes, shares: NDArray[np.float64], *, zero_share: float, n
 
 
 def _fit_width(axes: Axes, bars: Histogram) -> float:
-    """Choose the axis of the values; return the place where the bar of the zeros stands."""
+    """Choose the axis of the values; return the place of the bar of the zeros."""
     low, high = float(bars.edges[0]), float(bars.edges[-1])
     if bars.scale == "linear":
         room = (high - low) * 0.015

@@ -1,6 +1,6 @@
-"""Figures as compact PNG bytes, through matplotlib's objects alone.
+"""Draw figures as compact PNG bytes, with matplotlib's objects alone.
 
-No pyplot, no GUI, no font but the one that matplotlib ships, and no influence of the user's
+No pyplot, no GUI, only the font that comes with matplotlib, and no influence of the user's
 matplotlibrc: the same data give the same bytes.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["COLOURS", "decade_ticks", "draw_png", "figure_style", "legible", "tick_text"]
 
 DPI = 130
-# Apart in lightness as well as in hue (and in dash, where they are lines): readable without colour vision.
+# They differ in lightness as well as in hue (lines also in their dashes): readable without colour vision.
 COLOURS = {
     "before": "#7c8aa0",
     "after": "#2f7ed8",
@@ -36,21 +36,21 @@ COLOURS = {
     "soft": "#52606d",
     "grid": "#e3e8ee",
 }
-# Flat colours and their anti-aliased edges; more only makes the file larger. Of Pillow's methods, maximum
+# Enough for flat colours and their anti-aliased edges; more makes the file larger. Of Pillow's methods, maximum
 # coverage keeps them best (no channel off by more than 9 of 255); zlib's level 9 saves 10 % for 3 times the time.
 N_PALETTE = 64
 
-# rcParams are global to the process: one report at a time may hold them.
+# rcParams are global to the process, so only one report at a time may change them.
 _STYLE_LOCK = threading.RLock()
 
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """Hold matplotlib's defaults, with ours on top, while figures are made; then put the user's back."""
+    """Use matplotlib's defaults and our settings while figures are made, then restore the user's."""
     import matplotlib
     from matplotlib import rcParamsDefault
 
-    # Choosing a backend would touch pyplot; an Agg canvas is asked for by name instead.
+    # Setting a backend would load pyplot; draw_png uses an Agg canvas directly.
     kept: dict[Any, Any] = {
         key: value for key, value in rcParamsDefault.items() if not key.startswith("backend")
     }
@@ -84,14 +84,14 @@ def figure_style() -> Iterator[None]:
 
 
 def draw_png(width_in: float, height_in: float, paint: Callable[[Figure], None]) -> bytes:
-    """Return the PNG file of what `paint` puts on an empty figure; call within `figure_style`.
+    """Return as a PNG file what `paint` draws on an empty figure; call within `figure_style`.
 
     Parameters
     ----------
     width_in, height_in : float
         Inches, at 130 dots each.
     paint : callable
-        Is given the figure.
+        Called with the figure.
 
     Returns
     -------
@@ -115,13 +115,13 @@ def draw_png(width_in: float, height_in: float, paint: Callable[[Figure], None])
 
 
 def legible(text: str, *, limit: int = 60) -> str:
-    """Return `text` with ``?`` for what the font lacks: matplotlib would draw boxes and warn."""
+    """Return `text` with ``?`` for characters that the font lacks, for which matplotlib would warn."""
     known = _font_characters()
     return "".join(c if ord(c) in known else "?" for c in plain(text, limit=limit))
 
 
 def decade_ticks(low: float, high: float, *, limit: int = 6) -> list[float]:
-    """Return at most `limit` round places between two positive numbers, for a logarithmic axis.
+    """Return at most `limit` round numbers between two positive ones, for a logarithmic axis.
 
     Examples
     --------

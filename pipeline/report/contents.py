@@ -1,6 +1,6 @@
-"""What a report is made of: plain frozen values, nothing computed, nothing opened.
+"""The data of a report, as plain frozen values.
 
-Knows sketches. Does not know Keras, caches, settings files or where the report goes.
+Knows sketches. Does not know Keras, caches, settings, or where the report is written.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ __all__ = ["PointReport", "ReportData", "certified"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointReport:
-    """What was found out about one point of the network.
+    """The results for one point of the network.
 
-    Only ``name``, ``shape``, ``before`` and ``percentile`` are needed; what is left out is left out of
-    the report too, and said to be missing where a reader would look for it.
+    Only ``name``, ``shape``, ``before`` and ``percentile`` are needed; the report says what is missing
+    where a reader would look for it.
     """
 
     name: str
-    """Any text; it is escaped wherever it is shown."""
+    """Any text; it is escaped where it is shown."""
     layer_type: str = ""
     """Class name of the layer, ``"Conv2D"``."""
     activation: str = ""
@@ -39,21 +39,21 @@ class PointReport:
     after: PointSketch | None = None
     """The activations of the normalised network, measured; dimensionless, one is the percentile."""
     percentile: Percentile
-    """The percentile asked for, with the interval that is certain to contain the exact one."""
+    """The percentile asked for, with an interval guaranteed to contain the exact value."""
     q: float | None = None
-    """Which percentile it is, in percent; ``None`` when it differs and nobody noted it."""
+    """The percentile's rank in percent; ``None`` if the factor was not made from a percentile."""
     is_exact: bool = False
     """Whether ``percentile.value`` is the exact order statistic rather than an estimate in [lo, hi]."""
     factor: float | Sequence[float] = 1.0
-    """What the point's activations are divided by: a number, or one per channel."""
+    """The divisor of the point's activations: a number, or one per channel."""
     is_pinned: bool = False
-    """Whether the factor is one because of what the layer is (softmax), not because of its values."""
+    """Whether the factor is one because of the layer's kind (softmax), not because of its values."""
     weights_before: Sketch | None = None
     weights_after: Sketch | None = None
     residual: float | None = None
     """Largest |activation * factor - original| / factor over all samples: the certificate's figure."""
     allowed: float | None = None
-    """What ``residual`` may be."""
+    """The largest allowed ``residual``."""
     rms_residual: float | None = None
     saturation: float | None = None
     """Share of the normalised activations above one, 0 to 1."""
@@ -75,14 +75,14 @@ class PointReport:
 
     @property
     def factors(self) -> tuple[float, ...]:
-        """The factors as a tuple: of length one, or one for each channel."""
+        """The factors as a tuple of length one, or with one factor for each channel."""
         return self.factor if isinstance(self.factor, tuple) else (float(self.factor),)  # type: ignore[arg-type]  # checked in __post_init__
 
     def uncached(self) -> PointReport:
-        """Return the point with sketches of its own, which share the counts.
+        """Return the point with copies of its sketches, which share the counts.
 
-        A sketch keeps what it computed from its counts, several times their size. With 150 points that adds
-        up, so what is drawn is drawn from a copy that is then forgotten.
+        A sketch keeps what it computes from its counts, which is several times as large. For 150 points that adds
+        up, so figures are drawn from a copy that is then dropped.
         """
 
         def apart(sketch: Sketch | None) -> Sketch | None:
@@ -102,34 +102,34 @@ class PointReport:
 
     @property
     def n_values(self) -> int:
-        """How many activations were counted, zeros included."""
+        """The number of activations, zeros included."""
         return self.before.layer.n
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportData:
-    """Everything that a report says; see `write_report`."""
+    """The data of a whole report; see `write_report`."""
 
     title: str
     model_name: str
     points: tuple[PointReport, ...]
     """In the order of the graph."""
     n_samples: int
-    """How many samples the activations were recorded over."""
+    """The number of samples whose activations were recorded."""
     nonzero: bool = True
-    """Whether the percentiles are of the non-zero activations only."""
+    """Whether the percentiles are taken over the non-zero activations only."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Nested and JSON-able; shown as it is."""
+    """Nested values that JSON can hold; shown as they are."""
     certificate: Mapping[str, Any] | None = None
-    """`Certificate.to_dict` of the normaliser; ``None`` when nothing was normalised or checked. What it says
-    of a point is filled into ``points``, see `certified`."""
+    """`Certificate.to_dict`; ``None`` if nothing was normalised. `certified` copies what it says about points
+    into ``points``."""
     accuracy_before: float | None = None
     """Share of samples that the original network classifies as labelled, 0 to 1."""
     accuracy_after: float | None = None
     facts: Mapping[str, str] = field(default_factory=dict)
-    """More to show beside the accuracy: ``{"blocks computed": "0 of 12"}``."""
+    """More to show beside the accuracy, such as ``{"blocks computed": "0 of 12"}``."""
     program: str = "actisketch"
-    """Who wrote it, with the version, for the last line of the page."""
+    """Name and version of the program, for the last line of the page."""
 
     def __post_init__(self) -> None:
         names = [point.name for point in self.points]
@@ -147,7 +147,7 @@ class ReportData:
 
 
 def certified(points: Sequence[PointReport], certificate: Mapping[str, Any]) -> tuple[PointReport, ...]:
-    """Return `points` with what the certificate says of each: residuals, saturation, dead channels, pinned.
+    """Return `points` with what the certificate says about each: residuals, saturation, dead channels, pinned.
 
     Parameters
     ----------
@@ -158,8 +158,8 @@ def certified(points: Sequence[PointReport], certificate: Mapping[str, Any]) -> 
 
     Notes
     -----
-    The certificate knows the factor in use. It may be another than the one that was asked for: the inputs of
-    an Add share the largest of theirs, a softmax keeps one. A note of the point then says both.
+    The certificate has the factor in use, which may differ from the one that was asked for: the inputs of
+    an Add share the largest of theirs, a softmax keeps one. A note of the point then names both.
     """
     by_name = {item["name"]: item for item in certificate.get("points", ())}
     return tuple(
@@ -187,7 +187,7 @@ def _certified(point: PointReport, item: Mapping[str, Any]) -> PointReport:
 
 
 def _factor_in_use(point: PointReport, item: Mapping[str, Any]) -> tuple[float | tuple[float, ...], str]:
-    """Return the factor that the network was certified with, and a note where another was asked for."""
+    """Return the factor that the network was certified with, and a note if another was asked for."""
     used, asked = item.get("factor"), max(point.factors)
     if used is None or math.isclose(float(used), asked, rel_tol=1e-6):
         return point.factors if len(point.factors) > 1 else point.factors[0], ""

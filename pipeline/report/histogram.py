@@ -1,8 +1,8 @@
-"""Turn the buckets of a sketch into the bars of a figure: arithmetic only.
+"""Turn the buckets of a sketch into the bars of a figure.
 
 A sketch has thousands of buckets of fixed relative width; a figure has about a hundred bars of equal
-width on its axis. A bucket that lies across the edge of two bars is split in proportion, so that
-no count is lost: the bars, what is below and above the axis, and the zeros add up to ``sketch.n``.
+width on its axis. A bucket across the edge of two bars is split in proportion, so that
+no count is lost: the bars, the values off the axis, and the zeros add up to ``sketch.n``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ..sketch import Sketch
 __all__ = ["Histogram", "histogram", "share_above", "split_counts"]
 
 FEWEST_BARS, MOST_BARS = 12, 96
-# A figure whose largest value is this many times the median would press all but the tail into a few bars.
+# If the largest value is this many times the median, a linear axis would squeeze all but the tail into a few bars.
 SPREAD_FOR_LOG = 50.0
-# Nobody reads more; what lies below is counted and said.
+# Nobody reads more decades; the share of values below them is written on the axis.
 MAX_DECADES = 6.0
 
 Scale = Literal["linear", "log", "symlog"]
@@ -37,12 +37,12 @@ class Histogram:
     edges: NDArray[np.float64]
     """Shape (n_bars + 1,), ascending, in the units of the values."""
     counts: NDArray[np.float64]
-    """Shape (n_bars,): how many non-zero values fall in each bar; fractions where a bucket was split."""
+    """Shape (n_bars,): the number of non-zero values in each bar; fractions where a bucket was split."""
     n: int
     """All values, zeros included."""
     n_zeros: int
     n_below: float
-    """Non-zero values too close to zero for the axis (a log axis has no place for them)."""
+    """Non-zero values too close to zero for a log axis."""
     scale: Scale
     linear_width: float
     """Half width of the linear part around zero of a symlog axis; 0 otherwise."""
@@ -59,12 +59,12 @@ def split_counts(
     counts: NDArray[np.int64],
     edges: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Return how many of the bucketed values fall between neighbouring `edges`.
+    """Return the number of bucketed values between neighbouring `edges`.
 
     Parameters
     ----------
     lower, upper : ndarray of shape (n_buckets,), float64
-        Disjoint buckets in ascending order; they need not touch.
+        Disjoint buckets in ascending order, which may have gaps.
     counts : ndarray of shape (n_buckets,), int64
     edges : ndarray of shape (n_bars + 1,), float64
         Ascending.
@@ -72,12 +72,12 @@ def split_counts(
     Returns
     -------
     ndarray of shape (n_bars,), float64
-        A bucket across an edge is split in proportion to its width; one of no width (a single value)
-        belongs to the bar that it opens, and the last bar is closed.
+        A bucket across an edge is split in proportion to its width; one without width (a single value)
+        belongs to the bar that it opens. The last bar is closed.
     """
     if not len(counts):
         return np.zeros(len(edges) - 1)
-    # A bucket of no width would make the cumulative curve two-valued at its place.
+    # A bucket without width would give the cumulative curve two values at its place.
     opened = np.maximum(upper, np.nextafter(lower, np.inf))
     places = np.stack([lower, opened], axis=1).ravel()
     summed = np.concatenate([[0.0], np.cumsum(counts, dtype=np.float64)])
@@ -89,7 +89,7 @@ def split_counts(
 
 
 def histogram(sketch: Sketch, *, divisor: float = 1.0) -> Histogram:
-    """Return the bars of the non-zero values of `sketch`, on the axis that shows them best.
+    """Return the bars of the non-zero values of `sketch`, and choose the axis that shows them best.
 
     Parameters
     ----------
@@ -134,14 +134,14 @@ def histogram(sketch: Sketch, *, divisor: float = 1.0) -> Histogram:
 
 
 def share_above(sketch: Sketch) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return, for plotting, places and the share of values at or above each.
+    """Return places, and for each the share of values at or above it, for plotting.
 
     Returns
     -------
     places : ndarray of shape (n_buckets,), float64
         The lower edges of the buckets, ascending, zero included.
     shares : ndarray of shape (n_buckets,), float64
-        Falls from 1; exact at these places, subnormal numbers apart, which share zero's edge.
+        Falls from 1; exact at these places, but for subnormal numbers, which share the edge of zero.
     """
     lower, _, counts = sketch.buckets()
     total = max(int(counts.sum()), 1)
@@ -170,7 +170,7 @@ def _median_magnitude(
 
 
 def _linear_edges(low: float, high: float, n_bars: int) -> NDArray[np.float64]:
-    # Zero belongs on the axis: it is the atom that the bars are compared with.
+    # The axis contains zero, because the bars are compared with the bar of the zeros.
     low, high = min(low, 0.0), max(high, 0.0)
     return np.linspace(low, high, n_bars + 1)
 

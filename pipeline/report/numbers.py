@@ -1,6 +1,6 @@
-"""Numbers, shapes and names as short text that can be read in a terminal, a figure and a table.
+"""Numbers, shapes and names as short text for terminals, figures and tables.
 
-Pure functions. ASCII only in what they add, so that the dumbest terminal shows it.
+Pure functions that add only ASCII, which every terminal shows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ __all__ = ["count_text", "factor_text", "interval_text", "number_text", "plain",
 def plain(text: str, *, limit: int = 200) -> str:
     r"""Return `text` on one line without control characters, shortened in the middle.
 
-    A layer may be called anything; ``"\x1b[2J"`` would clear the reader's terminal.
+    A layer may have any name; ``"\x1b[2J"`` would clear the reader's terminal.
 
     Examples
     --------
@@ -29,7 +29,7 @@ def plain(text: str, *, limit: int = 200) -> str:
 
 
 def number_text(value: float, *, digits: int = 4) -> str:
-    """Return `value` with `digits` significant digits, exponent form outside 1e-3 to 1e6, ``"-"`` for NaN.
+    """Return `value` with `digits` significant digits, with an exponent outside 1e-3 to 1e6; ``"-"`` for NaN.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def count_text(count: int) -> str:
 
 
 def share_text(share: float | None) -> str:
-    """Return a share between 0 and 1 in percent; what is not all or nothing never reads so.
+    """Return a share between 0 and 1 in percent; only 0 and 1 themselves become 0 % and 100 %.
 
     Examples
     --------
@@ -78,14 +78,14 @@ def share_text(share: float | None) -> str:
 
 
 def shape_text(shape: Sequence[int]) -> str:
-    """Return ``"8x8x16"``, and ``"scalar"`` for no axes."""
+    """Return ``"8x8x16"``, or ``"scalar"`` if there are no axes."""
     return "x".join(str(length) for length in shape) or "scalar"
 
 
 def interval_text(lo: float, hi: float) -> str:
-    """Return ``"[lo, hi]"`` with as many digits as it takes to tell the ends apart, at most nine.
+    """Return ``"[lo, hi]"`` with enough digits to distinguish the ends, at most nine.
 
-    The text's interval contains the numbers' interval: the ends are rounded outwards.
+    The ends are rounded outwards, so that the text's interval contains the given one.
     """
     if math.isnan(lo) or math.isnan(hi):
         return "-"
@@ -98,7 +98,7 @@ def interval_text(lo: float, hi: float) -> str:
 
 
 def factor_text(factors: Sequence[float]) -> str:
-    """Return one factor as a number, one per channel as their range."""
+    """Return one factor as a number, several as their range."""
     if len(factors) == 1:
         return number_text(factors[0])
     return f"{number_text(min(factors), digits=3)}..{number_text(max(factors), digits=3)}"

@@ -1,6 +1,6 @@
-"""One figure of all points side by side: factors, percentiles and maxima; zeros; residuals.
+"""One figure of all points: factors, percentiles and maxima; zeros; residuals.
 
-Up to 40 points are named under the axis; more are numbered, as in the page's table, so that no two
+Up to 40 points are named under the axis. More are numbered as in the page's table, so that no
 labels touch.
 """
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .canvas import COLOURS, decade_ticks, draw_png, legible, tick_text
 from .contents import PointReport, ReportData
+from .point_row import percentile_head
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +25,7 @@ __all__ = ["overview_png"]
 MOST_NAMED = 40
 WIDTH_IN = 10.0
 NAME_LIMIT = 26
-# Inches: what surrounds the panels, and their heights.
+# In inches: the margins around the panels, and the heights of the panels.
 HEAD_IN, FOOT_IN, GAP_IN = 0.72, 0.5, 0.3
 PANELS_IN = (2.6, 1.0, 1.0)
 
@@ -52,7 +53,7 @@ def overview_png(report: ReportData) -> bytes:
             bottom_in = top_in - panel_in
             all_axes.append(figure.add_axes((0.085, bottom_in / height_in, 0.9, panel_in / height_in)))
             top_in = bottom_in - GAP_IN
-        _paint_scales(all_axes[0], points, q_text=_common_q(points))
+        _paint_scales(all_axes[0], points, q_text=percentile_head(report))
         _paint_zeros(all_axes[1], points)
         if has_residuals:
             _paint_residuals(all_axes[2], points, tolerance=(report.certificate or {}).get("tolerance"))
@@ -69,12 +70,6 @@ def _length_in(name: str) -> float:
 
     path = TextPath((0, 0), name, size=8, prop=FontProperties(family="DejaVu Sans"))
     return float(path.get_extents().width) / 72 if name.strip() else 0.0
-
-
-def _common_q(points: Sequence[PointReport]) -> str:
-    qs = {point.q for point in points}
-    only = qs.pop() if len(qs) == 1 else None
-    return "percentile" if only is None else f"p{only:g}"
 
 
 def _paint_scales(axes: Axes, points: Sequence[PointReport], *, q_text: str) -> None:
@@ -140,7 +135,7 @@ def _paint_residuals(axes: Axes, points: Sequence[PointReport], *, tolerance: fl
     axes.vlines(places, bottom, residuals, color="#c9d2dc", linewidth=1.0)
     dots: dict[str, Any] = {"linestyle": "none", "markersize": 3.0, "color": COLOURS["after"]}
     axes.plot(places, residuals, marker="o", **dots)
-    # What is not a number stands on the upper edge, what is nothing on the lower one.
+    # Infinite residuals stand on the upper edge, residuals of 0 on the lower one.
     not_finite = places[np.isinf(given)]
     axes.plot(not_finite, [axes.get_ylim()[1]] * len(not_finite), marker="x", clip_on=False, **dots)
     axes.plot(none_left, [bottom] * len(none_left), marker="v", **dots)
@@ -165,7 +160,7 @@ def _paint_residuals(axes: Axes, points: Sequence[PointReport], *, tolerance: fl
 
 
 def _positive(value: float) -> float:
-    """Return `value`, or NaN, which is not drawn, where a log axis has no place for it."""
+    """Return `value`, or NaN, which is not drawn, if a log axis cannot show it."""
     return value if value > 0 else float("nan")
 
 

@@ -1,7 +1,7 @@
-"""The HTML page: values for the template, and the template filled piece by piece.
+"""Fill the template of the HTML page, piece by piece.
 
-The page is complete in itself: style, script and pictures are inside, nothing is loaded from anywhere,
-and its content policy forbids it to.
+The page is self-contained: style, script and pictures are inside. It loads nothing,
+and its content policy forbids it to load anything.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["Section", "page_chunks", "section", "settings_rows"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """What the page says of one point, below the table."""
+    """What the page says about one point, below the table."""
 
     row: Row
     """The point's row of the table."""
@@ -43,7 +43,7 @@ def page_chunks(report: ReportData, *, overview: bytes | None, sections: Iterabl
     overview : bytes or None
         PNG; ``None`` when there are no points.
     sections : iterable of Section
-        In the order of the points; taken one at a time, so that only one point's pictures are in memory.
+        In the order of the points. They are taken one by one, so that only one point's pictures are in memory.
     """
     from jinja2 import DictLoader, Environment, StrictUndefined
 
@@ -69,7 +69,7 @@ def page_chunks(report: ReportData, *, overview: bytes | None, sections: Iterabl
         q_head=percentile_head(report),
         overview=overview,
         sections=sections,
-        # Ours, not the report's: the one text that is not escaped.
+        # The only text that is not escaped, because it comes from the templates.
         css=sources["page.css"],
         js=sources["page.js"],
         js_hash=base64.b64encode(hashlib.sha256(sources["page.js"].encode()).digest()).decode(),
@@ -77,7 +77,7 @@ def page_chunks(report: ReportData, *, overview: bytes | None, sections: Iterabl
 
 
 def settings_rows(settings: Mapping[str, Any], *, prefix: str = "") -> list[tuple[str, str]]:
-    """Return nested settings as rows of dotted key and value.
+    """Return nested settings as rows of a dotted key and a value.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """The three figures of one point: its activations, its weights, the largest activation of each sample.
 
-Each shows the original above and the normalised network below, each on its own scale: the two differ
-by the factor, which may be thousands.
+Each shows the original above and the normalised network below, each on its own scale, because they differ
+by the factor, which may be in the thousands.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ class PointFigure:
     png: bytes
     caption: str
     alt: str
-    """What the picture shows, for those who cannot see it: with the numbers."""
+    """What the picture shows, with numbers, for those who cannot see it."""
 
 
 def point_figures(point: PointReport, *, nonzero: bool) -> Iterator[PointFigure]:
-    """Yield the figures of one point, those for which there are data; call within `figure_style`.
+    """Yield the figures of one point for which there are data; call within `figure_style`.
 
     Parameters
     ----------
     point : PointReport
     nonzero : bool
-        Whether the percentile is of the non-zero activations only.
+        Whether the percentile is taken over the non-zero activations only.
     """
     yield PointFigure(
         kind="activations",
@@ -151,7 +151,7 @@ def _paint_maxima(upper: Axes, lower: Axes, point: PointReport) -> None:
 def _paint_exceedance(axes: Axes, maxima: Sketch, *, factor: float) -> None:
     places, shares = share_above(maxima)
     above = float(np.interp(factor, places, shares)) if factor <= maxima.maximum else 0.0
-    # All samples are at or above the least, and none above the largest.
+    # All samples are at or above the smallest, and none above the largest.
     stairs_x = np.concatenate([[min(0.0, maxima.minimum)], places, [maxima.maximum] * 2]) / factor
     stairs_y = np.concatenate([[1.0], shares, [shares[-1], 0.0]])
     axes.plot(stairs_x, stairs_y, color=COLOURS["after"], linewidth=1.8, drawstyle="steps-pre")

@@ -1,4 +1,4 @@
-"""The table per layer as text: one row per point, shared by the page and the terminal."""
+"""The rows of the table of layers as text, for the page and the terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME_LIMIT = 120
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What the table says of one point; all text, safe to print, ``"-"`` where nothing is known."""
+    """The cells of one point: text that is safe to print, ``"-"`` for what is not known."""
 
     number: int
     """From 1, in the order of the graph."""
@@ -31,9 +31,9 @@ class Row:
     interval: str
     factor: str
     pinned: str
-    """``"pinned"`` or nothing."""
+    """``"pinned"`` or empty."""
     residual: str
-    """Ends in ``" !"`` where it is over what is allowed."""
+    """Ends in ``" !"`` if it is larger than allowed."""
     saturation: str
     dead: str
 
@@ -61,7 +61,7 @@ def table_row(number: int, point: PointReport) -> Row:
         n_values_exact=f"{point.n_values:,}",
         zeros=share_text(layer.n_zeros / layer.n if layer.n else None),
         maximum=number_text(layer.maximum) if layer.n else "-",
-        # As many digits as the interval gives reason to, about.
+        # About as many digits as the interval justifies.
         percentile=""
         if math.isnan(percentile.value)
         else number_text(percentile.value, digits=8 if point.is_exact else 5),
@@ -78,12 +78,12 @@ def _residual_text(point: PointReport) -> str:
     if point.residual is None:
         return "-"
     text = number_text(point.residual, digits=2) if math.isfinite(point.residual) else "not finite"
-    # Seen without colour too.
+    # The mark is visible without colours too.
     return f"{text} !" if point.allowed is not None and not point.residual <= point.allowed else text
 
 
 def percentile_head(report: ReportData) -> str:
-    """Return ``"p99.9"``, or ``"percentile"`` when it differs by point."""
+    """Return ``"p99.9"``, or ``"percentile"`` if it differs between points."""
     qs = {point.q for point in report.points}
     only = qs.pop() if len(qs) == 1 else None
     return "percentile" if only is None else f"p{only:g}"

@@ -1,7 +1,7 @@
-"""The table per layer for a terminal: plain text that survives 80 columns and no colours.
+"""The table of the layers for a terminal.
 
-No boxes and no colours, so that a pipe, a log file and a dumb terminal show the same; ASCII but for
-the names of layers.
+It has no boxes and no colours, so that a pipe, a log file and a simple terminal show the same; only names of
+layers are not ASCII.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ __all__ = ["layer_table"]
 
 LONGEST_INTERVAL = 16
 NARROWEST_NAME, COMFORTABLE_NAME, WIDEST_NAME = 10, 20, 40
-# What a narrow terminal does without, first to last.
+# The columns that a narrow terminal leaves out, first to last.
 DISPENSABLE = ("shape", "values", "zeros", "residual", "max")
 
 
 def layer_table(report: ReportData, *, width: int | None = None) -> Table:
-    """Return one row per point: shape, values, zeros, max, percentile with its interval, factor, residual.
+    """Return a table with a row per point: shape, values, zeros, max, percentile and interval, factor, residual.
 
     Parameters
     ----------
     report : ReportData
     width : int, optional
-        Columns of the terminal; by default those of the console that rich finds, 80 for a pipe.
+        Columns of the terminal; default: those that rich finds, 80 for a pipe.
 
     Returns
     -------
     rich.table.Table
-        Where it does not fit, the interval goes below the percentile, then long names are folded
-        (never cut), and under about 70 columns the shape, the number of values and so on are left out.
-        The residual is there when a certificate is.
+        If it does not fit, the interval goes below the percentile, then long names are wrapped
+        (never cut), and below about 70 columns the shape, the number of values and so on are left out.
+        There are residuals if there is a certificate.
 
     Examples
     --------
@@ -57,15 +57,15 @@ def layer_table(report: ReportData, *, width: int | None = None) -> Table:
                 Text(head), justify="left" if head.endswith("[lo,hi]") else "right", no_wrap=True
             )
     for cells in zip(*columns.values(), strict=True):
-        # Text, not str: a name like "[red]" is no markup.
+        # Text, not str: rich would take a name like "[red]" for markup.
         table.add_row(*map(Text, cells))
     return table
 
 
 def _columns(report: ReportData, rows: list[Row], width: int) -> tuple[dict[str, list[str]], int]:
-    """Return head and cells of the columns that fit, and the gap between them.
+    """Return the columns that fit, with their heads, and the gap between them.
 
-    One line for each point if that fits, if need be with a gap of one; else the interval goes below.
+    Each point has one line if that fits, perhaps with a gap of one; otherwise its interval goes below.
     """
     from rich.cells import cell_len
 
@@ -83,7 +83,7 @@ def _columns(report: ReportData, rows: list[Row], width: int) -> tuple[dict[str,
 
 
 def _all_columns(report: ReportData, rows: list[Row], *, between: str) -> dict[str, list[str]]:
-    # One word, so that an interval goes to the next line whole; two where the words get long (1e-5).
+    # Without a space an interval moves to the next line as a whole; a long one (1e-5) is split in two.
     intervals = [row.interval.replace(", ", ",") for row in rows]
     if between == "\n" and max(map(len, intervals), default=0) > LONGEST_INTERVAL:
         intervals = [interval.replace(",", ",\n ") for interval in intervals]
@@ -105,7 +105,7 @@ def _all_columns(report: ReportData, rows: list[Row], *, between: str) -> dict[s
 
 
 def _room_for_name(columns: dict[str, list[str]], width: int, gap: int) -> int:
-    """Return how many columns are left for the name when all others have what they need."""
+    """Return how many columns the others leave for the name."""
     for head, cells in columns.items():
         if head != "layer":
             width -= gap + max(len(line) for text in (head, *cells) for line in text.split("\n"))

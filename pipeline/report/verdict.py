@@ -1,6 +1,6 @@
-"""What a reader has to know first: one paragraph, whether the certificate passed, the figures that matter.
+"""The start of the page: a summary, whether the certificate passed, and the key figures.
 
-Plain sentences made of the report's numbers. Nothing is called good that was not checked.
+Nothing is called good that was not checked.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Verdict:
 
 
 def percentile_name(report: ReportData) -> str:
-    """Return ``"99.9th percentile of the non-zero activations"``, or the range when it differs by point."""
+    """Return ``"99.9th percentile of the non-zero activations"``, or a range if it differs between points."""
     which = "non-zero activations" if report.nonzero else "activations"
     qs = sorted({point.q for point in report.points if point.q is not None})
     if not qs:
@@ -38,7 +38,7 @@ def percentile_name(report: ReportData) -> str:
 
 
 def summary(report: ReportData) -> str:
-    """Return the paragraph that says what was done."""
+    """Return a paragraph that says what was done."""
     n_values = sum(point.n_values for point in report.points)
     text = (
         f"The activations of {_number_of(len(report.points), 'layer')} of {plain(report.model_name)} "
@@ -48,7 +48,7 @@ def summary(report: ReportData) -> str:
     if report.certificate is None:
         return text + (
             f"From the counts came, for each layer, the {percentile_name(report)} with an interval that is "
-            "certain to contain the exact one, and the factor that the layer would be divided by."
+            "guaranteed to contain the exact value, and the factor that the layer would be divided by."
         )
     return text + (
         f"The weights and biases were rescaled so that each layer's activations are divided by a factor, the "
@@ -58,7 +58,7 @@ def summary(report: ReportData) -> str:
 
 
 def verdict(report: ReportData) -> Verdict:
-    """Return whether the certificate passed, in words."""
+    """Return in words whether the certificate passed."""
     certificate = report.certificate
     if certificate is None:
         return Verdict(
@@ -83,13 +83,13 @@ def verdict(report: ReportData) -> Verdict:
 
 
 def _is_unchanged(certificate: Mapping[str, Any]) -> bool:
-    """Tell whether every layer kept scale one: then there was nothing to prove."""
+    """Whether every layer kept scale one, so that there was nothing to prove."""
     points = certificate.get("points", ())
     return bool(points) and all(item.get("pinned") for item in points)
 
 
 def key_figures(report: ReportData) -> list[tuple[str, str]]:
-    """Return name and value of the figures that stand beside the verdict."""
+    """Return names and values of the figures beside the verdict."""
     figures = [
         ("accuracy before", _accuracy(report.accuracy_before)),
         ("accuracy after", _accuracy(report.accuracy_after)),
@@ -143,13 +143,13 @@ def _outputs(certificate: Mapping[str, Any]) -> str:
 
 
 def _agreement(certificate: Mapping[str, Any]) -> float | None:
-    """Return the least share of equal class decisions over the outputs."""
+    """Return the smallest share of equal class decisions of any output."""
     shares = [item.get("class_agreement") for item in certificate.get("outputs", ())]
     return min((float(share) for share in shares if share is not None), default=None)
 
 
 def _failures(certificate: Mapping[str, Any]) -> str:
-    """Return a sentence that names the layers and outputs that deviate too much, at most five."""
+    """Return a sentence that names up to five layers and outputs that deviate too much."""
     names = [
         f"{noun} {plain(str(item['name']))}"
         for noun, items in (
@@ -170,7 +170,7 @@ def _number_of(count: int, noun: str) -> str:
 
 
 def certificate_notes(report: ReportData) -> list[str]:
-    """Return what the normaliser noted: its remarks, groups of layers with one factor, pinned layers."""
+    """Return the normaliser's notes: its remarks, groups of layers with one factor, pinned layers."""
     certificate = report.certificate or {}
     notes = [str(note) for note in certificate.get("notes", ())]
     notes += [

@@ -1,4 +1,4 @@
-"""Sketch the weights of a layer as they stream by."""
+"""Sketch the weights of a layer."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def weight_sketch(arrays: Iterable[NDArray[Any]], spec: SketchSpec | None = None
     Parameters
     ----------
     arrays : iterable of ndarray
-        Kernels and biases of any shape: real numbers of any dtype (float64 and integers are
-        rounded to float32). An iterator is fine; no array is kept.
+        Kernels and biases of any shape and any real dtype (float64 and integers are
+        rounded to float32), or an iterator of them; no array is kept.
     spec : SketchSpec, optional
-        How finely; the default spec when left out.
+        Resolution of the sketch, and what to do with NaN and infinities.
 
     Returns
     -------
     Sketch
-        Of all values together; empty for no arrays.
+        The sketch of all values; empty if there are none.
 
     Raises
     ------
@@ -48,14 +48,14 @@ def weight_sketch(arrays: Iterable[NDArray[Any]], spec: SketchSpec | None = None
     spec = spec or SketchSpec()
     sketch = Sketch(spec.bits, on_nonfinite=spec.on_nonfinite)
     for array in arrays:
-        # bfloat16 has kind "V" to numpy, so the question is whether it casts, not what it is called.
+        # NumPy gives bfloat16 the kind "V", so ask whether an array can be cast.
         if array.dtype.kind in "cOSUMm" or not np.can_cast(array.dtype, np.float64, casting="unsafe"):
             raise InputError(
                 f"weights must be real numbers, got an array of {array.dtype}", dtype=str(array.dtype)
             )
         flat = array.reshape(-1)
         for start in range(0, flat.size, VALUES_AT_A_TIME):
-            # What float32 cannot hold becomes infinite, which the sketch refuses with its own words.
+            # What float32 cannot hold becomes infinite, and the sketch refuses that.
             with np.errstate(over="ignore"):
                 values = flat[start : start + VALUES_AT_A_TIME].astype(np.float32, copy=False)
             sketch.update(values)

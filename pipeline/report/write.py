@@ -1,9 +1,9 @@
-"""Write a report into a folder: all of it beside the old one first, then by renames.
+"""Write a report into a folder: first all of it beside the old one, then move it into place.
 
-``index.html`` is complete in itself; ``figures/`` holds the same pictures as PNG files. A report that is
-interrupted while it is drawn (which takes its time) leaves the older one as it was. The renames at
-the end take milliseconds: killed between them, every file is whole, ``index.html`` is the old one or
-the new one, and the next report puts the rest right.
+``index.html`` is self-contained; ``figures/`` holds the same pictures as PNG files. If drawing is interrupted,
+the older report stays as it was. The renames at
+the end take milliseconds: if they are interrupted, every file is whole, ``index.html`` is the old one or
+the new one, and the next report repairs the rest.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ logger = logging.getLogger(__name__)
 PAGE = "index.html"
 FIGURES = "figures"
 OVERVIEW = "overview.png"
-# What the template writes within its first bytes: a page without it is someone else's.
+# The template writes it within its first bytes: a page without it is not ours.
 MARK = '<meta name="generator" content="actisketch report">'
 MARKED_WITHIN = 4096
-# What a killed process of an earlier program left; no report takes an hour, so that this is nobody's who still works.
+# Left by a killed process of an earlier version; no report takes an hour, so after that nobody uses it any more.
 STAGE_PREFIX = ".report-"
 STAGE_LEFT_S = 3600
-# What we may remove from the figures folder: our own names, never a file that someone put there.
+# Only files of these names are removed from the folder of figures.
 OUR_FIGURE = re.compile(r"\d{3,}-[A-Za-z0-9._-]+-(activations|weights|maxima)\.png")
 
 
 def write_report(
     folder: str | os.PathLike[str], report: ReportData, *, progress: Callable[[int, int], None] | None = None
 ) -> list[Path]:
-    """Write the HTML page and the figures of `report` into `folder`, in place of an older report.
+    """Write the HTML page and the figures of `report` into `folder`, and replace an older report.
 
     Parameters
     ----------
     folder : path
-        Made when it does not exist. Other files in it are left alone.
+        Created if needed. Other files in it are left alone.
     report : ReportData
     progress : callable, optional
-        Is given the number of points drawn and of all points, after each.
+        Called after each point with the number of points drawn and of all points.
 
     Returns
     -------
@@ -65,13 +65,13 @@ def write_report(
     Raises
     ------
     InputError
-        If there is a page in the folder that is no report of ours.
+        If the folder holds an ``index.html`` that is not a report of actisketch, or ``figures`` is a link.
     StorageError
-        If the folder cannot be written to. The older report is as it was, and a new folder is not left behind.
+        If the folder cannot be written to. An older report is left as it was, and a new folder is removed again.
 
     Notes
     -----
-    Memory does not grow with the number of points beyond their sketches: each point's pictures are
+    Beyond the sketches, memory does not grow with the number of points: each point's pictures are
     drawn, written and forgotten before the next.
 
     Examples
@@ -91,7 +91,7 @@ def write_report(
     except OSError as error:
         raise StorageError(
             f"cannot write the report to {str(folder)!r}: {error.strerror or error}"
-            f"{f' ({error.filename!r})' if error.filename else ''}; an older report there is as it was. Free space, "
+            f"{f' ({error.filename!r})' if error.filename else ''}; an older report is left as it was. Free space, "
             "move what is in the way, or choose another folder",
             folder=str(folder),
         ) from error
@@ -108,34 +108,34 @@ def write_report(
 
 
 def figure_name(number: int, point_name: str, kind: str) -> str:
-    """Return ``"003-conv1-weights.png"``: sorted as the graph, and safe on every file system."""
+    """Return ``"003-conv1-weights.png"``, which sorts as the graph does and is safe on every file system."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", point_name)[:60] or "_"
     return f"{number:03d}-{safe}-{kind}.png"
 
 
 def _check_place(folder: Path) -> None:
-    """Refuse a folder whose page was not written by us, or whose figures would be written elsewhere."""
+    """Refuse a folder with a page that is not ours, or whose figures are a link."""
     page, figures = folder / PAGE, folder / FIGURES
     if figures.is_symlink():
         raise InputError(
-            f"{str(figures)!r} is a link to {os.readlink(figures)!r}, and figures are written through no link: remove "
-            "it, or choose another folder",
+            f"{str(figures)!r} is a link to {os.readlink(figures)!r}, and figures are not written through a link: "
+            "remove it, or choose another folder",
             path=str(figures),
         )
-    if not page.is_file():  # a folder is replaced if it is empty
+    if not page.is_file():  # an empty folder of that name is replaced
         return
     with open(page, encoding="utf-8", errors="replace") as file:
         is_ours = MARK in file.read(MARKED_WITHIN)
     if not is_ours:
         raise InputError(
-            f"{str(page)!r} is no report of actisketch and would be replaced: choose another folder, or move it",
+            f"{str(page)!r} is not a report of actisketch and would be replaced: choose another folder, or move it",
             path=str(page),
         )
 
 
 @contextmanager
 def _made(folder: Path) -> Iterator[None]:
-    """Make a folder; where the work fails, remove again what was made and is empty."""
+    """Create a folder; if the work fails, remove what was created and is empty."""
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ def _made(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _stage(folder: Path) -> Iterator[Path]:
-    """Give an empty folder inside `folder`, so that renames out of it never cross a file system."""
+    """Provide an empty folder inside `folder`, so that renames out of it stay on one file system."""
     remove_leftovers(folder)
     for left in folder.glob(f"{STAGE_PREFIX}*"):
         if time.time() - left.lstat().st_mtime > STAGE_LEFT_S:
@@ -191,7 +191,7 @@ def _draw(stage: Path, report: ReportData, progress: Callable[[int, int], None] 
 
 
 def _publish(stage: Path, folder: Path, names: list[str]) -> list[Path]:
-    """Move the files into place, the page last, then remove what only the older report had."""
+    """Move the files into place, the page last; then remove figures that only the older report had."""
     figures = folder / FIGURES
     figures.mkdir(exist_ok=True)
     for name in names:

@@ -116,7 +116,7 @@ def test_a_folder_of_somebody_elses_with_such_a_name_in_it_is_no_run(call, finis
     answer = call("run", finished["job"], "--output", other)
 
     assert answer.code == 2
-    assert "holds other things" in answer.err
+    assert "contains foreign files" in answer.err
     assert (other / "notes.txt").read_text() == "precious"
 
 

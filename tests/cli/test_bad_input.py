@@ -136,7 +136,7 @@ def test_a_report_replaces_no_page_of_others_and_no_report_of_another_run(refuse
     (site / "index.html").write_text("<h1>precious</h1>")
     shutil.copytree(finished["run"], other)
 
-    assert "no report of actisketch" in refused_report(call, finished["run"], site)
+    assert "not a report of actisketch" in refused_report(call, finished["run"], site)
     assert "another run" in refused(finished["run"], "--output", other / "report", verb="report")
 
 

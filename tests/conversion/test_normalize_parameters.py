@@ -224,7 +224,7 @@ def test_a_linear_output_that_is_negative_gets_a_positive_factor_with_a_warning(
     model = keras.Sequential([layers.Input((6,)), layers.Dense(3, name="out")])
     model.get_layer("out").bias.assign(np.full(3, -50.0))
     before = np.asarray(model(small_data))
-    with pytest.warns(RuntimeWarning, match="would turn signs round"):
+    with pytest.warns(RuntimeWarning, match="a factor has to be positive"):
         normalize_parameters(model, settings, x_norm=small_data)
     factor = json.loads((folder / "99.9.json").read_text())["out"]
 
@@ -252,7 +252,7 @@ def test_a_normalisation_behind_the_relu_is_not_folded_and_the_output_is_kept(
     model.set_weights([w + rng.uniform(0, 0.5, w.shape) for w in model.get_weights()])
     x = digits[0][:100]
     before, names = np.asarray(model(x)), [layer.name for layer in model.layers]
-    with pytest.warns(RuntimeWarning, match="does not stand directly behind weights"):
+    with pytest.warns(RuntimeWarning, match="does not directly follow weights"):
         normalize_parameters(model, settings, x_norm=x)
 
     # Positive weights make large sums: float32 keeps five digits of a softmax over them.
@@ -300,7 +300,7 @@ def test_a_failed_certificate_leaves_the_model_as_it_was(
     monkeypatch.setattr("actisketch.pipeline.normalizer.updating.rescaled_bias", lambda bias, **_: bias)
     small_model.get_layer("first").bias.assign(np.linspace(0.1, 0.8, 8))
     before = small_model.get_weights()
-    with pytest.raises(CertificateError, match="the model is as it was"):
+    with pytest.raises(CertificateError, match="the model is unchanged"):
         normalize_parameters(small_model, settings, x_norm=small_data)
 
     assert unchanged(small_model, before)
@@ -332,7 +332,7 @@ def test_factors_that_must_not_be_overwritten_are_left(
     settings.set("output", "overwrite", "False")
     folder.mkdir(parents=True)
     (folder / "99.9.json").write_text("{}")
-    with pytest.warns(RuntimeWarning, match="left as it is"):
+    with pytest.warns(RuntimeWarning, match="the file is not changed"):
         normalize_parameters(small_model, settings, x_norm=small_data)
 
     assert (folder / "99.9.json").read_text() == "{}"

@@ -247,11 +247,11 @@ def test_what_has_no_output_in_the_network_is_refused_by_name(digits: Any, tmp_p
     x = keras.Input((8,))
     model = keras.Model(x, keras.layers.Dense(3)(inner(x)))
     samples = digits[0][:20].reshape(160, 8)
-    with pytest.raises(InputError, match="'inside' has no one output"):
+    with pytest.raises(InputError, match="'inside' has not exactly one output"):
         try_reload_activations(inner.layers[0], model, samples, 10, tmp_path)
-    with pytest.raises(InputError, match="'never' has no one output"):
+    with pytest.raises(InputError, match="'never' has not exactly one output"):
         get_activations_layer(model.input, keras.layers.Dense(3, name="never"), samples)
-    with pytest.raises(InputError, match="'middle' has no one input"):
+    with pytest.raises(InputError, match="'middle' has not exactly one input"):
         get_activations_layer("middle", model.output, samples)
 
 

@@ -101,7 +101,7 @@ def test_a_full_disk_is_told_in_one_sentence(
 
     monkeypatch.setattr(os, "fsync", full)
 
-    with pytest.raises(StorageError, match=r"No space left on device; an older report there is as it was"):
+    with pytest.raises(StorageError, match=r"No space left on device; an older report is left as it was"):
         write_report(tmp_path, small_report)
     assert contents(tmp_path) == {}
 
