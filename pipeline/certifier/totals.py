@@ -74,12 +74,6 @@ class ValueTotals:
         """The largest error of all channels; NaN as soon as one was."""
         return float(self.errors.max())
 
-    @property
-    def worst_start(self) -> int:
-        """First sample of the batch with the largest error; of the first such batch."""
-        ranks = _ranks(self.errors)
-        return int(self.starts[ranks == ranks.max()].min())
-
 
 def _ranks(errors: NDArray[np.float64]) -> NDArray[np.float64]:
     """NaN is above all, an infinite error included."""
