@@ -12,9 +12,11 @@ from ...storage.errors import InputError
 from ..settings.job import JobSettings
 from ..settings.loading import PATH_SETTINGS, load_job, validate_job, with_settings
 from ..settings.sizes import parse_bytes
+from ..settings.template import setting_text
 
 __all__ = [
     "JOB_FLAGS",
+    "JOB_SWITCHES",
     "check_folder_of",
     "job_options",
     "json_option",
@@ -25,60 +27,50 @@ __all__ = [
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-# Flag, dotted key, type, help. The type is click's; the setting's own limits are checked with the rest.
+_UNSAFE = "Load a model that contains code. Only for files that you trust."
+
+# Flag, dotted key, type, and what the flag alone says. The type is click's; the setting's own limits are checked with
+# the rest.
 JOB_FLAGS: tuple[tuple[str, str, Any, str], ...] = (
-    ("--model", "model.path", str, "The network: a .keras or .h5 file."),
-    ("--custom-objects", "model.custom_objects", str, "Python file with the model's own layers. It is run."),
-    ("--data", "data.path", str, "The samples: .npz, .npy, zarr, image folder, TFRecord files."),
-    ("--inputs", "data.inputs", str, "Name of the array in the data; several with commas."),
-    ("--labels", "data.labels", str, "Name of the array with the classes."),
-    ("--num-samples", "data.num_samples", int, "Use the first so many samples."),
-    ("--divide-by", "data.divide_by", float, "Divide each value by this, as 255."),
-    ("--preprocessing", "data.preprocessing", str, "Keras preprocessing by name, as vgg16."),
-    ("--output", "output", str, "Folder of the run."),
-    ("--cache", "cache.url", str, "Where the cache lies: a folder or s3://bucket/prefix."),
-    ("--points", "record.points", str, "neurons, parameters, all, or patterns with commas."),
-    ("--batch-size", "record.batch_size", int, "Samples that go through the network together."),
-    ("--memory-limit", "record.memory_limit", str, "As '4 GiB'; beyond what TensorFlow itself takes."),
-    ("--disk-limit", "record.disk_limit", str, "As '100 GB'; default: what is free."),
-    ("--workers", "record.workers", int, "Processes of a local Dask cluster; 0: in this process."),
-    (
-        "--scheduler",
-        "record.scheduler",
-        str,
-        "A running Dask cluster: tcp://host:8786 or its scheduler file.",
-    ),
-    ("--percentile", "factors.percentile", float, "In percent; 100 is the maximum."),
-    ("--schedule", "factors.schedule", float, "Percent points taken off per layer."),
+    ("--model", "model.path", str, ""),
+    ("--custom-objects", "model.custom_objects", str, ""),
+    ("--data", "data.path", str, ""),
+    ("--inputs", "data.inputs", str, " Separate several with commas."),
+    ("--labels", "data.labels", str, ""),
+    ("--num-samples", "data.num_samples", int, ""),
+    ("--divide-by", "data.divide_by", float, ""),
+    ("--preprocessing", "data.preprocessing", str, ""),
+    ("--output", "output", str, ""),
+    ("--cache", "cache.url", str, ""),
+    ("--points", "record.points", str, " Separate patterns with commas."),
+    ("--batch-size", "record.batch_size", int, ""),
+    ("--memory-limit", "record.memory_limit", str, " As '4 GiB'."),
+    ("--disk-limit", "record.disk_limit", str, " As '100 GB'."),
+    ("--workers", "record.workers", int, ""),
+    ("--scheduler", "record.scheduler", str, ""),
+    ("--percentile", "factors.percentile", float, ""),
+    ("--schedule", "factors.schedule", float, ""),
+)
+# Switch, and the settings that it turns on and off.
+JOB_SWITCHES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("--activations/--sketch-only", ("record.activations",)),
+    ("--nonzero/--all-values", ("factors.nonzero",)),
+    ("--exact/--from-sketch", ("factors.exact",)),
+    ("--normalize/--no-normalize", ("normalize.enabled",)),
+    ("--accept-versions/--same-versions", ("record.accept_versions",)),
+    ("--report/--no-report", ("report.enabled",)),
+    ("--per-channel", ("factors.per_channel", "sketch.per_channel")),
 )
 
 
 def job_options(command: Command) -> Command:
     """Add the job file and the flags that override it."""
-    for flag, _, kind, text in reversed(JOB_FLAGS):
+    command = click.option("--unsafe-model", is_flag=True, default=None, help=_UNSAFE)(command)
+    for flag, keys in reversed(JOB_SWITCHES):
+        command = click.option(flag, is_flag=True, default=None, help=setting_text(keys[0]))(command)
+    for flag, key, kind, more in reversed(JOB_FLAGS):
+        text = setting_text(key) + more
         command = click.option(flag, type=kind, help=text, metavar=_metavar(kind))(command)
-    switches = (
-        ("--activations/--sketch-only", "Keep the activations, or their sketches only."),
-        ("--nonzero/--all-values", "Percentiles over activations that are not zero, or over all."),
-        ("--exact/--from-sketch", "Refine percentiles to the exact ones from the cache."),
-        ("--normalize/--no-normalize", "Rewrite the network, or stop at the factors."),
-        (
-            "--accept-versions/--same-versions",
-            "Resume with another TensorFlow or Keras than the run was begun with.",
-        ),
-        ("--report/--no-report", "Draw the plots and the page, or leave that to `actisketch report`."),
-    )
-    for flag, text in reversed(switches):
-        command = click.option(flag, default=None, help=text)(command)
-    command = click.option(
-        "--per-channel", is_flag=True, default=None, help="Sketches and factors for each channel."
-    )(command)
-    command = click.option(
-        "--unsafe-model",
-        is_flag=True,
-        default=None,
-        help="Load models that carry code. Only files you trust.",
-    )(command)
     return click.argument("job", type=click.Path(path_type=Path), required=False)(command)
 
 
@@ -93,11 +85,10 @@ def json_option(command: Command) -> Command:
 
 def trust_options(command: Command) -> Command:
     """Add what a run's folder never decides for the user: to run code of a network, and to mix versions."""
-    text = "Continue with other versions of TensorFlow or Keras than the run was made with."
+    text = setting_text("record.accept_versions")
     command = click.option("--accept-versions", is_flag=True, help=text)(command)
-    text = "Load a model that contains code. Only for files that you trust."
-    command = click.option("--unsafe-model", is_flag=True, help=text)(command)
-    text = "Python file that defines the model's own layers; it is executed."
+    command = click.option("--unsafe-model", is_flag=True, help=_UNSAFE)(command)
+    text = setting_text("model.custom_objects")
     return click.option("--custom-objects", type=click.Path(path_type=Path), help=text)(command)
 
 
@@ -116,17 +107,6 @@ def check_folder_of(path: Path) -> None:
     """
     if not path.parent.is_dir():
         raise InputError(f"there is no folder {str(path.parent)!r} to write to: create it first")
-
-
-_SWITCH_KEYS = {
-    "activations": ("record.activations",),
-    "nonzero": ("factors.nonzero",),
-    "exact": ("factors.exact",),
-    "normalize": ("normalize.enabled",),
-    "report": ("report.enabled",),
-    "accept_versions": ("record.accept_versions",),
-    "per_channel": ("sketch.per_channel", "factors.per_channel"),
-}
 
 
 def settings_from(job: Path | None, flags: dict[str, Any]) -> JobSettings:
@@ -150,25 +130,30 @@ def settings_from(job: Path | None, flags: dict[str, Any]) -> JobSettings:
 def _overrides(flags: dict[str, Any]) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = []
     for flag, key, _, _ in JOB_FLAGS:
-        value = flags.get(flag.removeprefix("--").replace("-", "_"))
+        value = flags.get(_argument(flag))
         if value is not None:
             if value == "":
                 raise InputError(f"{flag} is empty: give a value, or leave it out")
             found.append((key, _parsed(flag, key, value)))
-    for name, keys in _SWITCH_KEYS.items():
-        if flags.get(name) is not None:
-            found += [(key, flags[name]) for key in keys]
+    for flag, keys in JOB_SWITCHES:
+        value = flags.get(_argument(flag))
+        if value is not None:
+            found += [(key, value) for key in keys]
     if flags.get("unsafe_model"):
         found.append(("model.safe_mode", False))
     return found
 
 
+def _argument(flag: str) -> str:
+    """Return the name by which click hands a flag on."""
+    return flag.partition("/")[0].removeprefix("--").replace("-", "_")
+
+
 def _parsed(flag: str, key: str, value: Any) -> Any:
     if key in PATH_SETTINGS and "://" not in value:
         return str(Path(value).expanduser().absolute())
-    if key == "record.points" and value not in {"neurons", "parameters", "all"}:
-        return [part.strip() for part in value.split(",") if part.strip()]
-    if key == "data.inputs" and "," in value:
+    is_list = key == "record.points" and value not in {"neurons", "parameters", "all"}
+    if is_list or (key == "data.inputs" and "," in value):
         return [part.strip() for part in value.split(",") if part.strip()]
     if key.endswith("_limit"):
         try:

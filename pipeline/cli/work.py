@@ -15,10 +15,10 @@ from ...storage.errors import InputError
 from ..demo import demo_settings
 from ..folder.folder import RunFolder, check_output, replacing
 from ..settings.job import JobSettings
+from ..settings.template import job_template
 from .flags import check_folder_of, job_options, json_option, run_argument, settings_from, trust_options
 from .session import Session
 from .show import plan_table, print_result
-from .template import JOB_TEMPLATE
 
 __all__ = ["demo", "init", "normalize", "plan", "report", "run"]
 
@@ -40,7 +40,7 @@ def init(session: Session, path: Path, force: bool) -> None:
     check_folder_of(path)
     check_output(path)
     with replacing(path) as partial:
-        partial.write_text(JOB_TEMPLATE, encoding="utf-8")
+        partial.write_text(job_template(), encoding="utf-8")
     session.print(f"wrote {path}: set model.path and data.path in it, then `actisketch plan {path}`")
 
 

@@ -1,6 +1,7 @@
 """The settings of a job: one frozen tree.
 
-Knows names, types and limits. Does not know where the settings come from, or what they are used for.
+Knows names, types, limits and texts: the first line below a setting is also its comment in the job file that
+``actisketch init`` writes, and the help of its flag. Does not know where the settings come from.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from ...storage.options import StorageOptions, has_credentials
 from .sizes import parse_bytes
 
 __all__ = [
+    "BATCH_SIZE",
+    "MEMORY_LIMIT",
+    "PERCENTILE",
     "CacheSettings",
     "DataSettings",
     "FactorSettings",
@@ -36,6 +40,9 @@ __all__ = [
     "SketchSettings",
 ]
 
+BATCH_SIZE = 32
+PERCENTILE = 99.9
+MEMORY_LIMIT = "4 GiB"
 LOWEST_USUAL_PERCENTILE = 50.0
 
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
@@ -78,59 +85,74 @@ Options = Annotated[
 
 class _Settings(BaseModel):
     # strict: "32" is not a batch size and 1 is not true; a job file has types of its own.
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, validate_default=True, use_attribute_docstrings=True
+    )
 
 
 class ModelSettings(_Settings):
-    """Which network, and how far its file is trusted."""
+    """The network, and whether its file may run code."""
 
-    path: str | None = None
-    """A ``.keras`` or ``.h5`` file. Left out when the model is handed over in memory."""
-    custom_objects: str | None = None
-    """A Python file to run first, which registers the model's own layers. Runs code: an opt-in."""
+    path: str | None = Field(default=None, examples=["network.keras"])
+    """The network: a .keras or .h5 file.
+
+    Not needed for a model in memory.
+    """
+    custom_objects: str | None = Field(default=None, examples=["layers.py"])
+    """A Python file that defines the model's own layers; it is executed, so trust it."""
     safe_mode: bool = True
-    """Refuse models that carry code (Lambda layers). Keras' own safe mode."""
+    """Refuse a model file that contains code (Lambda layers)."""
     allow_random: bool = False
-    """Record a network that is random at inference: one draw, and the run says so. It cannot be certified."""
+    """Record a network that is random at inference: one draw, which cannot be certified."""
 
     def without_code(self) -> ModelSettings:
-        """Return the table without its opt-ins."""
+        """Return the table with which no code of the model's owner runs."""
         return self.model_copy(update={"custom_objects": None, "safe_mode": True})
 
 
 class DataSettings(_Settings):
-    """Which samples, in which order, and what is done to them before the network."""
+    """The samples, their order, and their preparation for the network."""
 
-    path: Place | None = None
-    """``.npz``, ``.npy``, a zarr array or group, an image folder, TFRecord files (a glob is fine)."""
-    format: Literal["npz", "npy", "zarr", "images", "tfrecord"] | None = None
-    """What lies at ``path``; default: by its ending and what is there."""
-    inputs: str | list[str] | None = None
-    """Names of the arrays in the file, one for each input of the network; default: ``x`` or the only one."""
-    labels: str | None = None
-    """Name of the array with the classes (whole numbers), for accuracy; default: ``y`` when there is one."""
-    labels_path: Place | None = None
-    """File of the classes when they lie apart (``y_test.npy``)."""
-    num_samples: Annotated[int, Field(gt=0)] | None = None
-    """Use the first so many samples; default: all."""
+    path: Place | None = Field(default=None, examples=["samples.npz"])
+    """The samples: .npz, .npy, zarr, an image folder, or TFRecord files (a glob)."""
+    format: Literal["npz", "npy", "zarr", "images", "tfrecord"] | None = Field(default=None, examples=["npz"])
+    """"npz", "npy", "zarr", "images" or "tfrecord"; default: found from name and content."""
+    inputs: str | list[str] | None = Field(default=None, examples=["x"])
+    """Name of the array, or a list of one for each input; default: x or the only one."""
+    labels: str | None = Field(default=None, examples=["y"])
+    """Name of the array with the classes, for accuracy; default: y if there is one."""
+    labels_path: Place | None = Field(default=None, examples=["y.npy"])
+    """File with the classes if they are not in the file with the samples."""
+    num_samples: Annotated[int, Field(gt=0)] | None = Field(default=None, examples=[1000])
+    """Use only the first N samples; default: all."""
     scale: float = 1.0
-    """Each value becomes ``value * scale + offset``."""
-    divide_by: Annotated[float, Field(gt=0)] | None = None
-    """``divide_by = 255`` is exact division, where ``scale`` would round; not together with ``scale``."""
+    """Each value becomes value * scale + offset."""
+    divide_by: Annotated[float, Field(gt=0)] | None = Field(default=None, examples=[255.0])
+    """Each value becomes value / divide_by + offset; not together with scale.
+
+    The division is exact; a scale of 1 / 255 would round.
+    """
     offset: float = 0.0
-    preprocessing: str | None = None
-    """A Keras preprocessing function by name, as ``"vgg16"`` for ``keras.applications.vgg16.preprocess_input``."""
-    image_size: tuple[int, int] | None = None
-    """(height, width) to which the images of a folder are resized; default: the network's input."""
-    color_mode: Literal["rgb", "grayscale", "rgba"] | None = None
+    """Added to each value after scale or divide_by."""
+    preprocessing: str | None = Field(default=None, examples=["vgg16"])
+    """Keras preprocessing by name: "vgg16" is keras.applications.vgg16.preprocess_input."""
+    image_size: tuple[int, int] | None = Field(default=None, examples=[(224, 224)])
+    """Height and width to which images are resized; default: those of the network's input."""
+    color_mode: Literal["rgb", "grayscale", "rgba"] | None = Field(default=None, examples=["rgb"])
+    """"rgb", "grayscale" or "rgba", for images; default: that of the network's input."""
     interpolation: Literal[
         "nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "keras_bilinear"
     ] = "bilinear"
-    """For resizing images, as ``keras.utils.load_img``; ``keras_bilinear``: as ``image_dataset_from_directory``."""
-    features: dict[str, dict[str, Any]] | None = None
-    """TFRecord only: ``{image = {dtype = "uint8", shape = [28, 28, 1]}}``, a table for each feature that is read."""
+    """For resizing, as keras.utils.load_img; "keras_bilinear": image_dataset_from_directory."""
+    features: dict[str, dict[str, Any]] | None = Field(
+        default=None,
+        examples=[
+            {"image": {"dtype": "uint8", "shape": [28, 28, 1]}, "label": {"dtype": "int64", "shape": []}}
+        ],
+    )
+    """TFRecord files: the features to read."""
     fingerprint: Literal["sampled", "full"] = "full"
-    """``full`` hashes every byte of a block's samples; ``sampled`` at most 32 MiB of them, evenly spaced."""
+    """"full" hashes all bytes of a block's samples; "sampled" at most 32 MiB of them."""
 
     @model_validator(mode="after")
     def _one_scale(self) -> DataSettings:
@@ -148,27 +170,36 @@ class DataSettings(_Settings):
 
 
 class RecordSettings(_Settings):
-    """Where in the network, and how many samples at a time."""
+    """The points to record, and the limits of the run."""
 
     points: Literal["neurons", "parameters", "all"] | list[str] = "neurons"
-    """``neurons``: every layer with parameters and every merge that neurons or a quantiser stand behind, after its
-    activation; ``parameters``: the former only; ``all``; or patterns like ``["conv*"]``."""
-    batch_size: Annotated[int, Field(gt=0, le=1_000_000)] = 32
-    block_samples: Annotated[int, Field(gt=0)] | None = None
-    """At most so many samples per block, the unit of resume, and at least a batch; default: a sixteenth of the run, and
-    about a minute of work, at most."""
+    """The points to record: "neurons", "parameters", "all", or patterns such as "conv*".
+
+    "neurons" is every layer with parameters, and every merge in front of spiking neurons or a quantiser, after its
+    activation function; "parameters" leaves out the merges.
+    """
+    batch_size: Annotated[int, Field(gt=0, le=1_000_000)] = BATCH_SIZE
+    """Samples that pass through the network together."""
+    block_samples: Annotated[int, Field(gt=0)] | None = Field(default=None, examples=[1024])
+    """Samples in a block, the unit of resuming; default: at most 1/16 of the run.
+
+    At least a batch. The default is at most about a minute of work, too.
+    """
     activations: bool = True
-    """Keep the activations themselves; without them percentiles have intervals but no exact values."""
-    memory_limit: Bytes = 4 * 2**30
-    """Upper bound of what a run may use beyond Python and TensorFlow themselves; on a cluster, each worker."""
-    disk_limit: Bytes | None = None
-    """Refuse a run whose cache would be larger than this; default: the free space of the disk."""
+    """Keep the activations; otherwise only sketches: little disk, no exact percentiles."""
+    memory_limit: Bytes = Field(default=parse_bytes(MEMORY_LIMIT), examples=[MEMORY_LIMIT])
+    """Memory that a run may use beyond that of Python and TensorFlow themselves.
+
+    On a cluster: each worker.
+    """
+    disk_limit: Bytes | None = Field(default=None, examples=["100 GB"])
+    """Refuse a run whose cache could become larger; default: the free space of the disk."""
     workers: Annotated[int, Field(ge=0, le=4096)] = 0
-    """0: in this process. N: a local Dask cluster of N processes."""
+    """Processes of a local Dask cluster; 0: everything runs in this process."""
     accept_versions: bool = False
-    """Go on with another TensorFlow or Keras than the one that the run was begun with; the manifest notes it."""
-    scheduler: str | None = None
-    """Address (or scheduler file) of a Dask cluster that already runs."""
+    """Continue a run with other versions of TensorFlow or Keras; its manifest notes them."""
+    scheduler: str | None = Field(default=None, examples=["tcp://head:8786"])
+    """Address or scheduler file of a Dask cluster that is running."""
 
     @model_validator(mode="after")
     def _is_something(self) -> RecordSettings:
@@ -185,32 +216,34 @@ class RecordSettings(_Settings):
 class CacheSettings(_Settings):
     """How the activations are stored."""
 
-    url: Place | None = None
-    """A folder or ``s3://bucket/prefix``; default: the folder ``cache`` of the run."""
+    url: Place | None = Field(default=None, examples=["s3://bucket/prefix"])
+    """Folder of the cache, or s3://bucket/prefix; default: the folder "cache" of the run."""
     dtype: Literal["float32", "float16"] = "float32"
-    """``float16`` halves the cache and rounds what it holds: see ``factors.accept_rounding``."""
-    codec: Literal["none", "lz4", "zstd"] | None = None
-    """Compression; default: the one that measured best, see storage/README.md."""
-    storage_options: Options = Field(default_factory=StorageOptions)
-    """Endpoint, region and the like for object stores. Secrets are better in the environment; given here, they are
-    used and kept nowhere, so that whoever opens the run must have them."""
+    """"float16" halves the cache and rounds the activations."""
+    codec: Literal["none", "lz4", "zstd"] | None = Field(default=None, examples=["none"])
+    """Compression: "none", "lz4" or "zstd"; default: see storage/README.md."""
+    storage_options: Options = Field(default_factory=StorageOptions, examples=[{"region": "eu-central-1"}])
+    """Of an object store; secrets are better set in the environment.
+
+    Secrets that are given here are used and kept nowhere: whoever opens the run must have them.
+    """
 
 
 class SketchSettings(_Settings):
-    """How finely the streaming statistics see."""
+    """The resolution of the statistics."""
 
     bits: Annotated[int, Field(ge=12, le=22)] = 20
-    """Leading bits of the float pattern that are told apart: 20 is a relative width of 2^-11."""
+    """Sketch resolution: values are told apart to 2^(9 - bits) of themselves, 2^-11 at 20."""
     per_channel: bool = False
-    """Also one sketch for each channel, for channel-wise factors."""
+    """Also one sketch for each channel, which factors.per_channel needs."""
     channel_bits: Annotated[int, Field(ge=12, le=22)] = 16
-    """As ``bits``, for the channels. A layer has at most 2^32 buckets: 15 for more than 65,536 channels."""
+    """Sketch resolution of channels; at most 15 for more than 65,536 of them."""
     nonfinite: Literal["error", "exclude"] = "error"
-    """NaN and infinities end the run with the place named, or are counted and left out."""
+    """"error" stops at the first NaN or infinity; "exclude" counts and omits them."""
 
 
 class OverrideSettings(_Settings):
-    """What one point gets instead: a percentile of its own or a fixed factor."""
+    """A percentile, or a fixed factor, for some points."""
 
     percentile: Percent | None = None
     factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
@@ -225,27 +258,29 @@ class OverrideSettings(_Settings):
 class FactorSettings(_Settings):
     """From statistics to scale factors."""
 
-    percentile: Percent = 99.9
-    """100 is the maximum."""
+    percentile: Percent = PERCENTILE
+    """The factor of a point is this percentile of its activations; 100 is the maximum."""
     nonzero: bool = True
-    """Percentiles over the activations that are not zero, as SNN toolbox; ``false``: over all."""
+    """Percentiles of the activations that are not zero, as SNN toolbox; otherwise of all."""
     schedule: Annotated[float, Field(ge=0, lt=100)] = 0.0
-    """Percent points taken off per point, linearly with depth: point i gets ``percentile - i * schedule``."""
+    """Percent points subtracted for each point: point i gets percentile - i * schedule."""
     exact: bool = False
     """Refine every percentile to the exact one from the cache."""
     accept_rounding: bool = False
-    """With ``exact`` and a cache of ``float16``: the exact percentiles are of the rounded activations."""
+    """Accept exact percentiles of rounded activations, from a cache of float16."""
     per_channel: bool = False
-    """A factor for each channel instead of one for the point; needs ``sketch.per_channel``."""
+    """A factor for each channel instead of one for the point."""
     groups: Literal["largest", "merged"] = "largest"
-    """Points that meet in an Add share a factor: the largest of theirs, or the percentile of all their values."""
+    """Factor of points that an Add joins: their "largest", or that of all values, "merged"."""
     floor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-6
-    """A point or channel whose percentile is below this counts as dead and gets a safe factor."""
-    overrides: dict[str, OverrideSettings] = Field(default_factory=dict)
-    """By point name or pattern; the first pattern that matches wins."""
+    """A smaller percentile means a dead point or channel, which gets a safe factor."""
+    overrides: dict[str, OverrideSettings] = Field(
+        default_factory=dict, examples=[{"fc*": {"percentile": 99.0}, "conv1": {"factor": 2.0}}]
+    )
+    """A percentile or a factor by name or pattern; the first match wins."""
 
     def warnings(self) -> Iterator[str]:
-        """Yield a sentence for each percentile so low that a fraction was probably meant."""
+        """Yield a sentence for each percentile that is so low that it was probably meant as a fraction."""
         named = {"factors.percentile": self.percentile}
         for name, each in self.overrides.items():
             named[f"factors.overrides.{name}.percentile"] = each.percentile or 100.0
@@ -253,7 +288,7 @@ class FactorSettings(_Settings):
             if value < LOWEST_USUAL_PERCENTILE:
                 yield (
                     f"{name} = {value:g} is in percent: most activations would be larger than their factor; the usual "
-                    "value is 99.9"
+                    f"value is {PERCENTILE}"
                 )
 
 
@@ -265,18 +300,20 @@ class NormalizeSettings(_Settings):
     """How the network is rewritten."""
 
     enabled: bool = True
-    """``false``: stop at the factors."""
+    """Rewrite the network; otherwise stop at the factors."""
     input_factor: InputFactor | Literal["measured"] = 1.0
-    """What the input of the normalised network is divided by. ``"measured"``: by the run's percentile of the size of
-    its samples. Or a table: by name of an input, a number or a list of one number for each channel."""
+    """Divisor of the samples: a number, a table by input, or "measured", their percentile.
+
+    A table has the name of an input and a number, or a list with one number for each channel.
+    """
     pin: list[str] = Field(default_factory=list)
     """Layers whose scale stays 1."""
     treat_as_identity: list[str] = Field(default_factory=list)
-    """Layers without a rule that you know to be positively homogeneous: scales pass through."""
+    """Layers without a rule that scales may pass: f(a x) = a f(x) for every a > 0."""
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-5
-    """Largest residual of the certificate, relative to the point's factor."""
-    samples: Annotated[int, Field(gt=0)] | None = None
-    """How many samples the certificate runs on; default: all of them."""
+    """Largest residual of the certificate, relative to the factor of the point."""
+    samples: Annotated[int, Field(gt=0)] | None = Field(default=None, examples=[1000])
+    """Certify on only the first N samples; default: all."""
 
     @field_validator("input_factor", mode="before")
     @classmethod
@@ -296,7 +333,7 @@ class ReportSettings(_Settings):
     """The plots and the page."""
 
     enabled: bool = True
-    """``false``: draw nothing; ``actisketch report`` does it later."""
+    """Draw the plots and the page; `actisketch report` can do it later."""
 
 
 class JobSettings(_Settings):

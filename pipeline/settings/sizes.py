@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
@@ -11,7 +12,7 @@ __all__ = ["format_bytes", "parse_bytes"]
 _BYTES = TypeAdapter(ByteSize)
 
 
-def parse_bytes(text: object) -> object:
+def parse_bytes(text: Any) -> Any:
     """Return the number of bytes that ``"512 MiB"``, ``"4GB"`` or ``1048576`` names.
 
     Parameters
