@@ -1,4 +1,4 @@
-"""The Python calls: a Keras model in memory and arrays or a data set, to a run with all its answers."""
+"""The Python calls: from a model and data, in memory or in files, to a run that answers questions."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ..storage.errors import InputError
 from .events import OnEvent, ignore_event
 from .job import plan_job, run_job
 from .planning.plan import Plan
 from .results.run import Run, open_run
-from .settings.job import JobSettings
-from .settings.loading import validate_job
-from .settings.sizes import parse_bytes
+from .settings.job import BATCH_SIZE, MEMORY_LIMIT, PERCENTILE, JobSettings, PointChoice
+from .settings.loading import validate_job, with_settings
 from .sources import Source, as_source
 from .stages.describe import describe_data
 
@@ -31,13 +30,13 @@ def run(
     *,
     output: str | Path,
     points: str | Sequence[str] = "neurons",
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     num_samples: int | None = None,
-    percentile: float = 99.9,
+    percentile: float = PERCENTILE,
     nonzero: bool = True,
     per_channel: bool = False,
     normalize: bool = True,
-    memory_limit: int | str = "4 GiB",
+    memory_limit: int | str = MEMORY_LIMIT,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     client: Any = None,
     on_event: OnEvent = ignore_event,
@@ -55,33 +54,33 @@ def run(
     output : path
         Folder of the run.
     points : str or sequence of str
-        ``"neurons"`` (every layer with parameters, and every merge that neurons or a quantiser stand behind, after
-        its activation), ``"parameters"`` (the former only), ``"all"``, or patterns.
+        ``"neurons"`` (every layer with parameters, and every merge in front of spiking neurons or a quantiser, after
+        its activation function), ``"parameters"`` (without the merges), ``"all"``, or patterns.
     batch_size : int
-        Samples that go through the network together.
+        Samples that pass through the network together.
     num_samples : int, optional
-        Use the first so many.
+        Use only the first N samples.
     percentile : float
         In percent; the factor of a point is this percentile of its activations. 100 is the maximum.
     nonzero : bool
-        Percentiles over activations that are not zero.
+        Percentiles of the activations that are not zero.
     per_channel : bool
         A sketch and a factor for each channel.
     normalize : bool
         Rewrite the network and certify it; ``False``: stop at the factors.
     memory_limit : int or str
-        Bytes, or ``"4 GiB"``; beyond what Python and TensorFlow themselves take.
+        Bytes, or a text such as ``"4 GiB"``; beyond what Python and TensorFlow themselves take.
     settings : mapping, optional
-        Everything else, in the tables of a job file: ``{"cache": {"dtype": "float16"}}``.
+        All other settings, in the tables of a job file: ``{"cache": {"dtype": "float16"}}``.
     client : distributed.Client, optional
         A Dask cluster to run on; ``settings={"record": {"workers": 4}}`` starts a local one.
     on_event : callable
-        Told about progress; see :mod:`~.events`.
+        Called with the events of the run; see :mod:`~.events`.
 
     Returns
     -------
     Run
-        Percentiles, factors, activations and the places of the files.
+        Percentiles, factors, activations and the paths of the files.
 
     Raises
     ------
@@ -104,21 +103,19 @@ def run(
     >>> result.certificate()["passed"]
     True
     """
-    job, keras_model, source = _job(
-        model,
-        data,
-        labels,
-        output=output,
-        points=points,
-        batch_size=batch_size,
-        num_samples=num_samples,
-        percentile=percentile,
-        nonzero=nonzero,
-        per_channel=per_channel,
-        normalize=normalize,
-        memory_limit=memory_limit,
-        settings=settings,
-    )
+    chosen = {
+        "record.points": _points(points),
+        "record.batch_size": batch_size,
+        "record.memory_limit": memory_limit,
+        "data.num_samples": num_samples,
+        "sketch.per_channel": per_channel,
+        "factors.per_channel": per_channel,
+        "factors.percentile": _plain(percentile),
+        "factors.nonzero": nonzero,
+        "normalize.enabled": normalize,
+    }
+    job = _job(model, data, output, chosen, settings)
+    keras_model, source = _in_memory(model, data, labels, job)
     run_job(job, model=keras_model, source=source, client=client, on_event=on_event)
     return open_run(job.output, storage_options=job.cache.storage_options)
 
@@ -129,10 +126,10 @@ def plan(
     *,
     output: str | Path = "actisketch-run",
     points: str | Sequence[str] = "neurons",
-    batch_size: int = 32,
+    batch_size: int = BATCH_SIZE,
     num_samples: int | None = None,
     per_channel: bool = False,
-    memory_limit: int | str = "4 GiB",
+    memory_limit: int | str = MEMORY_LIMIT,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Plan:
     """Return what :func:`run` would take: layers, blocks, bytes on disk, memory. Nothing is run or written.
@@ -147,18 +144,16 @@ def plan(
     >>> plan(model, np.zeros((100, 4), np.float32)).activations_nbytes  # four batches of 32, padded
     4112
     """
-    job, keras_model, source = _job(
-        model,
-        data,
-        None,
-        output=output,
-        points=points,
-        batch_size=batch_size,
-        num_samples=num_samples,
-        per_channel=per_channel,
-        memory_limit=memory_limit,
-        settings=settings,
-    )
+    chosen = {
+        "record.points": _points(points),
+        "record.batch_size": batch_size,
+        "record.memory_limit": memory_limit,
+        "data.num_samples": num_samples,
+        "sketch.per_channel": per_channel,
+        "factors.per_channel": per_channel,
+    }
+    job = _job(model, data, output, chosen, settings)
+    keras_model, source = _in_memory(model, data, None, job)
     prepared = plan_job(job, model=keras_model, source=source)
     for warning in describe_data(prepared).warnings:
         logger.warning("%s", warning)
@@ -166,58 +161,30 @@ def plan(
 
 
 def _job(
-    model: Any,
-    data: Any,
-    labels: Any,
-    *,
-    output: str | Path,
-    points: str | Sequence[str],
-    batch_size: int,
-    num_samples: int | None,
-    memory_limit: int | str,
-    per_channel: bool,
-    settings: Mapping[str, Mapping[str, Any]] | None,
-    percentile: float = 99.9,
-    nonzero: bool = True,
-    normalize: bool = True,
-) -> tuple[JobSettings, Any, Source | None]:
-    """Return the settings of the call, and the model and the source where they are not files."""
-    tree = _tables(settings or {})
-    flat = {
-        "record": {
-            "points": points
-            if isinstance(points, str) and points in {"neurons", "parameters", "all"}
-            else _patterns(points),
-            "batch_size": batch_size,
-            "memory_limit": _nbytes(memory_limit),
-        },
-        "sketch": {"per_channel": per_channel},
-        "factors": {"percentile": _plain(percentile), "nonzero": nonzero, "per_channel": per_channel},
-        "normalize": {"enabled": normalize},
-        "model": {"path": str(model)} if isinstance(model, str | Path) else {},
-        "data": {"num_samples": num_samples} if num_samples is not None else {},
-    }
-    for name, table in flat.items():
-        # What is said twice is said by `settings`, which is the more explicit.
-        tree[name] = {**table, **tree.get(name, {})}
-    is_path = isinstance(data, str | Path)
-    if is_path:
+    model: Any, data: Any, output: str | Path, chosen: Mapping[str, Any], settings: Mapping[str, Any] | None
+) -> JobSettings:
+    """Return the settings of a call: those of its arguments, by dotted key, and those of its ``settings``."""
+    tree = with_settings({}, chosen)
+    if isinstance(model, str | Path):
+        tree["model"] = {"path": str(model)}
+    for name, table in _tables(settings or {}).items():
+        # What is set twice is set by `settings`, which is the more explicit.
+        tree[name] = {**tree.get(name, {}), **table}
+    if isinstance(data, str | Path):
         tree["data"]["path"] = str(data)
-    job = validate_job({**tree, "output": str(output)}, origin="the call")
-    source = None if is_path else _source(data, labels, job)
-    return job, None if isinstance(model, str | Path) else model, source
+    return validate_job({**tree, "output": str(output)}, origin="the call")
 
 
-def _source(data: Any, labels: Any, job: JobSettings) -> Source:
-    chosen = job.data
-    preparation: dict[str, Any] = {
-        "scale": chosen.scale,
-        "offset": chosen.offset,
-        "divide_by": chosen.divide_by,
-        "preprocessing": chosen.preprocessing,
-    }
-    given = {key: value for key, value in preparation.items() if value != getattr(type(chosen)(), key)}
-    return as_source(data, labels, num_samples=chosen.num_samples, fingerprint=chosen.fingerprint, **given)
+def _in_memory(model: Any, data: Any, labels: Any, job: JobSettings) -> tuple[Any, Source | None]:
+    """Return the model and the source, None for files."""
+    chosen, source = job.data, None
+    preparation = {"scale", "offset", "divide_by", "preprocessing"}
+    given = chosen.model_dump(include=preparation, exclude_defaults=True)
+    if not isinstance(data, str | Path):
+        source = as_source(
+            data, labels, num_samples=chosen.num_samples, fingerprint=chosen.fingerprint, **given
+        )
+    return None if isinstance(model, str | Path) else model, source
 
 
 def _tables(settings: Any) -> dict[str, dict[str, Any]]:
@@ -231,18 +198,13 @@ def _tables(settings: Any) -> dict[str, dict[str, Any]]:
     return {name: dict(table) for name, table in settings.items()}
 
 
+def _points(points: str | Sequence[str]) -> str | list[str]:
+    if isinstance(points, str):
+        return points if points in get_args(PointChoice) else [points]
+    return list(points)
+
+
 def _plain(number: Any) -> Any:
-    """Return a number of NumPy's as Python's; the validator judges what is none."""
+    """Return a number of NumPy as a float of Python; the validator judges the rest."""
     is_bool = isinstance(number, bool)
     return float(number) if isinstance(number, Real) and not is_bool else number
-
-
-def _patterns(points: str | Sequence[str]) -> list[str]:
-    return [points] if isinstance(points, str) else list(points)
-
-
-def _nbytes(limit: int | str) -> Any:
-    try:
-        return parse_bytes(limit)
-    except ValueError as error:
-        raise InputError(f"memory_limit = {limit!r} is refused: {error}") from None

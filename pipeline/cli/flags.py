@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
 from ...storage.errors import InputError
-from ..settings.job import JobSettings
+from ..settings.job import JobSettings, PointChoice
 from ..settings.loading import PATH_SETTINGS, load_job, validate_job, with_settings
 from ..settings.sizes import parse_bytes
 from ..settings.template import setting_text
@@ -152,7 +152,7 @@ def _argument(flag: str) -> str:
 def _parsed(flag: str, key: str, value: Any) -> Any:
     if key in PATH_SETTINGS and "://" not in value:
         return str(Path(value).expanduser().absolute())
-    is_list = key == "record.points" and value not in {"neurons", "parameters", "all"}
+    is_list = key == "record.points" and value not in get_args(PointChoice)
     if is_list or (key == "data.inputs" and "," in value):
         return [part.strip() for part in value.split(",") if part.strip()]
     if key.endswith("_limit"):

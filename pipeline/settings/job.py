@@ -35,6 +35,7 @@ __all__ = [
     "ModelSettings",
     "NormalizeSettings",
     "OverrideSettings",
+    "PointChoice",
     "RecordSettings",
     "ReportSettings",
     "SketchSettings",
@@ -169,10 +170,13 @@ class DataSettings(_Settings):
         return self
 
 
+PointChoice = Literal["neurons", "parameters", "all"]
+
+
 class RecordSettings(_Settings):
     """The points to record, and the limits of the run."""
 
-    points: Literal["neurons", "parameters", "all"] | list[str] = "neurons"
+    points: PointChoice | list[str] = "neurons"
     """The points to record: "neurons", "parameters", "all", or patterns such as "conv*".
 
     "neurons" is every layer with parameters, and every merge in front of spiking neurons or a quantiser, after its
