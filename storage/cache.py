@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .buffers import BufferPool
 from .claim import refuse_foreign, refuse_linked_arrays, refuse_lost_description
 from .codecs import decode
 from .commit_record import CommitRecord
@@ -52,7 +51,6 @@ class Cache:
         self._spec = spec
         self._lock = lock
         self._may_write = may_write
-        self._pool = BufferPool()
         self._layout = Layout(spec)
         self._ledger = Ledger(store, self._layout)
 
@@ -136,7 +134,6 @@ class Cache:
         if self._lock is not None:
             self._lock.release()
             self._may_write = False
-            self._pool = BufferPool()
 
     def __enter__(self) -> Cache:
         return self
@@ -206,7 +203,7 @@ class Cache:
         """
         self._check_may_write()
         self._check_block(block)
-        return BlockWriter(self.store, self._layout, block, pool=self._pool, committed=self._commit)
+        return BlockWriter(self.store, self._layout, block, committed=self._commit)
 
     def _commit(self, record: CommitRecord) -> CommitRecord:
         self._check_may_write()

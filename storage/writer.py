@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .buffers import BufferPool
 from .codecs import encode
 from .commit_record import ChunkSum, CommitRecord
 from .errors import InputError
@@ -34,39 +33,21 @@ class _Column:
         self.chunk_samples = chunk_samples
         self.dtype = np.dtype(dtype)
         self.n_done = 0
-        self.memory: NDArray[np.uint8] | None = None
         self.buffer: NDArray[Any] | None = None
-        """A chunk's view of that memory."""
+        """The chunk that is being filled."""
         self.chunks: list[ChunkSum] = []
         """Of those that are written."""
         self.is_open = True
         self.guard = threading.Lock()
-        """Held while samples are taken, and to end that: memory never goes to another block while it is filled."""
+        """Held while samples are taken, and to end that."""
 
-    @property
-    def chunk_nbytes(self) -> int:
-        """Bytes of a chunk in memory."""
-        return self.chunk_samples * self.point.n_values * self.dtype.itemsize
-
-    def hold(self, memory: NDArray[np.uint8]) -> NDArray[Any]:
-        """Fill this memory from now on; return a chunk's view of it."""
-        view = memory[: self.chunk_nbytes].view(self.dtype)
-        self.memory, self.buffer = memory, view.reshape(self.chunk_samples, *self.point.shape)
-        return self.buffer
-
-    def move_to(self, memory: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
-        """Go on in other memory and return what was held; None if somebody is filling or releasing it."""
-        if not self.guard.acquire(blocking=False):
-            return None
-        try:
-            held, buffer = self.memory, self.buffer
-            if held is None or buffer is None:
-                return None
-            filled = self.n_done % self.chunk_samples
-            self.hold(memory)[:filled] = buffer[:filled]
-            return held
-        finally:
-            self.guard.release()
+    def fill(self, part: NDArray[Any], filled: int) -> None:
+        """Copy samples behind those that the chunk has."""
+        if self.buffer is None:
+            # Fresh memory for each chunk. A pool of buffers saved 5 % of the record stage's processor time, and held
+            # 4 % more memory (MobileNetV2, 160 pixels, 3.5 GB of activations).
+            self.buffer = np.empty((self.chunk_samples, *self.point.shape), self.dtype)
+        self.buffer[filled : filled + len(part)] = part
 
 
 class BlockWriter:
@@ -77,10 +58,9 @@ class BlockWriter:
 
     Notes
     -----
-    Different points may be appended from several threads at once: they share nothing but the store and the pool of
-    buffers, which several threads may use, and the block has the same bytes. The samples of one point come in order,
-    so from one thread at a time. `commit` comes when all of them have returned. Leaving the ``with`` waits for
-    appends that are under way; later ones are refused.
+    Different points may be appended from several threads at once: they share nothing but the store, and the block
+    has the same bytes. The samples of one point come in order, so from one thread at a time. `commit` comes when all
+    of them have returned. Leaving the ``with`` waits for appends that are under way; later ones are refused.
     """
 
     def __init__(
@@ -89,13 +69,11 @@ class BlockWriter:
         layout: Layout,
         block: Block,
         *,
-        pool: BufferPool,
         committed: Callable[[CommitRecord], CommitRecord],
     ) -> None:
         self.block = block
         self._store = store
         self._spec = spec = layout.spec
-        self._pool = pool
         self._committed = committed
         self._columns = {
             p.name: _Column(
@@ -116,7 +94,7 @@ class BlockWriter:
         for column in self._columns.values():
             with column.guard:
                 column.is_open = False
-                self._release(column)
+                column.buffer = None
 
     def append(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take the next samples of the block, of every point or of some.
@@ -187,29 +165,18 @@ class BlockWriter:
             if n == size and part.flags.c_contiguous:
                 self._put(column, part)
             else:
-                self._fill(column, part, filled)
+                column.fill(part, filled)
             column.n_done += n
             taken += n
             if column.buffer is not None and (filled + n == size or column.n_done == self.block.n_samples):
                 column.buffer[filled + n :] = np.nan
                 self._put(column, column.buffer)
-                self._release(column)
-
-    def _fill(self, column: _Column, part: NDArray[Any], filled: int) -> None:
-        buffer = column.buffer
-        if buffer is None:
-            buffer = column.hold(self._pool.take(column.chunk_nbytes, column))
-        buffer[filled : filled + len(part)] = part
+                column.buffer = None
 
     def _put(self, column: _Column, values: NDArray[Any]) -> None:
         encoded = encode(values, self._spec.codec)
         self._store.write(column.keys[len(column.chunks)], encoded.parts)
         column.chunks.append(ChunkSum(encoded.nbytes, encoded.crc))
-
-    def _release(self, column: _Column) -> None:
-        if column.memory is not None:
-            self._pool.give(column.memory)
-            column.memory = column.buffer = None
 
     def commit(self, sketches: Mapping[str, bytes], facts: Mapping[str, Any] | None = None) -> CommitRecord:
         """Make the chunks safe, then write the record: from here on the block is committed.

@@ -107,7 +107,7 @@ class _Recording:
 
 
 class BlockPlugin(LoadedOnce[_Recording]):
-    """Keeps the network, the cache and the buffers of one run in a worker process.
+    """Keeps the network and the cache of one run in a worker process.
 
     Parameters
     ----------

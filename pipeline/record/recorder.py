@@ -164,7 +164,7 @@ class _OpenBlock:
     """A block that is being sketched and written, slab by slab."""
 
     def __init__(self, cache: Cache, points: Sequence[PointSpec], block: Block, spec: SketchSpec) -> None:
-        # The largest first: they find the largest buffers free, and no thread is left with one at the end.
+        # The largest first, so that no thread is left with one at the end.
         self._block, self._points = block, sorted(points, key=lambda point: -point.n_values)
         self._writer = cache.write(block)
         self._records = cache.spec.keeps_activations

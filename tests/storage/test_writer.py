@@ -13,7 +13,6 @@ import pytest
 from numpy.typing import NDArray
 
 from actisketch.storage import Block, BlockWriter, Cache, PointSpec
-from actisketch.storage.buffers import BufferPool
 from actisketch.storage.errors import InputError, StorageError
 from actisketch.storage.local import LocalFolder
 
@@ -138,95 +137,24 @@ def refused(store: LocalFolder, key: str, parts: Sequence[object]) -> None:
     raise StorageError("refused")
 
 
-class TestBuffers:
-    SIZES = sorted((13 * 2**k for k in range(12)), reverse=True)
-
-    def test_of_threads_that_ask_for_the_largest_first_are_the_largest_chunks(self) -> None:
-        pool, guard = BufferPool(), threading.Lock()
-        most, largest = sum(self.SIZES[:N_THREADS]), N_THREADS * self.SIZES[0]
-        seen: list[int] = []
-
-        def fill_chunks(size: int) -> None:
-            for _ in range(7):
-                buffer = pool.take(size)
-                buffer[:] = 1
-                with guard:
-                    seen.append(pool.nbytes)
-                pool.give(buffer)
-
-        with ThreadPoolExecutor(N_THREADS) as threads:
-            for _ in range(20):
-                list(threads.map(fill_chunks, self.SIZES))
-
-                assert pool.nbytes <= most
-        assert max(seen) <= largest
-
-    def test_are_used_again_and_not_made_anew(self) -> None:
-        pool = BufferPool()
-        made = {id(buffer) for buffer in self._block(pool)}
-
-        for _ in range(5):
-            assert {id(buffer) for buffer in self._block(pool)} == made
-        assert pool.nbytes == sum(self.SIZES)
-
-    def _block(self, pool: BufferPool) -> list[NDArray[np.uint8]]:
-        """Take a buffer for each size at once, as points do whose chunks are filled by several slabs."""
-        taken = [pool.take(size) for size in self.SIZES]
-        for buffer in taken:
-            pool.give(buffer)
-        return taken
-
-    def test_of_small_chunks_that_stay_open_are_given_up_for_large_ones(self, tmp_path: Path) -> None:
-        """Of a block in several slabs: large chunks are filled by one, small ones by all of them."""
-        large = tuple(PointSpec(name=f"large {n}", shape=(4000 + n,), chunk_samples=4) for n in (2, 1, 0))
-        small = tuple(PointSpec(name=f"small {n}", shape=(n,)) for n in range(1, 14))
-        spec = made_up.spec(points=large + small, n_samples=48, batch_size=4, block_samples=24)
-        # One large chunk at a time, and all the small ones.
-        most = 4 * (4 * large[0].n_values + 24 * sum(point.n_values for point in small))
-        pool = BufferPool()
-        with Cache.create_or_resume(tmp_path / "cache", spec) as cache:
-            for block in cache.blocks:
-                writer = BlockWriter(cache.store, cache._layout, block, pool=pool, committed=cache._commit)
+def test_a_writer_holds_one_chunk_of_each_point_that_is_being_filled(tmp_path: Path) -> None:
+    """Of a block in several slabs: large chunks are filled by one, small ones by all of them."""
+    large = tuple(PointSpec(name=f"large {n}", shape=(4000 + n,), chunk_samples=4) for n in (2, 1, 0))
+    small = tuple(PointSpec(name=f"small {n}", shape=(n,)) for n in range(1, 14))
+    spec = made_up.spec(points=large + small, n_samples=48, batch_size=4, block_samples=24)
+    # One large chunk at a time, and all the small ones.
+    most = 4 * (4 * large[0].n_values + 24 * sum(point.n_values for point in small))
+    with Cache.create_or_resume(tmp_path / "cache", spec) as cache:
+        for block in cache.blocks:
+            with cache.write(block) as writer:
                 for start in range(block.start, block.stop, 4):
                     for point in spec.points:
                         for first in (start, start + 2):
                             samples = made_up.activations(point, first, first + 2)
                             writer.append({point.name: samples})
+                            held = [column.buffer for column in writer._columns.values()]
 
-                            assert pool.nbytes <= most
-                with writer:
-                    writer.commit(made_up.sketches(cache, block))
-            made_up.check(cache)
-            assert cache.verify().problems == ()
-
-    def test_of_a_writer_that_was_dropped_are_forgotten(self, tmp_path: Path) -> None:
-        pool = BufferPool()
-        with Cache.create_or_resume(tmp_path / "cache", SPEC) as cache:
-            for _ in range(20):
-                writer = BlockWriter(
-                    cache.store, cache._layout, cache.blocks[0], pool=pool, committed=cache._commit
-                )
-                writer.append({POINTS[0].name: made_up.activations(POINTS[0], 0, 1)})
-
-                assert pool.nbytes <= 4 * 4 * POINTS[0].n_values
-                del writer
-
-    def test_that_small_chunks_have_taken_do_not_pile_up(self) -> None:
-        """Large, small, large, small ...: each small chunk gets a large buffer and keeps it."""
-        pool = BufferPool()
-        for _ in range(10):
-            small = []
-            for _ in range(30):
-                pool.give(pool.take(1000))
-                small.append(pool.take(1))
-            for buffer in small:
-                pool.give(buffer)
-
-            assert pool.nbytes <= 1000 + 30
-
-    def test_grow_with_what_is_asked_for_without_keeping_what_is_too_small(self) -> None:
-        pool = BufferPool()
-        for size in range(1, 1000):
-            pool.give(pool.take(size))
-
-            assert pool.nbytes == size
+                            assert sum(buffer.nbytes for buffer in held if buffer is not None) <= most
+                writer.commit(made_up.sketches(cache, block))
+        made_up.check(cache)
+        assert cache.verify().problems == ()
