@@ -36,11 +36,11 @@ def rehearse(
     Example:
       actisketch rehearse --scheduler tcp://head:8786 --cache s3://bucket/try --blocks 200
     """
-    from ..cluster.rehearsal import RehearsalRecipe, rehearse
+    from ..cluster.rehearsal import RehearsalRecipe, rehearsal_report
 
     recipe = RehearsalRecipe(shapes=((values,),), batch_size=block_samples, batch_s=block_seconds)
     session.print(
-        rehearse(
+        rehearsal_report(
             recipe,
             cache_url=cache,
             n_blocks=blocks,

@@ -15,7 +15,7 @@ from ..events import counted
 from ..factors.factors_file import Factors
 from ..planning.plan import Plan
 from ..report import layer_table
-from ..results.percentiles import PercentileRow
+from ..results.percentile_rows import PercentileRow
 from ..results.report import report_data
 from ..results.run import Run
 from ..results.saved import RunStatus

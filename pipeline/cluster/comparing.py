@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ...storage import Block
 from ..certifier import Comparer, Comparison, ComparisonTotals, Doubt, Measured
 from .coordinator import Coordinator, installed, raise_failures
 from .environment import check_versions
@@ -34,7 +33,16 @@ LARGEST_PART = 32
 """In batches."""
 
 
-def parts(n_samples: int, *, batch_size: int, n_workers: int) -> tuple[Block, ...]:
+@dataclass(frozen=True, slots=True)
+class SampleRange:
+    """The samples ``start`` to ``stop`` (exclusive): what a worker compares at a time."""
+
+    index: int
+    start: int
+    stop: int
+
+
+def parts(n_samples: int, *, batch_size: int, n_workers: int) -> tuple[SampleRange, ...]:
     """Return the samples in parts of whole batches.
 
     Examples
@@ -46,7 +54,7 @@ def parts(n_samples: int, *, batch_size: int, n_workers: int) -> tuple[Block, ..
     per_worker = max(1, min(PARTS_PER_WORKER, MOST_PARTS // n_workers))
     each = min(-(-n_batches // (per_worker * n_workers)), LARGEST_PART) * batch_size
     return tuple(
-        Block(index=index, start=start, stop=min(start + each, n_samples))
+        SampleRange(index=index, start=start, stop=min(start + each, n_samples))
         for index, start in enumerate(range(0, n_samples, each))
     )
 
@@ -99,16 +107,16 @@ class _WorkersCompare:
     def totals(self, progress: Callable[[int], None]) -> ComparisonTotals:
         found = self.comparison.empty()
 
-        def take(part: Block, result: ComparisonTotals) -> None:
+        def take(part: SampleRange, result: ComparisonTotals) -> None:
             found.merge(result)
             progress(found.n_samples)
 
-        blocks = parts(
+        ranges = parts(
             self.comparison.n_samples,
             batch_size=self.comparison.settings.batch_size,
             n_workers=max(1, len(self.client.nthreads())),
         )
-        self._run(partial(compare_part, self.name), blocks, take, name=self.name, what="part")
+        self._run(partial(compare_part, self.name), ranges, take, name=self.name, what="part")
         return found
 
     def rounding(self, doubts: Mapping[int, Doubt]) -> dict[int, Measured]:
@@ -117,7 +125,7 @@ class _WorkersCompare:
         if doubts:
             self._run(
                 partial(measure_rounding, self.name, dict(doubts)),
-                [Block(index=0, start=0, stop=1)],
+                [SampleRange(index=0, start=0, stop=1)],
                 lambda part, result: measured.update(result),
                 name=f"{self.name}-rounding",
                 what="measurement of rounding",
@@ -126,9 +134,9 @@ class _WorkersCompare:
 
     def _run(
         self,
-        task: Callable[[Block], Any],
-        blocks: Sequence[Block],
-        take: Callable[[Block, Any], None],
+        task: Callable[[SampleRange], Any],
+        ranges: Sequence[SampleRange],
+        take: Callable[[SampleRange, Any], None],
         *,
         name: str,
         what: str,
@@ -136,8 +144,8 @@ class _WorkersCompare:
         run = Coordinator(
             self.client, task, name=name, limits=self.limits, on_done=take, what=what, collects=True
         )
-        run.run(blocks)
-        raise_failures(run.failures, what=what, n_parts=len(blocks))
+        run.run(ranges)
+        raise_failures(run.failures, what=what, n_parts=len(ranges))
 
 
 class ComparisonPlugin(LoadedOnce[Comparison]):
@@ -147,7 +155,7 @@ class ComparisonPlugin(LoadedOnce[Comparison]):
         comparison: Comparison = self._made()
         return comparison
 
-    def compare(self, part: Block) -> ComparisonTotals:
+    def compare(self, part: SampleRange) -> ComparisonTotals:
         """Compare a part; one at a time in a process, since TensorFlow has all of its threads."""
         comparison = self.ready()
         with self._turn:
@@ -160,11 +168,11 @@ class ComparisonPlugin(LoadedOnce[Comparison]):
             return comparison.rounding(doubts)
 
 
-def compare_part(name: str, part: Block) -> ComparisonTotals:
+def compare_part(name: str, part: SampleRange) -> ComparisonTotals:
     """Compare one part: the task."""
     return plugin_named(name, ComparisonPlugin).compare(part)
 
 
-def measure_rounding(name: str, doubts: Mapping[int, Doubt], part: Block) -> dict[int, Measured]:
+def measure_rounding(name: str, doubts: Mapping[int, Doubt], part: SampleRange) -> dict[int, Measured]:
     """Measure rounding errors: the task."""
     return plugin_named(name, ComparisonPlugin).rounding(doubts)

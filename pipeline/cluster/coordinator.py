@@ -13,9 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from ...storage import Block
 from ...storage.errors import ActisketchError, IncompleteError, InputError, StorageError
 from ..record.recorder import BLOCKS_IN_FLIGHT
 from .limits import Limits
@@ -28,6 +27,17 @@ __all__ = ["Coordinator", "installed", "raise_failures"]
 
 logger = logging.getLogger(__name__)
 
+
+class Part(Protocol):
+    """What a task does at a time: a block, or a range of samples."""
+
+    @property
+    def index(self) -> int:
+        """Counted from 0, for keys and messages."""
+        ...
+
+
+PartT = TypeVar("PartT", bound=Part)
 # Between two looks at the cluster's health, in seconds; parts that finish are seen at once.
 LOOK_S = 1.0
 
@@ -56,7 +66,7 @@ def _prepare_workers(client: Client, name: str) -> None:
     logger.info("%d workers ready after %.1f s", len(answers), time.monotonic() - started)
 
 
-class Coordinator:
+class Coordinator(Generic[PartT]):
     """The parts of one job on their way.
 
     Parameters
@@ -80,19 +90,19 @@ class Coordinator:
     def __init__(
         self,
         client: Client,
-        task: Callable[[Block], Any],
+        task: Callable[[PartT], Any],
         *,
         name: str,
         limits: Limits,
-        on_done: Callable[[Block, Any], None],
+        on_done: Callable[[PartT, Any], None],
         what: str = "block",
         collects: bool = False,
     ) -> None:
         self._client, self._task, self._name, self._limits = client, task, name, limits
         self._on_done, self._what, self._collects = on_done, what, collects
-        self._waiting: deque[Block] = deque()
-        self._running: dict[int, tuple[Block, Future]] = {}
-        self._suspects: deque[Block] = deque()
+        self._waiting: deque[PartT] = deque()
+        self._running: dict[int, tuple[PartT, Future]] = {}
+        self._suspects: deque[PartT] = deque()
         self._alone: set[int] = set()
         self._attempts: dict[int, int] = {}
         self._done: queue.SimpleQueue[tuple[int, Future]] = queue.SimpleQueue()
@@ -101,9 +111,9 @@ class Coordinator:
         self._looked = self._alive = self._worked = time.monotonic()
         self.failures: dict[int, BaseException] = {}
 
-    def run(self, blocks: Sequence[Block]) -> None:
+    def run(self, parts: Sequence[PartT]) -> None:
         """Hand out parts until all are finished or have failed: ``failures`` names those, with their causes."""
-        self._waiting.extend(blocks)
+        self._waiting.extend(parts)
         try:
             while self._waiting or self._running or self._suspects:
                 self._look()
@@ -125,19 +135,19 @@ class Coordinator:
     def _hand_out(self) -> None:
         window = self._limits.window(self._n_workers, BLOCKS_IN_FLIGHT)
         while self._waiting and len(self._running) < window:
-            block = self._waiting.popleft()
-            attempt = self._attempts.get(block.index, 0)
+            part = self._waiting.popleft()
+            attempt = self._attempts.get(part.index, 0)
             future = self._client.submit(
-                self._task, block, key=f"{self._name}-{block.index}-{attempt}", pure=False
+                self._task, part, key=f"{self._name}-{part.index}-{attempt}", pure=False
             )
-            self._running[block.index] = (block, future)
-            future.add_done_callback(lambda done, index=block.index: self._done.put((index, done)))
+            self._running[part.index] = (part, future)
+            future.add_done_callback(lambda done, index=part.index: self._done.put((index, done)))
 
     def _take(self, index: int, future: Future) -> None:
         running = self._running.get(index)
         if running is None or (running[1] is not future and running[1].key != future.key):
             return  # an attempt that was given up
-        block, status = running[0], future.status
+        part, status = running[0], future.status
         del self._running[index]  # the last reference: the scheduler forgets the key
         error: BaseException | None = None
         if status == "finished":
@@ -147,42 +157,42 @@ class Coordinator:
                 error = IncompleteError(f"the result of {self._what} {index} was lost: {lost}")
             else:
                 self._n_finished += 1
-                self._on_done(block, result)
+                self._on_done(part, result)
                 return
         elif status == "error":
             error = future.exception()
-        self._retry_or_fail(block, error)
+        self._retry_or_fail(part, error)
 
-    def _retry_or_fail(self, block: Block, error: BaseException | None) -> None:
+    def _retry_or_fail(self, part: PartT, error: BaseException | None) -> None:
         from distributed import KilledWorker
 
-        attempts = self._attempts[block.index] = self._attempts.get(block.index, 0) + 1
-        if isinstance(error, KilledWorker) and block.index not in self._alone:
-            # Two blocks are in a worker at a time, so that the other one may have killed it. At the end, when
+        attempts = self._attempts[part.index] = self._attempts.get(part.index, 0) + 1
+        if isinstance(error, KilledWorker) and part.index not in self._alone:
+            # Two parts are in a worker at a time, so that the other one may have killed it. At the end, when
             # nothing else runs, each of them gets a worker for itself.
             logger.warning(
                 "%s %d was in several workers that died: it is tried alone at the end",
                 self._what,
-                block.index,
+                part.index,
             )
-            self._alone.add(block.index)
-            self._suspects.append(block)
+            self._alone.add(part.index)
+            self._suspects.append(part)
             return
-        # Dask itself has given a killed block to several workers; wrong data stays wrong.
+        # Dask itself has given a killed part to several workers; wrong data stays wrong.
         for_good = isinstance(error, KilledWorker) or (
             isinstance(error, ActisketchError) and not isinstance(error, StorageError | WorkerNotReady)
         )
         if isinstance(error, WorkerNotReady):
-            # It would take every block, and fail each at once.
+            # It would take every part, and fail each at once.
             logger.warning("worker %s is dismissed: %s", error.address, error)
             self._client.retire_workers([error.address])
         if not for_good and attempts <= self._limits.retries:
-            logger.warning("%s %d is tried again: %s", self._what, block.index, error or "its task was lost")
-            self._waiting.appendleft(block)
+            logger.warning("%s %d is tried again: %s", self._what, part.index, error or "its task was lost")
+            self._waiting.appendleft(part)
             return
-        cause = error or IncompleteError(f"the task of {self._what} {block.index} was lost {attempts} times")
-        logger.error("%s %d failed: %s", self._what, block.index, cause)
-        self.failures[block.index] = cause
+        cause = error or IncompleteError(f"the task of {self._what} {part.index} was lost {attempts} times")
+        logger.error("%s %d failed: %s", self._what, part.index, cause)
+        self.failures[part.index] = cause
         if not self._n_finished and len(self.failures) >= self._limits.first_failures:
             raise cause
 

@@ -20,7 +20,7 @@ from .connecting import connected
 from .merge_tree import merged_sketches_on
 from .record_blocks import record_missing_on
 
-__all__ = ["RehearsalRecipe", "rehearsal_spec", "rehearse"]
+__all__ = ["RehearsalRecipe", "rehearsal_report", "rehearsal_spec"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ def _waves(rows: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.float3
     return np.maximum(np.sin(phase), 0).reshape(len(rows), *shape)
 
 
-def rehearse(
+def rehearsal_report(
     recipe: RehearsalRecipe,
     *,
     cache_url: str,

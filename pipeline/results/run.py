@@ -25,7 +25,7 @@ from ..sketch import Digest, PointSketch
 from ..stages.cache import open_cache
 from .activation_array import Activations
 from .export import digests_text, export_text, is_normalised
-from .percentiles import PercentileRow, channel_rows, channels_of, check_percent, point_rows
+from .percentile_rows import PercentileRow, channel_rows, channels_of, check_percent, point_rows
 from .saved import RunStatus, Saved
 
 __all__ = ["Run", "open_run"]

@@ -1,11 +1,11 @@
-"""Mergeable statistics of activations; knows numbers, not models or files."""
+"""Mergeable statistics of activations. Knows numbers, not models or files."""
 
 from .channels import ChannelSketch
 from .digest import Digest
-from .exact import exact_channel_percentiles, exact_percentiles
 from .exchange import from_tdigest, to_tdigest, to_tdigest_dict
 from .layer import Percentile, Sketch
 from .point import PointSketch, merge_sketches
+from .refinement import exact_channel_percentiles, exact_percentiles
 from .sketch_spec import SketchSpec
 
 __all__ = [

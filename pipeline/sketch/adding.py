@@ -1,6 +1,6 @@
-"""The loops over buckets, compiled by Numba: adding up many sketches, unpacking their bytes.
+"""The loops over buckets, compiled by Numba: adding up many sketches, packing and unpacking their bytes.
 
-The twins in numpy are `bucket_merge.add_by_sorting`, `packing.gather_groups` and `packing.scatter_groups`.
+The same in numpy: `bucket_merge.add_by_sorting`, `packing.gather_groups` and `packing.scatter_groups`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 from .kernels import _jit
 
 MIXED = -1
-"""Low of a bucket whose values differ; of an atom it is the low of all its values."""
+"""Stands for the low of a bucket whose values differ; an atom has the low of all its values."""
 
 
 @_jit

@@ -1,4 +1,4 @@
-"""What arrays may come in, and how they are cut into float32 slabs of bounded size.
+"""Which arrays can be sketched, and how they are cut into float32 slabs of bounded size.
 
 Knows dtypes and layouts. Does not know sketches.
 """
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...storage.errors import InputError
 
 SLAB_VALUES = 1 << 22
-"""Values that are copied at once where a copy is needed: 16 MiB as float32."""
+"""Where a copy is needed, this many values are copied at once: 16 MiB as float32."""
 
 
 def parse_array(array: Any, *, point: str | None = None, block: int | None = None) -> NDArray[Any]:
@@ -23,11 +23,11 @@ def parse_array(array: Any, *, point: str | None = None, block: int | None = Non
     Raises
     ------
     InputError
-        If it is not of float32, float16 or bfloat16, or is a masked array: what is masked would be counted.
+        If its type is not float32, float16 or bfloat16, or it is a masked array: masked values would be counted.
     """
     if isinstance(array, np.ma.MaskedArray):
         raise InputError(
-            f"{place(point, block)}sketches do not know masks, got a masked array of shape {array.shape}: "
+            f"{place(point, block)}sketches cannot leave out masked values, got a masked array of shape {array.shape}: "
             "pass array.compressed() to leave the masked values out, or array.filled(value) to count them as a value",
             point=point,
             block=block,

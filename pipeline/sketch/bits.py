@@ -2,7 +2,7 @@
 
 The *key* of a float32 is an unsigned 32-bit integer that orders like the number. The *bucket* of
 a value is the top ``bits`` bits of its key, its *low* the rest. Inside one bucket sign and
-exponent are the same, so values are linear in *low*: sums of lows are exact sums of values.
+exponent are the same, so values are linear in *low*, and sums of lows give exact sums of values.
 
 Knows numpy. Does not know counts.
 """

@@ -1,6 +1,6 @@
-"""Buckets of many sketches added up: the same integers in any order.
+"""Add up the buckets of many sketches: the same integers in any order.
 
-Many large parts are added to dense counters, one window of bucket ids after the other; few small ones are sorted.
+Many large parts are added to dense counters, one window of bucket ids after the other; a few small ones are sorted.
 Knows buckets. Does not know what they count.
 """
 
@@ -15,9 +15,9 @@ from .buckets import Buckets, empty_buckets, join_buckets
 from .compiled import is_worth_compiled
 
 SORTED_BUCKETS = 1 << 15
-"""Up to so many buckets in all are sorted: sweeping dense counters would take longer."""
+"""Up to this many buckets in all are sorted: sweeping dense counters would take longer."""
 WINDOW = 1 << 20
-"""Dense counters at once: 20 MiB, of which only the touched pages cost memory."""
+"""Number of dense counters: 20 MiB, of which only the touched pages cost memory."""
 
 
 def merge_buckets(parts: Sequence[Buckets]) -> Buckets:
@@ -33,7 +33,7 @@ def merge_buckets(parts: Sequence[Buckets]) -> Buckets:
 
 
 def add_by_sorting(parts: Sequence[Buckets]) -> Buckets:
-    """Return the sum of parts, by numpy."""
+    """Return the sum of parts, in numpy."""
     ids = np.concatenate([part.ids for part in parts])
     order = np.argsort(ids, kind="stable")
     ids = ids[order]
@@ -41,7 +41,7 @@ def add_by_sorting(parts: Sequence[Buckets]) -> Buckets:
     sums = np.concatenate([part.sums for part in parts])[order]
     atoms = np.concatenate([part.atoms for part in parts])[order]
     starts = np.flatnonzero(np.concatenate(([True], ids[1:] != ids[:-1])))
-    # The low of an atom is its mean; parts that are no atoms get one that no atom has.
+    # The low of an atom is its mean; other parts get a low that no atom has.
     lows = np.where(atoms, sums // counts, -1)
     lowest, highest = np.minimum.reduceat(lows, starts), np.maximum.reduceat(lows, starts)
     return Buckets(

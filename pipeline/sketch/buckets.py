@@ -44,7 +44,7 @@ class Buckets:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CompactBuckets:
-    """Buckets in the narrowest integers that hold them: 8 to 17 bytes each instead of 21."""
+    """Buckets in the narrowest integers that can hold them: 8 to 17 bytes each instead of 21."""
 
     tails: NDArray[np.unsignedinteger[Any]]
     """Ids without the channel."""

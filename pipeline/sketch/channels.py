@@ -22,11 +22,11 @@ from .tally import CompactTally, Tally, empty_tally, merge_tallies, same_tally
 from .wire import decode_tally, encode_tally
 
 PENDING_NBYTES = 16 * 2**20
-"""Updates kept apart before they are added up, in bytes."""
+"""Updates are kept apart up to this size in bytes, then added up."""
 
 
 class ChannelSketch:
-    """Mergeable statistics of each channel; as `Sketch`, with arrays of shape (n_channels,) for numbers.
+    """Mergeable statistics of each channel: a `Sketch` with arrays of shape (n_channels,) in the place of numbers.
 
     Parameters
     ----------
@@ -76,8 +76,8 @@ class ChannelSketch:
         Raises
         ------
         InputError
-            If the dtype or the number of channels is another, or a value is NaN or infinite and those are not
-            excluded. The sketch is then as before.
+            If the dtype or the number of channels does not fit, or a value is NaN or infinite and those are not
+            excluded. The sketch is then unchanged.
         """
         array = parse_array(array, point=point, block=block)
         axis = parse_channel_axis(array, channel_axis, self.n_channels, point=point, block=block)
@@ -94,7 +94,7 @@ class ChannelSketch:
     def merge(self, other: ChannelSketch) -> ChannelSketch:
         """Return the sketch of both; neither is changed. InputError if resolution or channels differ.
 
-        It excludes NaN and infinities from then on if one of the two does.
+        The result excludes NaN and infinities if one of the two does.
         """
         policy = merged_policy(self._on_nonfinite, other._on_nonfinite)
         return ChannelSketch._of(merge_tallies([self.tally, other.tally]), policy)
@@ -107,7 +107,7 @@ class ChannelSketch:
     def from_bytes(cls, data: bytes | memoryview) -> ChannelSketch:
         """Return the sketch that `to_bytes` gave; FormatError if the bytes are damaged or newer.
 
-        Bytes hold values only: what was told of NaN and infinities is the default again.
+        Bytes hold values only: ``on_nonfinite`` is the default again.
         """
         return cls._of(decode_tally(data))
 

@@ -1,7 +1,7 @@
-"""The loops that look for values of a few buckets, compiled by Numba. The twin in numpy is `refining.collect_plainly`.
+"""The loops that look for values of a few buckets, compiled by Numba; in numpy: `refinement._collect_plainly`.
 
-A bucket is a range of patterns too, so a value is tested by one subtraction and one comparison, and a tile without any
-hit costs no more than reading it.
+A bucket is also a range of patterns: one subtraction and one comparison test a value, and a tile without a hit costs
+no more than reading it.
 """
 
 from __future__ import annotations

@@ -15,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 CHANNEL_PAD = 520
-"""Counters between the channels of a group: a power of two between them would make their caches collide."""
+"""Counters between the channels of a group: powers of two would compete for the same places in the cache."""
 LEAST_COUNTERS = 16 * ((1 << 16) + CHANNEL_PAD)
 """Counters for 16 channels of 16 bits or a layer of 20, so that both share the same memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """Counters of one thread, all zero between uses. Only the pages that are touched cost memory."""
+    """Counters of one thread, all zero between uses. Only the pages that are used cost memory."""
 
     words: NDArray[np.uint64]
     """``count << shift | sum of lows`` of each bucket."""
@@ -31,8 +31,8 @@ class Scratch:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """How a counter word is divided for a resolution."""
+class WordLayout:
+    """How a counter word is divided at a resolution."""
 
     low_bits: int
     shift: int
@@ -40,10 +40,10 @@ class Layout:
     max_values: int
     """Values that a word can count before it must be emptied."""
     spares: int
-    """How many free buckets (a power of two) above the finite ones count zeros, less one."""
+    """Free buckets above the finite ones that count zeros, less one; their number is a power of two."""
 
     @classmethod
-    def of(cls, bits: int) -> Layout:
+    def of(cls, bits: int) -> WordLayout:
         """Return the layout for sketches of ``bits`` bits."""
         low_bits = 32 - bits
         # n values have sums below 2**(log2 n + low_bits) and counts up to n: together 63 or 64 bits.
@@ -62,7 +62,7 @@ _idle_lock = threading.Lock()
 
 @contextmanager
 def scratch(n_counters: int, low_bits: int) -> Iterator[Scratch]:
-    """Lend at least ``n_counters`` counters; the borrower leaves them zero."""
+    """Lend at least ``n_counters`` counters; whoever borrows them must leave zeros."""
     size = max(n_counters, LEAST_COUNTERS)
     dtype = _low_dtype(low_bits)
     with _idle_lock:
@@ -71,7 +71,7 @@ def scratch(n_counters: int, low_bits: int) -> Iterator[Scratch]:
     if lent is None:
         lent = Scratch(words=np.zeros(size, np.uint64), last=np.zeros(size, dtype))
     yield lent
-    # Only after success: counters of an interrupted use are not zero and are thrown away.
+    # Only after success: counters of an interrupted use are not zero, and are not lent again.
     with _idle_lock:
         shelf.append(lent)
 

@@ -1,7 +1,7 @@
 """Float32 slabs into tallies by the compiled kernels.
 
-Same results as `sorting`, 10 times faster on large arrays. Knows counters and kernels. Does not know layouts or what
-NaN means to the user.
+The same results as `sorting`, 10 times faster on large arrays. Knows counters and kernels. Does not know layouts of
+arrays, or what NaN means to the user.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from . import bits as fb
 from .buckets import Buckets
-from .counters import CHANNEL_PAD, Layout, Scratch, scratch
+from .counters import CHANNEL_PAD, Scratch, WordLayout, scratch
 from .tally import Tally, empty_tally, join_channels, merge_tallies
 
 MAX_GROUP = 16
@@ -30,7 +30,7 @@ def count_layer(
     """Return the tally of flat values; the keys of the row maxima go to ``maxima`` unless that has no rows."""
     from . import kernels  # Numba takes half a second to import
 
-    layout = Layout.of(bits)
+    layout = WordLayout.of(bits)
     patterns = values.view(np.uint32)
     step = layout.max_values if not maxima.size else max(1, layout.max_values // row_size) * row_size
     tallies = [empty_tally(bits)]
@@ -62,7 +62,7 @@ def count_layer(
 def count_channels(values: NDArray[np.float32], *, bits: int) -> Tally:
     """Return the tally of each channel of values of shape (outer, n_channels, inner)."""
     n_channels = values.shape[1]
-    layout = Layout.of(bits)
+    layout = WordLayout.of(bits)
     at_once = max(1, min(MAX_GROUP, 1 << max(0, GROUP_BITS - bits)))
     stride = (1 << bits) + CHANNEL_PAD
     step = max(1, layout.max_values // values.shape[2])
@@ -106,7 +106,7 @@ class _Group:
     """Some channels and where their counters are."""
 
     counters: Scratch
-    layout: Layout
+    layout: WordLayout
     stride: int
     n_channels: int
 
@@ -133,7 +133,7 @@ class _Group:
             lows,
             n_zeros,
         )
-        # Of one value, or of two whose mean is one of them, all are the same. More may only look so.
+        # One value, or two whose mean is the last of them, are an atom. More values may only look like one.
         buckets = Buckets(ids=ids, counts=counts, sums=sums, atoms=sums == counts * lows)
         suspects = np.flatnonzero(buckets.atoms & (counts > 2))
         counters.words[self._places(ids[suspects])] = (lows[suspects] + 1).astype(np.uint64)
@@ -149,7 +149,7 @@ class _Group:
         return tally, suspects
 
     def judge(self, buckets: Buckets, suspects: NDArray[np.intp]) -> None:
-        """Leave those suspects atoms whose words the second look left; clear the words."""
+        """Suspects whose words the second look has left stay atoms; clear the words."""
         places = self._places(buckets.ids[suspects])
         buckets.atoms[suspects] = self.counters.words[places] != 0
         self.counters.words[places] = 0

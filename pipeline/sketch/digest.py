@@ -1,4 +1,4 @@
-"""The t-digest of a sketch: centroids with certified intervals, small enough to send anywhere.
+"""The t-digest of a sketch: centroids with certified intervals, a small summary to send elsewhere.
 
 A deterministic compression of sorted buckets by a scale function of Dunning and Ertl. Knows
 centroids. Does not know how values were counted.
@@ -32,15 +32,15 @@ class Digest:
 
     means: NDArray[np.float64]
     weights: NDArray[np.float64]
-    """Values in the centroid: whole numbers, but for digests of others."""
+    """Values in the centroid: whole numbers, except in digests that other programs made."""
     lo: NDArray[np.float64]
-    """No value of the centroid is below; intervals of neighbours share at most an end."""
+    """No value of the centroid is smaller; intervals of neighbours share at most an end."""
     hi: NDArray[np.float64]
     compression: float
-    """Size of the scale function: there are about half as many centroids, never more than three times as many."""
+    """Size of the scale function. There are about half as many centroids, never more than three times as many."""
     scale: Scale
     certified: bool = True
-    """False when it came from a digest that does not track intervals: ``lo`` and ``hi`` are then guesses."""
+    """False if it was read from a digest without intervals: ``lo`` and ``hi`` are then guesses."""
 
     @property
     def n(self) -> float:
@@ -103,7 +103,7 @@ class Digest:
     def trimmed_mean(self, lower: float, upper: float) -> float:
         """Return the mean of the values between two percentiles (0 to 100); NaN if there are none.
 
-        As `tdigest.TDigest.trimmed_mean`: a centroid that the border cuts counts by the share inside.
+        As `tdigest.TDigest.trimmed_mean`: a centroid across a border counts by its share inside.
         """
         return trimmed_mean(self.means, self.weights, lower, upper)
 
@@ -191,9 +191,9 @@ def digest_of_buckets(
 
     Notes
     -----
-    Buckets are taken from left to right into a centroid as long as the scale function grows by at most 1 over
-    it; a bucket that is wider than that alone is one centroid. No centroid spans a gap in the values of more than
-    1 / compression of their range: a quantile beside such a gap would be interpolated across it.
+    Buckets join a centroid from left to right as long as the scale function grows by at most 1 over it; a bucket
+    that is wider than that is a centroid of its own. No centroid spans a gap in the values of more than
+    1 / compression of their range: quantiles beside the gap would be interpolated across it.
 
     References
     ----------
@@ -224,7 +224,7 @@ def digest_of_buckets(
 
 
 def trimmed_mean(means: NDArray[np.float64], weights: NDArray[Any], lower: float, upper: float) -> float:
-    """Return the mean of weighted values between two percentiles; a weight that the border cuts counts in part."""
+    """Return the mean of weighted values between two percentiles; a weight across a border counts by its share."""
     low, high = parse_percent(lower), parse_percent(upper)
     if low >= high:
         raise InputError(f"a trimmed mean needs lower < upper, got {lower!r} and {upper!r}", q=(lower, upper))

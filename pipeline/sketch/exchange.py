@@ -1,6 +1,6 @@
 """Digests to and from the ``tdigest`` package.
 
-``tdigest`` is imported only to build its objects: its dict form needs nothing of it. Knows digests.
+The package is imported only to build its objects; its dict form does not need it. Knows digests.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ TDIGEST_K = 25
 
 
 def to_tdigest_dict(digest: Digest) -> dict[str, Any]:
-    """Return a digest as `tdigest.TDigest.to_dict` would: for its `update_from_dict`.
+    """Return a digest in the form of `tdigest.TDigest.to_dict`, for its `update_from_dict`.
 
-    Centroids are in ascending order, in which `update_from_dict` adds each as it is: the last centroid of a digest
-    may take up only ``2 * delta`` of its own weight, which is less than that weight.
+    `update_from_dict` adds centroids in ascending order without merging them: the last one may only take up
+    ``2 * delta`` of its own weight, which is less than that weight.
     """
     return {
         "n": digest.n,
@@ -43,12 +43,10 @@ def to_tdigest(digest: Digest) -> TDigest:
     Raises
     ------
     InputError
-        If the digest is empty: of no values that package answers nothing, not even NaN.
+        If the digest is empty: without values the package raises instead of answering NaN.
     """
     if not len(digest):
-        raise InputError(
-            "the digest is empty and tdigest answers no percentile of no values: skip this point"
-        )
+        raise InputError("the digest is empty, and tdigest has no percentiles of no values: skip this point")
     from tdigest import TDigest  # only here: a sketch needs none of it
 
     return TDigest().update_from_dict(to_tdigest_dict(digest))
@@ -57,12 +55,12 @@ def to_tdigest(digest: Digest) -> TDigest:
 def from_tdigest(source: TDigest | Mapping[str, Any]) -> Digest:
     """Return the digest of a `tdigest.TDigest` or of its dict form.
 
-    It is not certified: that package keeps no intervals, the middle between two means is taken for their end.
+    It is not certified: the package keeps no intervals, so they are taken to end in the middle between two means.
 
     Raises
     ------
     FormatError
-        If the dict lacks something or a centroid is no pair of finite numbers with a positive count.
+        If the dict lacks something, or a centroid is not a finite mean with a positive count.
     """
     facts = source if isinstance(source, Mapping) else source.to_dict()
     try:

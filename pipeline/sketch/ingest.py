@@ -19,7 +19,7 @@ from .sorting import largest_of_rows, sort_channels, sort_layer
 from .tally import Tally, empty_tally, merge_tallies
 
 SORTED_VALUES = 1 << 15
-"""Arrays up to this size are sorted: emptying the counters would take longer."""
+"""Arrays of up to this many values are sorted: emptying the counters would take longer."""
 SORTED_CHANNEL_VALUES = 128
 """As ``SORTED_VALUES``, for each channel."""
 

@@ -1,11 +1,11 @@
 """The loops over values, compiled by Numba: counting, checking atoms, maxima of samples.
 
-Each has a twin in numpy (`ingest`) with identical results. They hold no lock (nogil) and are compiled once:
+`sorting` does the same in numpy, with identical results. The loops hold no lock (nogil) and are compiled once:
 later processes read the cache that Numba keeps beside this file or, where that is read-only, in the user's
 cache folder.
 
 A bucket's count and its sum of lows share one 64-bit word, ``count << shift | sum``: one addition
-a value. `counters.Layout` says how many values fit before the word must be emptied.
+a value. `counters.WordLayout` says how many values a word can count before it must be emptied.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LOWEST = np.uint32(0x0080_0000)
 SPARE = np.uint32(0xFF80_0000)
 """First key above the finite ones: buckets from here on are free, zeros are counted there."""
 TILE = 4096
-"""Values handled together: 16 KiB of keys stay in the first-level cache."""
+"""Values that are handled together: 16 KiB of keys stay in the first-level cache."""
 
 
 def _jit(function: Any) -> Any:
@@ -71,7 +71,7 @@ def _spill_tile(tile, size, words, last, low_bits, shift):
     )
     whole = size & -8
     for i in range(0, whole, 8):
-        # All eight loads stand before the first store: the compiler may not move them there itself.
+        # All eight loads stand before the first store: the compiler cannot move them there itself.
         k0, k1, k2, k3 = tile[i], tile[i + 1], tile[i + 2], tile[i + 3]
         k4, k5, k6, k7 = tile[i + 4], tile[i + 5], tile[i + 6], tile[i + 7]
         _bump(words, last, k0, low_bits, low_mask, one)
@@ -107,7 +107,8 @@ def _write_maxima(patterns, row_size, maxima):
         most = np.int32(-0x8000_0000)
         for i in range(signed.size):
             most = signed[i] if signed[i] > most else most
-        # A pattern with a clear sign orders like its value; anything else is rare and looked at one by one.
+        # Patterns without the sign bit order like their values. A row without one, or with an infinity, is rare: it is
+        # searched value by value.
         if most < 0 or np.uint32(most) >= INFINITE:
             maxima[row] = _largest_finite_key(part)
         else:

@@ -1,4 +1,4 @@
-"""Order statistics from a tally: an estimate and an interval that always contains the truth.
+"""Order statistics from a tally: an estimate, and an interval that always contains the true value.
 
 The arithmetic of ranks follows ``np.percentile(..., method="linear")``. Knows tallies. Does not
 know arrays of activations.
@@ -19,7 +19,7 @@ from .tally import Tally
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ladder:
-    """The buckets of a tally as rungs to climb by rank, the zeros among them as one rung more.
+    """The buckets of a tally as the rungs of a ladder that is climbed by rank; the zeros are one more rung.
 
     Arrays of shape (n_rungs,), ascending by channel and value.
     """
@@ -34,7 +34,7 @@ class Ladder:
     offsets: NDArray[np.int64]
     """Values before each channel, of shape (n_channels + 1,)."""
     min_keys: NDArray[np.int64]
-    """Of shape (n_channels,); meaningless where a channel is empty."""
+    """Of shape (n_channels,); without meaning where a channel is empty."""
     max_keys: NDArray[np.int64]
     largest_low: int
 

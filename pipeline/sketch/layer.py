@@ -1,4 +1,4 @@
-"""The sketch of one stream of values: a layer, a weight, the maxima of samples.
+"""The sketch of one stream of values: of a layer, of a weight, of the maxima of samples.
 
 Knows tallies and percentiles. Does not know models, files or channels.
 """
@@ -32,17 +32,17 @@ from .tally import Tally, empty_tally, merge_tallies, same_tally
 from .wire import decode_tally, encode_tally
 
 LARGEST_STD_ERROR = 0.02
-"""Of the variance: the standard deviation is then within 1 %."""
+"""Relative, of the variance: the standard deviation is then within 1 %."""
 _PARTS = 16
-"""Updates kept apart before they are added up: adding up 16 costs little more than adding up two."""
+"""This many updates are kept apart before they are added up: 16 cost little more than two."""
 
 
 @dataclass(frozen=True, slots=True)
 class Percentile:
-    """A percentile and the interval that always contains the truth, in the units of the values."""
+    """A percentile and an interval guaranteed to contain it, in the units of the values."""
 
     value: float
-    """Likeliest value, between ``lo`` and ``hi``; NaN if there are no values."""
+    """The likeliest value, between ``lo`` and ``hi``; NaN if there are no values."""
     lo: float
     """Not above the lower order statistic that ``np.percentile(..., method="linear")`` interpolates from."""
     hi: float
@@ -62,7 +62,7 @@ class Sketch:
     bits : int, default=20
         Resolution, see `SketchSpec.bits`.
     on_nonfinite : {"error", "exclude"}, default="error"
-        Whether `update` refuses NaN and infinities or counts and leaves them out.
+        Whether `update` refuses NaN and infinities, or counts them and leaves them out.
 
     Notes
     -----
@@ -112,8 +112,8 @@ class Sketch:
         Raises
         ------
         InputError
-            If the dtype is another, or a value is NaN or infinite and those are not excluded. The sketch is
-            then as before.
+            If the dtype is another one, or a value is NaN or infinite and those are not excluded. The sketch is
+            then unchanged.
         """
         array = parse_array(array, point=point, block=block)
         tally = tally_layer(array, bits=self.bits)
@@ -134,7 +134,7 @@ class Sketch:
     def merge(self, other: Sketch) -> Sketch:
         """Return the sketch of both; neither is changed. InputError if resolutions differ.
 
-        It excludes NaN and infinities from then on if one of the two does.
+        The result excludes NaN and infinities if one of the two does.
         """
         policy = merged_policy(self._on_nonfinite, other._on_nonfinite)
         return Sketch._of(merge_tallies([self.tally, other.tally]), policy)
@@ -147,7 +147,7 @@ class Sketch:
     def from_bytes(cls, data: bytes | memoryview) -> Sketch:
         """Return the sketch that `to_bytes` gave; FormatError if the bytes are damaged or newer.
 
-        Bytes hold values only: what was told of NaN and infinities is the default again.
+        Bytes hold values only: ``on_nonfinite`` is the default again.
         """
         tally = decode_tally(data)
         if tally.n_channels != 1:
@@ -221,9 +221,9 @@ class Sketch:
 
     @property
     def std(self) -> float:
-        """Standard deviation, within 1 %; NaN where the buckets do not tell it so well, or there are no values.
+        """Standard deviation, within 1 %; NaN where the buckets cannot tell it so closely, or there are no values.
 
-        They do not where the values lie much closer together than to zero: at 20 bits within a few thousandths.
+        They cannot where the values lie much closer together than to zero: at 20 bits within a few thousandths.
         """
         if not self.n:
             return float("nan")
@@ -249,7 +249,7 @@ class Sketch:
         return build_ladder(self.tally, nonzero=True)
 
     def percentile(self, q: float, nonzero: bool = False) -> Percentile:
-        """Return percentile ``q`` and the interval that contains the exact one.
+        """Return percentile ``q`` and an interval guaranteed to contain the exact one.
 
         Parameters
         ----------
@@ -294,7 +294,7 @@ class Sketch:
         return key_values(bases), key_values(np.minimum(tops, fb.HIGHEST_FINITE_KEY)), ladder.counts.copy()
 
     def digest(self, compression: float = 200.0, *, scale: str = "k2", nonzero: bool = False) -> Digest:
-        """Return the t-digest of the values, a small summary to send and plot.
+        """Return the t-digest of the values: a small summary to send and plot.
 
         Parameters
         ----------
@@ -322,7 +322,7 @@ class Sketch:
     def trimmed_mean(self, lower: float, upper: float, *, nonzero: bool = False) -> float:
         """Return the mean of the values between two percentiles (0 to 100); NaN if there are none.
 
-        From the exact means of the buckets: off by at most the width of the two buckets at the borders, weighted
+        From the exact means of the buckets: the error is at most the width of the two buckets at the borders, weighted
         with their share.
         """
         ladder = self._nonzero_ladder if nonzero else self._ladder

@@ -16,7 +16,7 @@ from .ladder import Ladder
 from .tally import Tally
 
 _SAFE_VALUES = 1 << 38
-"""Up to so many values the int64 sums below cannot overflow: multiples are below 2**24."""
+"""Up to this many values the int64 sums below cannot overflow: multiples are below 2**24."""
 
 
 def exact_sums(tally: Tally) -> list[int]:
@@ -79,7 +79,7 @@ def squared_deviations(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the sum of squared distances of each channel's finite values from ``means``, and a bound on its error.
 
-    Both of shape (n_channels,). As `square_sums`, but nothing cancels where the values lie far from zero.
+    Both of shape (n_channels,). As `square_sums`, without cancellation where the values lie far from zero.
     """
     counts, atoms = tally.buckets.counts, tally.buckets.atoms
     bases = tally.buckets.ids << np.uint32(tally.low_bits)

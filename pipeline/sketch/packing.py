@@ -1,7 +1,7 @@
 """Integer arrays into few bytes and back.
 
-Groups of 64 neighbours are stored with as many whole bytes as the largest of them needs: counts of neighbouring
-buckets are alike, so one large count widens only its group.
+Each group of 64 neighbours takes as many whole bytes a number as its largest needs. Counts of neighbouring buckets are
+alike, and one large count widens only its group.
 
 ::
 
@@ -23,7 +23,7 @@ from .compiled import is_worth_compiled
 GROUP = 64
 """Neighbours that share a width: at 64 the widths cost 1/64 byte a number."""
 GATHERED_NUMBERS = 4096
-"""Up to so many numbers numpy unpacks faster than Numba is called."""
+"""Up to this many numbers, numpy unpacks them faster than Numba can be called."""
 
 
 def pack_integers(numbers: NDArray[Any]) -> bytes:
@@ -41,7 +41,7 @@ def pack_integers(numbers: NDArray[Any]) -> bytes:
 
 
 def scatter_groups(numbers: NDArray[Any]) -> bytes:
-    """Return what `pack_integers` does, by numpy."""
+    """Return what `pack_integers` does, in numpy."""
     size = numbers.size
     padded = np.zeros(-(-size // GROUP) * GROUP, "<u8")
     padded[:size] = numbers
@@ -86,7 +86,7 @@ def unpack_integers(packed: memoryview, size: int) -> tuple[NDArray[np.uint64], 
 def gather_groups(
     widths: NDArray[np.uint8], offsets: NDArray[np.int64], body: NDArray[np.uint8]
 ) -> NDArray[np.uint64]:
-    """Return the numbers of all groups, the last one filled up with whatever."""
+    """Return the numbers of all groups; what fills up the last one has no meaning."""
     planes = np.zeros((widths.size, GROUP, 8), np.uint8)
     for width in np.unique(widths[widths > 0]).tolist():
         chosen = np.flatnonzero(widths == width)

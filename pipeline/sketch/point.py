@@ -1,6 +1,6 @@
-"""The sketch of one point: of the layer, of its channels, of the maxima of its samples.
+"""The sketch of one point: of all its values, of its channels, of the maxima of its samples.
 
-Knows what a commit record holds for a point, as bytes. Does not know where they are stored.
+Knows which bytes a commit record holds for a point. Does not know where they are stored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .wire import decode_tally, seal, unseal
 MAGIC = b"ASKP"
 VERSION = 1
 MERGED_AT_ONCE = 64
-"""Sketches that `merge_sketches` holds at once: more is hardly faster and needs more memory."""
+"""Sketches that `merge_sketches` holds at once: more are hardly faster and need more memory."""
 _LENGTH = struct.Struct("<Q")
 
 
@@ -86,7 +86,7 @@ class PointSketch:
         Raises
         ------
         InputError
-            As `Sketch.update` and `ChannelSketch.update`; the sketch is then as before.
+            As `Sketch.update` and `ChannelSketch.update`; the sketch is then unchanged.
         """
         array = parse_array(array, point=point, block=block)
         if not array.ndim:

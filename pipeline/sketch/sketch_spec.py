@@ -1,6 +1,6 @@
-"""How finely a point is sketched, and what is done with NaN and infinities.
+"""The resolution of sketches, and what happens to NaN and infinities.
 
-Knows its own bounds. Does not know arrays.
+Knows its own limits. Does not know arrays.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any, Literal
 from ...storage.errors import InputError
 
 MIN_BITS, MAX_BITS = 12, 22
-"""Fewer bits than 12 make exact refinement hold 8 MiB and more a bucket; more than 22 make 40 MiB of
-counters a thread."""
+"""With fewer bits, exact refinement takes 8 MiB and more for a bucket; with more, each thread has more than 40 MiB
+of counters."""
 
 OnNonFinite = Literal["error", "exclude"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SketchSpec:
-    """How finely a point is sketched.
+    """The resolution of the sketches of a point, and what happens to NaN and infinities.
 
     Raises
     ------
@@ -32,11 +32,11 @@ class SketchSpec:
     """Bits of the float pattern that choose a bucket, 12 to 22. A bucket of a normal float has the relative
     width ``2**(9 - bits)``: 2^-11 at 20."""
     per_channel: bool = False
-    """One sketch for each channel too, besides the one of the point."""
+    """Whether each channel has a sketch too, beside the one of the point."""
     channel_bits: int = 16
     """As ``bits``, for the channels: 2^-7 at 16."""
     on_nonfinite: OnNonFinite = "error"
-    """``"error"``: NaN or infinity is an InputError that names it. ``"exclude"``: counted and left out."""
+    """``"error"``: NaN or an infinity is an InputError that names it. ``"exclude"``: they are counted, and left out."""
 
     def __post_init__(self) -> None:
         for name in ("bits", "channel_bits"):
@@ -68,9 +68,9 @@ class SketchSpec:
 
 
 def merged_policy(one: OnNonFinite, other: OnNonFinite) -> OnNonFinite:
-    """Return what a sketch merged of two does with NaN and infinities, the same in either order.
+    """Return what the merger of two sketches does with NaN and infinities, the same in either order.
 
-    Once some may have been left out, refusing the next ones keeps no promise.
+    Where some may have been left out, refusing later ones would promise nothing.
     """
     return "exclude" if "exclude" in (one, other) else "error"
 

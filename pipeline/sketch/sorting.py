@@ -1,7 +1,7 @@
-"""Float32 slabs into tallies by sorting keys, in numpy: the plain meaning of the kernels.
+"""Float32 slabs into tallies by sorting keys, in numpy: what the kernels compute, in its plainest form.
 
-Used where Numba cannot be had and for small arrays, where sorting is faster than emptying counters. Does not
-know layouts or what NaN means to the user.
+Used where Numba is missing, and for small arrays, where sorting is faster than emptying counters. Does not
+know layouts, or what NaN means to the user.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .buckets import Buckets, buckets_of_sorted
 from .tally import Tally, empty_tally
 
 SORT_VALUES = 1 << 20
-"""Values sorted at once: 4 MiB stay near the core."""
+"""Values that are sorted at once: 4 MiB stay in the caches of the core."""
 
 
 def sort_layer(values: NDArray[np.float32], *, bits: int) -> Tally:
@@ -36,7 +36,7 @@ def sort_layer(values: NDArray[np.float32], *, bits: int) -> Tally:
 
 
 def _sift_layer(values: NDArray[np.float32], tally: Tally) -> NDArray[np.uint32]:
-    """Count what has no bucket into ``tally``; return the keys of the rest."""
+    """Count zeros, NaN and infinities into ``tally``; return the keys of the rest."""
     keys = fb.keys_of(values)
     finite = (keys >= fb.LOWEST_FINITE_KEY) & (keys <= fb.HIGHEST_FINITE_KEY)
     if not finite.all():

@@ -1,8 +1,7 @@
 """Counts of values by bucket, for one or many channels, and their merge.
 
-A tally is what every sketch consists of: integers only, in one canonical order, so that equal
-data give equal tallies however they were split. Knows numbers. Does not know arrays of
-activations or files.
+Every sketch consists of tallies: integers only, in one canonical order, so that equal data give equal
+tallies however they were split. Knows numbers. Does not know arrays of activations or files.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from .bucket_merge import merge_buckets
 from .buckets import Buckets, CompactBuckets, empty_buckets, join_buckets
 
 TOTAL_BITS = 62
-"""Sums of lows stay below ``2**TOTAL_BITS``: int64 with room for one addition."""
+"""Sums of lows stay below ``2**TOTAL_BITS``: in int64 there is room for one more addition."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -70,7 +69,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class CompactTally:
-    """A tally in less memory, for keeping between updates."""
+    """A tally in less memory, kept between updates."""
 
     rest: Tally
     """The tally without its buckets."""
@@ -97,7 +96,7 @@ def empty_tally(bits: int, n_channels: int = 1) -> Tally:
     if n_channels << bits > 1 << 32:
         raise InputError(
             f"{n_channels} channels at {bits} bits are more than 2**32 buckets: "
-            f"use channel_bits={max(12, 32 - (n_channels - 1).bit_length())} or sketch the layer as a whole",
+            f"use channel_bits={max(12, 32 - (n_channels - 1).bit_length())}, or sketch the layer as a whole",
             n_channels=n_channels,
         )
     return Tally(

@@ -1,4 +1,4 @@
-"""Tallies into bytes and back: versioned, checked, without pickle.
+"""Tallies into bytes and back: versioned and checked, without pickle.
 
 ::
 
@@ -105,7 +105,7 @@ def seal(body: bytes) -> bytes:
 
 
 def unseal(data: bytes | memoryview, *, magic: bytes, version: int, what: str) -> memoryview:
-    """Return the body of `seal` after checking what it is, its version and its CRC-32."""
+    """Return the body of what `seal` gave, after checking its kind, version and CRC-32."""
     view = memoryview(data)
     if bytes(view[:4]) != magic:
         raise FormatError(f"these {len(view)} bytes are not {what}: they start with {bytes(view[:4])!r}")
@@ -129,7 +129,7 @@ def _open(counts: NDArray[np.int64], sums: NDArray[np.int64]) -> NDArray[np.bool
 
 
 def _expected_sums(counts: NDArray[np.int64], low_bits: int) -> NDArray[np.int64]:
-    # Lows are nearly uniform: what is left after their expected sum is a few bytes shorter.
+    # Lows are nearly uniform: their difference from the expected sum takes a few bytes less.
     return counts * ((1 << low_bits) - 1) // 2
 
 

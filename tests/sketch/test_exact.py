@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from actisketch.pipeline.sketch import (
     ChannelSketch,
     Sketch,
-    exact,
     exact_channel_percentiles,
     exact_percentiles,
+    refinement,
 )
 from actisketch.storage.errors import MismatchError
 
@@ -94,7 +94,7 @@ class TestChannels:
         "name", ["rectified", "heavy tail", "narrow", "quantised", "denormal", "any pattern"]
     )
     def test_and_layers_equal_numpy(self, name: str, nbytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(exact, "EXACT_NBYTES", nbytes)
+        monkeypatch.setattr(refinement, "EXACT_NBYTES", nbytes)
         values = make(name)
         channels_last, channels_first = values.reshape(-1, 24), values.reshape(20, 10, 300)
         by_last, by_first = ChannelSketch(24), ChannelSketch(10)

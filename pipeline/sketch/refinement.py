@@ -1,13 +1,13 @@
-"""Exact order statistics of one point from a pass over its values.
+"""Exact percentiles of recorded values, usually in one pass, in bounded memory.
 
-The sketch says in which buckets the wanted order statistics lie; the pass stores the lows of these buckets: counted
-where a bucket is fuller than it has lows, listed otherwise. Knows tallies and arrays. Does not know where arrays come
-from.
+The sketch says in which buckets the wanted order statistics lie. A pass over the values stores the lows of these
+buckets: counted where a bucket holds many more values than there are lows, listed otherwise. Knows tallies, and chunks
+that can be read again. Does not know where they come from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,76 @@ from .compiled import is_compiled
 from .ladder import build_ladder, find_ranks, lerp, parse_percent, virtual_ranks
 from .layer import Sketch
 
+EXACT_NBYTES = 128 * 2**20
+"""Memory that a pass may hold, in bytes; if that is not enough for all, there are more passes."""
 TESTED_SLOTS = 12
-"""Up to so many buckets of a layer are tested for each value; more are looked up in a table."""
+"""Up to this many buckets of a layer are tested for each value; more are looked up in a table."""
+
+
+def exact_percentiles(
+    chunks: Callable[[], Iterable[NDArray[Any]]],
+    qs: Sequence[float],
+    sketch: Sketch,
+    nonzero: bool = False,
+    *,
+    is_selection: bool = False,
+) -> list[float]:
+    """Return the exact percentiles of recorded values.
+
+    Parameters
+    ----------
+    chunks : callable
+        Gives the chunks of the values that ``sketch`` was made of, in any order; called once for each pass.
+    qs : sequence of float
+        From 0 to 100.
+    sketch : Sketch
+    nonzero : bool, default=False
+        Leave the zeros out.
+    is_selection : bool, default=False
+        The chunks hold all values of the buckets in which the percentiles lie, and may lack the others.
+
+    Returns
+    -------
+    list of float
+        Each equal to ``np.percentile(values, q, method="linear")`` of the float32 values, ``q`` a Python float; NaN
+        if there are none.
+
+    Raises
+    ------
+    MismatchError
+        If the chunks do not hold the values that were sketched.
+
+    Notes
+    -----
+    Holds at most 32 KiB for each bucket of 20 bits that it looks for, besides a chunk.
+    """
+    refinement = Refinement(sketch, qs, nonzero=nonzero, is_selection=is_selection)
+    return [float(value) for value in _refined(refinement, chunks)[:, 0]]
+
+
+def exact_channel_percentiles(
+    chunks: Callable[[], Iterable[NDArray[Any]]],
+    qs: Sequence[float],
+    sketch: ChannelSketch,
+    nonzero: bool = False,
+    *,
+    channel_axis: int = -1,
+) -> NDArray[np.float64]:
+    """Return the exact percentiles of each channel, of shape (n_qs, n_channels); as `exact_percentiles`."""
+    return _refined(Refinement(sketch, qs, nonzero=nonzero, channel_axis=channel_axis), chunks)
+
+
+def _refined(refinement: Refinement, chunks: Callable[[], Iterable[NDArray[Any]]]) -> NDArray[np.float64]:
+    while not refinement.is_settled:
+        refinement.begin_pass(EXACT_NBYTES)
+        for chunk in chunks():
+            refinement.show(chunk)
+        refinement.end_pass()
+    return refinement.percentiles()
 
 
 class Refinement:
-    """Exact percentiles of one point, found by showing it all values that were sketched.
+    """Exact percentiles of one point: it is shown all values that were sketched.
 
     Parameters
     ----------
@@ -39,7 +103,7 @@ class Refinement:
     channel_axis : int, default=-1
         Of the arrays that will be shown; only for a ChannelSketch.
     is_selection : bool, default=False
-        Values of other buckets than those looked for may be left out of what is shown.
+        Values of other buckets than those that are looked for may be left out.
     """
 
     def __init__(
@@ -63,7 +127,7 @@ class Refinement:
         self._pass = _Pass(np.empty(0, np.intp), self._ladder.counts, self._low_bits)
 
     def _find(self, percents: Sequence[float]) -> None:
-        """Find out between which ranks, and so in which rungs, each percentile of each channel lies."""
+        """Find the ranks, and so the rungs, between which each percentile of each channel lies."""
         ladder = self._ladder
         self._filled = np.flatnonzero(ladder.sizes)
         wanted = [virtual_ranks(percent, ladder.sizes[self._filled]) for percent in percents]
@@ -77,7 +141,7 @@ class Refinement:
 
     @property
     def is_settled(self) -> bool:
-        """True when the percentiles are exact without a (further) pass."""
+        """Whether the percentiles are exact without another pass."""
         return not self._open.any()
 
     def begin_pass(self, nbytes: int) -> None:
@@ -213,7 +277,7 @@ class _Pass:
 
 
 _DENSE_FACTOR = 2
-"""Lows are counted, at 8 bytes each possible one, when listing them at 4 bytes each value would take more."""
+"""Counting takes 8 bytes for each possible low, listing 4 bytes for each value: the smaller one is chosen."""
 
 
 def _slot_nbytes(counts: NDArray[np.int64], low_bits: int) -> NDArray[np.int64]:
@@ -238,7 +302,7 @@ def _slot_layers(
 def _collect_plainly(
     patterns: NDArray[np.uint32], slots: range, bases: NDArray[np.uint32], step: _Pass
 ) -> None:
-    """Do as the compiled loops do, by numpy."""
+    """Do what the compiled loops do, in numpy."""
     for slot in slots:
         offsets = patterns - bases[slot]
         hit = (offsets <= step.low_mask) & ((patterns & np.uint32(0x7FFF_FFFF)) != 0)
