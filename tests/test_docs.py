@@ -1,6 +1,7 @@
 """What the documents claim is so: every link, every verb, every example."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,14 @@ def test_the_readme_names_every_exit_code_that_an_error_has():
     codes = {getattr(errors, name).exit_code for name in errors.__all__} - {1}
 
     assert all(re.search(rf"\b{code} ", README) for code in codes)
+
+
+def test_the_help_of_every_verb_stands_in_the_documents():
+    """After a change `.ci/help_page.py` writes the page again. Versions of click fold lines in other places."""
+    written = runpy.run_path(str(ROOT / ".ci" / "help_page.py"))
+    shown = written["PAGE"].read_text(encoding="utf-8")
+
+    assert shown.split() == written["page"]().split()
 
 
 def words(line):
