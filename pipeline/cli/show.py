@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -30,12 +30,18 @@ if TYPE_CHECKING:
 __all__ = ["factor_table", "percentile_table", "plan_table", "print_result", "status_lines", "verify_lines"]
 
 
-def _table(*columns: tuple[str, Any]) -> Table:
-    """Return a table without lines, so that a log file and a terminal show the same."""
+def _table(*columns: str) -> Table:
+    """Return a table without lines, so that a log file and a terminal show the same; ``">"`` aligns to the right."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name, justify in columns:
+    for column in columns:
+        is_number = column.startswith(">")
         # A number broken between its digits reads as another number.
-        table.add_column(name, justify=justify, overflow="fold", no_wrap=justify == "right")
+        table.add_column(
+            column.removeprefix(">"),
+            justify="right" if is_number else "left",
+            overflow="fold",
+            no_wrap=is_number,
+        )
     return table
 
 
@@ -49,13 +55,7 @@ def _number(value: float | None) -> str:
 
 def plan_table(session: Session, plan: Plan, data: DataDescription) -> None:
     """Print what a job would need, and what its data look like."""
-    table = _table(
-        ("point", "left"),
-        ("layer", "left"),
-        ("shape", "right"),
-        ("parameters", "right"),
-        ("on disk", "right"),
-    )
+    table = _table("point", "layer", ">shape", ">parameters", ">on disk")
     for point in plan.points:
         shape = "x".join(map(str, point.shape)) or "1"
         _row(table, point.name, point.layer_type, shape, f"{point.n_params:,}", format_bytes(point.nbytes))
@@ -168,16 +168,8 @@ def _is_there(status: RunStatus, name: str, has: bool, wanted: bool) -> str:
 def percentile_table(session: Session, rows: Sequence[PercentileRow]) -> None:
     """Print percentiles with their intervals."""
     per_channel = any(row.channel is not None for row in rows)
-    columns: list[tuple[str, Any]] = [
-        ("point", "left"),
-        ("q", "right"),
-        ("value", "right"),
-        ("lo", "right"),
-        ("hi", "right"),
-    ]
-    if per_channel:
-        columns.insert(1, ("channel", "right"))
-    table = _table(*columns)
+    channel = [">channel"] if per_channel else []
+    table = _table("point", *channel, ">q", ">value", ">lo", ">hi")
     for row in rows:
         # Exact values are shown to the last bit: repr gives the shortest text that reads back as the same number.
         show = repr if row.exact and not math.isnan(row.value) else _number
@@ -190,14 +182,7 @@ def percentile_table(session: Session, rows: Sequence[PercentileRow]) -> None:
 
 def factor_table(session: Session, factors: Factors) -> None:
     """Print scale factors and where they come from."""
-    table = _table(
-        ("point", "left"),
-        ("factor", "right"),
-        ("rule", "left"),
-        ("percentile", "right"),
-        ("lo", "right"),
-        ("hi", "right"),
-    )
+    table = _table("point", ">factor", "rule", ">percentile", ">lo", ">hi")
     for p in factors.points:
         if isinstance(p.factor, tuple):
             factor = f"{min(p.factor):.6g} to {max(p.factor):.6g} ({len(p.factor)} channels)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +76,9 @@ def _batches(dataflow: Any) -> Iterator[Any]:
 
 
 def _by_next(dataflow: Any) -> Iterator[Any]:
-    while True:
-        try:
-            batch = dataflow.next()
-        except StopIteration:
-            return
-        yield batch
+    with suppress(StopIteration):
+        while True:
+            yield dataflow.next()
 
 
 def _next(batches: Iterator[Any], n_samples: int) -> NDArray[Any]:

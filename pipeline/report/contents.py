@@ -191,14 +191,9 @@ def _factor_in_use(point: PointReport, item: Mapping[str, Any]) -> tuple[float |
     used, asked = item.get("factor"), max(point.factors)
     if used is None or math.isclose(float(used), asked, rel_tol=1e-6):
         return point.factors if len(point.factors) > 1 else point.factors[0], ""
-    if len(point.factors) > 1:
-        note = (
-            f"The largest factor asked for was {number_text(asked)}, the largest in use is {number_text(float(used))}: "
-            "the layer shares its factors with others, or other factors were asked for when it was normalised."
-        )
-        return point.factors, note
+    which, what = ("largest factor", "largest") if len(point.factors) > 1 else ("factor", "one")
     note = (
-        f"The factor asked for was {number_text(asked)}, the one in use is {number_text(float(used))}: the layer "
+        f"The {which} asked for was {number_text(asked)}, the {what} in use is {number_text(float(used))}: the layer "
         "shares it with others, or another was asked for when the network was normalised."
     )
-    return float(used), note
+    return point.factors if len(point.factors) > 1 else float(used), note

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
-from ..sketch import Sketch, SketchSpec
+from ..sketch import Sketch
 
 __all__ = ["weight_sketch"]
 
@@ -17,7 +17,7 @@ __all__ = ["weight_sketch"]
 VALUES_AT_A_TIME = 1 << 20
 
 
-def weight_sketch(arrays: Iterable[NDArray[Any]], spec: SketchSpec | None = None) -> Sketch:
+def weight_sketch(arrays: Iterable[NDArray[Any]]) -> Sketch:
     """Return the sketch of all values of `arrays`, taken one array after the other.
 
     Parameters
@@ -25,8 +25,6 @@ def weight_sketch(arrays: Iterable[NDArray[Any]], spec: SketchSpec | None = None
     arrays : iterable of ndarray
         Kernels and biases of any shape and any real dtype (float64 and integers are
         rounded to float32), or an iterator of them; no array is kept.
-    spec : SketchSpec, optional
-        Resolution of the sketch, and what to do with NaN and infinities.
 
     Returns
     -------
@@ -36,8 +34,7 @@ def weight_sketch(arrays: Iterable[NDArray[Any]], spec: SketchSpec | None = None
     Raises
     ------
     InputError
-        If an array is not of real numbers, or has values that are not finite and the spec says
-        ``on_nonfinite="error"``.
+        If an array is not of real numbers, or has values that are not finite.
 
     Examples
     --------
@@ -45,8 +42,7 @@ def weight_sketch(arrays: Iterable[NDArray[Any]], spec: SketchSpec | None = None
     >>> sketch.n, sketch.minimum, sketch.maximum
     (2, -0.25, 0.5)
     """
-    spec = spec or SketchSpec()
-    sketch = Sketch(spec.bits, on_nonfinite=spec.on_nonfinite)
+    sketch = Sketch()
     for array in arrays:
         # NumPy gives bfloat16 the kind "V", so ask whether an array can be cast.
         if array.dtype.kind in "cOSUMm" or not np.can_cast(array.dtype, np.float64, casting="unsafe"):

@@ -267,7 +267,7 @@ class FactorSettings(_Settings):
     nonzero: bool = True
     """Percentiles of the activations that are not zero, as SNN toolbox; otherwise of all."""
     schedule: Annotated[float, Field(ge=0, lt=100)] = 0.0
-    """Percent points subtracted for each point: point i gets percentile - i * schedule."""
+    """Percentage points subtracted for each point: point i gets percentile - i * schedule."""
     exact: bool = False
     """Refine every percentile to the exact one from the cache."""
     accept_rounding: bool = False
