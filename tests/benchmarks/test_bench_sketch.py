@@ -25,11 +25,6 @@ from actisketch.pipeline.sketch import (
 Values = NDArray[np.float32]
 
 
-@pytest.fixture
-def is_measured(request: pytest.FixtureRequest) -> bool:
-    return bool(request.config.getoption("benchmark_enable"))
-
-
 def half_zeros(n: int, seed: int = 0) -> Values:
     values = np.random.default_rng(seed).standard_normal(n, dtype=np.float32)
     return np.maximum(values, 0, out=values)

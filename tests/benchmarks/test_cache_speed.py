@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import shutil
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from actisketch.storage import Block, Cache, CacheSpec, CommitRecord, PointSpec
 from actisketch.storage.codecs import encode
 from actisketch.storage.keys import COMMITS, record_key
 
+from .conftest import timed
+
 POINTS = (
     PointSpec(name="conv1", shape=(112, 112, 32)),
     PointSpec(name="conv2", shape=(28, 28, 128)),
     PointSpec(name="classes", shape=(1000,)),
 )
+
 SKETCH = bytes(200_000)
 
 
@@ -40,17 +41,6 @@ def write_block(
     with cache.write(block) as writer:
         writer.append(arrays)
         writer.commit(sketches)
-
-
-@pytest.fixture
-def is_measured(request: pytest.FixtureRequest) -> bool:
-    return bool(request.config.getoption("benchmark_enable"))
-
-
-def timed(action: Callable[[], object]) -> float:
-    start_s = time.perf_counter()
-    action()
-    return time.perf_counter() - start_s
 
 
 def test_a_block_is_written_at_the_speed_of_the_disk(tmp_path: Path, *, is_measured: bool) -> None:

@@ -18,11 +18,6 @@ import pytest
 NETWORKS = ("DenseNet169", "ResNet50", "MobileNetV2", "EfficientNetB0", "VGG16")
 
 
-@pytest.fixture
-def is_measured(request: pytest.FixtureRequest) -> bool:
-    return bool(request.config.getoption("benchmark_enable"))
-
-
 def timed(action: Callable[[], Any]) -> tuple[float, float]:
     """Return seconds and CPU seconds."""
     wall_s, cpu_s = time.perf_counter(), time.process_time()

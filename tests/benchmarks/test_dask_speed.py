@@ -93,11 +93,6 @@ print(json.dumps(time.perf_counter() - started))
 """
 
 
-@pytest.fixture
-def is_measured(request: pytest.FixtureRequest) -> bool:
-    return bool(request.config.getoption("benchmark_enable"))
-
-
 @pytest.mark.slow
 def test_two_workers_record_nearly_twice_as_fast_and_one_costs_little(
     tmp_path: Path, *, is_measured: bool

@@ -13,12 +13,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
+
+from .conftest import timed
 
 N_ROUNDS = 3
 TARGET_S, TARGET_MEMORY, TARGET_RATIO = 2.0, 2.5, 1.3
@@ -33,12 +33,6 @@ def rss_nbytes() -> int:
 
 def peak_nbytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def timed(action: Callable[[], object]) -> float:
-    start_s = time.perf_counter()
-    action()
-    return time.perf_counter() - start_s
 
 
 def vgg16(size: int, n_classes: int) -> Any:
@@ -67,11 +61,6 @@ def normalize_and_measure(size: int, n_classes: int) -> dict[str, float]:
         "hidden_nbytes": peak_before - before,
         "peak_nbytes": peak_nbytes(),
     }
-
-
-@pytest.fixture
-def is_measured(request: pytest.FixtureRequest) -> bool:
-    return bool(request.config.getoption("benchmark_enable"))
 
 
 def test_normalising_vgg16_takes_seconds_and_little_more_than_its_weights(*, is_measured: bool) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from actisketch.pipeline.graph import read_graph, select_points
 from actisketch.pipeline.record.producer import KerasProducer
@@ -22,18 +21,9 @@ from actisketch.pipeline.sketch import SketchSpec
 from actisketch.pipeline.sources import as_source
 from actisketch.storage import Cache, CacheSpec
 
+from .conftest import timed
+
 N_ROUNDS = 3
-
-
-@pytest.fixture
-def is_measured(request: pytest.FixtureRequest) -> bool:
-    return bool(request.config.getoption("benchmark_enable"))
-
-
-def timed(action: Callable[[], object]) -> float:
-    start_s = time.perf_counter()
-    action()
-    return time.perf_counter() - start_s
 
 
 def test_recording_every_layer_against_the_bare_network_and_a_run_per_layer(
