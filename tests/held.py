@@ -4,6 +4,7 @@ Usage: python held.py N_BLOCKS ARGUMENTS. Says "held" on standard output and wai
 """
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -25,5 +26,7 @@ if __name__ == "__main__":  # worker processes import this file too
             while True:
                 time.sleep(0.1)
 
+    # Tests that a shell runs in the background inherit that Ctrl-C is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     JobProgress.__call__ = tell_and_wait  # type: ignore[method-assign]
     main()

@@ -16,6 +16,15 @@ from typing import Any
 
 import pytest
 
+from actisketch.pipeline.cluster.rehearsal import RehearsalRecipe, rehearsal_spec
+from actisketch.pipeline.record.recorder import record_missing
+from actisketch.pipeline.sketch import SketchSpec
+from actisketch.storage import Cache
+
+from ..on_disk import IN_WORK, contents
+
+SKETCH = SketchSpec()
+N_BLOCKS, BLOCK = 23, 16
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 faulty_module: Any = importlib.import_module("faulty")
@@ -121,3 +130,22 @@ def start_cluster() -> Iterator[Callable[[int], Cluster]]:
     for cluster in started:
         cluster.close()
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def new_cache(path: Path, recipe: RehearsalRecipe | None = None, n_blocks: int = N_BLOCKS) -> Cache:
+    spec = rehearsal_spec(recipe or RehearsalRecipe(), n_blocks=n_blocks, block_samples=BLOCK)
+    return Cache.create_or_resume(path, spec)
+
+
+@pytest.fixture
+def in_process(tmp_path: Path) -> dict[str, bytes]:
+    """The bytes that a run in this process writes."""
+    with new_cache(tmp_path / "in-process") as cache:
+        record_missing(cache, RehearsalRecipe(), sketch=SKETCH)
+    return contents(tmp_path / "in-process", without=IN_WORK)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "computed").mkdir()
+    return tmp_path / "computed"
