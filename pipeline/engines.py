@@ -1,4 +1,4 @@
-"""Which engine does the work of a job: this process, or a cluster. Dask is imported only for a cluster."""
+"""Choose the engine of a job: this process, or a cluster. Dask is imported only for a cluster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["engine_for"]
 def engine_for(
     settings: JobSettings, client: Any, performance_report: str | Path | None, on_event: OnEvent
 ) -> Engine:
-    """Return what runs the stages on a cluster; in process by default, and then Dask is not imported."""
+    """Return the engine that the settings ask for, or one for the caller's own cluster; this process by default."""
     if client is None and not settings.record.workers and settings.record.scheduler is None:
         if performance_report is not None:
             raise InputError("a performance report needs a cluster: set record.workers or record.scheduler")

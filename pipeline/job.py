@@ -1,7 +1,4 @@
-"""A whole job, stage by stage: record, reduce, factors, normalize, report.
-
-Each stage looks whether its results exist and were made from the same things; then it reloads them.
-"""
+"""A whole job: the order of its stages. Each of them reloads its results if they were made from the same things."""
 
 from __future__ import annotations
 
@@ -41,11 +38,11 @@ class JobResult:
     factors: Factors
     certificate: Certificate | None
     is_reloaded: bool
-    """Whether every stage found its results and nothing was computed."""
+    """Whether every stage reloaded its results, and nothing was computed."""
 
 
 def plan_job(settings: JobSettings, *, model: Any = None, source: Source | None = None) -> Prepared:
-    """Return a job, planned; nothing is run or written.
+    """Plan a job; nothing is run or written.
 
     Raises
     ------
@@ -65,7 +62,7 @@ def run_job(
     performance_report: str | Path | None = None,
     on_event: OnEvent = ignore_event,
 ) -> JobResult:
-    """Run a job, or the part of it that an earlier run did not finish.
+    """Run a job, or what an earlier run left to do.
 
     Parameters
     ----------
@@ -76,7 +73,7 @@ def run_job(
     source : Source, optional
         The samples, where they are not a file.
     client : distributed.Client, optional
-        A Dask cluster to run on, instead of what ``record.workers`` and ``record.scheduler`` say.
+        A Dask cluster to run on, in place of ``record.workers`` and ``record.scheduler``.
     performance_report : path, optional
         HTML file for the cluster's performance report.
     on_event : callable
@@ -87,7 +84,7 @@ def run_job(
     InputError, MismatchError, OverBudgetError
         Before anything is written.
     BusyError, StorageError, CertificateError
-        What is finished by then is kept; run again to resume.
+        What is finished is kept; run again to resume.
     """
     done: list[StageDone] = []
 
@@ -141,9 +138,9 @@ def run_job(
 
 
 def _checked(job: Prepared, state: str | None) -> Prepared:
-    """Refuse a job that cannot work before anything is written; ``state`` is that of its samples.
+    """Refuse, before anything is written, a job that cannot work; ``state`` is the state of its samples.
 
-    What concerns only samples that are still to be computed is not looked at where there are none.
+    Limits, versions and random layers are checked only if there is something to compute.
     """
     cache = job.existing
     if cache is not None:

@@ -1,4 +1,4 @@
-"""Work on a run that exists: normalise it again, and compute damaged blocks again."""
+"""Work on an existing run: normalise it again, and compute damaged blocks again."""
 
 from __future__ import annotations
 
@@ -45,32 +45,32 @@ def normalize_run(
     accept_versions: bool = False,
     on_event: OnEvent = ignore_event,
 ) -> Certificate:
-    """Rewrite and certify the network of a run that is recorded, with its own or with other factors.
+    """Rewrite and certify the network of a recorded run, with its own factors or others.
 
     Parameters
     ----------
     run : Run
-        All of its blocks recorded.
+        All of its blocks must be recorded.
     factors_path : path, optional
         A factors file; default: the run's own factors.
     output : path, optional
-        Folder for the network, the certificate and the factors; default: the run's own, which hold what belongs to
-        the run's own factors. Needed with other factors.
+        Folder for the network, the certificate and the factors; default: the run's own folder. Required with other
+        factors, because the run's own folder holds only what follows from its own.
     model_path, data_path : str, optional
         Where the network and the samples are now; default: where they were.
     workers, scheduler, client
-        A Dask cluster for the certificate, as in a job; default: this process, whatever recorded it.
+        A Dask cluster for the certificate, as in a job; default: this process, even if a cluster recorded the run.
     custom_objects, safe_mode
-        As in the job's ``[model]``. They are never taken from the run's folder, which may come from anybody.
+        As in the job's ``[model]``. Never taken from the run's folder, which may come from anybody.
     weights_h5 : path, optional
-        Also write the weights to this ``.h5`` file, for the ``model.json`` that Keras 2 has of the network.
+        Also write the weights to this ``.h5`` file, for use with the network's ``model.json`` in Keras 2.
     accept_versions : bool
-        Go on with another TensorFlow or Keras than the run was made with.
+        Continue with another TensorFlow or Keras than the run was made with.
 
     Raises
     ------
     InputError, MismatchError, CertificateError
-        The run's results are untouched by the first two.
+        The first two leave the run's results as they are.
     """
     factors = run.saved_factors() if factors_path is None else Factors.load(factors_path)
     if factors_path is not None and output is None:
@@ -88,7 +88,7 @@ def normalize_run(
     if factors_path is not None:
         factors = used_factors(factors, job.graph, job.settings)
     elif run.ties != job.ties:
-        # An earlier program left them untied until the network was normalised.
+        # An earlier program tied factors only when the network was normalised.
         run.folder.update_manifest({"ties": job.ties.to_dict()})
         factors = FactorsStage(
             folder=run.folder,
@@ -127,21 +127,21 @@ def repair_run(
     accept_versions: bool = False,
     on_event: OnEvent = ignore_event,
 ) -> int:
-    """Compute the damaged blocks of a run again; return how many. Blocks that are missing are left to the job.
+    """Compute the damaged blocks of a run again; return how many. Missing blocks are left to the job.
 
     ``custom_objects``, ``safe_mode`` and ``accept_versions`` are those of :func:`normalize_run`.
 
     Raises
     ------
     InputError, MismatchError
-        If the model or the data is not there any more, or is another one: nothing is changed then.
+        If the model or the data is missing, or has changed. Nothing is changed then.
     """
     trusted = trusted_by_caller(run, custom_objects=custom_objects, safe_mode=safe_mode)
     check_made_with(run.folder, accept=accept_versions)
     report = run.cache.verify()
-    # The samples of the cache: data that grew since is no reason to extend it now.
+    # Only the samples of the cache: if the data has grown since, a repair does not extend the cache.
     job = _prepare_again(run, trusted, model_path=None, data_path=None, n_samples=run.cache.spec.n_samples)
-    # Blocks of other samples beside those that are kept would be a mixture that nothing shows any more.
+    # A cache that mixes blocks of old and new samples could not be told from a sound one.
     check_data_of_damaged(run.cache, job.source)
     with job.open_to_write() as cache:
         job.folder.clean()
@@ -183,9 +183,9 @@ def _prepare_again(
     cluster: Mapping[str, Any] | None = None,
     normalizes: bool = False,
 ) -> Prepared:
-    """Open the network and the samples of a run again; ``trusted`` is what may run code to do so.
+    """Open the network and the samples of a run again; ``trusted`` are the caller's permissions to run code.
 
-    ``normalizes`` refuses a network that cannot be normalised, even where the job did not ask for it.
+    ``normalizes`` refuses a network that cannot be normalised, even if the job did not normalise it.
     """
     tree = run.settings.model_dump()
     tree["normalize"]["enabled"] |= normalizes

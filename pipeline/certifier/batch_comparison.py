@@ -1,4 +1,4 @@
-"""Compare two networks on one batch, inside one ``tf.function``: small numbers come out, no activations.
+"""Compare two networks on one batch, inside one ``tf.function``: it returns a few numbers for each value.
 
 Knows nothing of tolerances or verdicts.
 """
@@ -21,7 +21,7 @@ __all__ = ["BatchComparison", "ComparedValue"]
 
 @dataclass(frozen=True, slots=True)
 class ComparedValue:
-    """A value of the original and where the normalised network computes it."""
+    """A value of the original, and where the normalised network computes it."""
 
     name: str
     value: int
@@ -29,7 +29,7 @@ class ComparedValue:
     scales: NDArray[np.float64]
     channel_axis: int
     node: int | None = None
-    """The node of the normalised network that has the weights which make the value, if one has."""
+    """The node of the normalised network with the weights that produce the value, if there is one."""
 
     @property
     def factor(self) -> float:
@@ -38,19 +38,19 @@ class ComparedValue:
 
     @property
     def is_one_scale(self) -> bool:
-        """Whether all channels have the same scale; then they are compared as one."""
+        """Whether all channels have the same scale; then they are compared together."""
         return bool(np.all(self.scales == self.factor))
 
     @property
     def factors(self) -> NDArray[np.float64]:
-        """The scale of each channel (its largest, should it vary along other axes), or one of all: a vector."""
+        """A vector: the scale of each channel (the largest, if it varies along other axes), or one for all channels."""
         others = tuple(axis - 1 for axis in self.other_axes if axis)
         scales: NDArray[np.float64] = self.scales.max(axis=None if self.is_one_scale else others)
         return scales.reshape(-1)
 
     @property
     def other_axes(self) -> list[int]:
-        """The axes of a batch of the value that are not its channels."""
+        """The axes of a batch of the value, but the channel axis."""
         rank = len(self.scales.shape) + 1
         axis = self.channel_axis % rank if rank > 1 else 0
         return [a for a in range(rank) if a != axis or rank == 1]
@@ -62,18 +62,17 @@ class BatchComparison:
     Parameters
     ----------
     graph : Graph
-        Of the original.
+        The original.
     normalized : NormalizedModel
     compared : sequence of ComparedValue
     shapes : sequence of tuple of int
-        Of one sample, for each input of the graph: sizes that the network leaves open are those of the samples, as
-        when activations are recorded.
+        Shape of a sample for each input of the graph. As in recording, it fixes sizes that the network leaves open.
     n_points : int
-        How many of ``compared`` are points whose normalised activations are handed out too.
+        How many of ``compared``, from the first, are points.
     margin : float
         An activation above 1 + margin is saturated.
     hand_out : bool
-        Whether the normalised activations come out as well, for sketches.
+        Whether the normalised activations of the points are returned too, for sketches.
     """
 
     def __init__(
@@ -92,7 +91,7 @@ class BatchComparison:
         before = forward_function(graph, [each.value for each in compared])
         after = forward_function(normalized.normalized_graph, [each.place for each in compared])
         self.sample_values = 0
-        """Numbers of one sample that are compared, as far as their shapes are known beforehand."""
+        """How many numbers of a sample are compared, as far as shapes are known in advance."""
 
         def both(inputs: list[Any]) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
             tensors, outputs = before(inputs)
@@ -125,9 +124,9 @@ class BatchComparison:
 
 
 def _numbers(old: Any, new: Any, each: ComparedValue, margin: float) -> list[Any]:
-    """Return the largest errors and the sum of squares (units of the factors), saturated values, peaks, values.
+    """Return the largest errors, the sum of squared errors, how many values are saturated, the peaks, the number of values.
 
-    Errors are of all channels together, or of each where each has a scale of its own.
+    Errors are in units of the factors; the largest one of all channels, or of each if scales differ.
     """
     import tensorflow as tf
 
@@ -135,7 +134,7 @@ def _numbers(old: Any, new: Any, each: ComparedValue, margin: float) -> list[Any
         error, axes = new - old * tf.constant(1.0 / each.factor, tf.float32), None
     else:
         error, axes = new - old * tf.constant((1.0 / each.scales)[np.newaxis], tf.float32), each.other_axes
-    # Reductions of what is there, without an array of magnitudes or squares between: memory sets the pace.
+    # No array of magnitudes or squares in between: memory bandwidth is the bottleneck.
     return [
         tf.maximum(tf.reduce_max(error, axis=axes), -tf.reduce_min(error, axis=axes)),
         2.0 * tf.nn.l2_loss(error),

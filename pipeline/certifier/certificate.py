@@ -1,6 +1,6 @@
-"""What was found when a normalised network was compared with its original: plain frozen values, and JSON.
+"""The certificate: what was found when a normalised network was compared with its original. Frozen values, and JSON.
 
-Measures nothing itself (`certifying` does).
+Measures nothing itself (`judgement` does).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["QUANTISED", "Certificate", "OutputCertificate", "PointCertificate", 
 
 FORMAT_VERSION = 1
 QUANTISED = "the quantised layers"
-"""How the note begins that belongs into the summary of a failure."""
+"""The beginning of the note that is part of the summary of a failure."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,41 +32,41 @@ class PointCertificate:
     factor: float
     """The scale in use; the largest one in channel mode. Units of the activation."""
     max_residual: float
-    """Largest |normalised - original / scale|; where channels have scales of their own, that of the channel which is
-    furthest over what it may be, or nearest to it."""
+    """Largest |normalised - original / scale|. If channels have scales of their own, it is that of the channel with the
+    largest residual in proportion to its limit."""
     rms_residual: float
-    """Root of the mean square of the same."""
+    """Root of the mean square of the same difference."""
     peak: float
-    """Largest |original / scale|, of the same channel."""
+    """Largest |original / scale| of the same channel."""
     allowed: float
-    """What ``max_residual`` may be: tolerance * max(1, peak), or more where ``rounding`` says so."""
+    """Limit of ``max_residual``: tolerance * max(1, peak), or more because of ``rounding``."""
     rounding: float | None = None
-    """Largest rounding error of the original network itself at this point, divided by the scale: measured in float64
-    on few batches, first on that with the largest residual, only where the residual is over the tolerance."""
+    """Largest rounding error of the original network itself at this point, divided by the scale. Measured against
+    float64, on few batches, and only if the residual exceeds the tolerance."""
     float64_residual: float | None = None
-    """The residual between both networks computed in float64, on the same batches: only for a network in half
-    precision, whose own residual would hide a wrong weight."""
+    """The residual if both networks are computed in float64, on the same batches. Only for networks in half precision,
+    whose own residual would hide a wrong weight."""
     float64_allowed: float | None = None
-    """What ``float64_residual`` may be."""
+    """Limit of ``float64_residual``."""
     saturation: float
-    """Share of normalised activations above 1 (by more than the tolerance), 0 to 1."""
+    """Share of normalised activations above 1 + tolerance, 0 to 1."""
     n_values: int
     n_channels: int
     n_dead_channels: int
     """Channels whose activations are zero for every sample."""
     pinned: bool
-    """Factor 1, whatever was asked for."""
+    """Whether the factor is 1 whatever was asked for."""
 
     @property
     def passed(self) -> bool:
-        """Whether the residuals are within what is allowed; never for what is not finite."""
+        """Whether the residuals are finite and within their limits."""
         return _is_within(self.max_residual, self.allowed) and _is_within(
             self.float64_residual, self.float64_allowed
         )
 
     @property
     def is_dead(self) -> bool:
-        """Whether no activation was ever different from zero."""
+        """Whether every activation is zero."""
         return self.n_dead_channels == self.n_channels
 
 
@@ -81,20 +81,20 @@ class OutputCertificate:
     peak: float
     """Largest |original|."""
     allowed: float
-    """What ``max_difference`` may be."""
+    """Limit of ``max_difference``."""
     rounding: float | None = None
     """Largest rounding error of the original, in the units of the output; see `PointCertificate`."""
     float64_difference: float | None = None
-    """As ``float64_residual`` of a point, in the units of the output."""
+    """Like ``float64_residual`` of a point, in the units of the output."""
     float64_allowed: float | None = None
-    """What ``float64_difference`` may be."""
+    """Limit of ``float64_difference``."""
     class_agreement: float | None = None
-    """Share of equal class decisions, 0 to 1; None where the output decides nothing."""
+    """Share of equal class decisions, 0 to 1; None if the output decides no class."""
     n_decisions: int = 0
 
     @property
     def passed(self) -> bool:
-        """Whether the differences are within what is allowed."""
+        """Whether the differences are finite and within their limits."""
         return _is_within(self.max_difference, self.allowed) and _is_within(
             self.float64_difference, self.float64_allowed
         )
@@ -111,7 +111,7 @@ class Certificate:
     points: tuple[PointCertificate, ...]
     outputs: tuple[OutputCertificate, ...]
     accuracy_before: float | None = None
-    """Share of samples whose label the original network finds; None without labels."""
+    """Share of labels that the original network finds; None without labels."""
     accuracy_after: float | None = None
     pinned: tuple[tuple[str, str, str], ...] = ()
     """Layers whose inputs keep scale 1: name, type, reason."""
@@ -119,16 +119,16 @@ class Certificate:
     """Points that share one scale."""
     notes: tuple[str, ...] = ()
     sketches: Mapping[str, PointSketch] = field(default_factory=dict, compare=False, repr=False)
-    """Of the normalised activations, by point; not part of the JSON form."""
+    """Sketches of the normalised activations, by point; not part of the JSON form."""
 
     @property
     def passed(self) -> bool:
-        """Whether every point and every output is within what is allowed."""
+        """Whether every point and every output is within its limits."""
         return all(point.passed for point in self.points) and all(out.passed for out in self.outputs)
 
     @property
     def worst(self) -> PointCertificate | None:
-        """The point with the largest residual in proportion to what is allowed."""
+        """The point with the largest residual in proportion to its limit."""
         return max(self.points, key=_excess, default=None)
 
     def summary(self) -> str:
@@ -156,7 +156,7 @@ class Certificate:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON-able values; what is not a number (NaN, infinite) becomes None."""
+        """Return plain JSON values; NaN and infinity become None."""
         tree: dict[str, Any] = {"actisketch_certificate": FORMAT_VERSION, "passed": self.passed}
         for each in fields(self):
             if each.name == "sketches":
@@ -172,7 +172,7 @@ class Certificate:
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Certificate:
-        """Return what `to_dict` was made from, without sketches.
+        """Return the certificate that `to_dict` was made from, without sketches.
 
         Raises
         ------
@@ -216,7 +216,7 @@ _OPTIONAL = frozenset({"rounding", "class_agreement"}) | _OF_HALF_PRECISION
 
 
 def nothing_normalised(points: Sequence[PointCertificate]) -> str | None:
-    """Return the words for a network in which no activation is divided by anything; None for any other."""
+    """Return a sentence if no activation of the network is divided by anything, else None."""
     if not points or not all(point.pinned for point in points):
         return None
     n = len(points)
@@ -230,7 +230,7 @@ def _is_within(residual: float | None, allowed: float | None) -> bool:
 
 
 def _written(item: PointCertificate | OutputCertificate) -> dict[str, Any]:
-    """Return the fields that stand in the JSON form: without those of half precision where nothing was measured."""
+    """Return the fields of the JSON form; those of half precision only if they were measured."""
     return {k: v for k, v in asdict(item).items() if v is not None or k not in _OF_HALF_PRECISION}
 
 

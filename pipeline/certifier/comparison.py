@@ -1,7 +1,7 @@
 """Compare a normalised network with its original: stream samples through both, in any number of parts.
 
-Memory holds one batch, or part of a large one, and totals. What comes out are totals, no verdict; a part may be
-compared in another process.
+Gives totals, not a verdict. Memory holds the totals and one batch, or part of a large batch. Each part may be compared
+in another process.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ __all__ = ["DEFAULT_TOLERANCE", "Comparer", "Comparison", "ComparisonSettings", 
 
 DEFAULT_TOLERANCE = 1e-5
 COMPARED_NBYTES = 256 * 2**20
-"""Activations of both networks that are compared at a time: a batch that has more goes through them in parts.
+"""Activations of both networks that are compared at a time. A batch with more of them is compared in parts.
 
-No setting, because a network may round otherwise in a batch of another size: same samples, same certificate.
+Not a setting, because a network may round differently in a batch of another size: same samples, same certificate.
 """
 
 
@@ -43,25 +43,25 @@ def comparison_nbytes(
     batch_size: int,
     is_half: bool = False,
 ) -> int:
-    """Return the memory, in bytes, that normalising and certifying a network takes beside the network itself.
+    """Return the memory in bytes that normalising and certifying a network needs, without the network itself.
 
     Parameters
     ----------
     weight_nbytes : sequence of int
-        Of each array of weights, in float32.
+        Bytes of each array of weights, in float32.
     sample_nbytes, largest_tensor_nbytes : int
         Bytes of one sample at all points together, and in the network's largest tensor, in float32.
     batch_size : int
     is_half : bool
-        Whether the network computes in half precision: then weights and activations are there in both precisions, and
-        the normalised network is computed in float64 too.
+        Whether the network computes in half precision. Then weights and activations exist in both precisions, and the
+        normalised network is computed in float64 too.
     """
     most = max(1, COMPARED_NBYTES // (2 * sample_nbytes))
     n_together = -(-batch_size // -(-batch_size // most))
-    # Beside its points each network holds input, output and workspace of the layer at work.
+    # In addition to its points, each network holds input, output and workspace of the current layer.
     comparing = n_together * 2 * (sample_nbytes + 3 * largest_tensor_nbytes) * (3 if is_half else 2) // 2
-    # The same without points, in float32 once and in float64 once or twice; their difference, also cast and scaled;
-    # and the weights of the layer at work in float64.
+    # The same without points, once in float32 and once or twice in float64; their difference, also cast and scaled;
+    # and the weights of the current layer in float64.
     n_twins = 2 if is_half else 1
     n_tensors = 3 * (1 + 2 * n_twins) + 2 * (1 + n_twins)
     measuring = n_together * n_tensors * largest_tensor_nbytes + 2 * n_twins * max(weight_nbytes, default=0)

@@ -1,6 +1,6 @@
-"""Class decisions of two networks: do they agree with each other, and with the labels.
+"""Class decisions of two networks: how often they agree with each other, and with the labels.
 
-Counts over batches; knows shapes of outputs, nothing of scales beyond one for each output.
+Counts batch by batch. Knows shapes of outputs, not scales: an output has one scale, which changes no decision.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from ..graph import Graph
 
 __all__ = ["Decisions"]
 
-# An output of one number decides when it is a probability.
+# An output of one number decides if it is a probability.
 HALF = 0.5
-# Half precision is not better.
+# About the precision of half-precision labels.
 _ONE_HOT_TOLERANCE = 1e-2
 
 
 class Decisions:
-    """Running counts for every output that decides between classes.
+    """Running counts for every output that decides between classes, at each of its positions.
 
-    An output with two or more channels decides by its largest; one with a single sigmoid by 0.5, at every position.
+    Two or more channels decide by the largest; a single sigmoid decides by 0.5.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -40,7 +40,7 @@ class Decisions:
         self._right = [0, 0]
         self._labelled = 0
         self._unfit: set[str] = set()
-        """Why labels are no classes of the first deciding output; in any order of the samples the same."""
+        """Why labels are not classes of the first deciding output; a set, since samples come in any order."""
 
     def add(self, before: Sequence[Any], after: Sequence[Any], labels: NDArray[Any] | None) -> None:
         """Count one batch of outputs, tensors or arrays."""
@@ -82,12 +82,12 @@ class Decisions:
 
     @property
     def agreement(self) -> dict[int, tuple[float, int]]:
-        """Output -> (share of equal decisions, how many decisions)."""
+        """Output -> (share of equal decisions, number of decisions)."""
         return {index: (self._equal[index] / n, n) for index, n in self._decided.items() if n}
 
     @property
     def accuracy_before(self) -> float | None:
-        """Share of labels that the original finds; None unless they are classes of its first deciding output."""
+        """Share of labels that the original finds; None unless they are classes of the first deciding output."""
         return self._share(self._right[0])
 
     @property
@@ -100,7 +100,7 @@ class Decisions:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Why there is no accuracy although there are labels; of which output it is, where several decide."""
+        """Why there is no accuracy although there are labels; or, if several outputs decide, which one it is of."""
         if self._unfit:
             return (f"no accuracy: {'; '.join(sorted(self._unfit))}",)
         if self._labelled and len(self._names) > 1:
@@ -112,16 +112,16 @@ class Decisions:
 
 
 def _classes(labels: NDArray[Any], shape: tuple[int, ...], axis: int) -> NDArray[Any] | str:
-    """Return labels as numbers of classes, of the shape of the decisions; or why they are none.
+    """Return labels as class numbers, in the shape of the decisions; or why they are not classes.
 
     Parameters
     ----------
     labels : ndarray of shape (n, ...)
-        Numbers of classes, or one-hot along the output's axis of channels or the last one.
+        Class numbers; or one-hot, along the output's channel axis or the last axis.
     shape : tuple of int
-        Of the output, with the axis of samples.
+        Shape of the output, with samples.
     axis : int
-        Of the output's channels.
+        Channel axis of the output.
     """
     n_channels, decided = shape[axis], tuple(np.delete(shape, axis))
     n_classes = max(n_channels, 2)  # one sigmoid decides between two
@@ -132,7 +132,7 @@ def _classes(labels: NDArray[Any], shape: tuple[int, ...], axis: int) -> NDArray
         labels = labels[..., 0]
     elif labels.shape != decided and labels.shape in one_hot_axes:
         at = one_hot_axes[labels.shape]
-        # Smoothed labels and shares of classes add up to one as well, the corners of a box do not.
+        # Smoothed labels and class probabilities add up to one too; corners of bounding boxes do not.
         sums = labels.sum(axis=at, dtype=np.float64)
         if n_channels > 1 and not (labels.min() >= 0 and np.abs(sums - 1).max() <= _ONE_HOT_TOLERANCE):
             return f"the {n_channels} numbers of a label are not one-hot"

@@ -1,6 +1,6 @@
-"""What is over the tolerance and what it takes to excuse it: plain values that travel between processes.
+"""What exceeds the tolerance, and what would excuse it: plain values that travel between processes.
 
-Each holds a number for every channel, or one for all of them where they have one scale, in units of the scales.
+Each holds a number for every channel, or one number if all channels have one scale, in units of the scales.
 """
 
 from __future__ import annotations
@@ -13,29 +13,28 @@ __all__ = ["Doubt", "Measured", "next_start"]
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A compared value with a residual over the tolerance."""
+    """A compared value whose residual exceeds the tolerance."""
 
     starts: tuple[int, ...]
     """First sample of the batch with the largest residual."""
     needed: tuple[float, ...]
-    """The rounding error that would excuse the residual; 0 for what is within the tolerance."""
+    """The rounding error that would excuse the residual; 0 for channels within the tolerance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured of such a value on one batch or several."""
+    """What was measured for such a value, on one batch or several."""
 
     rounding: tuple[float, ...]
     """Largest rounding error of the original network itself."""
     residual: tuple[float, ...] | None = None
-    """Largest residual between both networks computed in float64: only of a network that is itself coarser than
-    float32."""
+    """Largest residual if both networks are computed in float64; only for networks that compute in half precision."""
     fineness: float = 1.0
-    """How large the rounding of a weight is beside that of an activation: 1 where both are in half precision, 2^-13
-    where weights of float32 are used in float16."""
+    """Rounding of weights in proportion to that of activations: 1 if both are in half precision, 2^-13 if float32
+    weights are used in float16."""
 
     def joined(self, other: Measured) -> Measured:
-        """Return what holds for the batches of both."""
+        """Return the measurement of both's batches together."""
         residual = None
         if self.residual is not None and other.residual is not None:
             residual = tuple(map(max, self.residual, other.residual))
@@ -45,9 +44,9 @@ class Measured:
 def next_start(
     doubts: Mapping[int, Doubt], measured: Mapping[int, Measured], done: frozenset[int]
 ) -> int | None:
-    """Return the batch on which most of what is still in doubt has its largest residual: the first of such.
+    """Return the first sample of the batch to measure next: the one with most of the largest residuals still in doubt.
 
-    ``done`` are the batches that were measured already. None when no other one can excuse anything.
+    ``done`` are the batches measured already. None if no other batch can excuse anything.
     """
     votes: dict[int, int] = {}
     for index, doubt in doubts.items():

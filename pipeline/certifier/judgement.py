@@ -26,9 +26,9 @@ __all__ = ["certify", "judge"]
 logger = logging.getLogger(__name__)
 
 ROUNDING_MARGIN = 8.0
-"""Two float32 networks each err by about the measured rounding error; the larger of many samples of it by a few."""
+"""Both networks are off by about the measured rounding error; the worst of many samples by a few times as much."""
 WEIGHTS_MARGIN = 2.0
-"""In float64 two networks differ by the rounding of the new weights, less than by that of weights and activations."""
+"""In float64 the networks differ by the rounding of the new weights: less than that of weights and activations."""
 
 
 def certify(
@@ -68,14 +68,15 @@ def certify(
     Notes
     -----
     The residual at a point is |n - o / s|: n the normalised activation, s its scale, o the original activation.
-    In proportion to max(1, max|o / s|) it must not exceed the tolerance: activations above their factor (a low
-    percentile) are rounded in proportion to themselves. Channels with scales of their own are judged apart. Where a
-    residual does exceed it, the rounding error r of the original itself is measured against the same network in
-    float64, first on the batch on which most such residuals are largest; up to 8 r is then allowed, and both numbers
-    stand in the certificate. That happens where large numbers cancel, and in half precision; a wrong weight of a
-    float32 network is orders of magnitude above. In half precision (and with TensorFloat-32) it is not: there both
-    networks are compared in float64 on those batches as well, and may differ by the tolerance, or as much as the
-    rounding of their weights explains.
+    It must not exceed the tolerance times max(1, max|o / s|), because activations above their factor (a low percentile)
+    are rounded in proportion to themselves. Channels with scales of their own are judged separately.
+
+    If a residual exceeds that, the rounding error r of the original itself is measured against the same network in
+    float64, first on the batch on which most such residuals are largest. Then up to 8 r is allowed, and the certificate
+    holds both numbers. That happens where large numbers cancel, and in half precision. A wrong weight of a float32
+    network gives residuals that are orders of magnitude larger. In half precision, and with TensorFloat-32, it does
+    not: there both networks are compared in float64 on those batches too, and may differ by the tolerance, or by what
+    the rounding of their weights explains.
     """
     settings = ComparisonSettings(
         batch_size=batch_size, n_samples=n_samples, sketch_spec=sketch_spec, tolerance=tolerance
@@ -87,7 +88,7 @@ def certify(
 def judge(comparison: Comparison, comparer: Comparer, *, progress: Callable[[int], None]) -> Certificate:
     """Have ``comparer`` compare the networks on all samples, and return the verdict; see :func:`certify`.
 
-    Totals are the same to the last bit in whatever parts, and wherever, the samples were compared.
+    Totals are the same, to the last bit, for any comparer.
     """
     compared, tolerance = comparison.compared, comparison.settings.tolerance
     found = comparer.totals(progress)
@@ -122,7 +123,7 @@ def judge(comparison: Comparison, comparer: Comparer, *, progress: Callable[[int
 
 @dataclass(frozen=True, slots=True)
 class _Judged:
-    """A compared value, what was found, and the channel that is furthest over what is allowed, or nearest to it."""
+    """A compared value, its totals, and its channel with the largest error in proportion to the limit."""
 
     each: ComparedValue
     totals: ValueTotals
@@ -135,7 +136,7 @@ class _Judged:
 
 
 def _quantised(graph: Graph) -> str | None:
-    """Return why a network with quantised layers may fail though nothing is wrong."""
+    """Return why a network with quantised layers may fail although nothing is wrong."""
     nodes = [n for n in graph.nodes if getattr(n.operation, "quantization_mode", None)]
     if not nodes:
         return None
@@ -147,7 +148,7 @@ def _quantised(graph: Graph) -> str | None:
 
 
 def _peaks(totals: ValueTotals, each: ComparedValue) -> NDArray[np.float64]:
-    """Return the peak of each channel, or of all of them where they have one scale, in units of the scales."""
+    """Return the peak of each channel, or of all channels if they have one scale, in units of the scales."""
     peaks: NDArray[np.float64] = totals.channel_peaks
     return peaks.max(keepdims=True) / each.factors if each.is_one_scale else peaks / each.factors
 
@@ -159,7 +160,7 @@ def _tolerated(totals: ValueTotals, each: ComparedValue, tolerance: float) -> ND
 def _doubts(
     compared: Sequence[ComparedValue], found: Sequence[ValueTotals], tolerance: float
 ) -> dict[int, Doubt]:
-    """Return what is over the tolerance; nothing where NaN has decided."""
+    """Return what exceeds the tolerance; nothing if there is a NaN, because the verdict is clear then."""
     if any(math.isnan(each.max_error) for each in found):
         return {}
     doubts = {}
@@ -195,7 +196,7 @@ def _judged(each: ComparedValue, totals: ValueTotals, measured: Measured | None,
 
 
 def _worst(errors: NDArray[np.float64], allowed: NDArray[np.float64]) -> int:
-    """Return the channel with the largest error in proportion to what is allowed; NaN before all."""
+    """Return the channel with the largest error in proportion to what is allowed; NaN counts as the largest."""
     with np.errstate(invalid="ignore"):
         ratios = errors / allowed
     return int(np.argmax(np.where(np.isnan(ratios), np.inf, ratios)))

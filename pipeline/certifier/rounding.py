@@ -1,7 +1,7 @@
 """How large the rounding error of the original network itself is, measured against float64.
 
-Asked only where a residual is over the tolerance, and on few samples. Of a network that is itself coarser than float32
-nearly every residual is: there both networks are compared in float64 as well.
+Only for residuals over the tolerance, and on few samples. In a network that computes in less than float32 nearly every
+residual is over it, so both networks are compared in float64 as well.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ logger = logging.getLogger(__name__)
 
 EPSILONS: Final = {"float64": 2.0**-52, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 EPSILON: Final = 2.0**-23
-"""Of float32, and of what computes in no float."""
+"""Of float32, and of everything that is not a float."""
 TF32_EPSILON: Final = 2.0**-10
 MOST_EPSILONS: Final = 128.0
-"""Largest error, in epsilons of the largest number on the way, that is believed to be rounding: sums of n numbers that
-cancel err by about sqrt(n), layers behind each other add up."""
+"""Largest error that is accepted as rounding, in epsilons of the largest number on the way: sums of n numbers that
+cancel are off by about sqrt(n), and errors of successive layers add up."""
 MOST_BATCHES: Final = 8
-"""Rounding errors of one network are alike: what this many batches do not excuse, no other one will."""
+"""Rounding errors of one network are alike: what this many batches do not excuse, no other batch will."""
 
 
 def measure_doubts(
@@ -43,28 +43,28 @@ def measure_doubts(
     doubts: Mapping[int, Doubt],
     read: Callable[[int], list[NDArray[Any]]],
 ) -> dict[int, Measured]:
-    """Return the largest difference between values of the original and of the same network in float64.
+    """Return the largest difference between values of the original and the same values in float64.
 
     Parameters
     ----------
     normalized : NormalizedModel
-        Its ``graph`` is the original.
+        Its ``graph`` is that of the original.
     compared : sequence of ComparedValue
     doubts : mapping of index in ``compared`` to Doubt
     read : callable
-        From the first sample of a batch to the inputs of the network.
+        ``read(start)`` returns the inputs of the network for the batch that begins with the sample ``start``.
 
     Returns
     -------
     dict of index to Measured
-        A rounding error is at most 128 epsilons of the largest number on the way to the value. Nothing where the
-        network cannot run in float64.
+        A rounding error is at most 128 epsilons of the largest number on the way to the value. Empty if the network
+        cannot run in float64.
 
     Notes
     -----
-    The batch on which most doubtful values have their largest residual is measured first, and serves all; others
-    follow, at most 8, while a residual is not excused. The network computes in float64 with its own layers and
-    weights: nothing is built anew, so that a layer which cannot be built anew has no excuse.
+    The batch on which most doubtful values have their largest residual is measured first, for all of them; others
+    follow, 8 at most, while a residual is not excused. The network computes in float64 with its own layers and
+    weights: no layer is rebuilt, so every layer can be measured.
     """
     chosen = {index: compared[index] for index in doubts}
     found: dict[int, Measured] = {}
@@ -74,7 +74,7 @@ def measure_doubts(
             with refusals_explained(graph=normalized.graph):
                 batch = _measured(normalized, chosen, read(start))
         except InputError as error:
-            # No kernel for float64 here, or code of the user's own that knows float32 only.
+            # TensorFlow has no float64 kernel here, or the user's own code works in float32 only.
             logger.warning("the rounding error of the network cannot be measured: %s", error)
             return {}
         found = {index: found[index].joined(one) if index in found else one for index, one in batch.items()}
@@ -88,7 +88,7 @@ def measure_doubts(
 def _measured(
     normalized: NormalizedModel, chosen: Mapping[int, ComparedValue], inputs: Sequence[NDArray[Any]]
 ) -> dict[int, Measured]:
-    """Measure one batch: the networks go through their layers side by side, and activations are let go on the way."""
+    """Measure one batch: both networks compute layer by layer, side by side, and drop activations on the way."""
     graph = normalized.graph
     by_value: dict[int, list[int]] = {}
     for index, each in chosen.items():
@@ -130,9 +130,9 @@ def _measured(
 def _of_channels(
     errors: NDArray[np.float64], each: ComparedValue, normalized: NormalizedModel
 ) -> tuple[float, ...]:
-    """Return the rounding errors of channels: as large as in any other channel, in proportion to their weights.
+    """Return the rounding errors of channels, in proportion to their weights as large as in the worst channel.
 
-    A channel that is nearly always zero has too few rounding errors of its own to show how large they get.
+    A channel that is nearly always zero has too few rounding errors to show how large they can get.
     """
     norms = None
     if errors.size > 1 and each.node is not None:
@@ -144,7 +144,7 @@ def _of_channels(
 
 
 class _Rewritten:
-    """The normalised network in float64, asked for its values in about the order of the original."""
+    """The values of the normalised network in float64, taken in about the order of the original."""
 
     def __init__(
         self, normalized: NormalizedModel, chosen: Mapping[int, ComparedValue], inputs: Sequence[NDArray[Any]]
@@ -158,7 +158,7 @@ class _Rewritten:
         self._waiting: dict[int, Any] = {}
 
     def at(self, place: int) -> Any:
-        """Return the value at ``place``, which is let go when it is wanted no more."""
+        """Return the value at ``place``, and drop it after its last use."""
         while place not in self._waiting:
             found, tensor = next(self._values)
             self._waiting[found] = tensor
@@ -169,12 +169,12 @@ class _Rewritten:
 def _largest(tensor: Any, axes: Sequence[int] | None = None) -> Any:
     import tensorflow as tf
 
-    # Without an array of magnitudes beside the value.
+    # This needs no array of magnitudes.
     return tf.maximum(tf.reduce_max(tensor, axis=axes), -tf.reduce_min(tensor, axis=axes))
 
 
 def _apart(one: Any, other: Any, each: ComparedValue) -> NDArray[np.float64]:
-    """Return the largest difference of each channel, or of all of them where they have one scale."""
+    """Return the largest difference of each channel, or of all channels if they have one scale."""
     import tensorflow as tf
 
     difference = tf.cast(one, tf.float64) - tf.cast(other, tf.float64)
@@ -185,19 +185,18 @@ def _apart(one: Any, other: Any, each: ComparedValue) -> NDArray[np.float64]:
 
 
 def _believable_errors(graph: Graph, peaks: Mapping[int, float]) -> dict[int, float]:
-    """Return for every value the largest error that can be called rounding, in its units.
+    """Return for every value the largest error that can be rounding, in its units.
 
     Parameters
     ----------
     graph : Graph
     peaks : mapping of value to float
-        Largest magnitude of each value on a batch.
+        Largest magnitude of each value in a batch.
 
     Notes
     -----
-    128 epsilons, of the coarsest dtype on the way, of the largest number on the way: an activation, or an
-    activation times the largest weight that meets it, because what cancels inside a layer never
-    shows outside.
+    128 times the epsilon of the coarsest dtype on the way, times the largest number on the way: an activation, or an
+    activation times the largest weight it is multiplied with, because what cancels inside a layer is not seen outside.
     """
     largest: dict[int, float] = {}
     epsilons: dict[int, float] = {}
@@ -212,7 +211,7 @@ def _believable_errors(graph: Graph, peaks: Mapping[int, float]) -> dict[int, fl
 
 
 def _fineness(graph: Graph) -> float | None:
-    """Return `Measured.fineness` of a network that is coarser than float32, None for any other."""
+    """Return `Measured.fineness` of a network that computes in less than float32, None for any other."""
     computed = max(
         _epsilon(node, graph.values[value].dtype) for node in graph.nodes for value in node.outputs
     )
@@ -229,7 +228,7 @@ def _epsilon(node: Node, dtype: str) -> float:
 
 
 def _has_tf32() -> bool:
-    """Tell whether float32 is multiplied with the 10 bits of TensorFloat-32, as on newer GPUs."""
+    """Tell whether float32 is multiplied in TensorFloat-32, with 10 bits, as on newer GPUs."""
     import tensorflow as tf
 
     return bool(

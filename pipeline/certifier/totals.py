@@ -1,4 +1,4 @@
-"""Totals of a comparison of two networks: the same in whatever parts and order the samples are compared.
+"""Totals of a comparison of two networks. Parts may be merged in any order: the totals are the same to the last bit.
 
 Knows numbers. Does not know networks: totals travel between processes.
 """
@@ -24,20 +24,20 @@ class ValueTotals:
     """Totals of one compared value."""
 
     errors: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
-    """Largest error of each channel, or of all channels together where they have one scale; NaN as soon as one was."""
+    """Largest error of each channel, or of all channels if they have one scale; NaN if any error is NaN."""
     starts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
-    """First sample of the batch with that error; of the first such batch."""
+    """First sample of the first batch with that error."""
     n_saturated: int = 0
     n_values: int = 0
     channel_peaks: NDArray[np.float64] = field(default_factory=lambda: np.zeros(1))
-    # Sums of floats depend on their order; sums of fractions do not, and there is one summand for each batch.
+    # A sum of floats depends on their order, a sum of fractions does not; and there is only one summand for each batch.
     finite_square_sum: Fraction = Fraction(0)
     other_square_sum: float = 0.0
 
     def add(self, numbers: Sequence[NDArray[np.float32]], *, n_values: int, start: int) -> None:
         """Add what `BatchComparison` found in the batch that begins with the sample ``start``."""
         error, squares, saturated, peaks = (np.asarray(each, dtype=np.float64) for each in numbers)
-        # A maximum may pass over a NaN, a sum never does.
+        # A maximum may ignore NaN, a sum does not.
         errors = np.full(error.size, np.nan) if np.isnan(squares) else error.reshape(-1)
         found = ValueTotals(
             errors=errors,
@@ -66,17 +66,17 @@ class ValueTotals:
 
     @property
     def rms_error(self) -> float:
-        """Root of the mean square of the error."""
+        """Root of the mean square of the errors."""
         return math.sqrt((float(self.finite_square_sum) + self.other_square_sum) / max(1, self.n_values))
 
     @property
     def max_error(self) -> float:
-        """The largest error of all channels; NaN as soon as one was."""
+        """The largest error of all channels; NaN if any error is NaN."""
         return float(self.errors.max())
 
 
 def _ranks(errors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """NaN is above all, an infinite error included."""
+    """Return errors in an order where NaN is larger than infinity."""
     infinite = np.where(np.isinf(errors), np.finfo(np.float64).max, errors)
     return np.where(np.isnan(errors), np.inf, infinite)
 
@@ -89,7 +89,7 @@ class ComparisonTotals:
     """One for each compared value."""
     decisions: Decisions
     sketches: dict[str, PointSketch]
-    """Of the normalised activations, by point; empty where they are not asked for."""
+    """Sketches of the normalised activations, by point; empty if they are not asked for."""
     n_samples: int = 0
 
     def merge(self, other: ComparisonTotals) -> None:

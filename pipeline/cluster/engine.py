@@ -1,6 +1,6 @@
-"""A whole job on a cluster: the stages of :mod:`~..job`, each handed to the workers.
+"""The engine that does the work of a job's stages on the workers of a cluster.
 
-Knows jobs and clusters. What a stage does is told by the module of that stage.
+Knows jobs and clusters; :mod:`~..stages.engine` says what an engine does.
 """
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ logger = logging.getLogger(__name__)
 
 # Python, TensorFlow and the libraries of one worker process, before any network: 600-700 MB here.
 WORKER_NBYTES = 700 * 10**6
-# A network in memory travels to every worker through the scheduler, which keeps it for late ones.
+# A network in memory travels to every worker through the scheduler, which keeps it for workers that join late.
 LARGEST_MODEL_NBYTES = 2 * 2**30
 LARGEST_SOURCE_NBYTES = 256 * 2**20
 
 
 class ClusterEngine:
-    """The stages of a job that a cluster does; connects when the first of them has work, and not before.
+    """An engine that connects to its cluster when the first stage has work, not before.
 
     Parameters
     ----------
     settings : JobSettings
         ``record.workers`` or ``record.scheduler`` say which cluster.
     client : distributed.Client, optional
-        The caller's own cluster, before either of them. It stays open.
+        The caller's own cluster, in place of both. It stays open.
     performance_report : path, optional
         HTML file for Dask's performance report.
     limits : Limits, optional
         Retries and patience.
     on_event : callable
-        Told where the cluster is.
+        Receives events, such as where the cluster is.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class ClusterEngine:
         self._client = None
 
     def _connected(self) -> Client:
-        """Return the client, after the first call the same.
+        """Return the client; every call returns the same.
 
         Raises
         ------
@@ -129,7 +129,7 @@ class ClusterEngine:
         )
         client = self._connected()
         if n_missing < (n_workers := len(client.nthreads())):
-            # Block sizes are part of a cache's bytes: they must not follow the workers that happen to be there.
+            # The bytes of a cache depend on its block size, so the number of workers must not change it.
             advice = (
                 f"{n_missing} blocks for {n_workers} workers: some stay idle, unless a new run has a smaller "
                 "record.block_samples"
@@ -148,7 +148,7 @@ class ClusterEngine:
         )
 
     def merge_sketches(self, cache: Cache) -> dict[str, PointSketch]:
-        """Merge the sketches of all blocks, as a tree."""
+        """Return the sketches of all blocks merged, by point; merged as a tree."""
         return merged_sketches_on(
             self._connected(), cache, storage_options=self._settings.cache.storage_options
         )
@@ -156,7 +156,7 @@ class ClusterEngine:
     def exact_percentile(
         self, cache: Cache, sketches: Mapping[str, PointSketch], *, accept_rounding: bool
     ) -> ExactPercentile:
-        """Return what answers exact percentiles from the cache; here where activations are rounded."""
+        """Return what answers exact percentiles from the cache; in this process if activations are rounded."""
         here = ExactSource(cache, sketches, accept_rounding)
         if cache.spec.dtype != "float32":
             return here.percentile
@@ -194,7 +194,7 @@ class ClusterEngine:
 
 
 def check_local_memory(workers: int, per_worker_nbytes: int) -> None:
-    """Refuse a local cluster that this machine has no memory for.
+    """Refuse a local cluster that needs more memory than this machine has.
 
     Raises
     ------
@@ -223,7 +223,7 @@ def _described(client: Client, threads: int | None) -> str:
 def _network_recipe(
     settings: JobSettings, *, model: Any, fingerprint: Mapping[str, Any], source: Source
 ) -> NetworkRecipe:
-    """Return how a worker gets the network and the samples.
+    """Return how a worker gets network and samples.
 
     Raises
     ------

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from ...storage.errors import FormatError
 from ..folder.folder import write_json
 from ..folder.json_file import read_document
-from ..graph import Graph, Point
 from ..normalizer import NormalizedModel
 from ..report import weight_sketch
 from ..sketch import PointSketch, Sketch
@@ -21,6 +20,13 @@ from ..sketch import PointSketch, Sketch
 __all__ = ["AfterSketches", "sketch_weights"]
 
 FORMAT_VERSION = 1
+
+
+_KINDS: dict[str, type[PointSketch] | type[Sketch]] = {
+    "activations": PointSketch,
+    "weights_before": Sketch,
+    "weights_after": Sketch,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +40,10 @@ class AfterSketches:
 
     def save(self, path: Path) -> None:
         """Write them as JSON, whole or not at all."""
-        tree = {
-            "actisketch_sketches": FORMAT_VERSION,
-            "activations": _encoded(self.activations),
-            "weights_before": _encoded(self.weights_before),
-            "weights_after": _encoded(self.weights_after),
-        }
+        tree: dict[str, Any] = {"actisketch_sketches": FORMAT_VERSION}
+        for part in _KINDS:
+            sketches: Mapping[str, PointSketch | Sketch] = getattr(self, part)
+            tree[part] = {name: base64.b64encode(each.to_bytes()).decode() for name, each in sketches.items()}
         write_json(path, tree)
 
     @classmethod
@@ -54,51 +58,35 @@ class AfterSketches:
         try:
             tree = read_document(path)
             if tree["actisketch_sketches"] > FORMAT_VERSION:
-                raise FormatError(f"{str(path)!r} is of a newer format: update actisketch")
-            return cls(
-                activations={
-                    name: PointSketch.from_bytes(raw) for name, raw in _decoded(tree["activations"])
-                },
-                weights_before={
-                    name: Sketch.from_bytes(raw) for name, raw in _decoded(tree["weights_before"])
-                },
-                weights_after={name: Sketch.from_bytes(raw) for name, raw in _decoded(tree["weights_after"])},
-            )
+                raise FormatError(f"{str(path)!r} has a newer format: update actisketch")
+            parts: dict[str, Any] = {
+                part: {
+                    name: kind.from_bytes(base64.b64decode(text, validate=True))
+                    for name, text in tree[part].items()
+                }
+                for part, kind in _KINDS.items()
+            }
+            return cls(**parts)
         except FileNotFoundError:
             return cls()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise FormatError(
-                f"{str(path)!r} is damaged: {error}; run the job again, or `actisketch normalize`: it is written anew"
+                f"{str(path)!r} is damaged: {error}; run the job again, or `actisketch normalize`: both write it anew"
             ) from None
 
 
-def _encoded(sketches: Mapping[str, PointSketch] | Mapping[str, Sketch]) -> dict[str, str]:
-    return {name: base64.b64encode(sketch.to_bytes()).decode("ascii") for name, sketch in sketches.items()}
-
-
-def _decoded(tree: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
-    for name, text in tree.items():
-        yield name, base64.b64decode(text, validate=True)
-
-
-def sketch_weights(
-    normalized: NormalizedModel,
-) -> tuple[dict[str, Sketch], dict[str, Sketch]]:
+def sketch_weights(normalized: NormalizedModel) -> tuple[dict[str, Sketch], dict[str, Sketch]]:
     """Return the sketches of each point's weights before and after normalisation, one array at a time."""
     after = {node.name: node for node in normalized.normalized_graph.nodes}
     before_by_point, after_by_point = {}, {}
     for point in normalized.points:
         if point.n_params == 0:
             continue
-        before_by_point[point.name] = weight_sketch(_weights(normalized.graph, point))
+        before_by_point[point.name] = weight_sketch(_arrays(normalized.graph.nodes[point.node].operation))
         node = after.get(point.name)
         if node is not None and node.operation is not None:
             after_by_point[point.name] = weight_sketch(_arrays(node.operation))
     return before_by_point, after_by_point
-
-
-def _weights(graph: Graph, point: Point) -> Iterator[NDArray[Any]]:
-    yield from _arrays(graph.nodes[point.node].operation)
 
 
 def _arrays(layer: Any) -> Iterator[NDArray[Any]]:

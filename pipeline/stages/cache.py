@@ -15,7 +15,7 @@ __all__ = ["cache_url", "existing_cache", "open_cache"]
 
 
 def cache_url(settings: JobSettings, folder: RunFolder) -> str:
-    """Return where the cache of a job lies."""
+    """Return where the cache of a job is."""
     return settings.cache.url or str(folder.cache_path)
 
 
@@ -36,7 +36,7 @@ def open_cache(settings: JobSettings, folder: RunFolder) -> Cache:
 
 
 def _check_secrets(folder: RunFolder, url: str, options: Mapping[str, Any]) -> None:
-    """Refuse to ask a store without the secrets that it was written with: its answer would not name what is missing."""
+    """Refuse to ask a store without the secrets it was written with: its answer would not say what is missing."""
     given = StorageOptions(options).secrets()
     missing = [
         n for n in folder.manifest().get("withheld", []) if n not in given and not is_in_environment(n, url)
@@ -46,8 +46,8 @@ def _check_secrets(folder: RunFolder, url: str, options: Mapping[str, Any]) -> N
     variables = [names[0] for name in missing if (names := variables_of(name, url))]
     environment = f"set {' and '.join(variables)} in the environment, or " if variables else ""
     raise InputError(
-        f"cache.storage_options.{missing[0]} is not given: the run was made with {', '.join(map(repr, missing))}, and "
-        f"secrets are not kept in its folder: {environment}give them again in the job file (in Python: "
+        f"cache.storage_options.{missing[0]} is missing: the run was made with {', '.join(map(repr, missing))}, and "
+        f"its folder keeps no secrets: {environment}give them again in the job file (in Python: "
         "open_run(..., storage_options={...}))",
         missing=tuple(missing),
     )

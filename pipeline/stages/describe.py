@@ -1,6 +1,6 @@
-"""What a job will read, as a person checks it: dtypes, ranges, sizes, classes; and what of it is likely a mistake.
+"""Describe the data of a job for a person: dtypes, ranges, sizes, classes, and likely mistakes.
 
-Looks at the first few samples and at labels that lie apart. Knows what sources tell; opens nothing itself.
+Reads the first few samples, and labels where they are stored apart. Opens no file itself.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from .prepare import Prepared
 __all__ = ["DataDescription", "InputDescription", "describe_data"]
 
 N_SAMPLES = 8
-"""Enough to tell bytes from fractions; a stream begins anew after them."""
+"""Enough to tell bytes from fractions; a stream is started again after them."""
 LOOKED_AT_NBYTES = 32 * 2**20
 N_LABELS = 100_000
 N_CLASSES = 20
-"""So many samples for each output, and all classes are expected among them."""
-# What layers before the first one with weights may do without changing how large values are.
+"""Among this many samples for each output, every class is expected."""
+# Layers before the first one with weights that do not change how large values are.
 MOVING = frozenset(
     {"Flatten", "Reshape", "Permute", "RepeatVector", "Cast", "Identity", "Dropout", "Resizing"}
 )
@@ -51,9 +51,9 @@ class InputDescription:
     shape: tuple[int, ...]
     """Of one sample."""
     raw_range: tuple[float, float] | None
-    """Smallest and largest value among the few samples, as the data holds them; None for texts."""
+    """Smallest and largest value of the first samples, as the data holds them; None for text."""
     fed_range: tuple[float, float] | None
-    """The same, as the network gets them."""
+    """The same, as the network receives them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,11 +64,11 @@ class DataDescription:
     n_looked_at: int
     inputs: tuple[InputDescription, ...]
     labels: str | None
-    """Dtype and range of the labels; None where there are none."""
+    """Dtype and range of the labels; None if there are none."""
     class_names: tuple[str, ...]
     """Of the folders of images."""
     image_sizes: tuple[tuple[int, int], ...]
-    """Heights and widths met among a few images, before they are resized; the smallest and the largest."""
+    """Height and width of the smallest and of the largest among a few images, before they are resized."""
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class DataDescription:
         return asdict(self)
 
     def sentence(self) -> str:
-        """Return all of it but the warnings, for a person."""
+        """Return all but the warnings, for a person."""
         parts = [f"{self.n_samples:,} samples", *map(self._of_input, self.inputs)]
         if self.image_sizes:
             sizes = " to ".join("x".join(map(str, size)) for size in dict.fromkeys(self.image_sizes))
@@ -102,12 +102,12 @@ class DataDescription:
 
 
 def describe_data(job: Prepared) -> DataDescription:
-    """Return what the samples of a job look like, from the first few of them.
+    """Describe the samples of a job, from the first few of them.
 
     Raises
     ------
     InputError
-        If those cannot be read.
+        If they cannot be read.
     """
     source, graph = job.source, job.graph
     nbytes = sum(math.prod(each.shape) * 4 for each in source.inputs)
@@ -152,7 +152,7 @@ def _range(values: NDArray[Any]) -> tuple[float, float] | None:
 
 
 def _labels(source: Source, reader: Any, few: NDArray[Any] | None) -> tuple[NDArray[Any] | None, bool]:
-    """Return labels, and whether they are those of all samples: where they lie apart many are cheap."""
+    """Return labels, and whether these are all of them: stored apart, many are cheap to read."""
     if not source.has_labels:
         return None, False
     if hasattr(reader, "labels"):
@@ -181,7 +181,7 @@ def _image_sizes(reader: Any, n_samples: int) -> tuple[tuple[int, int], ...]:
 
 
 def _other_names(graph: Graph, names: list[str | None]) -> Iterator[str]:
-    """Yield a warning for arrays that have names, and none of the network's."""
+    """Yield a warning for arrays with names that the network's inputs do not have."""
     wanted = graph.input_keys
     if len(names) > 1 and set(names) != set(wanted) and any(names):
         pairs = ", ".join(
@@ -193,7 +193,7 @@ def _other_names(graph: Graph, names: list[str | None]) -> Iterator[str]:
 def _unscaled(
     graph: Graph, source: Source, inputs: tuple[InputDescription, ...], fed: tuple[NDArray[Any], ...]
 ) -> Iterator[str]:
-    """Yield a warning for each input that takes bytes as they are."""
+    """Yield a warning for each input that is fed with unscaled bytes."""
     order = input_order(graph, [spec.name for spec in source.inputs])
     for value, index in zip(graph.inputs, order, strict=True):
         one, values = inputs[index], fed[index]
@@ -233,7 +233,7 @@ def _first_linear(graph: Graph, value: int) -> str | None:
 def _classes(
     graph: Graph, labels: NDArray[Any] | None, names: tuple[str, ...], *, n_labels: int
 ) -> Iterator[str]:
-    """Yield a warning where the classes of the data are not those of the network's only output."""
+    """Yield a warning if the data has other classes than the network's only output."""
     shape = graph.values[graph.outputs[0]].shape
     if len(graph.outputs) != 1 or len(shape) != 1 or shape[0] is None or labels is None:
         return
@@ -247,6 +247,6 @@ def _classes(
     elif not names and _is_class_number(labels):
         found = f"the labels are from {labels.min()} to {labels.max()}, the network has {n_outputs} classes"
         if labels.max() >= n_outputs or labels.min() < 0:
-            yield f"{found}: they count from 0, so that accuracies mean nothing; choose other labels with data.labels"
+            yield f"{found}: they count from 0, so accuracies mean nothing; choose other labels with data.labels"
         elif labels.max() - labels.min() + 1 < n_outputs and n_labels >= N_CLASSES * n_outputs:
             yield f"{found}: some never occur; are these samples of all classes, with the labels of the training?"

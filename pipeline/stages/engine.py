@@ -1,6 +1,6 @@
-"""Where the work of the stages is done: one seam, and its meaning, which is that of this process.
+"""What an engine does for the stages of a job. `LocalEngine` defines the meaning; every engine gives the same bytes.
 
-Another engine (a cluster) gives the same bytes. No stage asks which one it has.
+No stage asks which engine it has. ``tests/cluster/test_engine_contract.py`` runs all engines through the same cases.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Engine", "LocalEngine"]
 
 
 class Engine(Protocol):
-    """What does the work of the stages; open while they run."""
+    """Does the work of the stages; open while they run."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, *exception: object) -> None: ...
@@ -52,7 +52,7 @@ class Engine(Protocol):
     def compare_networks(
         self, comparison: Comparison, rewriting: Rewriting, *, fingerprint: Mapping[str, Any]
     ) -> AbstractContextManager[Comparer]:
-        """Give what sends the samples of a comparison through both networks.
+        """Give a comparer that sends the samples of ``comparison`` through both networks.
 
         Parameters
         ----------

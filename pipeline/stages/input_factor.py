@@ -1,7 +1,4 @@
-"""How large the samples themselves are: the input factor of a job that asks for a measured one.
-
-One streamed pass over the data, a batch at a time, without the network.
-"""
+"""The stage that measures the input factor: one pass over the samples, batch by batch, without the network."""
 
 from __future__ import annotations
 

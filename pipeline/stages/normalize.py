@@ -35,7 +35,7 @@ __all__ = ["NormalizeStage", "check_factors", "rewriting_of", "used_factors"]
 
 
 def check_factors(factors: Factors, fingerprint: Mapping[str, Any], settings: JobSettings) -> None:
-    """Refuse factors of another network, or made for another input factor.
+    """Refuse factors that belong to another network, or to another input factor.
 
     Raises
     ------
@@ -52,8 +52,8 @@ def check_factors(factors: Factors, fingerprint: Mapping[str, Any], settings: Jo
         )
     if factors.input_factor != settings.normalize.input_factor:
         raise MismatchError(
-            f"the factors are for the input factor {factors.input_factor!r}, the run has normalize.input_factor = "
-            f"{settings.normalize.input_factor!r}: make them with `actisketch factors` from this run, or run the job "
+            f"the factors belong to the input factor {factors.input_factor!r}, the run has normalize.input_factor = "
+            f"{settings.normalize.input_factor!r}: make them from this run with `actisketch factors`, or run the job "
             "with their input factor",
             factors=factors.input_factor,
             run=settings.normalize.input_factor,
@@ -61,7 +61,7 @@ def check_factors(factors: Factors, fingerprint: Mapping[str, Any], settings: Jo
 
 
 def used_factors(factors: Factors, graph: Graph, settings: JobSettings) -> Factors:
-    """Return factors as the normalised network has them: tied where layers meet, 1 where the scale must be.
+    """Return factors as the normalised network uses them: shared where points are tied, 1 where points are pinned.
 
     Raises
     ------

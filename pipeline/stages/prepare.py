@@ -1,4 +1,4 @@
-"""From settings to everything a run needs: network, samples, points, plan, identity of the cache.
+"""From settings to everything that a run needs: network, samples, points, plan, identity of the cache.
 
 Opens the model and the data; writes nothing.
 """
@@ -6,6 +6,7 @@ Opens the model and the data; writes nothing.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...storage import Cache, CacheSpec, PointSpec, sample_nbytes
+from ...storage import Cache, CacheSpec, sample_nbytes
 from ...storage.codecs import DEFAULT_CODEC
 from ...storage.errors import InputError, MismatchError
 from ..certifier import comparison_nbytes
@@ -31,19 +32,24 @@ from ..settings.job import DataSettings, JobSettings
 from ..sources import DataSpec, PreparedSource, Source, open_source
 from .cache import cache_url
 
-__all__ = [
-    "Prepared",
-    "cache_spec",
-    "data_spec",
-    "prepare",
-]
+__all__ = ["Prepared", "prepare"]
 
 logger = logging.getLogger(__name__)
+
+# Parts of a cache's description that have another name in a job file.
+_NAMES = {
+    "dtype": "cache.dtype",
+    "keeps_activations": "record.activations",
+    "n_samples": "data.num_samples",
+    "identity.settings.batch_size": "record.batch_size",
+    "identity.settings.custom_objects": "model.custom_objects",
+    "identity.settings.sketch.on_nonfinite": "sketch.nonfinite",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """What a run needs, opened and checked against each other."""
+    """What a run needs: opened, and found to fit together."""
 
     settings: JobSettings
     folder: RunFolder
@@ -60,7 +66,7 @@ class Prepared:
     existing: Cache | None = None
     """The cache as it was found, open for reading; None where there is none yet."""
     random: tuple[str, ...] = ()
-    """Layers that are random at inference, where that was looked at."""
+    """Layers that are random at inference, if that was checked."""
 
     @property
     def cache_url(self) -> str:
@@ -83,13 +89,29 @@ class Prepared:
 
     @property
     def spec(self) -> CacheSpec:
-        """What the cache holds."""
-        return cache_spec(
-            self.settings,
-            self.producer.points,
-            self.plan,
-            model=self.fingerprint,
-            data=self.source.fingerprint(),
+        """What the cache holds, with the identity of all that changes its values."""
+        settings = self.settings
+        chosen: dict[str, Any] = {
+            "batch_size": settings.record.batch_size,
+            "sketch": sketch_spec(settings).to_dict(),
+        }
+        if settings.model.custom_objects is not None:
+            # The hash of a network covers the code that its layers refer to; this covers the rest of the file.
+            chosen["custom_objects"] = file_code_hash(settings.model.custom_objects)
+        return CacheSpec(
+            points=self.producer.points,
+            n_samples=self.plan.n_samples,
+            batch_size=self.plan.batch_size,
+            block_samples=self.plan.block_samples,
+            identity={
+                "model": dict(self.fingerprint),
+                "data": dict(self.source.fingerprint()),
+                "settings": chosen,
+            },
+            dtype=settings.cache.dtype,
+            keeps_activations=settings.record.activations,
+            names=_NAMES,
+            codec=settings.cache.codec or DEFAULT_CODEC,
         )
 
 
@@ -111,7 +133,7 @@ def prepare(
     source : Source, optional
         The samples, where they are not a file.
     existing : Cache, optional
-        A cache that is there already: its block size stays, and how it hashed its samples.
+        A cache that exists already: it keeps its block size, and its way to hash samples.
 
     Raises
     ------
@@ -130,7 +152,7 @@ def prepare(
     _check_weights(model)
     held = None if existing is None else existing.spec
     if source is None:
-        spec = data_spec(settings.data, graph)
+        spec = _data_spec(settings.data, graph)
         source = open_source(replace(spec, fingerprint=_recorded_hashing(held, spec.fingerprint)))
     elif isinstance(source, PreparedSource):
         source = source.with_hashing(_recorded_hashing(held, source.hashed))
@@ -139,7 +161,7 @@ def prepare(
     if held is not None and settings.record.points == "neurons":
         _check_merges_recorded(held, graph, points)
     asked_of_points([point.name for point in points], settings.factors)
-    # Refuses a layer without a rule now, and not after hours of recording.
+    # Here, a layer without a rule is refused before hours of recording.
     ties = job_ties(graph, points, settings)
     if settings.normalize.enabled:
         _check_recorded(graph, points)
@@ -167,23 +189,23 @@ def prepare(
 
 
 def _check_merges_recorded(existing: CacheSpec, graph: Graph, points: tuple[Point, ...]) -> None:
-    """Say how to go on with a cache of an earlier program, which recorded no merges by default."""
+    """Refuse a cache of an earlier program, which recorded no merges by default, and say how to go on with it."""
     recorded = {point.name for point in existing.points}
     missing = [point.name for point in points if point.name not in recorded]
     if missing and recorded == {point.name for point in select_points(graph, "parameters")}:
         raise MismatchError(
             f"the cache was recorded without {', '.join(map(repr, missing[:5]))}{' ...' if len(missing) > 5 else ''}: "
-            "merges that neurons or a quantiser stand behind are recorded now (record.points = 'neurons', the "
-            "default). To go on with this cache give record.points = 'parameters' (--points parameters); to measure "
-            "the merges too choose another output folder",
+            "merges that are followed by neurons or a quantiser are recorded now (record.points = 'neurons', the "
+            "default). To go on with this cache, set record.points = 'parameters' (--points parameters); to measure "
+            "the merges too, choose another output folder",
             points=tuple(missing),
         )
 
 
 def _check_weights(model: Any) -> None:
-    """Refuse weights that are NaN or infinite now: a ReLU can hide them from every activation that is recorded."""
+    """Refuse weights that are NaN or infinite: a ReLU can hide them from every recorded activation."""
     for weight in model.weights:
-        # A copy of one variable at a time, and no mask of it: a NaN or an infinity shows in its ends.
+        # One variable is copied at a time, without a mask: NaN and infinity show in the minimum or the maximum.
         values = np.asarray(weight)
         if values.dtype.kind not in "fV" or values.size == 0:
             continue
@@ -199,22 +221,23 @@ def _check_weights(model: Any) -> None:
 
 
 def _recorded_hashing(existing: CacheSpec | None, wanted: str) -> Any:
-    """Return how a cache that is there has hashed its samples, "full" or "sampled"; ``wanted`` where there is none.
+    """Return how an existing cache has hashed its samples, "full" or "sampled"; ``wanted`` if there is none.
 
-    Samples are compared with these hashes, and no value follows from how they were made.
+    Samples are compared by these hashes. How they were made affects no value.
     """
     recorded = existing.identity.get("data", {}).get("hashed") if existing is not None else None
     if recorded not in ("full", "sampled") or recorded == wanted:
         return wanted
-    message = (
-        "data.fingerprint = %r is for a new cache: this one was recorded with %r, and is compared by that"
+    logger.warning(
+        "data.fingerprint = %r applies to new caches: this one was recorded with %r and is compared by that",
+        wanted,
+        recorded,
     )
-    logger.warning(message, wanted, recorded)
     return recorded
 
 
 def _check_numbers(graph: Graph, points: tuple[Point, ...], *, normalizes: bool) -> None:
-    """Refuse points, and outputs that would be certified, that are texts."""
+    """Refuse points that give text, and such outputs if they would be certified."""
     for point in points:
         if _gives_texts(graph, point.value):
             raise InputError(
@@ -226,7 +249,7 @@ def _check_numbers(graph: Graph, points: tuple[Point, ...], *, normalizes: bool)
         name = graph.producer(value).name
         if _gives_texts(graph, value):
             raise InputError(
-                f"the output {name!r} gives texts, which cannot be compared after normalisation: end the network "
+                f"the output {name!r} gives text, which cannot be compared after normalisation: end the network "
                 "before it, keras.Model(inputs, outputs), or stop at the factors with normalize.enabled = false "
                 "(--no-normalize)",
                 layer=name,
@@ -235,13 +258,13 @@ def _check_numbers(graph: Graph, points: tuple[Point, ...], *, normalizes: bool)
 
 def _gives_texts(graph: Graph, value: int) -> bool:
     node = graph.producer(value)
-    # Keras calls what an inverted lookup gives numbers.
+    # For Keras, an inverted lookup gives numbers.
     is_inverted = node.type == "StringLookup" and bool(getattr(node.operation, "invert", False))
     return is_inverted or graph.values[value].dtype == "string"
 
 
 def _check_recorded(graph: Graph, points: tuple[Point, ...]) -> None:
-    """Refuse now what the normaliser would miss after hours of recording."""
+    """Refuse, before hours of recording, to leave out points that the normaliser needs."""
     recorded = {point.value for point in points}
     left_out = [
         p.name for p in select_points(graph, "parameters") if not p.pinned and p.value not in recorded
@@ -255,8 +278,8 @@ def _check_recorded(graph: Graph, points: tuple[Point, ...]) -> None:
         )
 
 
-def data_spec(data: DataSettings, graph: Graph) -> DataSpec:
-    """Return what the source needs to know; an image folder takes size and colours from the network's input."""
+def _data_spec(data: DataSettings, graph: Graph) -> DataSpec:
+    """Return what the source needs to know. For a folder of images, the network's input gives size and colours."""
     if data.path is None:
         raise InputError("no data: set data.path in the job file (or --data), or give arrays")
     size = data.image_size
@@ -271,52 +294,11 @@ def data_spec(data: DataSettings, graph: Graph) -> DataSpec:
     return DataSpec(**chosen, input_names=graph.input_keys)
 
 
-# Parts of a cache's description that have another name in a job file.
-_NAMES = {
-    "dtype": "cache.dtype",
-    "keeps_activations": "record.activations",
-    "n_samples": "data.num_samples",
-    "identity.settings.batch_size": "record.batch_size",
-    "identity.settings.custom_objects": "model.custom_objects",
-    "identity.settings.sketch.on_nonfinite": "sketch.nonfinite",
-}
-
-
-def cache_spec(
-    settings: JobSettings,
-    points: tuple[PointSpec, ...],
-    plan: Plan,
-    *,
-    model: Mapping[str, Any],
-    data: Mapping[str, Any],
-) -> CacheSpec:
-    """Return what the cache of a job holds, with the identity of all that changes its values."""
-    chosen: dict[str, Any] = {
-        "batch_size": settings.record.batch_size,
-        "sketch": sketch_spec(settings).to_dict(),
-    }
-    if settings.model.custom_objects is not None:
-        # What the network's own code refers to is hashed with it; this is for what no one sees from there.
-        chosen["custom_objects"] = file_code_hash(settings.model.custom_objects)
-    identity = {"model": dict(model), "data": dict(data), "settings": chosen}
-    return CacheSpec(
-        points=points,
-        n_samples=plan.n_samples,
-        batch_size=plan.batch_size,
-        block_samples=plan.block_samples,
-        identity=identity,
-        dtype=settings.cache.dtype,
-        keeps_activations=settings.record.activations,
-        names=_NAMES,
-        codec=settings.cache.codec or DEFAULT_CODEC,
-    )
-
-
 def _plan(
     settings: JobSettings, graph: Graph, source: Source, producer: KerasProducer, existing: CacheSpec | None
 ) -> Plan:
     points = producer.points
-    weight_nbytes = [int(np.prod(w.shape)) * np.dtype("float32").itemsize for w in graph.model.weights]
+    weight_nbytes = [4 * math.prod(weight.shape) for weight in graph.model.weights]
     certificate_nbytes = 0
     if settings.normalize.enabled:
         certificate_nbytes = comparison_nbytes(
@@ -330,9 +312,7 @@ def _plan(
         points=points,
         model_nbytes=weights_nbytes(graph.model),
         loading_nbytes=loading_nbytes(graph.model) if settings.model.path is not None else 0,
-        input_nbytes=sum(
-            int(np.prod(i.shape, dtype=np.int64)) * np.dtype(i.dtype).itemsize for i in source.inputs
-        ),
+        input_nbytes=sum(math.prod(i.shape) * np.dtype(i.dtype).itemsize for i in source.inputs),
         largest_tensor_nbytes=producer.largest_tensor_nbytes(),
         certificate_nbytes=certificate_nbytes,
         multiplications=producer.multiplications(),

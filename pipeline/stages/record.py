@@ -1,4 +1,4 @@
-"""The stage that records: every missing block into the cache, and what the run is into its manifest."""
+"""The stage that records: the missing blocks go to the cache, a description of the run goes to its manifest."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def random_layers(job: Prepared) -> tuple[str, ...]:
     if random and job.settings.normalize.enabled:
         raise InputError(
             f"a network that is random at inference ({', '.join(map(repr, random[:5]))}) cannot be certified, because "
-            "it differs from itself: stop at the factors with normalize.enabled = false (--no-normalize)",
+            "two passes differ: stop at the factors with normalize.enabled = false (--no-normalize)",
             layers=random,
         )
     return random
@@ -103,7 +103,7 @@ def _tell_of_data(job: Prepared, on_event: OnEvent) -> None:
 
 
 def write_manifest(job: Prepared, versions: Mapping[str, Any] | None = None) -> None:
-    """Note what the run is; ``versions`` where something will be computed with those that are here."""
+    """Write what the run is made of into its manifest; with ``versions``, if something will be computed by them."""
     if versions is None and "versions" not in job.folder.manifest():
         versions = noted_versions(job.folder)
     job.folder.update_manifest(

@@ -1,7 +1,7 @@
-"""Compare the samples of a run with those that its cache was recorded from, as cheaply as that can be done completely.
+"""Compare the samples of a run with those that its cache was recorded from: all of them, as cheaply as possible.
 
-What the file system says of a file, and a hash of every byte in memory, is remembered in the run's manifest: no part of
-what identifies the cache, as a copy has other dates. Where that differs, or is not known, every block is compared.
+The run's manifest remembers what the file system says of a file, or a hash of every byte in memory. It is not part of
+the cache's identity, because a copied file has other dates. If it differs or is unknown, every block is compared.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _KEY = "samples"
 
 
 def data_state(source: Source) -> str | None:
-    """Return what tells cheaply whether samples are what they were: to be asked for before they are read."""
+    """Return a state that changes when the samples change, and is cheap to get. Ask for it before reading samples."""
     state: str | None = source.state() if hasattr(source, "state") else None
     return state
 
 
 def remember_data(folder: RunFolder, state: str | None, *, recorded: str) -> None:
-    """Note in a run's manifest that a cache holds what follows from samples of this state.
+    """Note in a run's manifest that its cache was recorded from samples of this state.
 
-    ``recorded`` names what is in the cache (its ``merged_key``): a cache that was recorded anew is another.
+    ``recorded`` is the ``merged_key`` of the cache: it differs if the cache was recorded anew.
     """
     seen = {"state": state, "recorded": recorded}
     if state is not None and folder.manifest().get(_KEY) != seen:
@@ -50,9 +50,9 @@ def check_data(
     source : Source
         The samples of this run.
     folder : RunFolder, optional
-        Of the run, which may remember samples.
+        The folder of the run, which may remember samples.
     state : str, optional
-        Of the samples: :func:`data_state`. If it is what the folder remembers, no sample is read.
+        The samples' :func:`data_state`. If the folder remembers the same state, no sample is read.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def _is_remembered(cache: Cache, folder: RunFolder, state: str) -> bool:
 
 
 def check_data_of_damaged(cache: Cache, source: Source) -> None:
-    """As :func:`check_data`, of every block whose record can be read, whatever else of the cache is damaged.
+    """Do what :func:`check_data` does for every block whose record can be read, whatever else is damaged.
 
     Raises
     ------

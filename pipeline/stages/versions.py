@@ -1,4 +1,4 @@
-"""With which versions a run was made: what TensorFlow computes differs from version to version in its last bits."""
+"""Which versions a run was made with: results of TensorFlow differ between versions in their last bits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..folder.folder import RunFolder
 
 __all__ = ["check_made_with", "installed_versions", "noted_versions"]
 
-# What computes activations; the others only store and count them.
+# These compute activations; the others only store and count them.
 _COMPUTING = ("tensorflow", "keras")
 
 
@@ -23,7 +23,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def check_made_with(folder: RunFolder, *, accept: bool) -> None:
-    """Refuse to compute more of a run with another TensorFlow or Keras than the one that it was made with.
+    """Refuse to continue a run with another TensorFlow or Keras than it was made with.
 
     Raises
     ------
@@ -38,16 +38,16 @@ def check_made_with(folder: RunFolder, *, accept: bool) -> None:
     now = " and ".join(f"{name} {here[name]}" for name in differing)
     raise MismatchError(
         f"the run {str(folder.path)!r} was made with {then}, this is {now}: values may differ in their last bits. "
-        "Install those versions, choose another output folder, or mix them with --accept-versions "
+        "Install those versions, choose another output folder, or mix versions with --accept-versions "
         "(record.accept_versions = true)",
         differing=tuple(differing),
     )
 
 
 def noted_versions(folder: RunFolder, *, is_new: bool = False) -> dict[str, Any]:
-    """Return what the manifest notes, when something is computed with the versions here.
+    """Return what the manifest notes when something is computed with the versions installed here.
 
-    ``is_new``: nothing that an earlier version computed is left.
+    ``is_new``: nothing computed by earlier versions is left.
     """
     tree, here = folder.manifest(), installed_versions()
     made, earlier = tree.get("versions", {}), tree.get("earlier_versions", [])

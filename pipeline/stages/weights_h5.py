@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_weights_path(path: Path) -> None:
-    """Refuse a name that Keras would not write weights to in the older form.
+    """Refuse a file name for which Keras would not use the old format.
 
     Raises
     ------
@@ -35,13 +35,13 @@ def with_weights_of(normalized: NormalizedModel, original: Any) -> Any:
     ----------
     normalized : NormalizedModel
     original : keras.Model
-        The network that was normalised: its layers, in its order. It is not changed.
+        The network that was normalised. It is not changed.
 
     Raises
     ------
     InputError
-        If more than weights was changed: a BatchNormalization was folded, the bound of a ReLU moved, a nested model
-        dissolved. The original's ``model.json`` with these weights would be another network.
+        If more than weights changed: a BatchNormalization was folded, the bound of a ReLU moved, a nested model
+        dissolved. These weights in the original's ``model.json`` would be another network.
     """
     import keras
 
@@ -50,7 +50,7 @@ def with_weights_of(normalized: NormalizedModel, original: Any) -> Any:
     changed = [layer.name for layer in own if not _is_same(layer, new.get(layer.name))]
     if changed:
         raise InputError(
-            f"weights alone do not carry the normalised network: {', '.join(map(repr, changed[:5]))}"
+            f"weights alone do not describe the normalised network: {', '.join(map(repr, changed[:5]))}"
             f"{' ...' if len(changed) > 5 else ''} were folded, dissolved or have other settings; use "
             "normalized.keras, or record a network without BatchNormalization, bounded ReLUs and nested models",
             layers=tuple(changed),
@@ -68,7 +68,7 @@ def with_weights_of(normalized: NormalizedModel, original: Any) -> Any:
 
 
 def _is_same(layer: Any, new: Any) -> bool:
-    """Tell whether a layer is there with the same settings; the text of both, since arrays may be among them."""
+    """Tell whether a layer exists with the same settings; their texts are compared, as there may be arrays in them."""
     return new is not None and type(layer) is type(new) and repr(layer.get_config()) == repr(new.get_config())
 
 
@@ -81,10 +81,8 @@ def save_weights_h5(model: Any, path: Path) -> None:
         If the disk refuses.
     """
     absl = logging.getLogger("absl")
-    was_disabled, absl.disabled = (
-        absl.disabled,
-        True,
-    )  # Keras advises against .h5, which is what was asked for
+    was_disabled = absl.disabled
+    absl.disabled = True  # Keras warns of .h5, which is what was asked for
     try:
         with replacing(path) as partial:
             model.save(partial)

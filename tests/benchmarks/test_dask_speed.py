@@ -32,7 +32,7 @@ tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)
 from actisketch.pipeline.cluster import KerasRecipe, NetworkRecipe, connected, record_missing_on
 from actisketch.pipeline.graph import model_fingerprint
-from actisketch.pipeline.stages.prepare import prepare, cache_spec
+from actisketch.pipeline.stages.prepare import prepare
 from actisketch.pipeline.record.recorder import record_missing
 from actisketch.pipeline.settings.loading import validate_job
 from actisketch.pipeline.sketch import SketchSpec

@@ -210,7 +210,7 @@ def _texts():
 
 def test_an_output_of_texts_is_refused_before_anything_is_recorded_and_the_rest_is(tmp_path):
     settings = {"normalize": {"pin": ["names", "*rgmax*"]}, "report": {"enabled": False}}
-    with pytest.raises(InputError, match=r"the output 'names' gives texts.*--no-normalize"):
+    with pytest.raises(InputError, match=r"the output 'names' gives text, .*--no-normalize"):
         run(_texts(), SAMPLES, output=tmp_path / "r", settings=settings)
     assert not (tmp_path / "r").exists()
 

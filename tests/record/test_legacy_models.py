@@ -287,6 +287,6 @@ def test_where_more_than_weights_changed_no_weights_are_written(tmp_path, layers
 
     result = recorded(chain(*layers, shape=(6, 6, 2)), tmp_path, (6, 6, 2))
 
-    with pytest.raises(InputError, match=f"weights alone do not carry .*'{name}'"):
+    with pytest.raises(InputError, match=f"weights alone do not describe .*'{name}'"):
         normalize_run(result, weights_h5=tmp_path / "weights.h5")
     assert not (tmp_path / "weights.h5").exists()
