@@ -124,7 +124,7 @@ class BatchComparison:
 
 
 def _numbers(old: Any, new: Any, each: ComparedValue, margin: float) -> list[Any]:
-    """Return the largest errors, the sum of squared errors, how many values are saturated, the peaks, the number of values.
+    """Return largest errors, sum of squared errors, number of saturated values, peaks, number of values.
 
     Errors are in units of the factors; the largest one of all channels, or of each if scales differ.
     """
