@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib.util
 import re
 import shutil
@@ -197,6 +198,18 @@ def test_the_jobqueue_example_writes_the_job_that_it_promises(tmp_path: Path) ->
     assert "--cpus-per-task=3" in script
     assert "--nthreads 3" in script
     assert "--memory-limit 0" in script
+
+
+def test_what_the_script_for_dask_jobqueue_imports_exists() -> None:
+    """It imports when it runs, which needs SLURM."""
+    tree = ast.parse((DEPLOY / "slurm/jobqueue_run.py").read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    ours = [node for node in imports if (node.module or "").startswith("actisketch.")]
+
+    assert len(ours) == 2
+    for node in ours:
+        module = importlib.import_module(node.module or "")
+        assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
 
 
 def test_the_readme_names_files_flags_and_settings_that_exist() -> None:
