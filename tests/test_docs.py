@@ -27,6 +27,17 @@ def test_every_link_of_a_page_leads_somewhere(page):
     assert dead == []
 
 
+def test_the_walks_through_the_pipeline_name_files_that_exist():
+    text = (ROOT / "pipeline" / "README.md").read_text(encoding="utf-8")
+    files = re.findall(r"`([\w/]+\.py)`", text)
+    folders = re.findall(r"\b([a-z]+)/(?=[ ,`])", text)
+    places = [ROOT, ROOT / "pipeline"]
+
+    assert len(files) > 20
+    assert [name for name in files if not any((place / name).is_file() for place in places)] == []
+    assert [name for name in folders if not any((place / name).is_dir() for place in places)] == []
+
+
 def test_the_readme_names_every_verb():
     from actisketch.pipeline.cli import commands
 
