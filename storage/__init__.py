@@ -11,7 +11,7 @@ if __name__ == "storage":
 from .cache import Cache
 from .commit_record import CommitRecord
 from .layout import Projection, encoding_nbytes, projection, record_nbytes
-from .spec import Block, CacheSpec, PointSpec, sample_nbytes
+from .spec import Block, CacheSpec, PointSpec, SampleRange, sample_nbytes
 from .verify import Problem, VerifyReport
 from .writer import BlockWriter
 
@@ -24,6 +24,7 @@ __all__ = [
     "PointSpec",
     "Problem",
     "Projection",
+    "SampleRange",
     "VerifyReport",
     "encoding_nbytes",
     "projection",

@@ -18,7 +18,7 @@ from .errors import FormatError, InputError
 from .keys import array_keys
 from .typed import flag, items, table, text, whole
 
-__all__ = ["Block", "CacheSpec", "PointSpec", "sample_nbytes"]
+__all__ = ["Block", "CacheSpec", "PointSpec", "SampleRange", "sample_nbytes"]
 
 ITEM_NBYTES = {"float32": 4, "float16": 2}
 """Bytes of one stored value, by dtype."""
@@ -41,8 +41,8 @@ MOST_BLOCKS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
-    """A run of whole batches: samples `start` to `stop` (exclusive)."""
+class SampleRange:
+    """Samples `start` to `stop` (exclusive), one range of several."""
 
     index: int
     start: int
@@ -50,8 +50,13 @@ class Block:
 
     @property
     def n_samples(self) -> int:
-        """Number of samples; the last block may have fewer than the others."""
+        """Number of samples; the last range may have fewer than the others."""
         return self.stop - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Block(SampleRange):
+    """The unit of commit: the samples of one run of whole batches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

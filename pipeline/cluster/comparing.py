@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ...storage import SampleRange
 from ..certifier import Comparer, Comparison, ComparisonTotals, Doubt, Measured
 from .coordinator import Coordinator, installed, raise_failures
 from .environment import check_versions
@@ -31,15 +32,6 @@ MOST_PARTS = 1024
 # Workers that join late should find something to do.
 LARGEST_PART = 32
 """In batches."""
-
-
-@dataclass(frozen=True, slots=True)
-class SampleRange:
-    """The samples ``start`` to ``stop`` (exclusive): what a worker compares at a time."""
-
-    index: int
-    start: int
-    stop: int
 
 
 def parts(n_samples: int, *, batch_size: int, n_workers: int) -> tuple[SampleRange, ...]:

@@ -14,7 +14,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 import numpy as np
 from numpy.typing import NDArray
 
-from ...storage import Block, Cache, CommitRecord, PointSpec, sample_nbytes
+from ...storage import Block, Cache, CommitRecord, PointSpec, SampleRange, sample_nbytes
 from ...storage.errors import InputError
 from ..events import BlockDone, Event, OnEvent, SamplesDone, ignore_event
 from ..sketch import SketchSpec
@@ -83,15 +83,17 @@ Collected = dict[str, list[NDArray[np.float32]]]
 """Activations of the samples of a slab by point, batch after batch: the producer's own memory, not a copy."""
 
 
-def collect(producer: Producer, slab: Block, on_batch: Callable[[int], None] | None = None) -> Collected:
+def collect(
+    producer: Producer, slab: SampleRange, on_batch: Callable[[int], None] | None = None
+) -> Collected:
     """Return the activations of some samples.
 
     Parameters
     ----------
     producer : Producer
         Where from.
-    slab : Block
-        A block or a part of one: its index, and which samples.
+    slab : SampleRange
+        A block or a part of one.
     on_batch : callable, optional
         Told after each batch how many samples it had.
 
@@ -154,10 +156,10 @@ class _Joint:
         return np.concatenate(group, out=out.reshape(n_samples, *shape))
 
 
-def slabs_of(block: Block, n_samples: int) -> Iterator[Block]:
+def slabs_of(block: Block, n_samples: int) -> Iterator[SampleRange]:
     """Yield the parts of a block that are collected at a time."""
     for start in range(block.start, block.stop, n_samples):
-        yield Block(block.index, start, min(start + n_samples, block.stop))
+        yield SampleRange(block.index, start, min(start + n_samples, block.stop))
 
 
 class _OpenBlock:
