@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...storage import Cache, CacheSpec, PointSpec
+from ...storage import Cache, CacheSpec, PointSpec, sample_nbytes
 from ..sketch import SketchSpec
 from .connecting import connected
 from .merge_tree import merged_sketches_on
@@ -103,7 +103,7 @@ def rehearsal_report(
         merged = merged_sketches_on(client, cache, storage_options=options)
         merged_s = time.perf_counter() - recorded
         n_workers = len(client.nthreads())
-    nbytes = n_recorded * recipe.batch_size * sum(4 * point.n_values for point in recipe.points)
+    nbytes = n_recorded * recipe.batch_size * sample_nbytes(recipe.points)
     elapsed_s = recorded - started
     return (
         f"{n_recorded} blocks ({nbytes / 1e9:.2f} GB) on {n_workers} workers in {elapsed_s:.1f} s: "

@@ -1,6 +1,6 @@
-"""What a run takes in memory, for any size of its blocks and slabs.
+"""Foresee what a run takes in memory, for any size of its blocks and slabs.
 
-Arithmetic only: each part of the program tells its own bytes, and they are added up here.
+Arithmetic only: the packages know their own bytes, which are added up here.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from ..sketch import SketchSpec
 
 __all__ = ["MemoryProjection", "NetworkNeeds", "RunNeeds"]
 
-# What tracing the network, the compiled loops of the sketch, threads and the allocator take beside all that is
-# counted: 60 to 100 MiB were measured, from a small network to blocks of half a gigabyte.
+# For tracing the network, the compiled loops of the sketch, threads and the allocator: 60 to 100 MiB were measured,
+# from a small network to blocks of half a gigabyte.
 RUNTIME_NBYTES = 128 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryProjection:
-    """Peak memory beyond that of Python and TensorFlow themselves, in bytes, by cause."""
+    """Peak memory beyond that of Python and TensorFlow themselves, by cause."""
 
     model: int
-    """Weights, as loaded."""
+    """The weights."""
     loading: int
-    """Of a network's file, beside the weights: what reading it leaves, or its peak beyond what recording takes."""
+    """Of reading the network's file: what stays, or the peak beyond what recording takes."""
     batch: int
     """The samples of one batch, and the network's largest tensors."""
     blocks: int
     """Activations in flight: two slabs, and the chunks that are filled by more than one batch."""
     codec: int
-    """Encoding the largest chunks, one for each thread: padded or rounded copies, compressed forms, aligned memory."""
+    """Encoding the largest chunks, one for each thread: copies, compressed forms, aligned memory."""
     sketches: int
-    """Of all points in open blocks; and the larger of what recording threads and what merging takes."""
+    """Sketches of all points in open blocks, and the larger of recording threads and merging."""
     runtime: int = RUNTIME_NBYTES
     """The traced network, compiled loops, threads."""
     certificate: int = 0
@@ -46,34 +46,34 @@ class MemoryProjection:
 
     @property
     def total(self) -> int:
-        """Sum of all causes, in bytes."""
+        """Sum of all causes."""
         recording = self.batch + self.blocks + self.codec
         return self.model + self.loading + recording + self.certificate + self.sketches + self.runtime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkNeeds:
-    """What the network of a run takes, in bytes and work."""
+    """What the network of a run takes."""
 
     points: tuple[PointSpec, ...]
     """The points to record."""
     model_nbytes: int = 0
     """Of the weights."""
     loading_nbytes: int = 0
-    """What reading the network's file takes at most beside the weights; 0 for a network in memory."""
+    """Upper bound of what reading its file takes beside the weights; 0 for a network in memory."""
     input_nbytes: int = 0
     """Of one sample."""
     largest_tensor_nbytes: int = 0
-    """Of the network's largest tensor, for one sample."""
+    """Of the largest tensor, for one sample."""
     certificate_nbytes: int = 0
     """What normalising and certifying take beside the network; 0 for a run that stops at the factors."""
     multiplications: int = 0
-    """About how many one sample costs."""
+    """Of one sample, about."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunNeeds:
-    """What a job takes with its network and samples, for any size of its blocks and slabs."""
+    """A job with its network and number of samples."""
 
     settings: JobSettings
     network: NetworkNeeds
@@ -90,7 +90,7 @@ class RunNeeds:
         return sketch_spec(self.settings)
 
     def cache(self, block_samples: int) -> CacheSpec:
-        """Return what the cache would be with such blocks."""
+        """Return the description of the cache."""
         chosen = self.settings
         return CacheSpec(
             points=self.points,
@@ -104,7 +104,7 @@ class RunNeeds:
         )
 
     def largest_slab(self, block_samples: int) -> int:
-        """Return how many samples of such a block are collected at a time: fewer under a tight memory limit."""
+        """Return the samples that are collected at a time: fewer under a tight memory limit."""
         batch_size, slab_nbytes = self.settings.record.batch_size, SLAB_NBYTES
         while True:
             slab = slab_samples(
@@ -115,19 +115,19 @@ class RunNeeds:
             slab_nbytes = (slab - 1) * sample_nbytes(self.points)
 
     def fits(self, block_samples: int, slab: int | None = None) -> bool:
-        """Return whether a run with such blocks keeps to the memory limit."""
+        """Return whether a run keeps to the memory limit."""
         return self.memory(block_samples, slab).total <= self.settings.record.memory_limit
 
     def memory(self, block_samples: int, slab: int | None = None) -> MemoryProjection:
-        """Return what a run with such blocks takes when so many samples are collected at a time."""
+        """Return what a run takes; a slab is the number of samples that are collected at a time."""
         network, batch_size = self.network, self.settings.record.batch_size
         if slab is None:
             slab = slab_samples(self.points, batch_size=batch_size, block_samples=block_samples)
         cache = self.cache(block_samples)
         n_slabs = min(BLOCKS_IN_FLIGHT, -(-self.n_samples // slab))
         recording = {
-            # Recorded tensors are counted with their slab; beside them the network holds a few that are not
-            # recorded: input, output and workspace of the layer at work.
+            # Recorded tensors are counted with their slab. The network also holds input, output and workspace of the
+            # layer at work.
             "batch": min(batch_size, self.n_samples)
             * (2 * network.input_nbytes + 3 * network.largest_tensor_nbytes),
             "blocks": n_slabs * min(slab, self.n_samples) * sample_nbytes(self.points)
@@ -135,7 +135,7 @@ class RunNeeds:
             "codec": encoding_nbytes(cache, n_threads=RECORDING_THREADS),
             "sketches": self._sketches_nbytes(block_samples, slab),
         }
-        # Up to as much as the weights was seen to stay with the allocator; the rest of loading's peak is used again.
+        # The allocator was seen to keep up to as much as the weights; recording uses the rest again.
         stays = min(network.model_nbytes, network.loading_nbytes)
         loading = max(stays, network.loading_nbytes - sum(recording.values()))
         later = max(0, network.certificate_nbytes + recording["sketches"] - sum(recording.values()))
@@ -143,7 +143,7 @@ class RunNeeds:
 
     def _sketches_nbytes(self, block_samples: int, slab: int) -> int:
         record = self.settings.record
-        # A worker has as many open blocks as it has in flight.
+        # A worker opens the next block before it has finished the one before.
         n_open = BLOCKS_IN_FLIGHT if record.workers or record.scheduler else 1
         n_open = min(n_open, -(-self.n_samples // block_samples))
         block = min(block_samples, self.n_samples)
@@ -151,13 +151,12 @@ class RunNeeds:
         merged = merged_nbytes(
             self.points, self.sketch, block_samples=block_samples, n_samples=self.n_samples
         )
-        # Merging begins when the threads are gone with their counters; small pieces of what open blocks took may not
-        # have been given back by then.
+        # Merging begins when the threads have ended; pieces of the open blocks may not be freed by then.
         return n_open * opened + max(recording_threads_nbytes(self.sketch), merged)
 
 
 def _gathered_nbytes(cache: CacheSpec, slab: int) -> int:
-    """Return the bytes of the chunks that are filled by more than one slab, before they are encoded."""
+    """Return the bytes of the chunks that more than one slab fills."""
     if not cache.keeps_activations:
         return 0
     sizes = cache.chunk_samples

@@ -1,4 +1,4 @@
-"""What a run will take, before it runs: blocks, bytes on disk, files, memory; refused when over a limit."""
+"""What a run will take: blocks, bytes on disk, files, memory; refused if it is over a limit."""
 
 from __future__ import annotations
 
@@ -23,46 +23,46 @@ __all__ = ["Plan", "PointPlan", "make_plan"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointPlan:
-    """What one point takes."""
+    """What one point takes on disk."""
 
     name: str
     layer_type: str
     shape: tuple[int, ...]
     n_params: int
     nbytes: int
-    """On disk before compression, all samples, in bytes."""
+    """Of all samples, before compression."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A run before it runs."""
+    """What a run takes."""
 
     points: tuple[PointPlan, ...]
     n_samples: int
     batch_size: int
     block_samples: int
     slab_samples: int
-    """Samples of a block that are collected before they are sketched and written; does not affect the bytes."""
+    """Samples that are collected before they are sketched and written; they do not affect the bytes."""
     memory: MemoryProjection
     memory_limit: int
     activations_nbytes: int
-    """On disk before compression, in bytes, padded to whole chunks; 0 when only sketches are kept."""
+    """On disk before compression, padded to whole chunks; 0 if only sketches are kept."""
     records_nbytes: int
-    """The sketches of all blocks and what else describes the cache, in bytes on disk: up to so much."""
+    """Upper bound on disk of the sketches of all blocks, and of what describes the cache."""
     n_files: int
     has_cache: bool = False
-    """Whether the block size is that of a cache which is there already."""
+    """Whether the block size is that of an existing cache."""
     savings: Mapping[str, int] = field(default_factory=dict)
-    """Where records are large: settings that bring them down, each with the bytes that they would take then."""
+    """Settings that make large records smaller, each with the bytes that the records would take."""
 
     @property
     def disk_nbytes(self) -> int:
-        """What the cache takes in all, in bytes: up to so much."""
+        """Upper bound of what the cache takes on disk."""
         return self.activations_nbytes + self.records_nbytes
 
     @property
     def n_blocks(self) -> int:
-        """How many blocks the samples make."""
+        """Number of blocks."""
         return -(-self.n_samples // self.block_samples)
 
     def to_dict(self) -> dict[str, Any]:
@@ -74,21 +74,21 @@ class Plan:
     def check(
         self, *, cache_path: Path | None, disk_limit: int | None = None, n_done_nbytes: int = 0
     ) -> None:
-        """Refuse the run if it would not fit.
+        """Refuse the run if it does not fit.
 
         Parameters
         ----------
         cache_path : path or None
-            Local folder of the cache, whose disk is asked for its free space; None for object stores.
+            Local folder of the cache, for the free space of its disk; None for object stores.
         disk_limit : int, optional
-            Bytes the cache may take; default: what is free.
+            Bytes that the cache may take; default: what is free.
         n_done_nbytes : int
-            Bytes that an earlier run has written already.
+            Bytes that are written already.
 
         Raises
         ------
         OverBudgetError
-            With the numbers, and the setting to change.
+            With the numbers, and the settings to change.
         """
         self._check_memory()
         needed, free = self.disk_nbytes, None
@@ -102,7 +102,7 @@ class Plan:
             if free is None
             else f"the disk of {cache_path} has {format_bytes(free)} left"
         )
-        done = f" ({format_bytes(n_done_nbytes)} of it are there)" if n_done_nbytes else ""
+        done = f" ({format_bytes(n_done_nbytes)} of it are written already)" if n_done_nbytes else ""
         fewer = "use fewer samples (data.num_samples), fewer points (record.points)"
         if self.activations_nbytes:
             fewer += ", cache.dtype = 'float16', or sketches only (record.activations = false)"
@@ -127,7 +127,7 @@ class Plan:
             advice += ", or stop at the factors (normalize.enabled = false, --no-normalize)"
         if fixed <= self.memory_limit and self.batch_size > 1:
             smaller = f"a smaller record.batch_size than {self.batch_size}"
-            # The batch size is part of what a cache is: another one would only be refused by the cache.
+            # Another batch size would be refused by the cache: activations depend on it.
             advice = (
                 f"{advice}, or choose another output folder and {smaller}: the existing cache keeps the batch "
                 "size that it was made with"
@@ -155,13 +155,11 @@ def make_plan(
     Parameters
     ----------
     settings : JobSettings
-        The job.
     network : NetworkNeeds
-        What its network takes, with the points to record.
     n_samples : int
-        Samples in all.
+        Samples of the run.
     block_samples : int, optional
-        Samples per block of the cache that exists already; default: as :mod:`.block_size` says.
+        Samples per block of an existing cache; default: as :mod:`.block_size` says.
 
     Raises
     ------
@@ -179,21 +177,11 @@ def make_plan(
     for point in points:
         empty_sketch(needs.sketch, point)  # refuses too many channels now, and not in the first block
     has_cache = block_samples is not None
-    block_samples = block_samples or choose_block_samples(
-        [sample_nbytes([point]) for point in points],
-        n_samples=n_samples,
-        batch_size=record.batch_size,
-        multiplications=network.multiplications,
-        record=record.activations,
-        asked=record.block_samples,
-        fits=needs.fits,
-    )
+    block_samples = block_samples or choose_block_samples(needs)
     slab = needs.largest_slab(block_samples)
     stored = projection(needs.cache(block_samples))
     last = n_samples - (stored.n_blocks - 1) * block_samples
-    sketches_nbytes = (stored.n_blocks - 1) * stored_sketches_nbytes(
-        points, needs.sketch, block_samples
-    ) + stored_sketches_nbytes(points, needs.sketch, last)
+    whole, rest = (stored_sketches_nbytes(points, needs.sketch, n) for n in (block_samples, last))
     return Plan(
         points=tuple(
             PointPlan(
@@ -212,7 +200,7 @@ def make_plan(
         memory=needs.memory(block_samples, slab),
         memory_limit=record.memory_limit,
         activations_nbytes=stored.nbytes,
-        records_nbytes=stored.documents_nbytes + sketches_nbytes,
+        records_nbytes=stored.documents_nbytes + (stored.n_blocks - 1) * whole + rest,
         n_files=stored.n_files,
         has_cache=has_cache,
     )

@@ -1,6 +1,6 @@
-"""Which settings make the records of a run smaller, and by how much: told with the plan, where records are large.
+"""Find the settings that make the records of a run smaller, and by how much, where records are large.
 
-Arithmetic only: the same plan, made again with one setting changed.
+Arithmetic only: the plan is made again with one setting changed.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from .plan import Plan, make_plan
 
 __all__ = ["plan_with_savings"]
 
-# Records of less than this, or than a twentieth of the cache, are not worth a word.
+# Smaller records, or less than this part of the cache, need no advice.
 LARGE_NBYTES = 2**30
 LARGE_PART = 0.05
-# What saves less is not worth a change.
+# A setting must bring the records down to this part.
 WORTHWHILE = 0.8
-# Sketches of layers still answer to 2^-7 with so few bits.
+# With so few bits, percentiles of layers are still known to 2^-7.
 COARSE_BITS = 16
 
 
 def plan_with_savings(
     settings: JobSettings, network: NetworkNeeds, *, n_samples: int, block_samples: int | None = None
 ) -> Plan:
-    """Return :func:`~.plan.make_plan` of the same arguments, with ``savings`` where its records are large."""
+    """Return the plan that :func:`~.plan.make_plan` makes, with ``savings`` if its records are large."""
     plan = make_plan(settings, network, n_samples=n_samples, block_samples=block_samples)
     if plan.has_cache or plan.records_nbytes < max(LARGE_NBYTES, LARGE_PART * plan.disk_nbytes):
         return plan
@@ -54,7 +54,7 @@ def _changed(plan: Plan, settings: JobSettings, network: NetworkNeeds) -> Iterat
         yield "sketch.per_channel = false", again(_with(settings, "sketch", per_channel=False))
     elif sketch.bits > COARSE_BITS:
         yield f"sketch.bits = {COARSE_BITS}", again(_with(settings, "sketch", bits=COARSE_BITS))
-    # Each block has a record: larger blocks have fewer. Those of sketches alone are as large as a kill may cost.
+    # Each block has a record. Blocks of sketches alone are as large as a killed run may lose.
     largest = again(_with(settings, "record", activations=False, block_samples=None)).block_samples
     if largest > plan.block_samples:
         larger = again(_with(settings, "record", block_samples=largest))

@@ -55,10 +55,9 @@ def _percent(value: float) -> float:
     return value
 
 
-def _is_positive(value: object) -> bool:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return False
-    return 0 < value < float("inf")
+def _is_positive(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and 0 < value < float("inf")
 
 
 Percent = Annotated[float, AfterValidator(_percent)]
@@ -107,7 +106,7 @@ class ModelSettings(_Settings):
     """Record a network that is random at inference: one draw, which cannot be certified."""
 
     def without_code(self) -> ModelSettings:
-        """Return the table with which no code of the model's owner runs."""
+        """Return the same settings, but such that loading the model runs no code of others."""
         return self.model_copy(update={"custom_objects": None, "safe_mode": True})
 
 
@@ -137,7 +136,10 @@ class DataSettings(_Settings):
     """Added to each value after scale or divide_by."""
     preprocessing: str | None = Field(default=None, examples=["vgg16"])
     """Keras preprocessing by name: "vgg16" is keras.applications.vgg16.preprocess_input."""
-    image_size: tuple[int, int] | None = Field(default=None, examples=[(224, 224)])
+    # Not strict in its type: a job file has lists and no tuples.
+    image_size: Annotated[tuple[int, int], Field(strict=False)] | None = Field(
+        default=None, examples=[(224, 224)]
+    )
     """Height and width to which images are resized; default: those of the network's input."""
     color_mode: Literal["rgb", "grayscale", "rgba"] | None = Field(default=None, examples=["rgb"])
     """"rgb", "grayscale" or "rgba", for images; default: that of the network's input."""
@@ -166,7 +168,7 @@ class DataSettings(_Settings):
         kind = self.format or (self.path or "").lower().rpartition(".")[2]
         for name in ("image_size", "color_mode"):
             if kind in ("npz", "npy", "zarr") and getattr(self, name) is not None:
-                raise ValueError(f"{name} is for images in files, {kind} holds arrays: leave it out")
+                raise ValueError(f"{name} is for images in files, but {kind} holds arrays: leave it out")
         return self
 
 
@@ -208,7 +210,7 @@ class RecordSettings(_Settings):
     @model_validator(mode="after")
     def _is_something(self) -> RecordSettings:
         if not self.points:
-            raise ValueError("points names no layer: leave it out for all layers with parameters")
+            raise ValueError("points is empty: leave it out for all layers with parameters")
         if self.block_samples is not None and self.block_samples < self.batch_size:
             raise ValueError(
                 f"block_samples = {self.block_samples} is below batch_size = {self.batch_size}: a block holds at "
@@ -359,7 +361,10 @@ class JobSettings(_Settings):
         if self.factors.per_channel and not self.sketch.per_channel:
             raise ValueError("factors.per_channel = true needs sketch.per_channel = true")
         if self.factors.groups == "merged" and (self.factors.per_channel or self.factors.exact):
-            raise ValueError("factors.groups = 'merged' goes with one factor per point, from sketches")
+            raise ValueError(
+                "factors.groups = 'merged' needs one factor per point, from sketches: leave out "
+                "factors.per_channel and factors.exact"
+            )
         if self.factors.exact and not self.record.activations:
             raise ValueError("factors.exact = true needs record.activations = true")
         if self.factors.exact and self.cache.dtype != "float32" and not self.factors.accept_rounding:

@@ -29,14 +29,14 @@ PATH_SETTINGS = (
 
 
 def validate_job(tree: Mapping[str, Any], *, origin: str = "the settings") -> JobSettings:
-    """Return the settings that a nested mapping holds.
+    """Return the settings of a tree, as parsed from a job file.
 
     Parameters
     ----------
     tree : mapping
-        As parsed from a job file: tables of keys.
+        Tables of settings.
     origin : str
-        Where the tree comes from, for the message.
+        What messages call the source of the tree.
 
     Raises
     ------
@@ -44,20 +44,20 @@ def validate_job(tree: Mapping[str, Any], *, origin: str = "the settings") -> Jo
         For the first unknown key, wrong type or impossible value: with the key, the value and what is allowed.
     """
     try:
-        return JobSettings.model_validate(_lists_to_tuples(tree))
+        return JobSettings.model_validate(tree)
     except ValidationError as error:
         raise InputError(refusal(error, origin), origin=origin) from None
 
 
 def load_job(path: str | Path, *, overrides: Mapping[str, Any] | None = None) -> JobSettings:
-    """Return the settings of a TOML job file, with overrides; relative paths are made relative to the file.
+    """Return the settings of a TOML job file, with overrides; its relative paths start at its folder.
 
     Parameters
     ----------
     path : path
         The job file.
     overrides : mapping of str to object, optional
-        Dotted keys, as ``{"factors.percentile": 99.0}``; paths in here are relative to the working directory.
+        Dotted keys, as ``{"factors.percentile": 99.0}``; relative paths in it start at the working directory.
 
     Raises
     ------
@@ -98,12 +98,3 @@ def _anchor_paths(tree: dict[str, Any], folder: Path) -> None:
         path = table.get(last)
         if isinstance(path, str) and "://" not in path:
             table[last] = str(folder / path)
-
-
-def _lists_to_tuples(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """TOML has no tuples, and strict validation wants one for the image size."""
-    out = dict(tree)
-    data = out.get("data")
-    if isinstance(data, Mapping) and isinstance(data.get("image_size"), list):
-        out["data"] = {**data, "image_size": tuple(data["image_size"])}
-    return out

@@ -19,7 +19,6 @@ __all__ = [
     "MERGING_NBYTES",
     "SketchForecast",
     "counters_nbytes",
-    "occupied_buckets",
     "sketch_forecast",
 ]
 
@@ -51,23 +50,6 @@ _MANY_VALUES = 2**36
 _COUNTER_NBYTES = 16
 # Channels are counted in groups of so many dense counters.
 _GROUP_BITS = 20
-
-
-def occupied_buckets(n_values: int, *, bits: int, is_signed: bool = True) -> int:
-    """Return how many buckets so many values occupy at most, if they spread like a bell curve.
-
-    Parameters
-    ----------
-    n_values : int
-        Values that are not zero.
-    bits : int
-        Resolution, see `SketchSpec.bits`.
-    is_signed : bool, default=True
-        Whether they are of both signs.
-    """
-    per_octave = 1 << (bits - _SIGN_AND_EXPONENT_BITS)
-    n_octaves = max(0.0, math.log2(max(1, n_values) / per_octave)) + _MORE_OCTAVES
-    return min(n_values, 1 << bits, int((1 + is_signed) * per_octave * n_octaves))
 
 
 def counters_nbytes(spec: SketchSpec) -> int:
@@ -131,16 +113,22 @@ def sketch_forecast(
         Whether values are of both signs.
     """
     n_values = min(n_samples * sample_values, _MANY_VALUES)
-    of_channel = 0
-    if spec.per_channel:
-        of_channel = occupied_buckets(-(-n_values // n_channels), bits=spec.channel_bits, is_signed=is_signed)
+    n_each = -(-n_values // n_channels)
+    of_channel = _occupied(n_each, spec.channel_bits, is_signed) if spec.per_channel else 0
     return SketchForecast(
         spec=spec,
-        layer=occupied_buckets(n_values, bits=spec.bits, is_signed=is_signed),
-        maxima=occupied_buckets(n_samples, bits=spec.bits, is_signed=is_signed),
+        layer=_occupied(n_values, spec.bits, is_signed),
+        maxima=_occupied(n_samples, spec.bits, is_signed),
         channels=n_channels * of_channel,
         n_channels=n_channels,
     )
+
+
+def _occupied(n_values: int, bits: int, is_signed: bool) -> int:
+    """Return how many buckets so many values, which are not zero, occupy at most."""
+    per_octave = 1 << (bits - _SIGN_AND_EXPONENT_BITS)
+    n_octaves = max(0.0, math.log2(max(1, n_values) / per_octave)) + _MORE_OCTAVES
+    return min(n_values, 1 << bits, int((1 + is_signed) * per_octave * n_octaves))
 
 
 def _per_stored_bucket(bits: int) -> int:

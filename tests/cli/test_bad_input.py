@@ -91,7 +91,7 @@ def test_an_output_where_no_folder_can_be_made(refused, small_files):
     ("written", "instead", "told"),
     [
         ("block_samples = 16", "block_samples = 7", "block_samples = 7 is below batch_size = 8"),
-        ("block_samples = 16", "points = []", "points names no layer"),
+        ("block_samples = 16", "points = []", "points is empty"),
         ('path = "small.npz"', 'path = "small.npz"\nimage_size = [3, 4]', "image_size is for images"),
         ("[record]", '[cache]\ncodec = "foo"\n[record]', "cache.codec = 'foo'"),
         ('output = "run"', 'output = ""', "output = ''"),

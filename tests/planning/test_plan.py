@@ -268,7 +268,9 @@ def test_what_is_written_already_counts_as_done(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: _Usage(free=5))
     plan.check(cache_path=tmp_path, n_done_nbytes=plan.disk_nbytes - 5)
 
-    with pytest.raises(OverBudgetError, match=r"KiB of it are there\), the disk of .* has 5 B left"):
+    with pytest.raises(
+        OverBudgetError, match=r"KiB of it are written already\), the disk of .* has 5 B left"
+    ):
         plan.check(cache_path=tmp_path, n_done_nbytes=plan.disk_nbytes - 7)
 
 
