@@ -1,4 +1,4 @@
-"""Samples in a fixed order, from files, arrays and data sets; knows no model."""
+"""Samples in a fixed order, from files, arrays and data sets. Knows no model."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Rows of a ``keras.utils.PyDataset``: batches that can be asked for by number.
+"""Rows of a ``keras.utils.PyDataset``: batches that are read by number.
 
-All batches but the last must have one size, so that a row's batch is known without reading the others.
+All batches but the last must have one size, so that the batch of a row is known without reading the others.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class BatchedReader:
     Raises
     ------
     InputError
-        If it is infinite, empty, or gives other samples the second time.
+        If it is infinite, empty, or gives different samples the second time.
     """
 
     def __init__(self, dataset: Any) -> None:
         self.origin = f"the {type(dataset).__name__}"
         if _is_shuffled(dataset):
             raise InputError(
-                f"{self.origin} shuffles its samples, in another order in every process: make it with shuffle=False"
+                f"{self.origin} shuffles its samples, differently in every process: make it with shuffle=False"
             )
         self._dataset = dataset
         self._lock = threading.Lock()
@@ -47,7 +47,7 @@ class BatchedReader:
         self.has_labels = first.has_labels(self.origin)
         if mark_rows(self._load(0).inputs) != mark_rows(first.inputs):
             raise InputError(
-                f"{self.origin} gave another first batch the second time: the order must be fixed, so do not "
+                f"{self.origin} gave a different first batch the second time: the order must be fixed, so do not "
                 "shuffle or augment in __getitem__"
             )
         last = len(first) if self._n_batches == 1 else len(self._load(self._n_batches - 1))
@@ -58,7 +58,7 @@ class BatchedReader:
         self.n_rows = (self._n_batches - 1) * self._size + last
 
     def rows(self, start: int, stop: int) -> Batch:
-        """Return raw rows; the last batch that was read is kept."""
+        """Return raw rows; the batch that was read last is kept."""
         parts = []
         for number in range(start // self._size, (stop - 1) // self._size + 1):
             begin = number * self._size
@@ -109,7 +109,7 @@ class BatchedReader:
         return marks
 
     def identity(self) -> dict[str, Any]:
-        """Return nothing: the values say it all."""
+        """Return the kind only: the values are hashed."""
         return {"kind": "arrays"}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -123,11 +123,11 @@ class BatchedReader:
         self._lock = threading.Lock()
 
 
-_ONE_SIZE = "all batches but the last need one size, and the last may only be smaller"
+_ONE_SIZE = "all batches need the same size, except the last, which may be smaller"
 
 
 def _is_shuffled(dataset: Any) -> bool:
-    """Tell whether it is one of Keras' own iterators (`ImageDataGenerator.flow`) that draw their order at the start."""
+    """Return whether it is an iterator of Keras (`ImageDataGenerator.flow`) that draws its order at the start."""
     is_iterator = any(
         kind.__name__ == "Iterator" and "keras" in kind.__module__ for kind in type(dataset).__mro__
     )
@@ -136,12 +136,12 @@ def _is_shuffled(dataset: Any) -> bool:
 
 def _n_batches(dataset: Any, origin: str) -> int:
     try:
-        # Keras 3 has num_batches (None: infinite), which falls back on __len__.
+        # Keras 3 has num_batches (None: infinite), which falls back to __len__.
         count = dataset.num_batches if hasattr(type(dataset), "num_batches") else len(dataset)
     except (NotImplementedError, TypeError):
         count = None
     if count is None:
-        raise InputError(f"the length of {origin} is not known: give it a __len__ that counts its batches")
+        raise InputError(f"the length of {origin} is unknown: give it a __len__ that counts its batches")
     if count < 1:
         raise InputError(f"{origin} has no batches: at least one is needed")
     return int(count)

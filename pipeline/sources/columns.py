@@ -1,4 +1,4 @@
-"""One array along the axis of samples, wherever it lies: memory, a mapped file, zarr, dask.
+"""One array along the axis of samples, wherever it is: in memory, in a mapped file, in zarr, in dask.
 
 Knows arrays. Does not know which of them are inputs and which are labels.
 """
@@ -20,8 +20,8 @@ from .texts import TextColumn, as_texts, is_text
 
 __all__ = ["ArrayColumn", "Column", "LazyColumn", "as_column", "check_column", "unmasked"]
 
-# Chunks of a lazy array are kept whole while reading goes through them; beyond this size they are read
-# in part again and again, which is slower but bounded.
+# The chunks of a lazy array are kept while they are read through. Larger chunks are read in part, several times: that
+# is slower, but the memory is bounded.
 WINDOW_NBYTES = 256 * 2**20
 
 
@@ -43,7 +43,7 @@ class Column(Protocol):
         ...
 
     def state(self) -> str | None:
-        """Return what tells cheaply whether the values are what they were; see :mod:`.states`."""
+        """Return what tells cheaply whether the values have changed; see :mod:`.states`."""
         ...
 
 
@@ -69,7 +69,7 @@ class ArrayColumn:
 
 
 class LazyColumn:
-    """A zarr or dask array; the last chunks read are kept, so that going forward reads each once."""
+    """A zarr or dask array. The chunks that were read last are kept: reading forward reads each once."""
 
     def __init__(self, array: Any, *, chunk_rows: int) -> None:
         self._array = array
@@ -82,7 +82,7 @@ class LazyColumn:
         self._lock = threading.Lock()
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Return rows, reading whole chunks and keeping the last of them."""
+        """Return rows; whole chunks are read, and the last one is kept."""
         if self._chunk_rows == 1:
             return self._load(start, stop)
         with self._lock:
@@ -99,12 +99,12 @@ class LazyColumn:
             loaded = self._load(first, last)
             parts.append(loaded[at - first : stop - first])
             tail = (last - 1) // self._chunk_rows * self._chunk_rows
-            # A copy, so that the chunks before the last one are given back.
+            # A copy, so that the memory of the chunks before the last one is freed.
             self._window = (max(tail, first), last, loaded[max(tail, first) - first :].copy())
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def state(self) -> str | None:
-        """Return the state of the files of a local zarr array; None for what computes its values, or is far away."""
+        """Return the state of the files of a local zarr array; None for computed values and remote stores."""
         place = self._place()
         if place is None:
             return None
@@ -112,7 +112,7 @@ class LazyColumn:
         return combined([str(path), tree_state(place / path if place.is_dir() else place)])
 
     def gaps(self) -> str | None:
-        """Return how many chunks of a local zarr array are not there, in words: zarr gives the fill value for them."""
+        """Return in words how many chunks of a local zarr array are missing: zarr gives the fill value for them."""
         if self._place() is None:
             return None
         n_chunks, n_stored = self._array.nchunks, self._array.nchunks_initialized
@@ -131,7 +131,7 @@ class LazyColumn:
     def _load(self, start: int, stop: int) -> NDArray[Any]:
         part = self._array[start:stop]
         if hasattr(part, "compute"):
-            # Threads of this process, whatever Dask client is the default: a worker that asks its own
+            # Threads of this process, whatever Dask client is the default: a worker that asked its own
             # scheduler for input would wait for itself.
             part = part.compute(scheduler="threads")
         return unmasked(part, "a chunk of the array")
@@ -149,7 +149,7 @@ def as_column(array: Any, origin: str) -> Column:
     Raises
     ------
     InputError
-        If it holds objects or text, has no axis of samples, or its length is not known.
+        If it holds objects, has no axis of samples, or its length is unknown.
     """
     module = type(array).__module__.partition(".")[0]
     if module == "dask":
@@ -172,7 +172,7 @@ def as_column(array: Any, origin: str) -> Column:
 
 
 def check_column(column: Column, origin: str) -> Column:
-    """Return the column, if it holds numbers or texts along an axis of samples.
+    """Return the column if it holds numbers or texts along an axis of samples.
 
     Raises
     ------
@@ -194,17 +194,17 @@ def check_column(column: Column, origin: str) -> Column:
     if not is_text(dtype) or isinstance(column, TextColumn):
         return column
     if isinstance(column, ArrayColumn) and dtype.kind == "O":
-        as_texts(column.read(0, column.shape[0]), origin)  # refused now, and not after hours
+        as_texts(column.read(0, column.shape[0]), origin)  # refused now, not after hours
     return TextColumn(column, origin)
 
 
 def unmasked(values: Any, origin: str) -> NDArray[Any]:
-    """Return an array as NumPy's own kind; of a masked one the values, where none is masked.
+    """Return an array as ``numpy.ndarray``; of a masked array the values, if none is masked.
 
     Raises
     ------
     InputError
-        If some are: what lies under a mask is no sample, and what to put there only the user can say.
+        If some are: only the user can say what should stand there.
     """
     if isinstance(values, np.ma.MaskedArray):
         n_masked = int(np.count_nonzero(np.ma.getmaskarray(values)))
@@ -223,7 +223,7 @@ def _dask_column(array: Any, origin: str) -> Column:
         raise InputError(
             f"{origin} is a {type(array).__name__}: use its array, as `frame.to_dask_array(lengths=True)`"
         )
-    if any(axis != axis for axis in array.shape):  # dask writes unknown lengths as NaN
+    if any(axis != axis for axis in array.shape):  # unknown lengths are NaN in dask
         raise InputError(
             f"{origin} is a dask array of unknown length: call `.compute_chunk_sizes()` on it first"
         )

@@ -27,9 +27,9 @@ class Feature:
     """One feature of the ``tf.train.Example`` records in TFRecord files."""
 
     shape: tuple[int, ...] = ()
-    """Of one sample. ``()`` is a single number, such as a label. May be left out for images."""
+    """Of one sample. ``()`` is a single number, such as a label. Not needed for images."""
     dtype: str = "float32"
-    """NumPy name of the values: what the raw bytes hold (little-endian), what a list of numbers becomes."""
+    """NumPy name of the type: of the raw bytes (little-endian), or what a list of numbers is converted to."""
     encoding: Literal["auto", "image", "raw", "values"] = "auto"
     """``image``: JPEG, PNG, BMP or GIF bytes. ``raw``: the bytes of the array. ``values``: a float or int64
     list. ``auto`` looks at the first record."""
@@ -78,7 +78,7 @@ class Feature:
 class DataSpec:
     """Samples in files. Frozen and picklable: every worker opens its own.
 
-    Parameters that do not concern the kind of data at hand are ignored, except where they contradict it.
+    Settings that do not concern the kind of data are ignored, except where they contradict it.
     """
 
     path: str
@@ -89,14 +89,14 @@ class DataSpec:
     """Array (or feature) of each input: one name, several in the order of the network's inputs, or
     ``{input name: array name}``. Default: the only array, or ``x``."""
     input_names: tuple[str, ...] = ()
-    """What the network calls its inputs: where the data has an array of each name and no ``inputs`` is
-    given, these are taken."""
+    """Names of the network's inputs: if ``inputs`` is not set and the data has an array of each name, these
+    are taken."""
     labels: str | None = None
     """Array (or feature) of the labels; default: ``y`` where there is one."""
     labels_path: str | None = None
-    """File of the labels when they lie apart (``y_test.npy``, or ``.npz`` with ``labels``)."""
+    """File of the labels if they are not with the samples (``y_test.npy``, or ``.npz`` with ``labels``)."""
     num_samples: int | None = None
-    """Use the first so many; default: all."""
+    """Use only the first N samples; default: all."""
     scale: float | tuple[float, ...] | Mapping[str, Any] = 1.0
     """``y = x * scale + offset``; one number, one for each channel, or a mapping by input name."""
     offset: float | tuple[float, ...] | Mapping[str, Any] = 0.0
@@ -105,14 +105,14 @@ class DataSpec:
     preprocessing: str | Mapping[str, str] | None = None
     """``preprocess_input`` of a module of ``keras.applications`` by name, applied after the scaling."""
     image_size: tuple[int, int] | None = None
-    """(height, width) that images are resized to; default: they must all have one size."""
+    """(height, width) to resize images to; default: they must all have one size."""
     color_mode: str | None = None
     """``rgb`` (default), ``grayscale`` or ``rgba``."""
     interpolation: str = "bilinear"
-    """For resizing: PIL's filters, which look at every pixel when they shrink an image, as
-    ``keras.utils.load_img`` does; or ``keras_bilinear``, what ``image_dataset_from_directory`` does."""
+    """For resizing: the filters of PIL, which use every pixel when they shrink an image, as
+    ``keras.utils.load_img`` does; or ``keras_bilinear``, as in ``image_dataset_from_directory``."""
     crop_to_aspect_ratio: bool = False
-    """Crop the centre to the proportions of ``image_size`` before resizing, instead of distorting."""
+    """Crop the centre to the proportions of ``image_size`` before resizing, so that nothing is distorted."""
     features: Mapping[str, Feature | Mapping[str, Any]] | None = None
     """TFRecord files only: the features to read."""
     fingerprint: Literal["sampled", "full"] = "full"

@@ -24,7 +24,7 @@ from .states import files_state
 __all__ = ["IMAGE_ENDINGS", "ImageFolder", "list_images"]
 
 IMAGE_ENDINGS = (".bmp", ".gif", ".jpeg", ".jpg", ".png")
-"""The endings that Keras takes; others would change the order of the samples against training."""
+"""The endings that Keras reads; with others, the samples would have another order than in training."""
 
 
 def list_images(folder: str) -> tuple[tuple[str, ...], NDArray[np.int64] | None, tuple[str, ...]]:
@@ -41,7 +41,7 @@ def list_images(folder: str) -> tuple[tuple[str, ...], NDArray[np.int64] | None,
     Raises
     ------
     InputError
-        If there are no images, or images lie both beside and inside of the sub-folders.
+        If there are no images, or there are images both beside the sub-folders and in them.
     """
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     class_names = tuple(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
@@ -117,12 +117,12 @@ class ImageFolder:
         return Batch((images,), None if self._labels is None else self._labels[start:stop])
 
     def encoded_sizes(self, rows: Sequence[int]) -> list[tuple[int, int]]:
-        """Return height and width of these images as they are in their files, without decoding them."""
+        """Return height and width of these images as their files have them, without decoding them."""
         sizes = (encoded_size(str(self._folder / self._files[row])) for row in rows)
         return [size for size in sizes if size is not None]
 
     def labels(self, start: int, stop: int) -> NDArray[Any]:
-        """Return the classes of these images, without the images; there are classes."""
+        """Return the classes of these images, without the images; only if ``has_labels``."""
         assert self._labels is not None
         return self._labels[start:stop]
 
@@ -139,11 +139,11 @@ class ImageFolder:
             ) from None
 
     def row_nbytes(self) -> int:
-        """Return the size of the first file: what is marked are the encoded bytes."""
+        """Return the size of the first file: the encoded bytes are hashed."""
         return (self._folder / self._files[0]).stat().st_size
 
     def marks(self, rows: Sequence[int]) -> list[bytes]:
-        """Return a hash of the encoded bytes of each of these files; their names play no part."""
+        """Return a hash of the encoded bytes of each of these files; their names do not matter."""
         return [
             hashlib.blake2b(self._read(self._folder / self._files[row]), digest_size=16).digest()
             for row in rows

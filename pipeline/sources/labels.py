@@ -1,4 +1,4 @@
-"""One hash of all labels of a source: no activation follows from them, and accuracies do."""
+"""One hash of all labels of a source: accuracies depend on them, activations do not."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from .protocol import Source
 
 __all__ = ["labels_hash"]
 
-# Rows read at once: labels alone are small, where they come with their samples these are read too.
+# Rows that are read at once: labels alone are small; labels that come with their samples are read with these.
 _N_LABELS, _N_SAMPLES = 4096, 256
 
 
 def labels_hash(source: Source) -> str | None:
     """Return a hash of the labels of all samples, in order; None when there are none.
 
-    Cheap where a reader has its labels apart from its samples (its method ``labels``), or where the marks of its
-    samples are marks of their labels too (``labels_identity``); else one pass over the data.
+    Cheap where a reader gives labels without samples (its method ``labels``), or where the hashes of its samples
+    cover the labels too (``labels_identity``); else one pass over the data.
     """
     if not source.has_labels:
         return None

@@ -1,9 +1,8 @@
 """Arrays in ``.npy`` and ``.npz`` files, read at random where possible, streamed where not; never unpickled.
 
-Knows the two formats. The members of an uncompressed ``.npz`` are plain ``.npy`` files at some offset, so
-that they are read in place as well, which ``numpy.load`` does not do. A compressed member cannot be read at random: it
-is inflated going forward, and from its start again when a read goes back. What zip knows of a member, its CRC-32, is
-compared before the first of its values is given away.
+Knows the two formats. The members of an uncompressed ``.npz`` are plain ``.npy`` files at some offset: they are read in
+place too, which ``numpy.load`` does not do. A compressed member has no random access: it is inflated forward, and again
+from its start when a read goes back. The CRC-32 of a member is checked before its first value is returned.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from .states import file_state
 
 __all__ = ["FileColumn", "StoredMember", "StreamedMember", "npy_column", "npz_columns"]
 
-# Below this a compressed member is inflated once and kept: random access for workers and plots.
+# A smaller compressed member is inflated once and kept: random access for workers and plots.
 KEEP_NBYTES = 128 * 2**20
 _PIECE_NBYTES = 16 * 2**20
 # What zipfile and zlib raise for a member that is damaged, of an unknown method or locked by a password.
@@ -37,10 +36,10 @@ _DAMAGES = (OSError, EOFError, zipfile.BadZipFile, zlib.error, ValueError, NotIm
 class FileColumn:
     """Rows of an array that starts at some byte of a file. Pickles as the path, not as the data.
 
-    In C order the rows of a read are one run of bytes, and are read as such: a mapped file counts as memory of
-    the process once it is touched (a pass over 2 GB: 2,000 MiB more, against 32 MiB), at which Dask's
-    workers and memory limits take offence, and a file that is cut off while it is mapped kills the process.
-    In Fortran order rows are scattered over the file; it is mapped, and the pages given back after each read.
+    In C order, rows are consecutive bytes, and are read as such. A mapped file would count as memory of the process
+    (2,000 MiB after a pass over 2 GB, instead of 32 MiB) against the limits of Dask's workers, and kill the process if
+    it is cut off. In Fortran order, rows are scattered over the file: it is mapped, and the
+    pages are freed after each read.
     """
 
     def __init__(
@@ -61,7 +60,7 @@ class FileColumn:
             self._map = np.memmap(path, dtype, mode="r", offset=offset, shape=shape, order="F")
 
     def state(self) -> str | None:
-        """Return what the file system says of the file, and where in it the array lies."""
+        """Return the state of the file, with the place of the array in it."""
         return file_state(os.fstat(self._file), self._offset, self.shape, self.dtype.str)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
@@ -96,20 +95,20 @@ def _opened(path: str) -> int:
 
 
 class StoredMember(FileColumn):
-    """Rows of a ``.npz`` member that is not compressed, read in place once its CRC-32 is found right."""
+    """Rows of a ``.npz`` member that is not compressed, read in place once its CRC-32 has been checked."""
 
     def __init__(self, path: str, member: str, **place: Any) -> None:
         super().__init__(path, **place)
         self._args["member"] = self._member = member
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Return rows in fresh memory; the first read goes over the whole member once."""
+        """Return rows in fresh memory; the first read goes through the whole member once, for its CRC-32."""
         _check_crc(self._path, self._member)
         return super().read(start, stop)
 
 
 def _check_crc(path: str, member: str) -> None:
-    """Refuse a member with other bytes than zip's CRC-32 of it says; each is read for that once in a process."""
+    """Refuse a member that does not have its CRC-32; each is read for that once in a process."""
     try:
         at = os.stat(path)
         _whole(path, member, at.st_dev, at.st_ino, at.st_size, at.st_mtime_ns, at.st_ctime_ns)
@@ -148,7 +147,7 @@ class StreamedMember:
         self._lock = threading.Lock()
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Return rows; small members are kept in memory, large ones are a stream that goes forward."""
+        """Return rows; small members are kept in memory, large ones are read forward as a stream."""
         with self._lock:
             _check_crc(self._path, self._member)
             if self.shape[0] * self._row_nbytes > KEEP_NBYTES:
@@ -161,7 +160,7 @@ class StreamedMember:
             return self._kept[start:stop]
 
     def state(self) -> str | None:
-        """Return what the file system says of the file, and which of its members this is."""
+        """Return the state of the file, with the name of the member."""
         return file_state(os.stat(self._path), self._member)
 
     def _inflate(self, start: int, stop: int) -> NDArray[Any]:
@@ -169,9 +168,9 @@ class StreamedMember:
             if self._file is None:
                 archive = zipfile.ZipFile(self._path)
                 self._file = archive.open(self._member)
-                # By finalizer: a source that is dropped closes its files, without a warning.
+                # By finalizer: a source that is no longer used closes its files, without a warning.
                 self._close_file = weakref.finalize(self, _close, self._file, archive)
-            # Going back starts the member again; going forward inflates what lies between.
+            # Going back starts the member again; going forward inflates what is between.
             self._file.seek(self._offset + start * self._row_nbytes)
             data = self._file.read((stop - start) * self._row_nbytes)
         except _DAMAGES as error:
@@ -205,9 +204,8 @@ def npy_column(path: Path) -> FileColumn:
 def npz_columns(path: Path) -> dict[str, StoredMember | StreamedMember]:
     """Return the arrays of a ``.npz`` file by name, in the order of the file.
 
-    Arrays of objects are left out of nothing: they are refused when they are asked for, see
-    :func:`~.columns.check_column`; so that one of them does not spoil a file of numbers, its column has
-    dtype object and is never read.
+    Object arrays are listed, but refused when read (:func:`~.columns.check_column`): the other arrays of the file can
+    be used.
 
     Raises
     ------
@@ -221,7 +219,7 @@ def npz_columns(path: Path) -> dict[str, StoredMember | StreamedMember]:
     columns: dict[str, StoredMember | StreamedMember] = {}
     with archive:
         for info in archive.infolist():
-            # A Mac's zip adds a file of its own, __MACOSX/._x.npy, for each: no arrays.
+            # Zip on a Mac adds a file __MACOSX/._x.npy for each member: these are not arrays.
             is_mac = info.filename.startswith("__MACOSX/") or Path(info.filename).name.startswith("._")
             if info.filename.endswith(".npy") and not is_mac:
                 columns[info.filename.removesuffix(".npy")] = _member(path, archive, info)
@@ -240,7 +238,7 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stor
         raise
     except _DAMAGES as error:
         raise _damaged(str(path), info.filename, error) from None
-    if dtype.hasobject or not shape or 0 in shape:  # refused when asked for, nothing to map
+    if dtype.hasobject or not shape or 0 in shape:  # refused when read: nothing to map
         return StreamedMember(str(path), info.filename, offset=header_nbytes, shape=shape, dtype=dtype)
     if info.compress_type == zipfile.ZIP_STORED and not info.flag_bits & 1:
         offset = _data_offset(path, info) + header_nbytes
@@ -269,7 +267,7 @@ def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:
 
 
 def _header(file: IO[bytes], origin: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    # Version 3 differs from 2 in the letters that names of fields may have.
+    # Version 3 differs from 2 only in the encoding of field names.
     readers = {
         1: np.lib.format.read_array_header_1_0,
         2: np.lib.format.read_array_header_2_0,

@@ -1,6 +1,6 @@
-"""Open the data that a DataSpec names: find it, tell its kind, choose the arrays.
+"""Open the data that a DataSpec names: find it, recognise its kind, choose the arrays.
 
-Knows paths, endings and keys. Does not know how a kind is read.
+Knows paths, endings and keys. Does not know how each kind is read.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ def _record_files_of(folder: Path) -> list[str]:
 
 
 def _pattern(path: str) -> str:
-    """Return a glob in which the folders that are there stand for themselves: ``runs [1]/part-*``."""
+    """Return a glob in which existing folders are taken literally: ``runs [1]/part-*``."""
     parents = Path(path).parents
     there = next((parent for parent in parents if parent.exists()), None)
     return path if there is None else str(Path(glob.escape(str(there))) / Path(path).relative_to(there))
@@ -248,9 +248,9 @@ _READERS = {
 def _choose(
     arrays: Mapping[str, Any], path: str, spec: DataSpec, base_dir: str | Path | None
 ) -> ColumnsReader:
-    """Pick inputs and labels among the arrays of a file by the keys of the spec."""
+    """Choose inputs and labels among the arrays of a file by the keys of the spec."""
     labels = _labels_apart(spec, base_dir)
-    # Where the labels lie apart, their key is of that file.
+    # If the labels are in a file of their own, their key is of that file.
     labels_key = spec.labels if labels is None else None
     if labels is None and labels_key is None and "y" in arrays:
         labels_key = "y"

@@ -1,6 +1,6 @@
 """Encoded image bytes to an array of pixels: decode, convert colours, crop, resize.
 
-Knows PIL. Does not know where the bytes lie.
+Knows PIL. Does not know where the bytes come from.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class PixelSettings:
         )
 
     def identity(self, shape: tuple[int, ...]) -> dict[str, Any]:
-        """Return what decides the values of the pixels; without resizing the filter does not."""
+        """Return what decides the values of the pixels; the filter does only if images are resized."""
         resized = self.image_size is not None
         return {
             "color_mode": self.color_mode,
@@ -73,13 +73,13 @@ def decode_image(encoded: bytes, settings: PixelSettings, *, name: str) -> NDArr
     Raises
     ------
     InputError
-        If it is no image, is cut off, has 16 bits per channel, or is so large that PIL refuses it.
+        If it is not an image, is cut off, has 16 bits per channel, or is so large that PIL refuses it.
     """
     import PIL.Image
 
     try:
         with warnings.catch_warnings():
-            # PIL warns of an image that may be an attack; for us that is a broken sample.
+            # PIL warns of an image that may be an attack; here it is a broken sample.
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
             with PIL.Image.open(io.BytesIO(encoded)) as image:
                 deep = image.mode.startswith(("I", "F"))
@@ -98,7 +98,7 @@ def decode_image(encoded: bytes, settings: PixelSettings, *, name: str) -> NDArr
 
 
 def encoded_size(path: str) -> tuple[int, int] | None:
-    """Return height and width of an image as its file says; None where it is none, which is told when it is read."""
+    """Return height and width of an image as its file says; None if it is not an image: reading it gives the error."""
     import PIL.Image
 
     try:
@@ -146,8 +146,8 @@ def _central_box(size: tuple[int, int], target: tuple[int, int]) -> tuple[int, i
 def resize_like_keras(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
     r"""Return the image resized as ``tf.image.resize(method="bilinear", antialias=False)`` does it.
 
-    Four neighbours around the centre of each target pixel, whatever the factor: shrinking skips pixels, which
-    is what networks trained by ``image_dataset_from_directory`` have seen.
+    From the four neighbours around the centre of each target pixel, whatever the factor: shrinking skips pixels, as
+    it did for networks that were trained with ``image_dataset_from_directory``.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
-"""Make a source of raw rows: limit, check, preprocess, identify.
+"""Make a source from raw rows: limit, check, preprocess, identify.
 
-Knows what every source must do alike. Does not know where rows come from.
+Knows what all sources have in common. Does not know where rows come from.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .states import states_of
 
 __all__ = ["HASH_BUDGET_NBYTES", "PreparedSource", "hashed_rows"]
 
-# What "sampled" hashes of a block, about 30 ms; "full" takes that for each 32 MiB.
+# "sampled" hashes this much of a block, in about 30 ms; "full" takes that long for each 32 MiB.
 HASH_BUDGET_NBYTES = 32 * 2**20
 
 
@@ -49,15 +49,14 @@ class PreparedSource:
     preparation : mapping
         ``scale``, ``offset``, ``divide_by``, ``preprocessing``: see :class:`~.data_spec.DataSpec`.
     num_samples : int, optional
-        Use the first so many.
+        Use only the first N samples.
     full_fingerprint : bool
         Hash every byte instead of evenly spaced samples of large ranges.
 
     Raises
     ------
     InputError
-        If there are no rows, fewer than asked for, values that are no numbers, or a preprocessing that
-        does not fit the shapes.
+        If there are no rows or fewer than asked for, or the preprocessing does not fit the shapes.
     """
 
     def __init__(
@@ -96,7 +95,7 @@ class PreparedSource:
         return f"<{self.n_samples} samples of {self.reader.origin}: {', '.join(map(str, self.inputs))}>"
 
     def with_hashing(self, hashed: str) -> PreparedSource:
-        """Return the same samples, identified by ``"full"`` or ``"sampled"`` hashes: as a cache of them is."""
+        """Return the same samples, identified by ``"full"`` or ``"sampled"`` hashes, as an existing cache has them."""
         if hashed == self.hashed:
             return self
         again = copy.copy(self)
@@ -117,7 +116,7 @@ class PreparedSource:
         raw = self.reader.rows(start, stop)
         arrays = []
         for spec, preparation, values in zip(self.inputs, self._preparations, raw.inputs, strict=True):
-            # A float64 beyond float32 becomes infinite here, and is refused as such just below.
+            # A float64 that is too large for float32 becomes infinite here, and is refused just below.
             with np.errstate(over="ignore", invalid="ignore"):
                 prepared = np.ascontiguousarray(preparation.apply(values))
             if is_float(prepared.dtype):
@@ -148,7 +147,7 @@ class PreparedSource:
         return hasher.hexdigest()
 
     def state(self) -> str | None:
-        """Return what tells cheaply whether the samples are what they were, or None: see :mod:`.states`."""
+        """Return what tells cheaply whether the samples have changed, or None: see :mod:`.states`."""
         return states_of([self.reader])
 
     def _check_range(self, start: int, stop: int) -> None:
@@ -159,7 +158,7 @@ class PreparedSource:
             )
 
     def _check_finite(self, prepared: NDArray[Any], raw: NDArray[Any], start: int, spec: InputSpec) -> None:
-        # Two passes without a temporary array: a NaN or an infinity shows in the smallest or largest value.
+        # No temporary array: a NaN or an infinity shows in the smallest or the largest value.
         if prepared.size == 0 or (np.isfinite(prepared.min()) and np.isfinite(prepared.max())):
             return
         flat = prepared.reshape(len(prepared), -1)

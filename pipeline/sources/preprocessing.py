@@ -1,8 +1,8 @@
-"""What is done to the raw values before the network sees them: scaling, Keras' preprocessing functions.
+"""What happens to raw values before the network gets them: scaling, and the preprocessing functions of Keras.
 
-The functions of ``keras.applications`` are written out here in NumPy: they are three formulas, naming them
-must not cost the import of TensorFlow in every process, and no name is ever imported or evaluated.
-``tests/sources/test_preprocessing.py`` compares each one with Keras' own, bit by bit.
+The functions of ``keras.applications`` are three formulas, written here in NumPy: using one must not import TensorFlow
+in every process, and no name is ever imported or evaluated.
+``tests/sources/test_preprocessing.py`` compares each one with that of Keras, bit by bit.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ class Preprocessing:
 
     @property
     def changes_values(self) -> bool:
-        """Whether anything is asked for at all; if not, whole numbers keep their type."""
+        """Whether anything is done at all; if not, whole numbers keep their type."""
         return self != Preprocessing()
 
     def apply(self, raw: NDArray[Any]) -> NDArray[Any]:
         """Return raw values of shape (n, ...) as the network gets them, float32 or whole numbers."""
         if not self.changes_values:
-            # The byte order of the machine: TensorFlow takes no other.
+            # In the byte order of the machine, the only one that TensorFlow takes.
             dtype = np.dtype(np.float32) if is_float(raw.dtype) else raw.dtype.newbyteorder("=")
             return raw.astype(dtype, copy=False)
         values = raw.astype(np.float32)  # a copy, always: the formulas work in place
@@ -79,7 +79,7 @@ class Preprocessing:
         return values if self.function is None else _apply_mode(values, KERAS_MODES[self.function])
 
     def check(self, shape: tuple[int, ...], name: str) -> None:
-        """Refuse an input whose samples have a last axis of another length than the settings need.
+        """Refuse an input whose last axis does not have the length that the settings need.
 
         Raises
         ------
@@ -103,7 +103,7 @@ class Preprocessing:
             )
 
     def identity(self) -> dict[str, Any]:
-        """Return the formula in numbers; another name for the same formula is the same identity."""
+        """Return the formula in numbers; two names of one formula give the same."""
         return {
             "scale": list(self.scale),
             "offset": list(self.offset),
@@ -113,7 +113,7 @@ class Preprocessing:
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:
-    """Return whether values are floating point, the types of ``ml_dtypes`` (bfloat16) included."""
+    """Return whether a type is floating point, those of ``ml_dtypes`` (bfloat16) included."""
     return dtype.kind == "f" or dtype.name.startswith(("bfloat", "float"))
 
 
@@ -153,7 +153,7 @@ def preprocessing_for(name: str | None, settings: Mapping[str, Any]) -> Preproce
     Raises
     ------
     InputError
-        If a number is not finite, is zero where it divides or multiplies, or two settings exclude each other.
+        If a number is not finite, a divisor or scale is zero, or two settings exclude each other.
     """
     picked = {
         key: (value.get(name) if isinstance(value, Mapping) else value) for key, value in settings.items()

@@ -19,7 +19,7 @@ class InputSpec:
     """One input of the network as a source delivers it."""
 
     name: str | None
-    """The name it was given (a key of a dict, of a file); None when there is one input without a name."""
+    """Its name (a key of a dict, or of a file); None if there is one input without a name."""
     shape: tuple[int, ...]
     """Of one sample: without the axis of samples."""
     dtype: str
@@ -33,7 +33,7 @@ class Batch:
     inputs: tuple[NDArray[Any], ...]
     """One array of shape (n, \\*spec.shape) for each input, in the order of :attr:`Source.inputs`."""
     labels: NDArray[Any] | None = None
-    """Array of shape (n, ...) as the data holds it, never preprocessed; None when there are none."""
+    """Array of shape (n, ...) as the data holds it, never preprocessed; None if there are none."""
 
     def __len__(self) -> int:
         return len(self.inputs[0])
@@ -43,7 +43,7 @@ class Batch:
 class Source(Protocol):
     """Samples in a fixed order: reading the same range twice gives the same bytes.
 
-    Every source can be pickled if what it was made of can be.
+    A source can be pickled if what it was made from can be.
     """
 
     @property
@@ -64,8 +64,8 @@ class Source(Protocol):
     def read(self, start: int, stop: int) -> Batch:
         """Return the samples ``start`` to ``stop`` (exclusive), preprocessed.
 
-        Any range may be asked for from any thread; going forward range by range costs one pass over
-        the data. The arrays may be read-only views of the user's own.
+        Any thread may read any range; reading forward, range by range, takes one pass over the data. The arrays
+        may be read-only views of the user's own.
 
         Raises
         ------
@@ -78,26 +78,26 @@ class Source(Protocol):
     def fingerprint(self) -> dict[str, Any]:
         """Return what identifies the data apart from its length: nested, JSON-able, comparable with ``==``.
 
-        Input names, shapes, types, preprocessing and the first sample's content. Neither paths nor dates,
-        and not the number of samples: data that grew has the same fingerprint. Later samples are
-        covered by :meth:`content_hash`.
+        Names, shapes and types of the inputs, preprocessing, and the content of the first sample. No paths, no dates,
+        no number of samples: data that has grown has the same fingerprint. :meth:`content_hash` covers the other
+        samples.
         """
         ...
 
     def content_hash(self, start: int, stop: int) -> str:
         """Return a hash of the content and order of the samples ``start`` to ``stop`` (exclusive).
 
-        To be kept beside whatever was computed from them, and compared before that is used again.
+        It is kept with what was computed from them, and compared before that is used again.
         """
         ...
 
 
 class Reader(Protocol):
-    """Raw rows, as a kind of data set gives them; :class:`~.prepared.PreparedSource` makes a source of it."""
+    """Raw rows of one kind of data set; :class:`~.prepared.PreparedSource` makes a source from it."""
 
     @property
     def n_rows(self) -> int:
-        """Rows that exist."""
+        """How many rows there are."""
         ...
 
     @property
@@ -124,9 +124,9 @@ class Reader(Protocol):
         ...
 
     def row_nbytes(self) -> int:
-        """Return the bytes that have to be read for the mark of one row, about."""
+        """Return about how many bytes are read for the hash of one row."""
         ...
 
     def identity(self) -> dict[str, Any]:
-        """Return the settings that decide what the rows hold beyond the bytes that are marked."""
+        """Return the settings that decide what the rows hold, beside the bytes that are hashed."""
         ...

@@ -1,6 +1,6 @@
-"""Rows made of columns: one array for each input, perhaps one for the labels.
+"""Rows made of columns: one array for each input, and perhaps one for the labels.
 
-Knows which columns belong together. Does not know where they lie.
+Knows which columns belong together. Does not know where they are.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ class ColumnsReader:
         return Batch(tuple(column.read(start, stop) for column in self._columns), labels)
 
     def labels(self, start: int, stop: int) -> NDArray[Any]:
-        """Return the labels of these rows, without the rows; there are labels."""
+        """Return the labels of these rows, without the rows; only if ``has_labels``."""
         assert self._labels is not None
         return _squeeze(self._labels.read(start, stop))
 
     def state(self) -> str | None:
-        """Return what tells cheaply whether the rows are what they were; labels play no part."""
+        """Return what tells cheaply whether the rows have changed; labels do not matter."""
         return states_of(self._columns)
 
     def row_nbytes(self) -> int:
@@ -93,17 +93,17 @@ class ColumnsReader:
         return marks
 
     def gaps(self) -> tuple[str, ...]:
-        """Return what is not stored of the arrays, in words."""
+        """Return in words which parts of the arrays are not stored."""
         found = (column.gaps() for column in self._columns if isinstance(column, LazyColumn))
         return tuple(each for each in found if each is not None)
 
     def identity(self) -> dict[str, Any]:
-        """Return nothing: the bytes say it all."""
+        """Return the kind only: the values are hashed."""
         return {"kind": "arrays"}
 
 
 def mark_rows(inputs: tuple[NDArray[Any], ...]) -> list[bytes]:
-    """Return a 16-byte hash of each row over all inputs; the byte order of the machine plays no part."""
+    """Return a 16-byte hash of each row over all inputs; it does not depend on the byte order."""
     if any(values.dtype.kind == "O" for values in inputs):
         columns = [text_bytes(v) if v.dtype.kind == "O" else mark_rows((v,)) for v in inputs]
         return [hashlib.blake2b(b"".join(row), digest_size=16).digest() for row in zip(*columns, strict=True)]
@@ -149,5 +149,5 @@ def _title(index: int, spec: InputSpec) -> str:
 
 
 def _squeeze(labels: NDArray[Any]) -> NDArray[Any]:
-    """Labels of shape (n, 1), as CIFAR-10 ships them, are meant as (n,)."""
+    """Labels of shape (n, 1), as CIFAR-10 has them, mean (n,)."""
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels

@@ -1,7 +1,7 @@
-"""Tell cheaply that data is what it was: of a file what the file system says of it, of memory a hash of every byte.
+"""Tell cheaply whether data has changed: of a file by what the file system says, of memory by a hash of every byte.
 
-A state is compared with one that was remembered. Equal: nothing has changed. Different, or None where nothing can be
-said: the samples themselves have to be compared. No state is part of what identifies data, since a copy has another.
+A state is compared with a remembered one. If they are equal, nothing has changed. If they differ, or one is None
+(unknown), the samples themselves have to be compared. A state does not identify data: a copy has another one.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 __all__ = ["Readable", "combined", "file_state", "files_state", "memory_state", "states_of", "tree_state"]
 
-# A file that changed this shortly ago may change again and keep its date: FAT counts in steps of 2 s, Linux in ticks.
+# A file that has just changed may change again and keep its date: dates have steps of 2 s on FAT, of ticks on Linux.
 RECENT_NS = 2_000_000_000
-# One piece of memory for one thread; SHA-256 because processors have instructions for it (2 GB/s a core, blake2b 1.3).
+# What a thread hashes at a time, with SHA-256: processors have instructions for it (2 GB/s a core, blake2b 1.3).
 _PIECE_NBYTES = 8 * 2**20
 _THREADS = 4
 
@@ -46,15 +46,15 @@ class Readable(Protocol):
 
 
 def combined(states: Iterable[str | None]) -> str | None:
-    """Return one state of several, in their order; None if one of them is not known."""
+    """Return one state of several, in their order; None if one of them is unknown."""
     parts = list(states)
     return None if None in parts else hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def file_state(at: os.stat_result, *more: Any) -> str | None:
-    """Return the state of a file; None if it changed in these seconds. ``more`` says which part of it is meant.
+    """Return the state of a file; None if it has just changed. ``more`` says which part of it is meant.
 
-    The date of the inode is in it: a program may set a file's date back (``cp -p``, ``touch -d``), and not that one.
+    It has the date of the inode too: programs can set a file's date back (``cp -p``, ``touch -d``), but not that one.
     """
     if time.time_ns() - max(at.st_mtime_ns, at.st_ctime_ns) < RECENT_NS:
         return None
@@ -62,7 +62,7 @@ def file_state(at: os.stat_result, *more: Any) -> str | None:
 
 
 def files_state(paths: Iterable[str | Path]) -> str | None:
-    """Return the state of files in this order; None if one changed in these seconds, or is not there."""
+    """Return the state of files in this order; None if one has just changed, or is missing."""
     try:
         return combined(file_state(os.stat(path)) for path in paths)
     except OSError:
@@ -70,7 +70,7 @@ def files_state(paths: Iterable[str | Path]) -> str | None:
 
 
 def tree_state(folder: str | Path) -> str | None:
-    """Return the state of all files in a folder, by their names; of a file its own."""
+    """Return the state of all files in a folder, with their names; of a file its own."""
     if os.path.isfile(folder):
         return files_state([folder])
     paths = sorted(os.path.join(root, name) for root, _, names in os.walk(folder) for name in names)

@@ -1,8 +1,8 @@
-"""Rows from something that can be iterated again and again, but only from its start.
+"""Rows from something that can be iterated many times, but only from its start.
 
-Reading forward keeps the iterator; reading back starts a new one. The hash of every row that went by is
-remembered (16 bytes each): a row that comes out differently the second time shows that the order is not
-fixed, and hashes cost no second pass.
+Reading forward keeps the iterator; reading back starts a new one. The hash of every row that was read is
+remembered (16 bytes each): hashes need no second pass, and a row that differs the second time shows that the order is
+not fixed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Unpacked:
         self.names, self.inputs, self.labels, self.n_targets = names, inputs, labels, n_targets
 
     def has_labels(self, origin: str) -> bool:
-        """Return whether there are labels to measure accuracy with; a warning where there are too many."""
+        """Return whether there are labels to measure accuracy with; warns if there are too many."""
         if self.n_targets > 1:
             message = (
                 "%s has %d targets for each sample, and accuracy is of one output: it is left out; give (x, y) with "
@@ -67,7 +67,7 @@ def unpack(element: Any, *, batched: bool, origin: str) -> Unpacked:
     Raises
     ------
     InputError
-        If it holds no numbers, or its parts have different numbers of samples.
+        If it holds no numbers or texts, or its parts have different numbers of samples.
     """
     x, y = (
         (element[0], element[1]) if isinstance(element, tuple) and len(element) in (2, 3) else (element, None)
@@ -83,7 +83,7 @@ def unpack(element: Any, *, batched: bool, origin: str) -> Unpacked:
     if not arrays:
         raise InputError(f"{origin} gave an element without inputs: {type(element).__name__}")
     for (name, _), array in zip(named, arrays, strict=True):
-        if not (array.ndim and len(array) == 0):  # an empty batch is passed over
+        if not (array.ndim and len(array) == 0):  # empty batches are skipped
             called = f"an element of {origin}" if name is None else f"{name!r} of {origin}"
             check_column(ArrayColumn(array), called)
     targets = _targets(y, batched=batched)
@@ -97,14 +97,14 @@ def unpack(element: Any, *, batched: bool, origin: str) -> Unpacked:
 
 
 def _targets(y: Any, *, batched: bool) -> list[Any]:
-    """Return the labels as the targets that a network with several outputs is trained with: one for each."""
+    """Return the labels as targets: a network with several outputs is trained with one for each of them."""
     if y is None:
         return []
     if isinstance(y, Mapping):
         return list(y.values())
     is_one = isinstance(y, list) or batched
     if not isinstance(y, list | tuple) or (is_one and all(np.ndim(each) == 0 for each in y)):
-        return [y]  # labels as plain numbers; tf.data's tuple of numbers is one for each output
+        return [y]  # labels as plain numbers; a tuple of numbers in tf.data has one for each output
     return list(y)
 
 
@@ -121,9 +121,9 @@ class StreamReader:
     Parameters
     ----------
     fresh : callable
-        Gives an iterable that starts at the first sample, each time.
+        Gives an iterable that starts at the first sample, every time.
     n_rows : int
-        How many samples to use; more may come.
+        How many samples to use; there may be more.
     batched : bool
         Whether an element is a batch or a sample.
     origin : str
@@ -132,7 +132,7 @@ class StreamReader:
     Raises
     ------
     InputError
-        If nothing comes, or the first element comes out differently the second time.
+        If it gives nothing, or a different first element the second time.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class StreamReader:
         self._restart()
 
     def rows(self, start: int, stop: int) -> Batch:
-        """Return raw rows, going forward where that is possible."""
+        """Return raw rows, reading forward where possible."""
         with self._lock:
             return self._rows(start, stop)
 
@@ -236,11 +236,11 @@ class StreamReader:
         return found != tuple((spec.shape, spec.dtype) for spec in self.inputs)
 
     def row_nbytes(self) -> int:
-        """Return 16: what is read for a mark is the mark."""
+        """Return 16: the hashes themselves are kept."""
         return 16
 
     def marks(self, rows: Sequence[int]) -> list[bytes]:
-        """Return the remembered marks; rows that have not gone by yet are read."""
+        """Return the remembered hashes; rows that were not read yet are read."""
         with self._lock:
             at = len(self._marks)
             if rows[-1] >= at:
@@ -248,11 +248,11 @@ class StreamReader:
             return [self._marks[row] for row in rows]
 
     def identity(self) -> dict[str, Any]:
-        """Return nothing: the values say it all."""
+        """Return the kind only: the values are hashed."""
         return {"kind": "arrays"}
 
     def __getstate__(self) -> dict[str, Any]:
-        # An iterator cannot travel; the function that makes it may.
+        # An iterator cannot be pickled; the function that makes it may be.
         state = self.__dict__.copy()
         for name in ("_lock", "_iterator", "_held", "_position"):
             del state[name]

@@ -1,6 +1,6 @@
 """Texts as samples, for networks that begin with TextVectorization or StringLookup: UTF-8 bytes, as in TensorFlow.
 
-However they are kept (NumPy's fixed or variable width, Python strings, tensors), the same texts are the same samples.
+However they are stored (NumPy's fixed or variable width, Python strings, tensors), the same texts are the same samples.
 Objects in files are never read: they would have to be unpickled.
 """
 
@@ -22,7 +22,7 @@ OBJECT = np.dtype(object)
 
 
 def is_text(dtype: np.dtype[Any]) -> bool:
-    """Return whether an array of this type holds texts, or objects that may be."""
+    """Return whether an array of this type holds texts, or objects that may be texts."""
     return dtype.kind in "SUTO"
 
 
@@ -49,7 +49,7 @@ def as_texts(values: NDArray[Any], origin: str) -> NDArray[Any]:
 
 
 def text_bytes(values: NDArray[Any]) -> list[bytes]:
-    """Return for each row of an array of ``bytes`` objects, of shape (n, ...), bytes that no other texts give."""
+    """Return bytes for each row of an array of ``bytes`` objects, of shape (n, ...); other texts give other bytes."""
     rows = values.reshape(len(values), -1).tolist()
     return [b"".join(len(text).to_bytes(8, "little") + text for text in row) for row in rows]
 
@@ -71,7 +71,7 @@ class TextColumn:
         return as_texts(self._column.read(start, stop), self._origin)
 
     def state(self) -> str | None:
-        """Return that of the column; of Python's and NumPy's own strings, whose memory holds addresses, a hash."""
+        """Return that of the column; of Python objects and strings of variable width, kept by address, a hash."""
         if self._column.dtype.kind in "SU" or not hasattr(self._column, "in_memory"):
             return self._column.state()
         hasher = hashlib.sha256(str(self.shape).encode())

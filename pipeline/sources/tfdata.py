@@ -1,6 +1,6 @@
 """Rows of a ``tf.data.Dataset``: finite, in a fixed order, batched or not.
 
-The data set brings TensorFlow along; nothing is imported here before it is there.
+Nothing is imported here: whoever has a data set has imported TensorFlow.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["dataset_reader"]
 
 logger = logging.getLogger(__name__)
 
-# What a step of these gives follows from a function of the user's, not from the steps before it.
+# What these steps give depends on a function of the user, not on the steps before them.
 _ANYTHING = ("FlatMap", "Interleave", "GroupByWindow")
 _INFINITE, _UNKNOWN = -1, -2  # tf.data.INFINITE_CARDINALITY and UNKNOWN_CARDINALITY
 
@@ -28,15 +28,15 @@ def dataset_reader(dataset: Any, *, num_samples: int | None, batched: bool | Non
     dataset : tf.data.Dataset
         Its elements are ``x``, ``(x, y)`` or ``(x, y, weights)``.
     num_samples : int, optional
-        Use the first so many. Without it a data set of batches is counted by one pass, because the size of
-        its last batch is known only then.
+        Use only the first N samples. Without it, a data set of batches is counted by one pass: the size of its last
+        batch is not known before.
     batched : bool, optional
-        Default: what the steps of the pipeline say; else batched if every part has an open first axis.
+        Default: what the steps of the data set say; else batched if every part has an open first axis.
 
     Raises
     ------
     InputError
-        If it is infinite without ``num_samples``, empty, shuffled anew each time, or holds no tensors.
+        If it is infinite without ``num_samples``, empty, shuffled differently each time, or holds no tensors.
     """
     origin = "the tf.data.Dataset"
     spec = dataset.element_spec

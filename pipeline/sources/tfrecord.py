@@ -43,7 +43,7 @@ def masked_crc32c(data: bytes) -> int:
 
 
 class RecordFile:
-    """Bytes of one file, inflated if it is gzip. Pickles as its path."""
+    """The bytes of a file, inflated if it is gzip. Pickles as its path."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -81,7 +81,7 @@ class RecordFile:
                 ) from None
 
     def close(self) -> None:
-        """Give the open file back; the next read opens it again."""
+        """Close the file; the next read opens it again."""
         with self._lock:
             if self._file is not None:
                 self._closing()
@@ -93,7 +93,7 @@ class RecordFile:
 
 @dataclass(frozen=True, slots=True)
 class RecordIndex:
-    """Where the records of some files lie."""
+    """Where the records of some files are."""
 
     file_of: NDArray[np.int32]
     offset: NDArray[np.int64]
@@ -114,7 +114,7 @@ def index_records(files: Sequence[RecordFile], *, limit: int | None = None) -> R
     files : sequence of RecordFile
         In order.
     limit : int, optional
-        Stop after so many records.
+        Stop after this many records.
 
     Raises
     ------
@@ -190,7 +190,7 @@ class RecordReader:
         self._open = 0
         self._full = spec.fingerprint == "full"
         self._seen: tuple[NDArray[np.bool_], NDArray[np.void]] | None = None
-        """Which records went by in full, and the hash of each."""
+        """Which records were read in full, and their hashes."""
         inputs, label = _chosen(spec, sorted(parse_example(self._record(0), name=self._name(0))), origin)
         pixels = PixelSettings.from_spec(spec)
         first = parse_example(self._record(0), name=self._name(0))
@@ -221,14 +221,14 @@ class RecordReader:
         return Batch(arrays, labels)
 
     def labels_identity(self) -> dict[str, Any]:
-        """Return which feature is the label: its values are in the records, and :meth:`marks` covers these."""
+        """Return which feature is the label: its values are in the records, which :meth:`marks` covers."""
         return {} if self._label is None else self._label.identity()
 
     def _record(self, row: int) -> bytes:
         index = self._index
         number = int(index.file_of[row])
         if number != self._open:
-            # One open file at a time: a data set may have more files than a process may open.
+            # One open file at a time: there may be more files than a process may open.
             self._files[self._open].close()
             self._open = number
         data: bytes = self._files[number].read(int(index.offset[row]), int(index.nbytes[row]))
@@ -239,7 +239,7 @@ class RecordReader:
         return data
 
     def _remember(self, row: int, data: bytes) -> None:
-        # Remembered, since reading a gzip file again means inflating it again from its start.
+        # Remembered: reading a gzip file again inflates it from its start.
         if self._seen is None:
             self._seen = np.zeros(self.n_rows, np.bool_), np.zeros(self.n_rows, "V16")
         went_by, hashes = self._seen
@@ -254,7 +254,7 @@ class RecordReader:
         return mark
 
     def with_hashing(self, hashed: str) -> RecordReader:
-        """Return the same records, with ``"full"`` or ``"sampled"`` marks."""
+        """Return the same records, with ``"full"`` or ``"sampled"`` hashes."""
         again = copy.copy(self)
         again._full = hashed == "full"
         return again
@@ -269,11 +269,11 @@ class RecordReader:
         return f"record {record} of {self._files[number].path!r}"
 
     def row_nbytes(self) -> int:
-        """Return the bytes that one mark costs: a record in full, or 16 that the scan has read."""
+        """Return the bytes that are read for one hash: a whole record, or the 16 that the scan has read."""
         return int(self._index.nbytes[0]) if self._full else 16
 
     def marks(self, rows: Sequence[int]) -> list[bytes]:
-        """Return a mark of each record: its length and stated checksum, or in full its hash."""
+        """Return for each record its length and stated checksum; with ``"full"`` its hash."""
         if self._full:
             return [self._mark(row) for row in rows]
         picked = np.asarray(rows, np.intp)

@@ -1,6 +1,6 @@
-"""Make a source of what is in memory: arrays, data sets, functions that give batches.
+"""Make a source from what is in memory: arrays, data sets, functions that give batches.
 
-Knows kinds of objects. Imports TensorFlow or Keras never: an object of theirs brings them along.
+Knows kinds of objects. Never imports TensorFlow or Keras: whoever has an object of theirs has imported them.
 """
 
 from __future__ import annotations
@@ -34,34 +34,33 @@ def as_source(
     preprocessing: str | Mapping[str, str] | None = None,
     fingerprint: Literal["sampled", "full"] = "full",
 ) -> Source:
-    """Return a source of samples in memory, or of anything that gives batches again and again.
+    """Return a source of samples in memory, or of anything that can give its batches many times.
 
     Parameters
     ----------
     x : arrays, tf.data.Dataset, keras.utils.PyDataset, callable, iterable, DataSpec, path
         Arrays have shape (n_samples, ...): numpy, memory-mapped, zarr or dask. A list or a dict is a network
         with several inputs. A data set gives ``x``, ``(x, y)`` or ``(x, y, weights)``. A callable gives a
-        fresh iterator of batches each time; it needs ``num_samples``.
+        fresh iterator of batches each time, and needs ``num_samples``.
     y : array, optional
         Labels, for accuracy.
     num_samples : int, optional
-        Use the first so many; default: all. A callable or a generator function must say it.
+        Use only the first N samples; default: all. Needed for callables and generator functions.
     batched : bool, optional
-        Whether a data set gives batches or single samples; default: what the data set says of itself,
-        and batches for callables.
+        Whether a data set gives batches or single samples; default: what the data set itself says, and batches for
+        callables.
     scale, offset, divide_by, preprocessing, fingerprint
         As in :class:`~.data_spec.DataSpec`.
 
     Raises
     ------
     InputError
-        If samples can be read only once, their number is not known, they come in another order each
-        time, or they are no numbers.
+        If samples can be read only once, their number is unknown, they come in a different order each time, or they are
+        neither numbers nor texts.
 
     Notes
     -----
-    Values that are whole numbers keep their type if no scaling is asked for (an embedding needs them);
-    everything else becomes float32.
+    Whole numbers keep their type unless they are scaled (an embedding needs them); everything else becomes float32.
 
     Examples
     --------
@@ -125,7 +124,7 @@ def _arrays(x: Any, y: Any) -> Reader:
 
 
 def _one_target(y: Any) -> Any:
-    """Return labels as an array; several of them are refused: accuracy is of one output."""
+    """Return labels as an array; several arrays are refused: accuracy is of one output."""
     several = list(y.values()) if isinstance(y, Mapping) else y if isinstance(y, list | tuple) else []
     if any(_is_array(each) and each.ndim for each in several):
         if len(several) == 1:
@@ -152,7 +151,7 @@ def _stream(x: Any, *, num_samples: int | None, batched: bool | None) -> Reader:
     if callable(x):
         fresh = x
     elif isinstance(x, Iterable):
-        fresh = lambda: x  # noqa: E731 - the iterable is asked for a fresh iterator each time
+        fresh = lambda: x  # noqa: E731 - the iterable gives a fresh iterator each time
     else:
         raise InputError(
             f"a {kind} is not a data set: pass arrays, a tf.data.Dataset, a PyDataset or a function"
@@ -171,7 +170,7 @@ def _is_tensorflow(x: Any) -> bool:
 
 
 def _is_py_dataset(x: Any) -> bool:
-    # By name, so that Keras is not imported to find out that something is not Keras'.
+    # By name: Keras must not be imported to find out that something is not of Keras.
     return any(
         kind.__name__ in ("PyDataset", "Sequence") and "keras" in kind.__module__ for kind in type(x).__mro__
     )
