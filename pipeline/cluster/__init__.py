@@ -1,4 +1,4 @@
-"""Run the stages of a job on a Dask cluster; the same tasks, the same bytes as in process."""
+"""Run the stages of a job on a Dask cluster: the same tasks, and the same bytes, as in one process."""
 
 from __future__ import annotations
 

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["comparing_on", "parts"]
 
-# What comes back from a part is as large as a commit record, 1-10 MB for a large network: no more parts than are needed
-# so that no worker waits long for the last one, and on a large cluster one for each.
+# The result of a part is as large as a commit record, 1-10 MB for a large network: only as many parts as are needed so
+# that no worker waits long for the last one, and on a large cluster one for each worker.
 PARTS_PER_WORKER = 8
 MOST_PARTS = 1024
-# Workers that join late should find something to do.
+# Small enough that workers that join late find something to do.
 LARGEST_PART = 32
 """In batches."""
 

@@ -1,6 +1,6 @@
-"""Get a client of a Dask cluster: a local one of processes, one that runs already, or the caller's own.
+"""Get a client of a Dask cluster: of local processes, of a cluster that runs already, or the caller's own.
 
-Knows Dask's ways of starting. Does not know what the cluster is for.
+Knows how Dask starts. Does not know what the cluster is for.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["connected", "dashboard_link", "local_threads", "reported"]
 
 logger = logging.getLogger(__name__)
 
-# With Dask's own 15 s a local cluster gave up for ever on a worker that needed longer to come back with TensorFlow.
+# With Dask's default of 15 s, a local cluster never used a worker again that took longer to come back with TensorFlow.
 LOST_WORKER_TIMEOUT = "5 minutes"
 CONNECT_TIMEOUT_S = 30
 
@@ -33,18 +33,18 @@ CONNECT_TIMEOUT_S = 30
 def connected(
     *, workers: int = 0, scheduler: str | None = None, client: Any = None, limits: Limits | None = None
 ) -> Iterator[Client]:
-    """Give a client with at least one worker; close what was started here, and nothing else.
+    """Give a client with at least one worker; afterwards close what was started here, and nothing else.
 
     Parameters
     ----------
     workers : int
-        Start so many processes on this machine.
+        Start this many processes on this machine.
     scheduler : str, optional
-        ``tcp://host:8786`` or the path of a scheduler file of a cluster that runs already.
+        ``tcp://host:8786``, or the path of a scheduler file, of a cluster that runs already.
     client : distributed.Client, optional
         The caller's own; it stays open.
     limits : Limits, optional
-        ``no_workers_s`` is how long the first worker may take.
+        ``no_workers_s`` is how long the first worker may take to join.
 
     Raises
     ------
@@ -69,9 +69,9 @@ def connected(
     from distributed import Client
 
     settings = {"distributed.deploy.lost-worker-timeout": LOST_WORKER_TIMEOUT}
-    # One Dask thread: a worker computes one block at a time with all its TensorFlow threads, and the block
-    # before it is written by a thread that has left the pool. Our own plan bounds memory, so that Dask's
-    # pausing at 60-80 % of a limit that it guesses would only slow the run down.
+    # One Dask thread: a worker computes one block at a time with all its TensorFlow threads, while a thread that has
+    # left the pool writes the block before. The plan bounds memory: Dask would only slow the run down by pausing at
+    # 60-80 % of a limit that it guesses.
     with (
         dask.config.set(settings),
         _local_cluster(workers) as cluster,
@@ -147,7 +147,7 @@ def _client_of(scheduler: str) -> Any:
         )
     try:
         with warnings.catch_warnings():
-            # Dask warns of differing versions; ours are compared, and refused, in `environment`.
+            # Dask warns of different versions; `environment` compares and refuses them.
             warnings.filterwarnings("ignore", message="Mismatched versions", category=UserWarning)
             if is_file:
                 return Client(scheduler_file=scheduler, timeout=CONNECT_TIMEOUT_S)

@@ -1,7 +1,7 @@
-"""Hand out parts of a job to workers: watch, retry, let go.
+"""Hand out the parts of a job to workers, watch them, and try again.
 
-The coordinator. Whatever comes back from a part is taken at once and its future let go, so that neither the
-scheduler's memory nor the number of keys grows with the job. Knows parts, not what is done with them.
+The result of a part is taken at once and its future released, so that neither the scheduler's memory nor the number of
+keys grows with the job. Knows parts, not what is done with them.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class Part(Protocol):
 
 
 PartT = TypeVar("PartT", bound=Part)
-# Between two looks at the cluster's health, in seconds; parts that finish are seen at once.
+# Seconds between two checks of the cluster's health; finished parts are seen at once.
 LOOK_S = 1.0
 
 
 @contextmanager
 def installed(client: Client, plugin: LoadedOnce[Any]) -> Iterator[None]:
-    """Have ``plugin`` in every worker, now and later; refuse the job if one of those there cannot work."""
+    """Install ``plugin`` in every worker, now and later; refuse the job if a worker cannot use it."""
     client.register_plugin(plugin, name=plugin.name)
     try:
         _prepare_workers(client, plugin.name)
@@ -54,7 +54,7 @@ def installed(client: Client, plugin: LoadedOnce[Any]) -> Iterator[None]:
 
 
 def _prepare_workers(client: Client, name: str) -> None:
-    """Load the network in every worker there is now; refuse the run if one cannot."""
+    """Load the network in every worker that is there now; refuse the run if one cannot."""
     started = time.monotonic()
     answers: Mapping[str, Any] = client.run(make_ready, name, on_error="return")
     wrong = {address: str(answer) for address, answer in answers.items() if answer}
@@ -67,7 +67,7 @@ def _prepare_workers(client: Client, name: str) -> None:
 
 
 class Coordinator(Generic[PartT]):
-    """The parts of one job on their way.
+    """The parts of one job, from waiting to finished.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class Coordinator(Generic[PartT]):
     task : callable
         ``task(part)`` runs in a worker; tasks may run twice.
     name : str
-        In the keys of the tasks: no other job's.
+        Of this job only: it is part of the keys of the tasks.
     limits : Limits
         Retries and patience.
     on_done : callable
@@ -84,7 +84,7 @@ class Coordinator(Generic[PartT]):
     what : str, default="block"
         What a part is called in messages.
     collects : bool, default=False
-        Whether results travel back; else ``result`` is None.
+        Whether results are sent back; else ``result`` is None.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Coordinator(Generic[PartT]):
     def _take(self, index: int, future: Future) -> None:
         running = self._running.get(index)
         if running is None or (running[1] is not future and running[1].key != future.key):
-            return  # an attempt that was given up
+            return  # of an attempt that was given up
         part, status = running[0], future.status
         del self._running[index]  # the last reference: the scheduler forgets the key
         error: BaseException | None = None
@@ -168,8 +168,8 @@ class Coordinator(Generic[PartT]):
 
         attempts = self._attempts[part.index] = self._attempts.get(part.index, 0) + 1
         if isinstance(error, KilledWorker) and part.index not in self._alone:
-            # Two parts are in a worker at a time, so that the other one may have killed it. At the end, when
-            # nothing else runs, each of them gets a worker for itself.
+            # A worker has two parts at a time: the other one may have killed it. At the end, when nothing else
+            # runs, each of them gets a worker for itself.
             logger.warning(
                 "%s %d was in several workers that died: it is tried alone at the end",
                 self._what,
@@ -178,12 +178,12 @@ class Coordinator(Generic[PartT]):
             self._alone.add(part.index)
             self._suspects.append(part)
             return
-        # Dask itself has given a killed part to several workers; wrong data stays wrong.
+        # Dask has already tried a killed part on several workers, and wrong data stays wrong.
         for_good = isinstance(error, KilledWorker) or (
             isinstance(error, ActisketchError) and not isinstance(error, StorageError | WorkerNotReady)
         )
         if isinstance(error, WorkerNotReady):
-            # It would take every part, and fail each at once.
+            # It would take part after part, and fail each at once.
             logger.warning("worker %s is dismissed: %s", error.address, error)
             self._client.retire_workers([error.address])
         if not for_good and attempts <= self._limits.retries:
@@ -197,7 +197,7 @@ class Coordinator(Generic[PartT]):
             raise cause
 
     def _look(self) -> None:
-        """Notice, at most once in ``LOOK_S``, that the scheduler or all workers are gone."""
+        """Check, at most once in ``LOOK_S``, whether the scheduler or all workers are gone."""
         now = time.monotonic()
         if now - self._looked < LOOK_S:
             return

@@ -1,6 +1,6 @@
-"""Refuse workers that would compute something else: compare versions, client against workers.
+"""Refuse workers that would compute something else: compare their versions with those of the client.
 
-Works on workers that lack actisketch itself: Dask's own call is used, and nothing is imported there.
+Works for workers without actisketch too: Dask asks them, and nothing is imported there.
 """
 
 from __future__ import annotations

@@ -9,19 +9,19 @@ __all__ = ["Limits"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Limits of one run on a cluster; every one ends in an error that says so, never in a hang."""
+    """Limits of one run on a cluster; a run that exceeds one ends with an error that says so, and never hangs."""
 
     retries: int = 3
-    """How often a block is tried again after a failure that may pass (storage, a lost worker)."""
+    """How often a block is tried again after a failure that may be temporary (storage, a lost worker)."""
     first_failures: int = 8
-    """If so many blocks have failed and none has succeeded, the run stops: the cause is not in the blocks."""
-    # A worker that imports TensorFlow and loads a network is ready after 9-15 s here; batch systems take minutes.
+    """If this many blocks have failed and none has succeeded, the run stops: the cause is not in the blocks."""
+    # A worker takes 9-15 s to import TensorFlow and load a network; batch systems take minutes to start one.
     no_workers_s: float = 300.0
     """How long to wait while there is no worker at all, in seconds."""
     scheduler_silence_s: float = 60.0
     """How long to wait for a scheduler whose connection broke, in seconds."""
     spare_blocks: int = 2
-    """Blocks that are submitted beyond what the workers hold, so that none waits for the coordinator."""
+    """Blocks that are submitted beside those that workers hold, so that no worker waits for the coordinator."""
 
     def window(self, n_workers: int, in_flight: int) -> int:
         """Return how many blocks may be submitted and not finished: a bound on keys, futures and lost work."""

@@ -1,7 +1,7 @@
 """Merge the sketches of all blocks on the workers, as a tree; refine percentiles there, block by block.
 
 Sketches are whole numbers, so the tree gives the bytes that one process gives. No task holds more than the merged
-sketches of ``FAN_IN`` parts: a record is read, merged and let go.
+sketches of ``FAN_IN`` parts: a record is read, merged and freed.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def merged_sketches_on(
         for group in _groups(cache.blocks, LEAF_BLOCKS)
     ]
     while len(level) > 1:
-        # The futures of a level go when the next one has been submitted; its results, when they are merged.
+        # The futures of a level are released when the next one is submitted, their results when they are merged.
         level = [
             client.submit(merge_parts, group, pure=False, retries=RETRIES) for group in _groups(level, FAN_IN)
         ]
@@ -149,7 +149,7 @@ def count_values(
 def _spelt_out(
     counted: Sequence[tuple[NDArray[np.float32], NDArray[np.int64]]],
 ) -> Iterator[NDArray[np.float32]]:
-    """Give every value as often as it occurs, at most a million at a time."""
+    """Yield every value as often as it occurs, at most a million at a time."""
     for values, counts in counted:
         for value, count in zip(values, counts, strict=True):
             for start in range(0, int(count), 1 << 20):

@@ -1,6 +1,6 @@
-"""What a worker process needs to do its part: picklable, small, and checked where it is used.
+"""What a worker process needs for its work: picklable, small, and checked where it is used.
 
-Knows how a network and samples travel. Does not know blocks or Dask.
+Knows how a network and samples get to a worker. Does not know blocks or Dask.
 """
 
 from __future__ import annotations
@@ -29,16 +29,15 @@ class Recipe(Protocol[Made]):
     """Makes in a worker process what its tasks need."""
 
     def make(self, n_threads: int) -> Made:
-        """Return it; ``n_threads`` are what it may use."""
+        """Return it; it may use ``n_threads`` threads."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkRecipe:
-    """A Keras network and samples, the same as the coordinator's.
+    """A Keras network and samples, the same as those of the coordinator.
 
-    The network is a file that the worker reads, or travels as the bytes of a ``.keras`` file when it was handed
-    over in memory.
+    The worker reads the network from a file, or gets the bytes of a ``.keras`` file if the network was given in memory.
     """
 
     model_path: str | None
@@ -81,7 +80,7 @@ class NetworkRecipe:
         with tempfile.TemporaryDirectory(prefix="actisketch-") as folder:
             path = Path(folder) / "model.keras"
             path.write_bytes(self.model_bytes or b"")
-            # It was in the coordinator's memory, so there is no file to mistrust.
+            # It was in the coordinator's memory: there is no file to distrust.
             return load_network(str(path), custom_objects=self.custom_objects, safe_mode=False)
 
 
@@ -110,8 +109,8 @@ class KerasRecipe:
 class ComparisonRecipe:
     """A network, and the same network rewritten, over samples.
 
-    The rewritten one does not travel: a worker rewrites its own copy in the same way, and its fingerprint tells
-    whether that gave the same weights.
+    The rewritten network is not sent: a worker rewrites its own copy in the same way, and the fingerprint shows whether
+    that gave the same weights.
     """
 
     network: NetworkRecipe
@@ -141,9 +140,9 @@ class ComparisonRecipe:
 
 
 def set_tensorflow_threads(n_threads: int) -> None:
-    """Give TensorFlow so many threads, and let GPU memory grow; once for a process.
+    """Give TensorFlow this many threads, and let GPU memory grow; once for a process.
 
-    Values may depend on the number of threads in their last bits: it is fixed for a run.
+    The last bits of values may depend on the number of threads: it is fixed for a run.
     """
     from ..record.model import import_keras
 
@@ -156,7 +155,7 @@ def set_tensorflow_threads(n_threads: int) -> None:
         for device in tf.config.list_physical_devices("GPU"):
             tf.config.experimental.set_memory_growth(device, True)
     except RuntimeError:
-        # TensorFlow has started in this process already: an earlier run, or the user's own code.
+        # TensorFlow was started before, by an earlier run or the user's own code.
         found = tf.config.threading.get_intra_op_parallelism_threads()
         if found not in (0, n_threads):
             logger.warning("TensorFlow runs with %d threads here, %d were asked for", found, n_threads)

@@ -1,4 +1,4 @@
-"""Record all missing blocks on a cluster. Workers write to the store themselves; all that comes back is "done"."""
+"""Record all missing blocks on a cluster. Workers write to the store themselves, and only report that they are done."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def record_missing_on(
     sketch : SketchSpec
         How finely to sketch.
     slab : int, optional
-        Samples that a worker collects at a time, of the plan; default: as many as without a limit.
+        Samples that a worker collects at a time, from the plan; default: as without a limit.
     storage_options : mapping, optional
         As the cache was opened with.
     n_threads : int, optional

@@ -1,4 +1,4 @@
-"""A producer without a network: to rehearse a cluster and a store before a network is worth the time on them.
+"""A producer without a network, to try a cluster and a store before a network runs there.
 
 The hidden verb ``actisketch rehearse`` writes blocks of made-up activations through the whole path (workers, sketches,
 store, commits, merging) and says how fast that went.
@@ -25,7 +25,7 @@ __all__ = ["RehearsalRecipe", "rehearsal_report", "rehearsal_spec"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RehearsalRecipe:
-    """Activations that follow from the sample's index, computed in a time of one's choice."""
+    """Activations that depend on the sample's index, computed in a time of one's choice."""
 
     shapes: tuple[tuple[int, ...], ...] = ((16, 16, 8), (64,))
     """Of one sample, one for each point."""
@@ -43,7 +43,7 @@ class RehearsalRecipe:
         return tuple(PointSpec(name=f"point{i}", shape=shape) for i, shape in enumerate(self.shapes))
 
     def content_hash(self, start: int, stop: int) -> str:
-        """Return the range: the samples follow from it."""
+        """Return the range: the samples depend on nothing else."""
         return f"rehearsal-{start}-{stop}"
 
     def batches(self, start: int, stop: int) -> Iterator[Mapping[str, NDArray[np.float32]]]:
@@ -58,7 +58,7 @@ class RehearsalRecipe:
 def rehearsal_spec(
     recipe: RehearsalRecipe, *, n_blocks: int, block_samples: int, record: bool = True
 ) -> CacheSpec:
-    """Return what the cache of a rehearsal holds."""
+    """Return the contents of the cache of a rehearsal."""
     return CacheSpec(
         points=recipe.points,
         n_samples=n_blocks * block_samples,

@@ -1,6 +1,6 @@
-"""Tell whether local workers can be started from the program that runs.
+"""Check whether the running program can start local workers.
 
-A worker process runs the main script anew while it starts. Knows Python's ways of starting processes, not Dask's.
+A worker process runs the main script again while it starts. Knows how Python starts processes, not how Dask does.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ...storage.errors import InputError
 
 __all__ = ["check_main_guard"]
 
-# Names with which a script tells the process that it was started in from those that it starts.
+# Names with which a script distinguishes its own process from those that it starts.
 _GUARDS = frozenset({"__name__", "current_process", "parent_process"})
 
 
@@ -26,15 +26,15 @@ def check_main_guard() -> None:
     InputError
         With the script and what to add.
     SystemExit
-        In a worker process that is being started: what the script does here has been asked for already, and the process
-        that asked for it tells why it failed.
+        In a worker process that is starting: the process that started it does the work of the script already, and says
+        why this one failed.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise SystemExit(1)
     main = sys.modules.get("__main__")
     name = getattr(getattr(main, "__spec__", None), "name", "")
     if name == "__main__" or name.endswith(".__main__"):
-        return  # `python -m package`: what runs a package is not run anew
+        return  # `python -m package`: this is not run again
     script = getattr(main, "__file__", None)
     if script is None or _has_guard(Path(script)):
         return
@@ -46,7 +46,7 @@ def check_main_guard() -> None:
 
 
 def _has_guard(script: Path) -> bool:
-    """Tell whether a script asks in which process it is; True for what is no Python text."""
+    """Return whether a script checks in which process it is; True for what is not Python text."""
     try:
         tree = ast.parse(script.read_bytes())
     except (OSError, SyntaxError, ValueError):

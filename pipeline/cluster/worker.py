@@ -1,4 +1,4 @@
-"""What runs in a worker process: what a job needs, loaded once, and the task that records a block.
+"""What runs in a worker process: it loads once what a job needs; the task records a block.
 
 Knows Dask's workers. The block task itself is :func:`~..record.recorder.record_block`, the same as in process.
 """
@@ -35,7 +35,7 @@ Loaded = TypeVar("Loaded")
 
 
 class WorkerNotReady(IncompleteError):
-    """A worker cannot do its work at all; another one may. The coordinator's signal, nobody else's."""
+    """A worker cannot work at all; another one may. Only for the coordinator."""
 
 
 class LoadedOnce(WorkerPlugin, Generic[Loaded]):  # type: ignore[misc] # distributed has no types
@@ -44,9 +44,9 @@ class LoadedOnce(WorkerPlugin, Generic[Loaded]):  # type: ignore[misc] # distrib
     Parameters
     ----------
     name : str
-        Of the job: several may share a cluster.
+        Of the job: several jobs may share a cluster.
     recipe : Recipe
-        Travels as bytes and is opened where errors can be reported.
+        Sent as bytes, and unpickled where errors can be reported.
     n_threads : int, optional
         TensorFlow threads; default: the worker's own number (``dask worker --nthreads``).
     """
@@ -57,7 +57,7 @@ class LoadedOnce(WorkerPlugin, Generic[Loaded]):  # type: ignore[misc] # distrib
         self._n_threads = n_threads
 
     def setup(self, worker: Worker) -> None:
-        """Prepare to load when the first task comes, not here: loading would hold up the worker's heart."""
+        """Prepare to load with the first task, not here: loading would delay the worker's heartbeat."""
         if self._n_threads is None:
             self._n_threads = worker.state.nthreads
         self._address = worker.address
@@ -66,7 +66,7 @@ class LoadedOnce(WorkerPlugin, Generic[Loaded]):  # type: ignore[misc] # distrib
         self._loaded: Loaded | None = None
 
     def teardown(self, worker: Worker) -> None:
-        """Let the network go."""
+        """Free the network."""
         self._loaded = None
 
     def ready(self) -> Loaded:
@@ -93,7 +93,7 @@ class LoadedOnce(WorkerPlugin, Generic[Loaded]):  # type: ignore[misc] # distrib
         return recipe.make(self._n_threads or 1)
 
     def _load(self, host: str) -> Loaded:
-        """Return what the tasks of this kind of job need; each kind says it. ``host`` is for messages."""
+        """Return what the tasks of this kind of job need. ``host`` is for messages."""
         raise NotImplementedError
 
 
@@ -103,7 +103,7 @@ class _Recording:
     producer: Producer
     pool: Executor
     in_flight: threading.Semaphore
-    """So many blocks may be in memory."""
+    """Limits how many blocks are in memory."""
 
 
 class BlockPlugin(LoadedOnce[_Recording]):
@@ -147,7 +147,7 @@ class BlockPlugin(LoadedOnce[_Recording]):
         """Compute and commit a block, unless that was done already."""
         ready = self.ready()
         if ready.cache.is_committed(block):
-            return  # the worker that did it died before Dask knew
+            return  # the worker that committed it died before Dask knew
         with ready.in_flight:
             producer = _InTurn(ready.producer, self._turn, leave_pool, last=block.stop)
             record_block(ready.cache, producer, block, sketch=self._sketch, slab=self._slab, pool=ready.pool)
@@ -156,7 +156,7 @@ class BlockPlugin(LoadedOnce[_Recording]):
 class _InTurn:
     """A producer that computes one block at a time in this process, and then leaves the thread pool.
 
-    So the next block is computed while this one is sketched and written, whatever the number of Dask's threads.
+    The next block is computed while this one is sketched and written, whatever the number of Dask's threads.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class _InTurn:
 
 
 def run_block(name: str, block: Block) -> None:
-    """Record one block of the run ``name``: the task. Nothing travels back but that it is done."""
+    """Record one block of the run ``name``: the task. It sends nothing back."""
     plugin_named(name, BlockPlugin).record(block, secede)
 
 
@@ -203,7 +203,7 @@ def plugin_named(name: str, kind: type[Plugin]) -> Plugin:
 
 
 async def make_ready(name: str, dask_worker: Any) -> str:
-    """Load what a job needs in this worker; return what is wrong, or nothing."""
+    """Load what a job needs in this worker; return what is wrong, or an empty text."""
     plugin: LoadedOnce[Any] = dask_worker.plugins[name]
     try:
         await asyncio.get_running_loop().run_in_executor(None, plugin.ready)

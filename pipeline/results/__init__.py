@@ -1,1 +1,1 @@
-"""A run that exists: asked without its model and its data, exported, reported."""
+"""Ask a finished run, without its model and its data; export it; draw its report."""

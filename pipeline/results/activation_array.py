@@ -1,4 +1,4 @@
-"""Recorded activations as an array that is read when it is indexed, each block checked against its commit record.
+"""Recorded activations as an array that is read when it is indexed; each block is checked against its commit record.
 
 Knows caches and NumPy's indexing. Does not know runs.
 """
@@ -20,15 +20,15 @@ from ..factors.merged_file import merged_key
 
 __all__ = ["Activations"]
 
-# The block that was read last is kept up to this size, so that reading row by row does not read it again each time.
+# A block of up to this size is kept after it was read, so that reading row by row does not read it again.
 KEPT_NBYTES = 256 * 2**20
 
 
 class Activations:
     """The activations of one point, of shape (n_samples, *point shape); nothing is read before it is indexed.
 
-    Indexing is NumPy's, and gives a fresh array. Whole blocks are read, at most one beside the result, and each is
-    checked: what was not recorded or is damaged raises, and is never read as other values. Also
+    Indexing follows NumPy and gives a fresh array. Whole blocks are read, at most one beside the result, and each is
+    checked: a block that is missing or damaged raises, and is never read as other values. There are also
     ``numpy.asarray(activations)`` (all at once), iteration over samples, :meth:`blocks`, and
     ``dask.array.from_array``.
 
@@ -44,7 +44,7 @@ class Activations:
     Raises
     ------
     IncompleteError, FormatError
-        When it is indexed: if a block is not recorded, or not byte for byte what was recorded.
+        When it is indexed: if a block is missing, or differs from what was recorded.
     """
 
     def __init__(self, cache: Cache, point: str, storage_options: Mapping[str, Any] | None = None) -> None:
@@ -65,7 +65,7 @@ class Activations:
 
     @property
     def ndim(self) -> int:
-        """Number of axes, that of the samples included."""
+        """Number of axes, including that of the samples."""
         return len(self.shape)
 
     @property
@@ -80,7 +80,7 @@ class Activations:
 
     @property
     def chunks(self) -> tuple[int, ...]:
-        """The shape of what is read at once: a block of samples."""
+        """The shape of a block of samples, which is read at once."""
         return (min(self._cache.spec.block_samples, len(self)), *self.shape[1:])
 
     def __len__(self) -> int:
@@ -102,7 +102,7 @@ class Activations:
         return values if dtype is None else values.astype(dtype, copy=False)
 
     def __getitem__(self, index: Any) -> Any:
-        """Return the values as ``numpy.asarray(self)[index]`` does, reading only the blocks that are needed."""
+        """Return ``numpy.asarray(self)[index]``, reading only the blocks that are needed."""
         entries, place = self._parsed(index)
         rows, instead = _chosen_rows(entries[place], len(self))
         return self._read(rows)[(*entries[:place], *instead, *entries[place + 1 :])]
@@ -124,7 +124,7 @@ class Activations:
         return entries, next(i for i, each in enumerate(entries) if each is not None)
 
     def _read(self, rows: NDArray[np.intp]) -> NDArray[Any]:
-        """Return some samples, ascending."""
+        """Return the samples with these ascending numbers."""
         values = np.empty((len(rows), *self.shape[1:]), self.dtype)
         numbers = rows // self._cache.spec.block_samples
         for number in np.unique(numbers).tolist():
@@ -152,7 +152,7 @@ def _n_axes(entry: Any) -> int:
 
 
 def _chosen_rows(entry: Any, n_samples: int) -> tuple[NDArray[np.intp], tuple[Any, ...]]:
-    """Return which samples an entry of an index means, ascending, and what to index these with instead."""
+    """Return which samples an entry of an index selects, ascending, and the index of these that gives the entry."""
     if isinstance(entry, slice):
         rows = np.arange(n_samples, dtype=np.intp)[entry]
         backwards = len(rows) > 1 and rows[0] > rows[-1]

@@ -1,4 +1,4 @@
-"""Statistics and factors as text that other programs read.
+"""Statistics, factors and t-digests as text that other programs read.
 
 Knows results. Does not know the cache or where anything is written.
 """
@@ -21,7 +21,7 @@ __all__ = ["KINDS", "digests_text", "export_text", "is_normalised"]
 
 KINDS = ("json", "csv", "tdigest", "toolbox", "toolbox-parsed")
 ABOUT_ONE = 0.02
-"""Factors of a normalised network, measured on other samples of the same kind, are as near to 1 as this."""
+"""The factors of a normalised network, measured on other samples of the same kind, are at most this far from 1."""
 
 
 def export_text(
@@ -59,7 +59,7 @@ def digests_text(digests: Mapping[str, Digest]) -> str:
 
 
 def is_normalised(factors: Factors) -> bool:
-    """Tell whether all factors are about 1, as they are for a network that was normalised before."""
+    """Return whether all factors are about 1, as for a network that was normalised before."""
     found = [p.factor for p in factors.points if p.rule == "percentile" and isinstance(p.factor, float)]
     return bool(found) and all(abs(factor - 1) <= ABOUT_ONE for factor in found)
 
@@ -112,7 +112,7 @@ def _for_parsed(factors: Factors, names: Mapping[str, Any]) -> dict[str, float]:
             f"SNN toolbox asks for a factor of {', '.join(map(repr, missing))}, which the run did not record: record "
             "with --points neurons"
         )
-    # The toolbox makes a convolution of an Add: what meets there is tied no more, and keeps its own percentile.
+    # The toolbox turns an Add into a convolution: its inputs are no longer tied, and keep their own percentiles.
     untied = [
         replace(p, factor=p.value) if p.rule == "tied" and p.value is not None and p.value > 0 else p
         for p in factors.points

@@ -1,4 +1,4 @@
-"""From a run to its report: gather what was found, and draw it where something changed."""
+"""From a run to its report: gather the results, and draw them if something has changed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def report_data(run: Run) -> ReportData:
     """Return everything that the report and the table say of a run."""
     factors = run.saved_factors()
     certificate = run.certificate()
-    # Of another network than the certified one, they would be drawn beside factors that are not theirs.
+    # Sketches of another network than the certified one would be drawn beside factors that do not belong to them.
     has_network = certificate is not None and bool(certificate["passed"])
     after = AfterSketches.load(run.folder.sketches_path) if has_network else AfterSketches()
     manifest = run.folder.manifest()
@@ -85,7 +85,7 @@ def _point_report(
 
 
 def _shown_percentile(run: Run, sketch: PointSketch, factor: PointFactor) -> Percentile:
-    """Return the percentile of a point whose factor is not one: overridden, or nothing but zeros."""
+    """Return the percentile of a point whose factor is not a percentile: it is overridden, or all values are zero."""
     layer, settings = sketch.layer, run.settings.factors
     nonzero = settings.nonzero and layer.n > layer.n_zeros
     if layer.n == 0:
@@ -94,7 +94,7 @@ def _shown_percentile(run: Run, sketch: PointSketch, factor: PointFactor) -> Per
 
 
 def draw_report(run: Run, folder: Path, *, on_event: OnEvent = ignore_event) -> Path:
-    """Draw the report of a run; return its page. In the run's own folder, nothing is drawn when nothing has changed."""
+    """Draw the report of a run; return its page. In the run's own folder, only if something has changed."""
     data = report_data(run)
     is_own = folder.absolute() == run.folder.report_path.absolute()
     if is_own:

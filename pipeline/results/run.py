@@ -1,4 +1,4 @@
-"""A run that exists, asked without its model and its data: percentiles, factors, activations, exports."""
+"""A finished run, asked without its model and its data: percentiles, factors, activations, exports."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class Run:
     Attributes
     ----------
     settings : JobSettings
-        Those of the run, but for what would run code (``model.custom_objects``, ``model.safe_mode = false``): a folder
-        may come from anybody, and opts in to nothing.
+        Those of the run, except what would run code (``model.custom_objects``, ``model.safe_mode = false``): a folder
+        may come from anybody, and cannot allow it.
     asked_model : ModelSettings
-        The model's table as the folder has it, to be told to the user.
+        The model's table as the folder has it, to show it to the user.
     """
 
     def __init__(self, folder: RunFolder, settings: JobSettings, cache: Cache | None = None) -> None:
@@ -106,10 +106,10 @@ class Run:
         q : float
             In percent, 0 to 100.
         nonzero : bool
-            Over the activations that are not zero, as SNN toolbox; ``False``: over all.
+            Over the activations that are not zero, as SNN toolbox does; ``False``: over all.
         exact : bool
-            Refine to the exact percentile by one pass over the cached activations; then equal to
-            ``np.percentile(activations, q, method="linear")`` bit for bit.
+            Return the exact percentile from one pass over the cached activations: that of
+            ``np.percentile(activations, q, method="linear")``, bit for bit.
 
         Raises
         ------
@@ -135,7 +135,7 @@ class Run:
     ) -> list[PercentileRow]:
         """Return percentiles, point by point; see :meth:`percentile`. ``per_channel`` gives one for each channel.
 
-        NaN where there are no values, as over the activations that are not zero of a layer that is dead.
+        NaN where there are no values, as over the non-zero activations of a dead layer.
         """
         for q in qs:
             check_percent(q)
@@ -151,7 +151,7 @@ class Run:
     def digest(
         self, point: str, *, channel: int | None = None, nonzero: bool = True, compression: float = 200.0
     ) -> Digest:
-        """Return the t-digest of one point, or of one channel of it: a summary small enough to send anywhere.
+        """Return the t-digest of one point, or of one channel of it: a small summary to send elsewhere.
 
         Parameters
         ----------
@@ -236,9 +236,9 @@ class Run:
         return merged_key(self.cache)
 
     def normalized_key(self) -> str | None:
-        """Return the key of the certificate that lies in the folder, and of the network if it passed.
+        """Return the key of the certificate in the folder, and of the network if it passed.
 
-        None when there is none, or it is of other factors, settings, samples or labels than the run's, or was changed.
+        None if there is none, it was changed, or it is of other factors, settings, samples or labels than the run.
         """
         return self._saved.normalized_key()
 
@@ -249,10 +249,10 @@ class Run:
         return validate_job(tree, origin="the flags")
 
     def activations(self, point: str) -> Activations:
-        """Return the recorded activations of a point, of shape (n_samples, *point shape), to be indexed.
+        """Return the recorded activations of a point as an array of shape (n_samples, *point shape).
 
-        Only the blocks that an index needs are read, and each is checked. On every kind of store. For plain Zarr
-        readers, which check less, the cache at ``run.cache.url`` is a Zarr group with one array for each point.
+        Indexing it reads only the blocks that are needed, and checks each, on every kind of store. For other readers of
+        Zarr, which check less, the cache at ``run.cache.url`` is a Zarr group with one array for each point.
 
         Raises
         ------
@@ -274,13 +274,13 @@ class Run:
     def certificate(self) -> dict[str, Any] | None:
         """Return the certificate of the normalised network as plain values.
 
-        None if there is none, or if what lies there is not of the run as it is now: see :meth:`normalized_key`.
+        None if there is none, or it is out of date: see :meth:`normalized_key`.
         """
         return self._saved.certificate()
 
     @property
     def random_layers(self) -> tuple[str, ...]:
-        """The layers that are random at inference, which ``model.allow_random`` let through; none for most networks."""
+        """The layers that are random at inference, if ``model.allow_random`` allowed them."""
         return self._saved.random_layers
 
     def status(self) -> RunStatus:
@@ -332,8 +332,8 @@ def open_run(
     path : path
         The output folder of ``actisketch run`` or :func:`~..api.run`.
     storage_options : mapping, optional
-        Options of the cache's object store beside those that the folder keeps: secrets, which are kept nowhere. What
-        is in the environment (``AWS_SECRET_ACCESS_KEY``) need not be given.
+        Options of the cache's object store that the folder does not keep: secrets. Those in the environment
+        (``AWS_SECRET_ACCESS_KEY``) need not be given.
     cache : Cache, optional
         That of the run, where it is open already.
 
@@ -352,7 +352,7 @@ def open_run(
     """
     folder = open_folder(path)
     tree = dict(folder.manifest().get("settings", {}))
-    # The folder may have been moved or mounted elsewhere: where it lies now is where the run is.
+    # The folder may have been moved or mounted elsewhere: the run is where the folder is now.
     tree["output"] = str(folder.path)
     try:
         settings = validate_job(tree, origin=f"the settings in {str(folder.manifest_path)!r}")

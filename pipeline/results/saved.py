@@ -1,4 +1,4 @@
-"""What lies in a run's folder, and whether it is of the run as it is now: factors, certificate, network, report.
+"""The results in a run's folder, and whether they are up to date: factors, certificate, network, report.
 
 Knows documents and the keys that they were made from. Does not know activations.
 """
@@ -35,14 +35,14 @@ class RunStatus:
     cache: str
     cache_nbytes: int
     has_factors: bool
-    """Whether they are there, whole, and of the run's settings and samples; so are network and report."""
+    """Whether they are there, whole, and of the run's settings and samples; the same for network and report."""
     has_network: bool
     certificate_passed: bool | None
-    """None when there is no certificate of what lies there now."""
+    """None if there is no certificate that is up to date."""
     has_report: bool
     out_of_date: tuple[str, ...]
-    """Which of "factors", "certificate", "network" and "report" lie there, but are of other settings or samples, or
-    changed since: running the job again replaces them."""
+    """Which of "factors", "certificate", "network" and "report" are there, but were changed or are of other settings or
+    samples: running the job again replaces them."""
 
     wants_network: bool
     wants_report: bool
@@ -71,7 +71,7 @@ class Saved:
     settings: JobSettings
     ties: Ties
     recorded: Callable[[], str]
-    """Gives the key of what is recorded; asked only where a result lies there."""
+    """Gives the key of what is recorded; called only if there is a result to compare with it."""
 
     @property
     def _factors_key(self) -> str:
@@ -79,7 +79,7 @@ class Saved:
 
     @property
     def are_factors_current(self) -> bool:
-        """Whether the factors that lie in the folder are whole, and of the run's settings and samples."""
+        """Whether the factors in the folder are whole, and of the run's settings and samples."""
         folder = self.folder
         return folder.is_made_from("factors", self._factors_key, folder.factors_path, folder.statistics_path)
 

@@ -1,4 +1,4 @@
-"""Whose word lets a network bring code: the caller's, and never that of a folder, which may come from anybody."""
+"""Only the caller can allow a network to run code, never a folder: that may come from anybody."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def trusted_by_caller(run: Run, *, custom_objects: str | Path | None, safe_mode:
     Raises
     ------
     InputError
-        If the run's folder names one that the caller does not give.
+        If the run's folder asks for one that the caller does not give.
     """
     asked, missing = run.asked_model, []
     if asked.custom_objects is not None and custom_objects is None:

@@ -28,9 +28,9 @@ HASH_BUDGET_NBYTES = 32 * 2**20
 def hashed_rows(start: int, stop: int, row_nbytes: int, *, full: bool) -> list[int]:
     """Return which rows of a range are hashed.
 
-    All of them if ``full`` or if they fit into :data:`HASH_BUDGET_NBYTES`; else as many as fit, at least
-    two: the first, the last and evenly spaced ones between. A function of the range and the size of a row
-    only, so that two runs hash the same rows.
+    All of them if ``full`` or if they fit into :data:`HASH_BUDGET_NBYTES`; else as many as fit, at least two: the
+    first, the last and evenly spaced ones between. It depends only on the range and the size of a row, so that two
+    runs hash the same rows.
     """
     n_rows = stop - start
     n_hashed = n_rows if full else max(2, HASH_BUDGET_NBYTES // max(row_nbytes, 1))

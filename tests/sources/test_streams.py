@@ -132,7 +132,7 @@ class TestPyDataset:
 
     @pytest.mark.parametrize("sizes", [[5, 4, 5], [3, 5]])
     def test_uneven_batches_are_refused(self, sizes: list[int]) -> None:
-        with pytest.raises(InputError, match="one size"):
+        with pytest.raises(InputError, match="the same size"):
             as_source(Batches(sizes)).read(0, sum(sizes))
 
     def test_no_batches_are_refused(self) -> None:
@@ -148,7 +148,7 @@ class TestPyDataset:
             def __getitem__(self, index: int) -> Any:
                 return X[:5]
 
-        with pytest.raises(InputError, match="length of the Endless is not known"):
+        with pytest.raises(InputError, match="length of the Endless is unknown"):
             as_source(Endless())
 
     def test_augmentation_is_found(self) -> None:
@@ -157,7 +157,7 @@ class TestPyDataset:
                 x, y = super().__getitem__(index)
                 return x + np.random.default_rng().random(), y
 
-        with pytest.raises(InputError, match="another first batch"):
+        with pytest.raises(InputError, match="a different first batch"):
             as_source(Noisy([5, 5]))
 
 
