@@ -20,7 +20,7 @@ from .errors import StorageError
 from .files import put_in_place, remove, sync
 from .local import ABANDONED_S, is_alive
 
-__all__ = ["discard", "is_partial", "partial_name", "remove_leftovers", "replacing"]
+__all__ = ["discard", "is_partial", "no_empty_folder", "partial_name", "remove_leftovers", "replacing"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,19 @@ def partial_name(stem: str, ending: str = "") -> str:
 def is_partial(name: str) -> bool:
     """Whether a name is that of something unfinished, of whatever process."""
     return _PARTIAL.fullmatch(name) is not None
+
+
+@contextmanager
+def no_empty_folder(folder: Path) -> Iterator[None]:
+    """If the work fails, remove the folder and its parents again, as far as they are new and empty."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in new:
+            with suppress(OSError):
+                path.rmdir()
+        raise
 
 
 @contextmanager

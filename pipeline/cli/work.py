@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ...storage.errors import InputError
+from ...storage.partial import no_empty_folder
 from ..demo import demo_settings
 from ..folder.folder import RunFolder, check_output, replacing
 from ..settings.job import JobSettings
@@ -204,7 +203,7 @@ def normalize(
     if output is None and factors is not None:
         output = run / f"with-{factors.stem}"
     resume = shlex.join(["actisketch", *sys.argv[1:]])
-    with _no_empty_folder(output or run), session.job(run, resume=resume) as on_event:
+    with no_empty_folder(output or run), session.job(run, resume=resume) as on_event:
         certificate = normalize_run(
             chosen,
             factors_path=factors,
@@ -228,19 +227,6 @@ def normalize(
         session.print(f"wrote {folder.network_path} and {folder.certificate_path}")
         if weights_h5 is not None:
             session.print(f"wrote {weights_h5}: weights for the network's model.json of Keras 2")
-
-
-@contextmanager
-def _no_empty_folder(folder: Path) -> Iterator[None]:
-    """If the work fails, remove the folder again if it is new and empty."""
-    was_there = folder.exists()
-    try:
-        yield
-    except BaseException:
-        if not was_there:
-            with suppress(OSError):
-                folder.rmdir()
-        raise
 
 
 @click.command(short_help="Draw the plots and the page of a run again.")

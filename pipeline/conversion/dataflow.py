@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -38,22 +39,26 @@ def spooled(dataflow: Any, settings: ToolboxSettings, folder: Path) -> NDArray[A
             raise InputError(
                 "the dataflow has no length: set [normalization] num_samples", setting="num_samples"
             ) from error
-    batches = _batches(dataflow)
-    path, n_samples = folder / "samples.raw", 0
-    shape: tuple[int, ...] | None = None
-    dtype = np.dtype(np.float32)
+    n_batches = math.ceil(n_wanted / settings.batch_size)
+    path, lengths = folder / "samples.raw", list[int]()
+    shape, dtype = (0,), np.dtype(np.float32)
     with path.open("wb") as file:
-        for _ in range(math.ceil(n_wanted / settings.batch_size)):
-            batch = _next(batches, n_samples)
-            if shape is None:
+        for batch in map(_samples_of, islice(_batches(dataflow), n_batches)):
+            if not lengths:
                 shape, dtype = batch.shape[1:], batch.dtype
             if batch.shape[1:] != shape or batch.dtype != dtype:
                 raise InputError(
                     f"the dataflow gives batches of shapes {shape} and {batch.shape[1:]}: all need one shape and type"
                 )
             file.write(np.ascontiguousarray(batch).data)
-            n_samples += len(batch)
-    if not n_samples or shape is None:
+            lengths.append(len(batch))
+    n_samples = sum(lengths)
+    if len(lengths) < n_batches:
+        raise InputError(
+            f"the dataflow ended after {n_samples} samples: lower [normalization] num_samples",
+            n_samples=n_samples,
+        )
+    if not n_samples:
         raise InputError("the dataflow gives no samples")
     samples: NDArray[Any] = np.memmap(path, dtype=dtype, mode="r", shape=(n_samples, *shape))
     return samples
@@ -79,17 +84,6 @@ def _by_next(dataflow: Any) -> Iterator[Any]:
     with suppress(StopIteration):
         while True:
             yield dataflow.next()
-
-
-def _next(batches: Iterator[Any], n_samples: int) -> NDArray[Any]:
-    try:
-        batch = next(batches)
-    except StopIteration:
-        raise InputError(
-            f"the dataflow ended after {n_samples} samples: lower [normalization] num_samples",
-            n_samples=n_samples,
-        ) from None
-    return _samples_of(batch)
 
 
 def _samples_of(batch: Any) -> NDArray[Any]:

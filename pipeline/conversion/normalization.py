@@ -21,7 +21,7 @@ import numpy as np
 
 from ...storage.errors import CertificateError, InputError, MismatchError
 from ...storage.partial import partial_name, remove_leftovers, replacing
-from ..certifier import Certificate, certify
+from ..certifier import certify
 from ..factors.exact import ExactSource
 from ..factors.merge import merged_sketches
 from ..folder.folder import write_json
@@ -327,7 +327,11 @@ def _normalize(
             sketch_spec=SketchSpec() if settings.plots else None,
         )
         write_json(settings.folder / "certificate.json", certificate.to_dict())
-        _check(certificate)
+        if not certificate.passed:
+            raise CertificateError(
+                f"the normalised network would not compute what the original does: {certificate.summary()}; the model "
+                "is unchanged"
+            )
     if measured is not None:
         _write_factors(all_factors, settings)
     _write_weights(model, settings)
@@ -366,14 +370,6 @@ def _split(factors: Mapping[str, float], graph: Graph) -> tuple[dict[str, float]
 
 # The names that the toolbox and Keras give to inputs.
 _INPUT_NAME = re.compile(r"(input|input_layer|keras_tensor|inputlayer)(_?\d+)?", re.IGNORECASE)
-
-
-def _check(certificate: Certificate) -> None:
-    if not certificate.passed:
-        raise CertificateError(
-            f"the normalised network would not compute what the original does: {certificate.summary()}; "
-            "the model is unchanged"
-        )
 
 
 def _warn_of_pinned(twin: NormalizedModel, factors: Mapping[str, float]) -> None:

@@ -15,12 +15,12 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from ...storage.errors import InputError, StorageError
 from ...storage.files import put_in_place, sync
-from ...storage.partial import partial_name, remove_leftovers
+from ...storage.partial import no_empty_folder, partial_name, remove_leftovers
 from .canvas import figure_style
 from .contents import ReportData
 from .overview import overview_png
@@ -83,7 +83,7 @@ def write_report(
     started, folder = time.monotonic(), Path(folder)
     try:
         _check_place(folder)
-        with _made(folder), _stage(folder) as stage:
+        with no_empty_folder(folder), _stage(folder) as stage:
             names = _draw(stage, report, progress)
             paths = _publish(stage, folder, names)
     except InputError:
@@ -134,22 +134,9 @@ def _check_place(folder: Path) -> None:
 
 
 @contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Create a folder; if the work fails, remove what was created and is empty."""
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
-    except BaseException:
-        for path in new:
-            with suppress(OSError):
-                path.rmdir()
-        raise
-
-
-@contextmanager
 def _stage(folder: Path) -> Iterator[Path]:
     """Provide an empty folder inside `folder`, so that renames out of it stay on one file system."""
+    folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
     for left in folder.glob(f"{STAGE_PREFIX}*"):
         if time.time() - left.lstat().st_mtime > STAGE_LEFT_S:
