@@ -6,6 +6,7 @@ Knows keys. Does not know what a cache holds.
 from __future__ import annotations
 
 from itertools import islice
+from pathlib import Path
 
 from .documents import is_document_of
 from .errors import FormatError, MismatchError
@@ -13,7 +14,12 @@ from .keys import COMMITS, DOCUMENT, PRIVATE, parse_chunk_key, parse_record_key
 from .spec import CacheSpec
 from .stores import Store
 
-__all__ = ["refuse_foreign", "refuse_linked_arrays", "refuse_lost_description"]
+__all__ = ["holds_cache", "refuse_foreign", "refuse_linked_arrays", "refuse_lost_description"]
+
+
+def holds_cache(folder: Path) -> bool:
+    """Whether a local folder has the description of a cache."""
+    return (folder / DOCUMENT).exists()
 
 
 def refuse_lost_description(store: Store) -> None:

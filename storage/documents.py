@@ -10,11 +10,11 @@ import json
 import warnings
 from typing import Any
 
-from .codecs import codec_documents, crc32c
+from .codecs import BLOSC_LEVEL, CODECS, crc32c
 from .errors import FormatError
 from .keys import dimension_names
 from .parsing import parse_json
-from .spec import CacheSpec, PointSpec
+from .spec import ITEM_NBYTES, CacheSpec, PointSpec
 from .typed import table
 
 __all__ = [
@@ -115,16 +115,23 @@ def is_document_of(stored: bytes, spec: CacheSpec, key: str) -> bool:
 
 
 def _create(root: Any, spec: CacheSpec, point: PointSpec) -> None:
+    from zarr.codecs import BloscCodec, Crc32cCodec
+
     key = spec.keys[point.name]
     shape = (spec.n_samples, *point.shape)
     channel = point.channel_axis % len(shape) if point.shape else None
-    compressors = [_as_codec(d) for d in codec_documents(spec.codec, 2 if spec.dtype == "float16" else 4)[1:]]
+    codecs: list[Any] = [Crc32cCodec()]
+    if (name := CODECS[spec.codec]) is not None:
+        size = ITEM_NBYTES[spec.dtype]
+        codecs.insert(
+            0, BloscCodec(typesize=size, cname=name, clevel=BLOSC_LEVEL, shuffle="shuffle", blocksize=0)
+        )
     root.create_array(
         key,
         shape=shape,
         chunks=(spec.chunk_samples[point.name], *point.shape),
         dtype=spec.dtype,
-        compressors=compressors,
+        compressors=codecs,
         filters=None,
         # What is missing reads as NaN, never as a plausible zero.
         fill_value=float("nan"),
@@ -133,9 +140,3 @@ def _create(root: Any, spec: CacheSpec, point: PointSpec) -> None:
         dimension_names=dimension_names(key, len(shape), channel),
         attributes={**point.meta, "point": point.name, "channel_axis": channel},
     )
-
-
-def _as_codec(document: dict[str, Any]) -> Any:
-    from zarr.codecs import BloscCodec, Crc32cCodec
-
-    return BloscCodec(**document["configuration"]) if document["name"] == "blosc" else Crc32cCodec()

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import mmap
 import os
+import shutil
 import stat
 import threading
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from typing import Any
 
 __all__ = [
     "STAGING_NBYTES",
+    "free_nbytes",
     "is_plain",
     "open_own",
     "open_to_read",
@@ -190,3 +192,13 @@ def put_in_place(beside: Path, target: Path) -> None:
     except IsADirectoryError:
         target.rmdir()  # of a folder with files in it the system refuses that: they are not ours
         os.replace(beside, target)
+
+
+def free_nbytes(path: Path) -> int | None:
+    """Return the free bytes of the file system that `path` is or would be on; None where that has no size."""
+    for folder in (path, *path.parents):
+        with contextlib.suppress(OSError):
+            usage = shutil.disk_usage(folder)
+            # A pseudo file system (/proc) has no size; the first write to it fails.
+            return usage.free if usage.total else None
+    return None

@@ -59,7 +59,11 @@ class Ledger:
                 if not self._layout.has_block(block):
                     if drop_outdated:
                         self._store.delete(key)
-                elif block.index in self._sound or self._is_sound(key, block, nbytes):
+                # One request per record would make a remote scan slow. An object is whole or absent there, and reading
+                # the record checks it.
+                elif block.index in self._sound or (
+                    nbytes > PREFIX_NBYTES if self._store.is_remote else self.is_committed(block)
+                ):
                     found.add(block.index)
             self._sound = found
             self._headers = {index: header for index, header in self._headers.items() if index in found}
@@ -68,31 +72,18 @@ class Ledger:
     def is_committed(self, block: Block) -> bool:
         """Whether a sound record of the block is there; looks at that record only."""
         key = self._key(block)
-        start = self._read_prefix(key, block)
-        return start is not None and self._is_sound(key, block, start[1])
-
-    def _read_prefix(self, key: str, block: Block) -> tuple[bytes, int] | None:
         start = read_or_error(self._store, lambda: self._store.read_start(key, PREFIX_NBYTES))
         if isinstance(start, StorageError):
             logger.warning("block %d counts as missing: its record cannot be read (%s)", block.index, start)
-            return None
-        return start
-
-    def _is_sound(self, key: str, block: Block, nbytes: int) -> bool:
-        # One request per record would make a remote scan slow. An object is whole or absent there, and reading the
-        # record checks it.
-        if self._store.is_remote:
-            return nbytes > PREFIX_NBYTES
-        found = self._read_prefix(key, block)
-        if found is None:
             return False
-        start, size = found
+        if start is None or self._store.is_remote:
+            return start is not None and start[1] > PREFIX_NBYTES
         try:
-            prefix = CommitPrefix.decode(start)
+            prefix = CommitPrefix.decode(start[0])
         except FormatError as error:
             logger.warning("block %d counts as missing: %s (%s)", block.index, error, key)
             return False
-        if not self._is_whole(prefix, block, size):
+        if not self._is_whole(prefix, block, start[1]):
             logger.warning(
                 "block %d counts as missing: its record is cut, or belongs to another block or cache (%s)",
                 block.index,

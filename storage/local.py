@@ -10,7 +10,6 @@ import errno
 import itertools
 import logging
 import os
-import shutil
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 import psutil
 
 from .errors import ActisketchError, StorageError
-from .files import open_to_read, put_in_place, remove, sync, write_new
+from .files import free_nbytes, open_to_read, put_in_place, remove, sync, write_new
 from .keys import COMMITS, PRIVATE, TEMPORARY, parse_temporary_key, temporary_key
 from .locks import FileLock
 
@@ -220,16 +219,6 @@ def _length(entry: os.DirEntry[str]) -> int:
 def is_alive(host: str, pid: int) -> bool | None:
     """Whether there is such a process; None for other hosts, where nobody can tell."""
     return bool(psutil.pid_exists(pid)) if host == socket.gethostname() else None
-
-
-def free_nbytes(path: Path) -> int | None:
-    """Return the free bytes of the file system that `path` is or would be on; None where that has no size."""
-    for folder in (path, *path.parents):
-        with contextlib.suppress(OSError):
-            usage = shutil.disk_usage(folder)
-            # A pseudo file system (/proc) has no size; the first write to it fails.
-            return usage.free if usage.total else None
-    return None
 
 
 def storage_error(error: OSError, path: Path, verb: str, needed: int = 0) -> StorageError:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from .codecs import DEFAULT_CODEC, check_codec
+from .codecs import CODECS, DEFAULT_CODEC
 from .errors import FormatError, InputError
 from .keys import array_keys
 from .typed import flag, items, table, text, whole
@@ -221,7 +221,8 @@ class CacheSpec:
                 f"{self.n_samples} samples make {self.n_blocks} blocks of {self.block_samples}, at most {MOST_BLOCKS} "
                 "can be stored: use a larger block_samples"
             )
-        check_codec(self.codec)
+        if self.codec not in CODECS:
+            raise InputError(f"codec must be one of {', '.join(CODECS)}, got {self.codec!r}")
         if self.dtype not in ITEM_NBYTES:
             raise InputError(f"dtype must be one of {sorted(ITEM_NBYTES)}, got {self.dtype!r}")
 

@@ -119,6 +119,15 @@ def test_no_modules_import_each_other_in_a_circle():
     assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"d"}}) == [{"b", "c"}, {"d"}]
 
 
+def test_keys_and_stores_of_a_cache_are_known_in_storage_only():
+    private = {
+        f"storage.{name}" for name in ("keys", "ledger", "commit_record", "layout", "unreadable", "local")
+    }
+    for path in ROOT.glob("pipeline/**/*.py"):
+        assert imported(path) & private == set(), path
+        assert "cache.store" not in path.read_text(), path
+
+
 def test_no_module_stands_in_the_way_of_a_public_name():
     import actisketch.pipeline
 

@@ -12,9 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ...storage.claim import holds_cache
 from ...storage.errors import FormatError, InputError, OverBudgetError
 from ...storage.files import open_to_read
-from ...storage.keys import DOCUMENT
 from ...storage.options import StorageOptions
 from ...storage.parsing import LARGEST_NBYTES
 from ...storage.partial import is_partial, remove_leftovers, replacing
@@ -181,7 +181,7 @@ class RunFolder:
 
     def _holds_a_run(self) -> bool:
         """Whether a run without a manifest lies here: it crashed early, or its damaged manifest was deleted."""
-        if (self.cache_path / DOCUMENT).exists() or set(self.path.iterdir()) == {self.cache_path}:
+        if holds_cache(self.cache_path) or set(self.path.iterdir()) == {self.cache_path}:
             return True
         try:
             return "actisketch_factors" in read_document(self.factors_path)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ...storage import projection, sample_nbytes
 from ...storage.errors import InputError, OverBudgetError
-from ...storage.local import free_nbytes
+from ...storage.files import free_nbytes
 from ..record.block_memory import stored_sketches_nbytes
 from ..record.point_sketch import empty_sketch
 from ..record.recorder import BLOCKS_IN_FLIGHT
