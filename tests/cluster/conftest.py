@@ -149,3 +149,15 @@ def in_process(tmp_path: Path) -> dict[str, bytes]:
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "computed").mkdir()
     return tmp_path / "computed"
+
+
+@pytest.fixture
+def model() -> Any:
+    """A convolution, and a softmax of three classes, for images of 6 x 6."""
+    import keras
+
+    keras.utils.set_random_seed(4)
+    inputs = keras.Input((6, 6, 1), name="image")
+    x = keras.layers.Conv2D(5, 3, activation="relu", name="conv")(inputs)
+    x = keras.layers.Flatten()(x)
+    return keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="classes")(x))

@@ -27,17 +27,6 @@ RESULTS = ("certificate.json", "normalized-sketches.json")
 
 
 @pytest.fixture
-def model() -> Any:
-    import keras
-
-    keras.utils.set_random_seed(4)
-    inputs = keras.Input((6, 6, 1), name="image")
-    x = keras.layers.Conv2D(5, 3, activation="relu", name="conv")(inputs)
-    x = keras.layers.Flatten()(x)
-    return keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="classes")(x))
-
-
-@pytest.fixture
 def samples() -> Any:
     return np.random.default_rng(6).random((203, 6, 6, 1), dtype=np.float32)
 

@@ -26,26 +26,15 @@ DEMO = Path(__file__).parents[2] / "pipeline" / "demo"
 ONE_THREAD = os.environ | {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
 
-@pytest.fixture
-def small_model() -> Any:
-    import keras
-
-    keras.utils.set_random_seed(3)
-    inputs = keras.Input((6, 6, 1), name="image")
-    x = keras.layers.Conv2D(5, 3, activation="relu", name="conv")(inputs)
-    x = keras.layers.Flatten()(x)
-    return keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="classes")(x))
-
-
 class TestFromPython:
     def test_a_client_gives_the_files_that_this_process_gives(
-        self, small_model: Any, threads_client: Any, tmp_path: Path
+        self, model: Any, threads_client: Any, tmp_path: Path
     ) -> None:
         x = np.random.default_rng(5).random((50, 6, 6, 1), dtype=np.float32)
         settings: dict[str, dict[str, Any]] = {"record": {"block_samples": 8}, "factors": {"exact": True}}
 
         for name, client in [("here", None), ("dask", threads_client)]:
-            run(small_model, x, output=tmp_path / name, batch_size=8, settings=settings, client=client)
+            run(model, x, output=tmp_path / name, batch_size=8, settings=settings, client=client)
 
         assert contents(tmp_path / "dask/cache", without=IN_WORK) == contents(
             tmp_path / "here/cache", without=IN_WORK
@@ -54,18 +43,18 @@ class TestFromPython:
             assert (tmp_path / "dask" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
 
     def test_a_second_run_starts_no_cluster(
-        self, small_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         x = np.random.default_rng(5).random((9, 6, 6, 1), dtype=np.float32)
-        run(small_model, x, output=tmp_path / "r")
+        run(model, x, output=tmp_path / "r")
         monkeypatch.setattr(ClusterEngine, "_connected", lambda self: pytest.fail("a cluster was started"))
 
-        again = run(small_model, x, output=tmp_path / "r", settings={"record": {"workers": 2}})
+        again = run(model, x, output=tmp_path / "r", settings={"record": {"workers": 2}})
 
         assert again.factors is not None
 
     def test_samples_that_cannot_travel_are_refused_with_advice(
-        self, small_model: Any, threads_client: Any, tmp_path: Path
+        self, model: Any, threads_client: Any, tmp_path: Path
     ) -> None:
         def batches() -> Iterator[Any]:
             yield np.ones((4, 6, 6, 1), np.float32)
@@ -76,7 +65,7 @@ class TestFromPython:
         source.lock = __import__("threading").Lock()  # type: ignore[attr-defined] # cannot be pickled
 
         with pytest.raises(InputError, match=r"cannot be sent to workers.*save the samples"):
-            run(small_model, source, output=tmp_path / "r", client=threads_client)
+            run(model, source, output=tmp_path / "r", client=threads_client)
 
 
 def test_more_workers_than_memory_are_refused_with_the_numbers() -> None:
