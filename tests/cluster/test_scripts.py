@@ -9,7 +9,6 @@ import pytest
 SCRIPT = """
 import numpy as np, keras
 from actisketch.pipeline import run
-{before}
 def work():
     x = np.random.default_rng(0).random((64, 6), dtype=np.float32)
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, activation="relu"), keras.layers.Dense(2)])
@@ -21,11 +20,12 @@ def work():
 """
 
 
-def called(tmp_path, *, before="", call):
-    (tmp_path / "mine.py").write_text(SCRIPT.format(before=before, call=call))
+def called(tmp_path, *command, call, file="mine.py"):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(SCRIPT.format(call=call))
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), *sys.path]))
     return subprocess.run(
-        [sys.executable, "mine.py"],
+        [sys.executable, *(command or (file,))],
         capture_output=True,
         text=True,
         check=False,
@@ -34,7 +34,14 @@ def called(tmp_path, *, before="", call):
     )
 
 
-@pytest.mark.parametrize("call", ["work()", "if True:\n    work()", "for _ in range(1):\n    work()"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        "work()",
+        pytest.param("if True:\n    work()", marks=pytest.mark.slow),
+        pytest.param("for _ in range(1):\n    work()", marks=pytest.mark.slow),
+    ],
+)
 def test_without_a_main_guard_nothing_is_started(tmp_path, call):
     done = called(tmp_path, call=call)
 
@@ -53,19 +60,9 @@ def test_with_one_it_runs(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["package", "folder"])
-def test_what_runs_a_package_needs_none(tmp_path, way):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "__main__.py").write_text(SCRIPT.format(before="", call="work()"))
-    path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), *sys.path]))
-    done = subprocess.run(
-        [sys.executable, *(["-m", "mine"] if way == "package" else ["mine"])],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": path},
-    )
+@pytest.mark.parametrize("command", [("-m", "mine"), ("mine",)])
+def test_what_runs_a_package_needs_none(tmp_path, command):
+    done = called(tmp_path, *command, call="work()", file="mine/__main__.py")
 
     assert done.stdout == "recorded\n", done.stderr
 
