@@ -75,12 +75,17 @@ def normalize_run(
     factors = run.saved_factors() if factors_path is None else Factors.load(factors_path)
     if factors_path is not None and output is None:
         raise InputError("other factors than the run's own need a folder of their own: give output")
-    cluster = {"workers": workers, "scheduler": scheduler, "accept_versions": accept_versions}
-    trusted = trusted_by_caller(run, custom_objects=custom_objects, safe_mode=safe_mode)
+    model = trusted_by_caller(run, custom_objects=custom_objects, safe_mode=safe_mode)
     check_made_with(run.folder, accept=accept_versions)
-    job = _prepare_again(
-        run, trusted, model_path=model_path, data_path=data_path, cluster=cluster, normalizes=True
-    )
+    if model_path is not None:
+        model["path"] = str(Path(model_path).absolute())
+    data = {}
+    if data_path is not None:
+        data["path"] = data_path if "://" in data_path else str(Path(data_path).absolute())
+    record = {"workers": workers, "scheduler": scheduler, "accept_versions": accept_versions}
+    # A network that cannot be normalised is refused here, even if the job did not normalise it.
+    normalize = {"enabled": True}
+    job = _prepare_again(run, {"model": model, "data": data, "record": record, "normalize": normalize})
     check_data(run.cache, job.source, folder=run.folder, state=data_state(job.source))
     folder = run.folder if output is None else RunFolder(output)
     check_factors(factors, job.fingerprint, job.settings)
@@ -140,7 +145,8 @@ def repair_run(
     check_made_with(run.folder, accept=accept_versions)
     report = run.cache.verify()
     # Only the samples of the cache: if the data has grown since, a repair does not extend the cache.
-    job = _prepare_again(run, trusted, model_path=None, data_path=None, n_samples=run.cache.spec.n_samples)
+    data = {"num_samples": run.cache.spec.n_samples}
+    job = _prepare_again(run, {"model": trusted, "data": data})
     # A cache that mixes blocks of old and new samples could not be told from a sound one.
     check_data_of_damaged(run.cache, job.source)
     with job.open_to_write() as cache:
@@ -173,28 +179,9 @@ def _record_again(cache: Cache, blocks: Sequence[Block], job: Prepared, on_event
             on_event(BlockDone(block=block.index, n_samples=block.n_samples, nbytes=nbytes))
 
 
-def _prepare_again(
-    run: Run,
-    trusted: Mapping[str, Any],
-    *,
-    model_path: str | None,
-    data_path: str | None,
-    n_samples: int | None = None,
-    cluster: Mapping[str, Any] | None = None,
-    normalizes: bool = False,
-) -> Prepared:
-    """Open the network and the samples of a run again; ``trusted`` are the caller's permissions to run code.
-
-    ``normalizes`` refuses a network that cannot be normalised, even if the job did not normalise it.
-    """
+def _prepare_again(run: Run, changes: Mapping[str, Mapping[str, Any]]) -> Prepared:
+    """Open the network and the samples of a run again, with changes to its settings, table by table."""
     tree = run.settings.model_dump()
-    tree["normalize"]["enabled"] |= normalizes
-    tree["model"] |= trusted
-    tree["record"].update(cluster or {})
-    if n_samples is not None:
-        tree["data"]["num_samples"] = n_samples
-    if model_path is not None:
-        tree["model"]["path"] = str(Path(model_path).absolute())
-    if data_path is not None:
-        tree["data"]["path"] = data_path if "://" in data_path else str(Path(data_path).absolute())
+    for table, values in changes.items():
+        tree[table] |= values
     return prepare(validate_job(tree), existing=run.cache)

@@ -90,18 +90,7 @@ class Comparer(Protocol):
         ...
 
     def rounding(self, doubts: Mapping[int, Doubt]) -> Mapping[int, Measured]:
-        """Measure the rounding error of the original itself against float64.
-
-        Parameters
-        ----------
-        doubts : mapping
-            Index of a compared value -> where its residual is over the tolerance.
-
-        Returns
-        -------
-        mapping
-            Index -> what was measured, in units of the factors; without those that cannot be measured.
-        """
+        """Measure the rounding error of the original itself; see :func:`~.rounding.measure_doubts`."""
         ...
 
 
@@ -170,7 +159,7 @@ class Comparison:
         return found
 
     def rounding(self, doubts: Mapping[int, Doubt]) -> dict[int, Measured]:
-        """Measure the rounding error of the original itself against float64; see :class:`Comparer`."""
+        """Measure the rounding error of the original itself; see :func:`~.rounding.measure_doubts`."""
         if not doubts:
             return {}
 

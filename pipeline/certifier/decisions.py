@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Graph
+from ..graph.kinds import activation_of
 
 __all__ = ["Decisions"]
 
@@ -150,8 +151,6 @@ def _classes(labels: NDArray[Any], shape: tuple[int, ...], axis: int) -> NDArray
 
 
 def _is_probability(graph: Graph, value: int) -> bool:
-    from ..graph.kinds import activation_of
-
     operation = graph.producer(value).operation
     return operation is not None and activation_of(operation) == "sigmoid"
 

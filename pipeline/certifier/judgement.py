@@ -229,12 +229,9 @@ def _outputs(totals: ComparisonTotals, judged: Sequence[_Judged]) -> tuple[Outpu
     outputs = []
     for index, found in enumerate(judged):
         share, n_decisions = totals.decisions.agreement.get(index, (None, 0))
-        # All channels of an output have one scale.
-        factor = found.each.factor
-
-        def in_its_units(number: float | None, factor: float = factor) -> float | None:
-            return None if number is None else number * factor
-
+        factor = found.each.factor  # all channels of an output have one scale
+        optional = (found.rounding, found.float64_error, found.float64_allowed)
+        rounding, float64_error, float64_allowed = (None if x is None else x * factor for x in optional)
         outputs.append(
             OutputCertificate(
                 name=found.each.name,
@@ -242,9 +239,9 @@ def _outputs(totals: ComparisonTotals, judged: Sequence[_Judged]) -> tuple[Outpu
                 max_difference=found.error * factor,
                 peak=float(found.totals.channel_peaks.max()),
                 allowed=found.allowed * factor,
-                rounding=in_its_units(found.rounding),
-                float64_difference=in_its_units(found.float64_error),
-                float64_allowed=in_its_units(found.float64_allowed),
+                rounding=rounding,
+                float64_difference=float64_error,
+                float64_allowed=float64_allowed,
                 class_agreement=share,
                 n_decisions=n_decisions,
             )

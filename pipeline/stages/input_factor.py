@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,14 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 def with_measured_input(job: Prepared, *, on_event: OnEvent) -> Prepared:
-    """Return a job whose input factor is a number, or a table of numbers where the network has several inputs.
-
-    Parameters
-    ----------
-    job : Prepared
-        With ``normalize.input_factor = "measured"``.
-    on_event : callable
-        Told about progress.
+    """Return a job with a measured input factor: a number, or a table of numbers if the network has several inputs.
 
     Raises
     ------
@@ -41,14 +35,14 @@ def with_measured_input(job: Prepared, *, on_event: OnEvent) -> Prepared:
     """
     on_event(StageStarted(stage="input", n_total=job.source.n_samples, unit="samples"))
     stage = _InputFactorStage(job=job, on_event=on_event)
-    is_known, found = stage.is_current(), stage.reload_or_compute()
+    found = stage.reload_or_compute()
     settings = job.settings.model_copy(
         update={"normalize": job.settings.normalize.model_copy(update={"input_factor": found})}
     )
     ties = job_ties(job.graph, job.points, settings)
-    message = f"{'reloaded' if is_known else 'measured'} the input factor: {found}"
+    message = f"{'reloaded' if stage.is_known else 'measured'} the input factor: {found}"
     logger.info("%s", message)
-    on_event(StageDone(stage="input", message=message, reloaded=is_known))
+    on_event(StageDone(stage="input", message=message, reloaded=stage.is_known))
     return replace(job, settings=settings, ties=ties)
 
 
@@ -79,6 +73,10 @@ class _InputFactorStage(Stage[InputFactor]):
         return noted
 
     def is_current(self) -> bool:
+        return self.is_known
+
+    @cached_property
+    def is_known(self) -> bool:
         # The key knows the first sample only: the cache, which was compared, stands for the others.
         cache, noted = self.job.existing, self._noted
         if cache is None or noted.get("factor") is None or noted.get("key") != _key(self.job):

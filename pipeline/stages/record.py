@@ -54,15 +54,11 @@ def record(job: Prepared, engine: Engine, on_event: OnEvent) -> tuple[Cache, int
         on_event(StageStarted(stage="record", n_total=n_total, n_done=n_done, unit="samples"))
         n_computed = stage.reload_or_compute()
         nbytes = cache.nbytes()
-    is_reloaded = n_computed == 0
-    what = (
-        "nothing to compute: reloaded"
-        if is_reloaded
-        else f"computed {counted(n_computed, 'block')}, reloaded"
-    )
-    message = f"{what} {n_blocks - n_computed} of {counted(n_blocks, 'block')}; the cache holds {format_bytes(nbytes)}"
+    done = f"computed {counted(n_computed, 'block')}," if n_computed else "nothing to compute:"
+    kept = f"reloaded {n_blocks - n_computed} of {counted(n_blocks, 'block')}"
+    message = f"{done} {kept}; the cache holds {format_bytes(nbytes)}"
     logger.info("record: %s", message)
-    on_event(StageDone(stage="record", message=message, reloaded=is_reloaded))
+    on_event(StageDone(stage="record", message=message, reloaded=n_computed == 0))
     return cache, n_computed
 
 

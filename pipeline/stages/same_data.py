@@ -7,7 +7,6 @@ the cache's identity, because a copied file has other dates. If it differs or is
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 from ...storage import Cache, CommitRecord
 from ...storage.errors import MismatchError
@@ -59,19 +58,14 @@ def check_data(
     MismatchError
         With the first block that differs.
     """
-    if state is not None and folder is not None and _is_remembered(cache, folder, state):
-        return
+    if state is not None and folder is not None:
+        seen = folder.manifest().get(_KEY, {})
+        if seen.get("state") == state and seen.get("recorded") == merged_key(cache):
+            return
     records = [record for record in cache.committed() if record.block.stop <= source.n_samples]
     logger.info("comparing the samples with what %d blocks were recorded from", len(records))
     for record in records:
         _compare(record, source)
-
-
-def _is_remembered(cache: Cache, folder: RunFolder, state: str) -> bool:
-    seen: Any = folder.manifest().get(_KEY)
-    if not isinstance(seen, dict) or seen.get("state") != state:
-        return False
-    return bool(seen.get("recorded") == merged_key(cache))
 
 
 def check_data_of_damaged(cache: Cache, source: Source) -> None:
