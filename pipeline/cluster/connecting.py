@@ -10,7 +10,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,8 +123,7 @@ def reported(path: str | os.PathLike[str] | None) -> Iterator[None]:
         If bokeh, which draws it, is not installed.
     """
     if path is None:
-        with nullcontext():
-            yield
+        yield
         return
     if importlib.util.find_spec("bokeh") is None:
         raise InputError(

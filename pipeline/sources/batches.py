@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ...storage.errors import InputError
-from .protocol import Batch, InputSpec
-from .rows import mark_rows
-from .streams import Unpacked, unpack
+from .protocol import Batch
+from .rows import hash_rows
+from .streams import Unpacked, join, kinds, unpack
 
 __all__ = ["BatchedReader"]
 
@@ -40,12 +40,9 @@ class BatchedReader:
         self._n_batches = _n_batches(dataset, self.origin)
         first = self._load(0)
         self._size = len(first)
-        self.inputs = tuple(
-            InputSpec(name, values.shape[1:], values.dtype.newbyteorder("=").name)
-            for name, values in zip(first.names, first.inputs, strict=True)
-        )
+        self.inputs = first.specs
         self.has_labels = first.has_labels(self.origin)
-        if mark_rows(self._load(0).inputs) != mark_rows(first.inputs):
+        if hash_rows(self._load(0).inputs) != hash_rows(first.inputs):
             raise InputError(
                 f"{self.origin} gave a different first batch the second time: the order must be fixed, so do not "
                 "shuffle or augment in __getitem__"
@@ -63,13 +60,7 @@ class BatchedReader:
         for number in range(start // self._size, (stop - 1) // self._size + 1):
             begin = number * self._size
             parts.append(self._batch(number).part(max(start - begin, 0), min(stop - begin, self._size)))
-        if len(parts) == 1:
-            return Batch(parts[0].inputs, parts[0].labels)
-        inputs = tuple(
-            np.concatenate(columns) for columns in zip(*(part.inputs for part in parts), strict=True)
-        )
-        labels = [part.labels for part in parts if part.labels is not None]
-        return Batch(inputs, np.concatenate(labels) if len(labels) == len(parts) else None)
+        return join(parts)
 
     def _batch(self, number: int) -> Unpacked:
         with self._lock:
@@ -81,11 +72,10 @@ class BatchedReader:
                 raise InputError(
                     f"batch {number} of {self.origin} has {len(batch)} samples, not {expected}: {_ONE_SIZE}"
                 )
-            found = tuple((values.shape[1:], values.dtype.newbyteorder("=").name) for values in batch.inputs)
-            if found != tuple((spec.shape, spec.dtype) for spec in self.inputs):
+            if kinds(batch.specs) != kinds(self.inputs):
                 raise InputError(
-                    f"batch {number} of {self.origin} holds {found}, the first "
-                    f"{[(spec.shape, spec.dtype) for spec in self.inputs]}: all samples need one shape"
+                    f"batch {number} of {self.origin} holds {kinds(batch.specs)}, the first {kinds(self.inputs)}: all "
+                    "samples need one shape"
                 )
             self._held = (number, batch)
             return batch
@@ -99,14 +89,13 @@ class BatchedReader:
             int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize for spec in self.inputs
         )
 
-    def marks(self, rows: Sequence[int]) -> list[bytes]:
+    def row_hashes(self, rows: Sequence[int]) -> list[bytes]:
         """Return a hash of each of these rows."""
-        marks: list[bytes] = []
+        hashes: list[bytes] = []
         for row in rows:
-            number = row // self._size
-            at = row - number * self._size
-            marks += mark_rows(self._batch(number).part(at, at + 1).inputs)
-        return marks
+            number, at = divmod(row, self._size)
+            hashes += hash_rows(self._batch(number).part(at, at + 1).inputs)
+        return hashes
 
     def identity(self) -> dict[str, Any]:
         """Return the kind only: the values are hashed."""

@@ -142,7 +142,7 @@ class ImageFolder:
         """Return the size of the first file: the encoded bytes are hashed."""
         return (self._folder / self._files[0]).stat().st_size
 
-    def marks(self, rows: Sequence[int]) -> list[bytes]:
+    def row_hashes(self, rows: Sequence[int]) -> list[bytes]:
         """Return a hash of the encoded bytes of each of these files; their names do not matter."""
         return [
             hashlib.blake2b(self._read(self._folder / self._files[row]), digest_size=16).digest()

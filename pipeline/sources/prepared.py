@@ -142,8 +142,8 @@ class PreparedSource:
         self._check_range(start, stop)
         rows = hashed_rows(start, stop, self.reader.row_nbytes(), full=self._full)
         hasher = hashlib.blake2b((stop - start).to_bytes(8, "little"), digest_size=16)
-        for mark in self.reader.marks(rows):
-            hasher.update(mark)
+        for row_hash in self.reader.row_hashes(rows):
+            hasher.update(row_hash)
         return hasher.hexdigest()
 
     def state(self) -> str | None:

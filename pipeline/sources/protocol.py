@@ -119,7 +119,7 @@ class Reader(Protocol):
         """Return raw rows."""
         ...
 
-    def marks(self, rows: Sequence[int]) -> list[bytes]:
+    def row_hashes(self, rows: Sequence[int]) -> list[bytes]:
         """Return a hash of the content of each of these rows (ascending)."""
         ...
 

@@ -18,7 +18,7 @@ from .protocol import Batch, InputSpec
 from .states import states_of
 from .texts import text_bytes
 
-__all__ = ["ColumnsReader", "mark_rows"]
+__all__ = ["ColumnsReader", "hash_rows"]
 
 _SLAB_NBYTES = 16 * 2**20
 
@@ -85,12 +85,12 @@ class ColumnsReader:
             int(np.prod(column.shape[1:], dtype=np.int64)) * column.dtype.itemsize for column in self._columns
         )
 
-    def marks(self, rows: Sequence[int]) -> list[bytes]:
+    def row_hashes(self, rows: Sequence[int]) -> list[bytes]:
         """Return a hash of each of these rows."""
-        marks: list[bytes] = []
+        hashes: list[bytes] = []
         for start, stop in _runs(rows, max(1, _SLAB_NBYTES // max(self.row_nbytes(), 1))):
-            marks += mark_rows(tuple(column.read(start, stop) for column in self._columns))
-        return marks
+            hashes += hash_rows(tuple(column.read(start, stop) for column in self._columns))
+        return hashes
 
     def gaps(self) -> tuple[str, ...]:
         """Return in words which parts of the arrays are not stored."""
@@ -102,10 +102,10 @@ class ColumnsReader:
         return {"kind": "arrays"}
 
 
-def mark_rows(inputs: tuple[NDArray[Any], ...]) -> list[bytes]:
+def hash_rows(inputs: tuple[NDArray[Any], ...]) -> list[bytes]:
     """Return a 16-byte hash of each row over all inputs; it does not depend on the byte order."""
     if any(values.dtype.kind == "O" for values in inputs):
-        columns = [text_bytes(v) if v.dtype.kind == "O" else mark_rows((v,)) for v in inputs]
+        columns = [text_bytes(v) if v.dtype.kind == "O" else hash_rows((v,)) for v in inputs]
         return [hashlib.blake2b(b"".join(row), digest_size=16).digest() for row in zip(*columns, strict=True)]
     arrays = []
     for values in inputs:
@@ -117,13 +117,13 @@ def mark_rows(inputs: tuple[NDArray[Any], ...]) -> list[bytes]:
         arrays.append(np.ascontiguousarray(little).reshape(len(values), -1).view(np.uint8))
     if len(arrays) == 1:
         return [hashlib.blake2b(row.data, digest_size=16).digest() for row in arrays[0]]
-    marks = []
+    hashes = []
     for parts in zip(*arrays, strict=True):
         hasher = hashlib.blake2b(digest_size=16)
         for part in parts:
             hasher.update(part)
-        marks.append(hasher.digest())
-    return marks
+        hashes.append(hasher.digest())
+    return hashes
 
 
 def _runs(rows: Sequence[int], longest: int) -> Iterator[tuple[int, int]]:

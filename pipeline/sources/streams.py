@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,29 +19,31 @@ from numpy.typing import NDArray
 from ...storage.errors import InputError
 from .columns import ArrayColumn, check_column, unmasked
 from .protocol import Batch, InputSpec
-from .rows import mark_rows
+from .rows import hash_rows
 from .texts import as_texts, is_text
 
-__all__ = ["StreamReader", "Unpacked", "unpack"]
+__all__ = ["StreamReader", "Unpacked", "join", "kinds", "unpack"]
 
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
 class Unpacked:
     """One element of a data set: named inputs and perhaps labels, as arrays with an axis of samples."""
 
-    __slots__ = ("inputs", "labels", "n_targets", "names")
+    names: tuple[str | None, ...]
+    inputs: tuple[NDArray[Any], ...]
+    labels: NDArray[Any] | None
+    n_targets: int = 1
 
-    def __init__(
-        self,
-        names: tuple[str | None, ...],
-        inputs: tuple[NDArray[Any], ...],
-        labels: NDArray[Any] | None,
-        *,
-        n_targets: int = 1,
-    ) -> None:
-        self.names, self.inputs, self.labels, self.n_targets = names, inputs, labels, n_targets
+    @property
+    def specs(self) -> tuple[InputSpec, ...]:
+        """Name, shape and type of each input."""
+        return tuple(
+            InputSpec(name, values.shape[1:], values.dtype.newbyteorder("=").name)
+            for name, values in zip(self.names, self.inputs, strict=True)
+        )
 
     def has_labels(self, origin: str) -> bool:
         """Return whether there are labels to measure accuracy with; warns if there are too many."""
@@ -59,6 +62,20 @@ class Unpacked:
         """Return some of the rows."""
         labels = None if self.labels is None else self.labels[start:stop]
         return Unpacked(self.names, tuple(values[start:stop] for values in self.inputs), labels)
+
+
+def kinds(specs: Sequence[InputSpec]) -> list[tuple[tuple[int, ...], str]]:
+    """Return the shape and the type of each input: the same for all samples."""
+    return [(spec.shape, spec.dtype) for spec in specs]
+
+
+def join(parts: Sequence[Unpacked]) -> Batch:
+    """Return the rows of several parts, one after the other; labels only if all parts have them."""
+    if len(parts) == 1:
+        return Batch(parts[0].inputs, parts[0].labels)
+    inputs = tuple(np.concatenate(columns) for columns in zip(*(part.inputs for part in parts), strict=True))
+    labels = [part.labels for part in parts if part.labels is not None]
+    return Batch(inputs, np.concatenate(labels) if len(labels) == len(parts) else None)
 
 
 def unpack(element: Any, *, batched: bool, origin: str) -> Unpacked:
@@ -142,7 +159,7 @@ class StreamReader:
         self._batched = batched
         self.origin = origin
         self.n_rows = n_rows
-        self._marks: list[bytes] = []
+        self._hashes: list[bytes] = []
         self._lock = threading.Lock()
         self._iterator: Iterator[Any]
         self._position: int
@@ -151,10 +168,7 @@ class StreamReader:
         first = self._next()
         if first is None:
             raise InputError(f"{origin} gave no samples: at least one is needed")
-        self.inputs = tuple(
-            InputSpec(name, values.shape[1:], values.dtype.newbyteorder("=").name)
-            for name, values in zip(first.names, first.inputs, strict=True)
-        )
+        self.inputs = first.specs
         self.has_labels = first.has_labels(origin)
         self._remember(first, 0)
         self._restart()
@@ -186,7 +200,7 @@ class StreamReader:
                 parts.append(held.part(skip, take))
             self._held = held.part(take, len(held))
             self._position += take
-        return _join(parts)
+        return join(parts)
 
     def _pull(self) -> Unpacked:
         element = self._next()
@@ -212,40 +226,34 @@ class StreamReader:
         self._held = None
 
     def _remember(self, element: Unpacked, position: int) -> None:
-        if self.inputs_differ(element):
-            found = [values.shape[1:] for values in element.inputs]
+        if kinds(element.specs) != kinds(self.inputs):
             raise InputError(
-                f"{self.origin} gave samples of shape {found} at {position}, the first ones had "
-                f"{[spec.shape for spec in self.inputs]}: all samples need one shape and type"
+                f"{self.origin} gave samples of shape {[spec.shape for spec in element.specs]} at {position}, the first "
+                f"ones had {[spec.shape for spec in self.inputs]}: all samples need one shape and type"
             )
-        marks = mark_rows(element.inputs)
-        known = self._marks[position : position + len(marks)]
-        for at, (mark, seen) in enumerate(zip(marks, known, strict=False)):
-            if mark != seen:
+        hashes = hash_rows(element.inputs)
+        known = self._hashes[position : position + len(hashes)]
+        for at, (found, seen) in enumerate(zip(hashes, known, strict=False)):
+            if found != seen:
                 raise InputError(
                     f"{self.origin} gave another sample {position + at} the second time: the order must be "
                     "fixed, so do not shuffle or augment (tf.data: no shuffle, or a seed and "
                     "reshuffle_each_iteration=False)",
                     sample=position + at,
                 )
-        self._marks += marks[len(known) :]
-
-    def inputs_differ(self, element: Unpacked) -> bool:
-        """Return whether an element has other inputs than the first one."""
-        found = tuple((values.shape[1:], values.dtype.newbyteorder("=").name) for values in element.inputs)
-        return found != tuple((spec.shape, spec.dtype) for spec in self.inputs)
+        self._hashes += hashes[len(known) :]
 
     def row_nbytes(self) -> int:
         """Return 16: the hashes themselves are kept."""
         return 16
 
-    def marks(self, rows: Sequence[int]) -> list[bytes]:
+    def row_hashes(self, rows: Sequence[int]) -> list[bytes]:
         """Return the remembered hashes; rows that were not read yet are read."""
         with self._lock:
-            at = len(self._marks)
+            at = len(self._hashes)
             if rows[-1] >= at:
                 self._rows(at - 1, rows[-1] + 1)
-            return [self._marks[row] for row in rows]
+            return [self._hashes[row] for row in rows]
 
     def identity(self) -> dict[str, Any]:
         """Return the kind only: the values are hashed."""
@@ -262,11 +270,3 @@ class StreamReader:
         self.__dict__.update(state)
         self._lock = threading.Lock()
         self._restart()
-
-
-def _join(parts: list[Unpacked]) -> Batch:
-    if len(parts) == 1:
-        return Batch(parts[0].inputs, parts[0].labels)
-    inputs = tuple(np.concatenate(columns) for columns in zip(*(part.inputs for part in parts), strict=True))
-    labels = [part.labels for part in parts if part.labels is not None]
-    return Batch(inputs, np.concatenate(labels) if len(labels) == len(parts) else None)

@@ -221,7 +221,7 @@ class RecordReader:
         return Batch(arrays, labels)
 
     def labels_identity(self) -> dict[str, Any]:
-        """Return which feature is the label: its values are in the records, which :meth:`marks` covers."""
+        """Return which feature is the label: its values are in the records, which :meth:`row_hashes` covers."""
         return {} if self._label is None else self._label.identity()
 
     def _record(self, row: int) -> bytes:
@@ -246,12 +246,12 @@ class RecordReader:
         hashes[row] = np.void(hashlib.blake2b(data, digest_size=16).digest())
         went_by[row] = True
 
-    def _mark(self, row: int) -> bytes:
+    def _row_hash(self, row: int) -> bytes:
         if self._seen is None or not self._seen[0][row]:
             self._record(row)
         assert self._seen is not None
-        mark: bytes = self._seen[1][row].tobytes()
-        return mark
+        row_hash: bytes = self._seen[1][row].tobytes()
+        return row_hash
 
     def with_hashing(self, hashed: str) -> RecordReader:
         """Return the same records, with ``"full"`` or ``"sampled"`` hashes."""
@@ -272,10 +272,10 @@ class RecordReader:
         """Return the bytes that are read for one hash: a whole record, or the 16 that the scan has read."""
         return int(self._index.nbytes[0]) if self._full else 16
 
-    def marks(self, rows: Sequence[int]) -> list[bytes]:
+    def row_hashes(self, rows: Sequence[int]) -> list[bytes]:
         """Return for each record its length and stated checksum; with ``"full"`` its hash."""
         if self._full:
-            return [self._mark(row) for row in rows]
+            return [self._row_hash(row) for row in rows]
         picked = np.asarray(rows, np.intp)
         lengths = self._index.nbytes[picked].astype("<i8").tobytes()
         crcs = self._index.crc[picked].astype("<u4").tobytes()
