@@ -228,8 +228,8 @@ class StreamReader:
     def _remember(self, element: Unpacked, position: int) -> None:
         if kinds(element.specs) != kinds(self.inputs):
             raise InputError(
-                f"{self.origin} gave samples of shape {[spec.shape for spec in element.specs]} at {position}, the first "
-                f"ones had {[spec.shape for spec in self.inputs]}: all samples need one shape and type"
+                f"{self.origin} gave samples of shape {[spec.shape for spec in element.specs]} at {position}, the "
+                f"first ones had {[spec.shape for spec in self.inputs]}: all samples need one shape and type"
             )
         hashes = hash_rows(element.inputs)
         known = self._hashes[position : position + len(hashes)]
