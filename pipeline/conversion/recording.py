@@ -50,16 +50,8 @@ def recorded_cache(
     An existing cache is used if it was made by this network from these samples, every one of which is compared; an
     interrupted recording goes on. Any other cache is replaced, with a RuntimeWarning.
     """
-    settings = validate_job(
-        {
-            "output": str(folder),
-            "record": {
-                "points": points if isinstance(points, str) else list(points),
-                "batch_size": batch_size,
-            },
-            "normalize": {"enabled": False},
-        }
-    )
+    record = {"points": points if isinstance(points, str) else list(points), "batch_size": batch_size}
+    settings = validate_job({"output": str(folder), "record": record, "normalize": {"enabled": False}})
     try:
         return _recorded(settings, model, source)
     except (MismatchError, FormatError) as error:

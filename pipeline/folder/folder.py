@@ -36,7 +36,7 @@ FORMAT_VERSION = 1
 REMEMBERED_NBYTES = 16 * 2**20
 
 
-def _digest(path: Path) -> dict[str, Any] | None:
+def _size_and_hash(path: Path) -> dict[str, Any] | None:
     """Return the size and the hash of a file; None if there is none.
 
     The bytes are read, not the date: a damaged or restored file may keep its size and its date. The largest
@@ -47,12 +47,9 @@ def _digest(path: Path) -> dict[str, Any] | None:
         at = path.stat()
         if not stat.S_ISREG(at.st_mode):
             return None
-        if at.st_size < REMEMBERED_NBYTES:
-            return {"nbytes": at.st_size, "blake2b": _hash(path)}
-        return {
-            "nbytes": at.st_size,
-            "blake2b": _remembered_hash(path, at.st_size, at.st_mtime_ns, at.st_ctime_ns, at.st_ino),
-        }
+        seen = (at.st_size, at.st_mtime_ns, at.st_ctime_ns, at.st_ino)
+        is_large = at.st_size >= REMEMBERED_NBYTES
+        return {"nbytes": at.st_size, "blake2b": _remembered_hash(path, *seen) if is_large else _hash(path)}
     except OSError:
         return None
 
@@ -270,12 +267,12 @@ class RunFolder:
             return False
         noted = made["results"]
         return all(self._name(path) in noted for path in results) and all(
-            self._is_own(name) and _digest(self.path / name) == digest for name, digest in noted.items()
+            self._is_own(name) and _size_and_hash(self.path / name) == found for name, found in noted.items()
         )
 
     def mark_made(self, stage: str, key: str, *results: Path) -> None:
         """Note, after the results of a stage were written, what they were made from and their hashes."""
-        made = {"key": key, "results": {self._name(path): _digest(path) for path in results}}
+        made = {"key": key, "results": {self._name(path): _size_and_hash(path) for path in results}}
         self.update_manifest({"stages": {**self.manifest().get("stages", {}), stage: made}})
 
     def forget(self, stage: str) -> None:
