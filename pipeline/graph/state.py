@@ -109,7 +109,7 @@ def check_stateless(nodes: Sequence[Node]) -> None:
         names = ", ".join(f"{name!r} ({node.type})" for name, node in stateful.items())
         raise InputError(
             f"stateful=True of {names}: what a sample gives would depend on the batches before it, and recording would "
-            "change the network; build it with stateful=False, and hand over the weights with set_weights()",
+            "change the network; build it with stateful=False, and copy the weights with set_weights()",
             layers=tuple(stateful),
         )
 

@@ -56,7 +56,7 @@ def refuse_foreign_weights(node: Node) -> None:
         node,
         f"the layer {node.name!r} is {why}",
         reason=f"is {why}",
-        remedy="normalise the network before that step, or say normalize.pin = {names}",
+        remedy="normalise the network before that step, or set normalize.pin = {names}",
     )
 
 
@@ -75,7 +75,7 @@ def all_refused(graph: Graph, errors: Sequence[InputError]) -> InputError:
         if "normalize.pin = " in group[0].remedy
         for name in _offered(graph, group)
     ]
-    end = f"\nto pin all of them say normalize.pin = {pinned}" if len(pinned) > 1 and len(lines) > 1 else ""
+    end = f"\nto pin all of them set normalize.pin = {pinned}" if len(pinned) > 1 and len(lines) > 1 else ""
     return InputError(
         f"{len(refusals)} layers cannot be normalised as they are:\n  " + "\n  ".join(lines) + end,
         layer=refusals[0].name,

@@ -98,14 +98,14 @@ def _unknown(walk: Propagation, node: Node) -> InputError:
             node,
             f"no rule for {node.name!r} ({node.type}), {opaque}",
             reason=f"no rule for {opaque}",
-            remedy="call its layers in the network itself, a Masking layer left out, or say "
+            remedy="call its layers in the network itself, a Masking layer left out, or set "
             "normalize.pin = {names}, which keeps the scale 1 around it",
         )
     return refused(
         node,
         f"no rule for the layer {node.name!r} ({node.type}), which takes {before}",
         reason="no rule",
-        remedy="if f(a x) = a f(x) for every a > 0 say normalize.treat_as_identity = {names}, otherwise "
+        remedy="if f(a x) = a f(x) for every a > 0, set normalize.treat_as_identity = {names}, otherwise "
         "normalize.pin = {names} keeps the scale 1 around it",
     )
 
@@ -139,12 +139,12 @@ def _activated(walk: Propagation, node: Node, ids: Ids) -> Ids:
         remedy = (
             "Keras saves its name alone, which is another's: "
             if is_lost
-            else "say normalize.pin = {names}, or "
+            else "set normalize.pin = {names}, or "
         )
         if name == "custom:<lambda>":
             remedy = (
                 "Keras saves no lambda that it could load again: write it with def, decorate it with "
-                "keras.saving.register_keras_serializable() and say normalize.pin = {names}, or "
+                "keras.saving.register_keras_serializable() and set normalize.pin = {names}, or "
             )
         raise refused(
             node,

@@ -231,7 +231,7 @@ def _checked(walk: Propagation, point: Point, factor: ArrayLike) -> NDArray[np.f
     if numbers.size > 1 and walk.mode == "layer" and not np.any(_joins(walk, point)):
         raise InputError(
             f"the factor of {point.name!r} has {numbers.size} channels, but mode='layer' takes one number: "
-            "say mode='channel'",
+            "set mode='channel'",
             point=point.name,
         )
     bad = numbers[~(np.isfinite(numbers) & (numbers > 0))]

@@ -88,7 +88,7 @@ def refuse_nonfinite(
     raise InputError(
         f"{place(point, block)}{n_nan} NaN and {n_inf} infinite of {array.size} activations, "
         f"the first at index {index}{sample} is {value}: "
-        "mend the model or the data, or count and leave them out with on_nonfinite='exclude' "
+        "correct the model or the data, or count and leave them out with on_nonfinite='exclude' "
         "(sketch.nonfinite in a job)",
         point=point,
         block=block,

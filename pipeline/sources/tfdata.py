@@ -92,7 +92,7 @@ def _looks_batched(dataset: Any, shapes: list[Any]) -> bool:
     first = shapes[0]
     if first.rank is not None and first.rank > 2 and first[1] is None:
         message = (
-            "elements of shape %s are taken for batches, as no step of the data set says it: hand over "
+            "elements of shape %s are taken for batches, although no step of the data set says so: give "
             "as_source(data, batched=False) if they are single samples"
         )
         logger.warning(message, tuple(first))

@@ -76,7 +76,7 @@ def relu(x: Any) -> Any:
     return keras.ops.relu(x) + 0.5
 
 
-PIN, NAME = "say normalize.pin = ", "Keras saves its name alone, which is another's: use"
+PIN, NAME = "set normalize.pin = ", "Keras saves its name alone, which is another's: use"
 UNKNOWN = {
     "own": (relu, NAME),
     "of another shape": (keras.ops.gelu, NAME),  # approximate, where that of keras.activations is not
@@ -119,7 +119,7 @@ def test_a_lambda_is_to_be_named_and_pinned_and_that_works(
 ) -> None:
     with pytest.raises(InputError, match="write it with def, decorate it") as caught:
         normalize_model(build(lambda x: named(x)), {"hidden": 2.0, "classes": 2.0})
-    assert "say normalize.pin = [" in str(caught.value)
+    assert "set normalize.pin = [" in str(caught.value)
 
     model = build(named)
     layer = next(each.name for each in model.layers if getattr(each, "activation", None) is named)

@@ -103,7 +103,7 @@ def test_a_layer_without_a_rule_may_be_said_to_pass_scales_by_its_class(peaks: A
 
 def test_the_only_layer_that_is_refused_keeps_its_place_in_the_message() -> None:
     assert str(refusal(network(Squared(name="square")))).startswith(
-        "no rule for the layer 'square' (Squared), which takes 'first': if f(a x) = a f(x) for every a > 0 say "
+        "no rule for the layer 'square' (Squared), which takes 'first': if f(a x) = a f(x) for every a > 0, set "
         "normalize.treat_as_identity = ['square'], otherwise normalize.pin = ['square']"
     )
 
