@@ -92,3 +92,9 @@ def refused(call, tmp_path):
         return answer.err
 
     return refused
+
+
+@pytest.fixture
+def small_run(finished):
+    """The folder of a finished run of the small network."""
+    return finished["run"]

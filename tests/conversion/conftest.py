@@ -73,3 +73,14 @@ def config(tmp_path: Path) -> ConfigParser:
         }
     )
     return parser
+
+
+@pytest.fixture
+def folder(config: ConfigParser) -> Path:
+    return Path(config.get("paths", "log_dir_of_current_run")) / "normalization"
+
+
+@pytest.fixture
+def settings(config: ConfigParser) -> ConfigParser:
+    config.set("simulation", "batch_size", "10")
+    return config
