@@ -111,7 +111,7 @@ def circles(imports: dict[str, set[str]]) -> list[set[str]]:
 
 def test_no_modules_import_each_other_in_a_circle():
     """Wherever the import stands: also under TYPE_CHECKING, or inside a function."""
-    modules = {module_of(path): path for path in FILES if path.name != "train_digits.py"}
+    modules = {module_of(path): path for path in FILES}
     del modules["pipeline"]  # hands out the public names lazily: it names everything
     found = circles({module: imported(path) & modules.keys() for module, path in modules.items()})
 
@@ -134,6 +134,22 @@ def test_no_module_stands_in_the_way_of_a_public_name():
     modules = {path.stem for path in (ROOT / "pipeline").iterdir() if path.suffix == ".py" or path.is_dir()}
 
     assert modules & set(actisketch.pipeline.__all__) == set()
+
+
+def test_no_two_classes_or_functions_have_one_name():
+    """Except a verb and the call that it translates: ``actisketch run`` and ``run``."""
+    places = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(module_of(path))
+    several = {name: sorted(found) for name, found in places.items() if len(found) > 1}
+
+    assert several == {
+        "plan": ["pipeline.api", "pipeline.cli.work"],
+        "run": ["pipeline.api", "pipeline.cli.work"],
+        "verify": ["pipeline.cli.ask", "storage.verify"],
+    }
 
 
 def test_few_files_stand_outside_the_folders():

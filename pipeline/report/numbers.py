@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["count_text", "factor_text", "interval_text", "number_text", "plain", "shape_text", "share_text"]
+__all__ = ["axes_text", "count_text", "factor_text", "interval_text", "number_text", "plain", "share_text"]
 
 
 def plain(text: str, *, limit: int = 200) -> str:
@@ -77,7 +77,7 @@ def share_text(share: float | None) -> str:
     return ">99.9 %" if share > 0.999 else f"{share * 100:.1f} %"
 
 
-def shape_text(shape: Sequence[int]) -> str:
+def axes_text(shape: Sequence[int]) -> str:
     """Return ``"8x8x16"``, or ``"scalar"`` if there are no axes."""
     return "x".join(str(length) for length in shape) or "scalar"
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from .contents import PointReport, ReportData
-from .numbers import count_text, factor_text, interval_text, number_text, plain, shape_text, share_text
+from .numbers import axes_text, count_text, factor_text, interval_text, number_text, plain, share_text
 
 __all__ = ["Row", "percentile_head", "table_rows"]
 
@@ -56,7 +56,7 @@ def table_row(number: int, point: PointReport) -> Row:
         number=number,
         name=plain(point.name, limit=NAME_LIMIT),
         kind=plain(kind, limit=NAME_LIMIT) or "-",
-        shape=shape_text(point.shape),
+        shape=axes_text(point.shape),
         n_values=count_text(point.n_values),
         n_values_exact=f"{point.n_values:,}",
         zeros=share_text(layer.n_zeros / layer.n if layer.n else None),
