@@ -49,6 +49,28 @@ class TestEveryStore:
             assert [record.block.index for record in cache.committed()] == [1, 4]
             made_up.check(made_up.fill(cache))
 
+    def test_a_cache_that_is_open_to_read_is_opened_for_writing_itself(self, place: Place) -> None:
+        created(place).close()
+        read = Cache.open(place.url, place.options)
+        with Cache.create_or_resume(place.url, made_up.spec(), place.options, opened=read) as cache:
+            assert cache is read
+            made_up.fill(cache)
+
+        made_up.check(read)
+        with pytest.raises(InputError, match="open to read only, or closed"):
+            read.write(read.blocks[0])
+        with pytest.raises(MismatchError):
+            Cache.create_or_resume(place.url, made_up.spec(n_samples=3), place.options, opened=read)
+        created(place).close()  # the lock was given back
+
+    def test_a_cache_that_grows_leaves_the_one_that_was_opened_as_it_is(self, place: Place) -> None:
+        created(place).close()
+        read = Cache.open(place.url, place.options)
+        n_samples = read.spec.n_samples
+        more = made_up.spec(n_samples=n_samples + 8)
+        with Cache.create_or_resume(place.url, more, place.options, opened=read) as cache:
+            assert (cache.spec.n_samples, read.spec.n_samples) == (n_samples + 8, n_samples)
+
     def test_batch_by_batch_and_all_at_once_store_the_same_bytes(self, place: Place) -> None:
         with created(place) as cache:
             made_up.fill(cache)
