@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from ...storage.options import hide_credentials
 from .job import JobSettings, OverrideSettings
@@ -18,14 +19,18 @@ from .job import JobSettings, OverrideSettings
 __all__ = ["refusal"]
 
 _SHOWN = 200
-_TYPES = {
-    "a valid integer": "a whole number",
-    "a valid string": "text",
-    "a valid boolean": "true or false",
-    "a valid number": "a number",
-    "a valid list": "a list",
-    "a valid dictionary or instance of": "a table:",
-    "field required": "a value is missing",
+# What a setting should be, by the validator's type of error.
+_WANTED = {
+    "int_type": "a whole number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "float_type": "a number",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "a table",
+    "model_type": "a table",
+    "missing": "given",
+    "string_too_short": "a text that is not empty",
 }
 
 
@@ -40,18 +45,22 @@ def refusal(error: ValidationError, origin: str) -> str:
         near = difflib.get_close_matches(keys[-1], known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         return f"{origin}: unknown key {key!r}; {hint}allowed here: {', '.join(known)}"
-    message = first["msg"].removeprefix("Value error, ")
-    for word, plain in _TYPES.items():
-        message = message.replace(word, plain).replace(word.capitalize(), plain)
-    if len(error.errors()) > 1 and all(
-        e["loc"][: len(keys)] == first["loc"][: len(keys)] for e in error.errors()
-    ):
-        options = {e["msg"].removeprefix("Input should be ").replace("valid ", "") for e in error.errors()}
-        message = "allowed: " + " or ".join(sorted(options))
+    # All of them, if they are the alternatives of one setting.
+    errors = [each for each in error.errors() if each["loc"][: len(keys)] == first["loc"][: len(keys)]]
+    errors = errors if len(errors) == len(error.errors()) else [first]
+    message = " or ".join(sorted({_wanted(each) for each in errors}))
+    if first["type"] != "value_error":
+        message = f"it should be {message}"
     # What is wrong may be a secret, in the wrong place or of the wrong type.
     is_hidden = isinstance(first["input"], Mapping) or "storage_options" in keys
     found = "" if is_hidden else f" = {_short(hide_credentials(repr(first['input'])))}"
-    return f"{origin}: {key}{found} is refused: {message[0].lower()}{message[1:]}"
+    return f"{origin}: {key}{found} is refused: {message}"
+
+
+def _wanted(error: ErrorDetails) -> str:
+    """Return what a setting should be, or what the settings' own check says."""
+    said = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return _WANTED.get(error["type"], said)
 
 
 def _short(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Show text of others as it is: what would steer a terminal or begin a line of its own is spelt out."""
+"""Make text from outside safe to print: control characters are shown as escape sequences."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ __all__ = ["plain_cell", "visible"]
 
 
 def visible(text: str, *, kept: str = "") -> str:
-    r"""Return a text whose control characters, but for those in ``kept``, are escape sequences of Python's.
+    r"""Return a text with control characters as escape sequences of Python, except for those in ``kept``.
 
-    Also those of Unicode that change the direction of what follows, and what is no character.
+    So are the characters of Unicode that change the direction of text, and code points without a character.
 
     Examples
     --------
@@ -21,5 +21,5 @@ def visible(text: str, *, kept: str = "") -> str:
 
 
 def plain_cell(text: str) -> str:
-    """Return a text that a spreadsheet takes for text and not for a formula."""
+    """Return a text that a spreadsheet does not take for a formula."""
     return f"'{text}" if text.lstrip()[:1] in ("=", "+", "-", "@") or text[:1] in ("\t", "\r") else text

@@ -85,9 +85,7 @@ class BatchedReader:
 
     def row_nbytes(self) -> int:
         """Return the bytes of one row over all inputs."""
-        return sum(
-            int(np.prod(spec.shape, dtype=np.int64)) * np.dtype(spec.dtype).itemsize for spec in self.inputs
-        )
+        return sum(spec.nbytes for spec in self.inputs)
 
     def row_hashes(self, rows: Sequence[int]) -> list[bytes]:
         """Return a hash of each of these rows."""

@@ -5,10 +5,12 @@ Knows shapes, types and names. Does not know files, preprocessing or models.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["Batch", "InputSpec", "Reader", "Source"]
@@ -24,6 +26,11 @@ class InputSpec:
     """Of one sample: without the axis of samples."""
     dtype: str
     """NumPy name of what :meth:`Source.read` returns, as ``"float32"``; ``"object"`` for texts, which are ``bytes``."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one sample."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True, slots=True)

@@ -312,7 +312,7 @@ def _plan(
         points=points,
         model_nbytes=weights_nbytes(graph.model),
         loading_nbytes=loading_nbytes(graph.model) if settings.model.path is not None else 0,
-        input_nbytes=sum(math.prod(i.shape) * np.dtype(i.dtype).itemsize for i in source.inputs),
+        input_nbytes=sum(each.nbytes for each in source.inputs),
         largest_tensor_nbytes=producer.largest_tensor_nbytes(),
         certificate_nbytes=certificate_nbytes,
         multiplications=producer.multiplications(),

@@ -292,7 +292,7 @@ def test_impossible_calls_are_refused_before_anything_is_written(
         ({"settings": {"record": 3}}, r"settings\['record'\] = 3"),
         ({"settings": 3}, "settings = 3"),
         ({"labels": np.zeros(7)}, r"the arrays: different numbers of samples \(input 0 53, labels 7\)"),
-        ({"points": []}, "points names no layer"),
+        ({"points": []}, "points is empty"),
     ],
 )
 def test_a_call_that_is_wrong_is_told_as_input(tmp_path, small_model, small_data, arguments, told):

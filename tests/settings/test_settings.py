@@ -11,7 +11,7 @@ import click
 import pytest
 
 from actisketch import storage
-from actisketch.pipeline import DataSpec, normalize_model
+from actisketch.pipeline import DataSpec, normalize_model, plan, run
 from actisketch.pipeline.cli import commands
 from actisketch.pipeline.cli.flags import JOB_FLAGS, JOB_SWITCHES
 from actisketch.pipeline.settings.job import DataSettings, JobSettings
@@ -176,6 +176,25 @@ def test_a_text_that_is_no_number_of_bytes_is_refused_and_not_read_in_part(text)
 def test_the_parts_of_the_library_take_settings_by_the_names_of_the_job_file():
     assert set(DataSettings.model_fields) <= {field.name for field in fields(DataSpec)}
     assert {"input_factor", "pin", "treat_as_identity"} <= signature(normalize_model).parameters.keys()
+
+
+@pytest.mark.parametrize("call", [run, plan])
+def test_the_defaults_of_the_calls_are_those_of_the_settings(call):
+    job = JobSettings()
+    settings = {
+        "points": job.record.points,
+        "batch_size": job.record.batch_size,
+        "num_samples": job.data.num_samples,
+        "percentile": job.factors.percentile,
+        "nonzero": job.factors.nonzero,
+        "per_channel": job.factors.per_channel,
+        "normalize": job.normalize.enabled,
+        "memory_limit": job.record.memory_limit,
+    }
+    found = {name: each.default for name, each in signature(call).parameters.items() if name in settings}
+    found["memory_limit"] = parse_bytes(found["memory_limit"])
+
+    assert found == {name: settings[name] for name in found}
 
 
 def test_storage_knows_no_setting_of_the_job_file():
