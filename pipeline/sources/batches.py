@@ -9,8 +9,6 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from ...storage.errors import InputError
 from .protocol import Batch
 from .rows import hash_rows

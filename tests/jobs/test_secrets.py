@@ -103,7 +103,7 @@ def test_the_same_call_again_resumes_and_without_them_it_names_what_is_missing(
     del fewer["secret_access_key"]
 
     assert again.status().is_complete
-    with pytest.raises(InputError, match=r"cache\.storage_options\.secret_access_key is not given"):
+    with pytest.raises(InputError, match=r"cache\.storage_options\.secret_access_key is missing"):
         run(
             small_model,
             small_data,
@@ -124,7 +124,7 @@ def test_an_earlier_programs_secrets_go_at_the_next_write(made, options):
 
     assert answered.value > 0
     assert shown_in(path.read_bytes()) == []
-    with pytest.raises(InputError, match="secrets are not kept"):
+    with pytest.raises(InputError, match="folder keeps no secrets"):
         open_run(made["folder"]).percentile("first", 99.0)
 
 
