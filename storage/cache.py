@@ -67,8 +67,8 @@ class Cache:
         url : str or path
             Local folder or URL (`open_store`).
         spec : CacheSpec
-            What the cache must hold. Where it resumes, the stored `batch_size`, `block_samples` and `codec`
-            win (they change no identity): read them from ``cache.spec``. More samples extend the cache.
+            What the cache must hold. A cache that is there keeps its `batch_size`, `block_samples` and `codec`, which
+            are not part of its identity: read them from ``cache.spec``. More samples extend the cache.
         storage_options : mapping, optional
             For object stores.
         opened : Cache, optional
@@ -78,8 +78,8 @@ class Cache:
         Raises
         ------
         MismatchError
-            If the place holds something else, or a cache of other points, model, data or settings, or of more
-            samples than asked. ``differences`` lists what differs.
+            If the place holds foreign files, or a cache of other points, of another model, of other data or settings,
+            or of more samples. ``differences`` lists what differs.
         BusyError
             If another live process writes to it.
         """
@@ -130,7 +130,7 @@ class Cache:
         return cls(store, parse_description(stored, store.url), lock=None, may_write=may_write)
 
     def close(self) -> None:
-        """Give back the lock and the writers' memory; what is there can still be read. Twice is fine."""
+        """Release the lock; what is there can still be read. May be called twice."""
         if self._lock is not None:
             self._lock.release()
             self._may_write = False
@@ -143,7 +143,7 @@ class Cache:
     ) -> None:
         self.close()
 
-    # --- what there is
+    # --- what the cache holds
 
     @property
     def url(self) -> str:
@@ -252,7 +252,7 @@ class Cache:
         Returns
         -------
         ndarray of shape (block samples, *point shape), in ``spec.dtype``
-            Perhaps read-only.
+            May be read-only.
 
         Raises
         ------
@@ -330,7 +330,7 @@ class Cache:
 
 
 def _clean(store: Store) -> None:
-    """Remove what killed processes left; under the writer's lock no cluster run is alive."""
+    """Remove what killed processes left. While this process holds the lock, no cluster run can be alive."""
     store.clean()
     for key in [key for key, _ in store.list(PRIVATE) if is_probe_key(key)]:
         store.delete(key)

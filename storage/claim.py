@@ -23,7 +23,7 @@ def holds_cache(folder: Path) -> bool:
 
 
 def refuse_lost_description(store: Store) -> None:
-    """Refuse a place with records of blocks and nothing that says of what: the description is written before any."""
+    """Refuse a place that has commit records and no description, which is always written first."""
     if any(parse_record_key(key) for key, _ in store.list(COMMITS)):
         raise FormatError(
             f"the cache {store.url!r} has lost its description {DOCUMENT!r}: restore it or choose another folder",
@@ -32,7 +32,7 @@ def refuse_lost_description(store: Store) -> None:
 
 
 def refuse_foreign(store: Store) -> None:
-    """Refuse a place with other things in it and no cache."""
+    """Refuse a place that holds foreign files and no cache."""
     if store.read(DOCUMENT) is not None:
         return
     refuse_lost_description(store)

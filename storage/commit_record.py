@@ -121,7 +121,7 @@ class CommitRecord:
     sketches: Mapping[str, bytes] | None
     """The sketch of each point; None if only the header was read."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """JSON-able things the writer wanted to keep beside the block."""
+    """JSON values that the writer kept with the block."""
 
     def encode(self) -> bytes:
         """Return the whole record; the same values give the same bytes."""

@@ -14,7 +14,7 @@ __all__ = ["called", "differences"]
 
 
 def differences(stored: CacheSpec, asked: CacheSpec) -> list[str]:
-    """Return one line per leaf in which two specs may not differ: ``setting: the cache has x, this run has y``.
+    """Return one line for each setting that differs and must not: ``setting: the cache has x, this run has y``.
 
     Points that one of them lacks share a line. A setting is called as ``asked.names`` says.
     """

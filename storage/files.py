@@ -1,8 +1,8 @@
 """Write one file fast: past the page cache where the system lets us.
 
-Activations are written once and read much later if at all. Through the page cache every byte first takes
-fresh memory from the kernel (0.35-0.45 GB/s seen, against 1.4-2.5 GB/s past it), pushes out what is of use
-there, and is waited for by fsync all the same.
+Activations are written once and read much later, if at all. Through the page cache, every byte first takes fresh
+memory from the kernel (0.35-0.45 GB/s measured, 1.4-2.5 GB/s past it) and pushes out more useful pages, and fsync has
+to wait for it all the same.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _DIRECT_NBYTES = 2**20
 # Direct writes need offsets, lengths and addresses in whole pages.
 _PAGE_NBYTES = 4096
 
-# A folder that somebody else has made may have a link, or a pipe, under any name of ours.
+# A folder made by somebody else may have a link, or a pipe, under any name that this program uses.
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 _thread = threading.local()
@@ -125,7 +125,7 @@ def sync(path: Path) -> None:
 
 
 def open_unlinked(path: str | os.PathLike[str], flags: int) -> int:
-    """Open a file of ours, made if there is none; a link or an empty folder in its place is removed, not followed.
+    """Open one of this program's files, creating it if needed; a link or an empty folder in its place is removed.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def open_to_read(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
     Raises
     ------
     OSError
-        If the system refuses, and for a pipe or a device, which one would wait for without end.
+        If the system refuses, and for a pipe or a device, which would be waited for without end.
     """
     descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
     mode = os.fstat(descriptor).st_mode
@@ -158,7 +158,7 @@ def open_to_read(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
 
 
 def is_plain(descriptor: int) -> bool:
-    """Whether an open file is a regular one without a second name: what is written to it is written nowhere else."""
+    """Whether an open file is a regular one with no second name (hard link), so that no other file is written."""
     about = os.fstat(descriptor)
     return stat.S_ISREG(about.st_mode) and about.st_nlink <= 1
 
@@ -177,7 +177,7 @@ def open_own(path: str | os.PathLike[str], flags: int) -> int:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a link or an empty folder; a missing one is fine, a folder with files in it is an OSError."""
+    """Remove a file, a link or an empty folder; a missing one is no error, a folder with files in it is an OSError."""
     with contextlib.suppress(FileNotFoundError):
         if path.is_dir() and not path.is_symlink():
             path.rmdir()
@@ -190,7 +190,7 @@ def put_in_place(beside: Path, target: Path) -> None:
     try:
         os.replace(beside, target)
     except IsADirectoryError:
-        target.rmdir()  # of a folder with files in it the system refuses that: they are not ours
+        target.rmdir()  # which the system refuses if foreign files are in it
         os.replace(beside, target)
 
 

@@ -29,13 +29,13 @@ __all__ = [
 ]
 
 PRIVATE = ".actisketch"
-"""The one folder of a cache that is no Zarr node."""
+"""The one folder of a cache that is not a Zarr node."""
 DOCUMENT = f"{PRIVATE}/cache.json"
 COMMITS = f"{PRIVATE}/commits"
 LOCK = f"{PRIVATE}/lock"
 TEMPORARY = f"{PRIVATE}/tmp"
 
-# 80 of the 255 bytes that file systems allow: a chunk's suffix and a digest still fit.
+# 80 of the 255 bytes that file systems allow: a chunk's suffix and a hash still fit.
 _LONGEST = 80
 # Names that Windows keeps for devices, and the document of a Zarr node.
 _TAKEN = frozenset(
@@ -103,7 +103,7 @@ def chunk_key(key: str, index: int, n_axes: int) -> str:
 
 
 def parse_chunk_key(key: str) -> tuple[str, int] | None:
-    """Return the array's key and the chunk's index, or None for what is no chunk."""
+    """Return the array's key and the chunk's index, or None for any other key."""
     array, _, last = key.rpartition("/")
     found = _CHUNK.fullmatch(last)
     return (array, int(found[1])) if found else None
@@ -115,13 +115,13 @@ def record_key(index: int, start: int, stop: int) -> str:
 
 
 def parse_record_key(key: str) -> tuple[int, int, int] | None:
-    """Return (index, start, stop) of a commit record's key, or None for what is no record."""
+    """Return (index, start, stop) of a commit record's key, or None for any other key."""
     found = _RECORD.fullmatch(key)
     return (int(found[1]), int(found[2]), int(found[3])) if found else None
 
 
 def probe_key(token: str) -> str:
-    """Return the key of a file by which the workers of a cluster see that they mean the same cache."""
+    """Return the key of a file by which a cluster's workers check that they use the same cache."""
     return f"{PRIVATE}/probe-{token}"
 
 
@@ -131,12 +131,12 @@ def is_probe_key(key: str) -> bool:
 
 
 def temporary_key(host: str, pid: int, n: int) -> str:
-    """Return the key of a file that a process is writing, its n-th."""
+    """Return the key of the n-th file that a process writes."""
     return f"{TEMPORARY}/{host}.{pid}.{n}"
 
 
 def parse_temporary_key(key: str) -> tuple[str, int] | None:
-    """Return (host, process id) of who writes or wrote a temporary file, or None for what is none."""
+    """Return (host, process id) of the writer of a temporary file, or None for any other key."""
     folder, _, name = key.rpartition("/")
     host, *numbers = name.rsplit(".", 2)
     if folder != TEMPORARY or len(numbers) < 2 or not all(n.isdecimal() and n.isascii() for n in numbers):

@@ -83,12 +83,12 @@ def projection(spec: CacheSpec) -> Projection:
 
 
 def record_nbytes(sketches_nbytes: int) -> int:
-    """Return the bytes of a commit record with so many bytes of sketches, without its checksums of chunks."""
+    """Return the bytes of a commit record with `sketches_nbytes` of sketches, without the checksums of chunks."""
     return _RECORD_NBYTES + sketches_nbytes
 
 
 def encoding_nbytes(spec: CacheSpec, *, n_threads: int) -> int:
-    """Return the memory, in bytes, in which so many threads encode the largest chunks."""
+    """Return the memory, in bytes, that `n_threads` threads take to encode the largest chunks."""
     largest = sorted(_chunk_nbytes(spec).values())[-n_threads:]
     n_copies = 1 if CODECS[spec.codec] is None else 2
     return STAGING_NBYTES * len(largest) + n_copies * sum(largest)

@@ -1,7 +1,7 @@
 """Let one process at a time write to a bucket: a lock object kept alive by heartbeats.
 
-Every change is a conditional PUT, so of two takers one is told. Whether a holder is alive is seen from
-whether its object still changes: no two clocks are compared to take a lock away.
+Every change is a conditional PUT, so only one of two processes gets the lock. A holder is alive while its object
+changes: clocks of two hosts are never compared to take a lock over.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["BEAT_S", "LEASE_S", "Lease"]
 logger = logging.getLogger(__name__)
 
 LEASE_S = 60.0
-"""A lock whose object has not changed for so long belongs to the first who asks."""
+"""A lock whose object has not changed for this long may be taken over."""
 BEAT_S = 15.0
 """Four beats in a lease: three may be lost to a slow store or a busy processor."""
 
@@ -147,7 +147,7 @@ class Lease:
         )
 
     def _check_enforced(self) -> None:
-        """Say so if the server ignores conditions: then this lock keeps nobody out."""
+        """Warn if the server ignores conditions: the lock then keeps nobody out."""
         try:
             self._version = self._put("create")
         except TAKEN:
@@ -182,7 +182,7 @@ class Lease:
                 raise busy(self._connection.url, seen.holder if seen else None)
 
     def release(self) -> None:
-        """Mark the lock free, if it is still ours; twice is fine."""
+        """Mark the lock free, if it is still ours; may be called twice."""
         if self._stop.is_set():
             return
         self._stop.set()

@@ -1,4 +1,4 @@
-"""Know which blocks are committed, by the commit records in the store; the clock and the chunks are never asked.
+"""Know which blocks are committed, from the commit records in the store and nothing else.
 
 Knows commit records. Does not read chunks.
 """
@@ -45,7 +45,7 @@ class Ledger:
         self._guard = threading.Lock()
 
     def scan(self, *, drop_outdated: bool = False) -> set[int]:
-        """Return the indices of the blocks whose record is there, of this cache, and whole.
+        """Return the indices of the blocks that have a whole record of this cache.
 
         With `drop_outdated`, remove the records of blocks that have other bounds since the cache grew.
         """
@@ -138,7 +138,7 @@ class Ledger:
         return record
 
     def _read_head(self, key: str) -> tuple[bytes | None, int]:
-        """Return prefix and header of a record, and what follows, and its size; None if there is no such key."""
+        """Return the start of a record, at least prefix and header, and its length; (None, 0) if it does not exist."""
         start = self._store.read_start(key, _HEAD_NBYTES)
         if start is None:
             return None, 0

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 # Not from 0: in a container that is started again host and process id are those of the one that was killed.
 _counter = itertools.count(time.time_ns())
 
-# No file is written for so long; whether a process of another host is alive nobody can tell.
+# No file takes this long to write. Whether a process of another host is alive cannot be seen from here.
 ABANDONED_S = 24 * 3600
 
 
@@ -77,7 +77,7 @@ class LocalFolder:
         self._write(key, parts, is_durable=False)
 
     def write_durably(self, key: str, parts: Sequence[Any]) -> None:
-        """Put the parts under a key and return when they are there for good.
+        """Put the parts under a key and return when they would survive a power cut.
 
         The file is flushed before it gets its name: after a power cut the name never stands for less.
         """
@@ -121,7 +121,7 @@ class LocalFolder:
                 raise storage_error(error, path, "flush") from error
 
     def delete(self, key: str) -> None:
-        """Remove a file, or an empty folder that has taken its name, and flush its folder; a missing one is fine."""
+        """Remove a file, or an empty folder in its place, and flush its folder; a missing one is no error."""
         path = self.folder / key
         try:
             remove(path)
@@ -173,12 +173,12 @@ class LocalFolder:
             raise storage_error(error, path, "lock") from error
 
     def _refuse_links(self) -> None:
-        """Refuse to write where a folder of our own leads elsewhere."""
+        """Refuse a link in the place of one of this program's own folders."""
         for key in (PRIVATE, COMMITS, TEMPORARY):
             path = self.folder / key
             if path.is_symlink():
                 raise StorageError(
-                    f"{str(path)!r} is a link to {os.readlink(path)!r}, and what this program keeps there is written "
+                    f"{str(path)!r} is a link to {os.readlink(path)!r}, and this program writes there "
                     "through no link: remove it, or link the whole cache's folder instead",
                     path=str(path),
                 )
@@ -217,7 +217,7 @@ def _length(entry: os.DirEntry[str]) -> int:
 
 
 def is_alive(host: str, pid: int) -> bool | None:
-    """Whether there is such a process; None for other hosts, where nobody can tell."""
+    """Whether there is such a process; None for other hosts, where it cannot be seen."""
     return bool(psutil.pid_exists(pid)) if host == socket.gethostname() else None
 
 
@@ -233,7 +233,6 @@ def storage_error(error: OSError, path: Path, verb: str, needed: int = 0) -> Sto
             "with another folder; what is committed is kept and the next run goes on from there"
         )
     elif error.errno in (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-        # Of which path is said by the message; a folder of ours has no files under the name of one.
         step = "a folder stands where a file belongs, or a file where a folder belongs: move it elsewhere and run again"
     elif error.errno == errno.ELOOP:
         step = "it is a link that leads to itself: remove it and run again"

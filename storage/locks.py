@@ -1,7 +1,7 @@
-"""Let one process at a time write: a lock file that dies with its process.
+"""Let one process at a time write: a lock file that is free when its process ends.
 
-The kernel's lock (flock) decides wherever there is one; what the file says is for people, and decides on
-file systems without flock. Between hosts such a lock is believed until somebody removes it.
+The kernel's lock (flock) decides where there is one. The text of the file is for people, and decides only on file
+systems without flock: there, the lock of another host counts until somebody removes it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Holder:
 
     @property
     def is_dead(self) -> bool:
-        """Whether the process is known to be gone: False for other hosts, where nobody can tell."""
+        """Whether the process is known to be gone: False for other hosts, where it cannot be seen."""
         if self.host != socket.gethostname():
             return False
         try:

@@ -99,7 +99,7 @@ class Bucket(Connection):
         """Return at once: an acknowledged PUT is durable."""
 
     def delete(self, key: str) -> None:
-        """Remove a key; a missing one is fine."""
+        """Remove a key; a missing one is no error."""
         try:
             self.attempt("delete", key, lambda: obstore.delete(self.obstore, key))
         except MISSING:

@@ -36,7 +36,7 @@ _AZURE = ("AZURE_STORAGE", "AZURE")
 
 
 class StorageOptions(dict[str, Any]):
-    """Options of an object store, secrets among them, which its text does not show.
+    """Options of an object store; secrets among them are hidden in its text.
 
     Pickled whole, as workers need them; a log that shows the arguments of a task shows this text.
     """
@@ -56,7 +56,7 @@ class StorageOptions(dict[str, Any]):
         return dict(_secrets(self, prefix=""))
 
     def scrub(self, text: str) -> str:
-        """Return a text of others, as a server's answer, without the secrets."""
+        """Return a foreign text, such as a server's answer, without the secrets."""
         for secret in sorted(self.secrets().values(), key=len, reverse=True):
             if len(secret) >= _SHORTEST_SECRET:
                 text = text.replace(secret, "***")

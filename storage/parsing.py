@@ -1,4 +1,4 @@
-"""Parse JSON that anybody may have written: bounded in size before, and in depth."""
+"""Parse JSON that anybody may have written: its size and depth are bounded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def parse_json(text: bytes | str) -> Any:
     Raises
     ------
     ValueError
-        If it is too large or too deep, or is no JSON: what is wrong, in a few words.
+        If it is too large, too deep or not JSON.
     """
     if len(text) > LARGEST_NBYTES:
         raise ValueError(f"it has {len(text):,} bytes, at most {LARGEST_NBYTES:,} are read")

@@ -1,4 +1,4 @@
-"""Write a file whole or not at all: beside its name, flushed, renamed. Know what killed writers left.
+"""Write a file whole or not at all: beside its name, flushed, renamed. Remove what killed writers left.
 
 Knows files. Does not know what they hold.
 """
@@ -53,7 +53,7 @@ def no_empty_folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a path beside ``path`` to write to, which takes its place for good when all went well.
+    """Yield a path beside ``path`` to write to; the file takes the name ``path`` if no error was raised.
 
     The file is flushed before it gets its name: after a power cut the name stands for the old bytes or the new.
 
@@ -95,7 +95,7 @@ def discard(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove from a folder what dead processes of this host left unfinished, and what is a day old of any."""
+    """Remove from a folder the unfinished files of this host's dead processes, and all that are a day old."""
     with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
         for entry in entries:
             found = _PARTIAL.fullmatch(entry.name)

@@ -1,7 +1,7 @@
-"""Prove that workers and coordinator mean the same place when they name the cache.
+"""Check that the workers and the coordinator use the same place for the cache.
 
-The coordinator writes a token that nobody else knows; a worker that reads it, and can write beside it, is at the
-same place. A path that exists on both hosts is no proof: each may have a folder of that name.
+The coordinator writes a token that nobody else knows. A worker that can read it, and write beside it, is at the same
+place. A path that exists on both hosts is no proof: each may have a folder of that name.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Token:
 
 @contextmanager
 def token_in(cache: Cache, storage_options: Mapping[str, Any]) -> Iterator[Token]:
-    """Give a token that lies in the cache's store until the end of the run: workers may join late."""
+    """Yield a token that stays in the cache's store until the run ends, because workers may join late."""
     token = Token(
         url=cache.url,
         storage_options=StorageOptions(storage_options),

@@ -1,4 +1,4 @@
-"""Say what a cache holds: points, samples, blocks and the identity of what was computed.
+"""Describe what a cache holds: points, samples, blocks and the identity of what was computed.
 
 Pure values: no files, no Zarr. `CacheSpec` is the whole contract between a run and its cache.
 """
@@ -30,7 +30,7 @@ _SMALL_CHUNK_NBYTES = 4 * 2**20
 # Blosc takes at most 2**31 - 1 bytes at once, less 16 bytes of header.
 LARGEST_CHUNK_NBYTES = 2**31 - 2**16
 
-# What no network and no data set reaches: a description that claims more would keep the program busy for hours.
+# More than any network or data set has: a description that claims more would keep the program busy for hours.
 MOST_AXES = 32
 MOST_POINTS = 100_000
 MOST_SAMPLES = 2**48
@@ -72,7 +72,7 @@ class PointSpec:
     channel_axis : int, default=-1
         The axis of channels, counted with the sample axis in front: -1 or ``len(shape)`` is the last one.
     meta : mapping, optional
-        JSON-able facts kept as attributes of the array (layer type, activation); no identity.
+        Facts, as JSON values, kept as attributes of the array (layer type, activation); not part of the identity.
     chunk_samples : int, optional
         Samples per chunk, a divisor of ``CacheSpec.block_samples``. None lets `CacheSpec` choose.
     """
@@ -108,7 +108,7 @@ class PointSpec:
         return math.prod(self.shape)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the point as JSON-able values."""
+        """Return the point as JSON values."""
         return {
             "name": self.name,
             "shape": list(self.shape),
@@ -156,7 +156,7 @@ class CacheSpec:
     block_samples : int
         Samples per block, a multiple of `batch_size`.
     identity : mapping of str to mapping
-        Nested JSON-able dicts, by convention ``model``, ``data`` and ``settings``: everything that changes
+        Nested dicts of JSON values, by convention ``model``, ``data`` and ``settings``: everything that changes
         values. No paths, no dates, not `n_samples`.
     dtype : {"float32", "float16"}
         Of the stored activations. float16 halves the disk and rounds to 11 significant bits.
@@ -170,7 +170,7 @@ class CacheSpec:
     Raises
     ------
     InputError
-        If a value is out of range, two points share a name, or identity is not JSON-able.
+        If a value is out of range, two points share a name, or identity is not made of JSON values.
     """
 
     points: tuple[PointSpec, ...]
@@ -309,7 +309,7 @@ class CacheSpec:
         return {"identity": self.identity, "points": points, "dtype": self.dtype}
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the spec as JSON-able values."""
+        """Return the spec as JSON values."""
         return {
             "points": [point.to_dict() for point in self.resolved().points],
             "n_samples": self.n_samples,

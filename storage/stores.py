@@ -1,6 +1,6 @@
 """Open the place that a URL names, and say what every such place can do.
 
-A store maps keys to bytes. A write is whole or not at all; what is missing reads as None.
+A store maps keys to bytes. A write happens whole or not at all; a missing key reads as None.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Lock(Protocol):
         """Raise BusyError if another process has taken the lock over."""
 
     def release(self) -> None:
-        """Give the lock back; twice is fine."""
+        """Release the lock; may be called twice."""
 
 
 class Store(Protocol):
@@ -50,7 +50,7 @@ class Store(Protocol):
         """Return when these keys would survive a power cut."""
 
     def delete(self, key: str) -> None:
-        """Remove a key durably; a missing one is fine."""
+        """Remove a key durably; a missing one is no error."""
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """Yield (key, length in bytes) of everything under a folder, in no order."""

@@ -1,4 +1,4 @@
-"""Take values out of parsed JSON only if they have the type and the size that they must have."""
+"""Check the type and the size of values of parsed JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def whole(value: Any, what: str, *, least: int = 0, most: int = 2**63 - 1) -> in
 
 
 def text(value: Any, what: str) -> str:
-    """Return text of a length that names have, which can be written in UTF-8."""
+    """Return text that is no longer than names may be, and can be written in UTF-8."""
     if not isinstance(value, str) or len(value) > LONGEST_TEXT:
         raise FormatError(f"{what} is {_shown(value)}, not text of at most {LONGEST_TEXT} characters")
     try:
@@ -45,7 +45,7 @@ def table(value: Any, what: str) -> dict[str, Any]:
 
 
 def items(value: Any, what: str, *, most: int) -> list[Any]:
-    """Return a list of at most so many items."""
+    """Return a list of at most `most` items."""
     if not isinstance(value, list) or len(value) > most:
         raise FormatError(f"{what} is {_shown(value)}, not a list of at most {most} items")
     return value

@@ -1,6 +1,6 @@
-"""Tell one object that cannot be read from a store that is away.
+"""Distinguish an object that cannot be read from a store that is away.
 
-A chunk on a bad sector is damage, a network that is down is not. Knows stores and where the description is.
+A chunk on a bad sector is damage, a network that is down is not. Knows stores and the key of the description.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def read_or_error(store: Store, read: Callable[[], T]) -> T | StorageError:
     Raises
     ------
     StorageError
-        If the description of the cache cannot be read either: then nothing is known of any object.
+        If the description of the cache cannot be read either: the store is away.
     """
     try:
         return read()
@@ -57,7 +57,7 @@ def refuse_if_away(store: Store, cause: StorageError | None = None) -> None:
     if store.read(DOCUMENT) is not None:
         return
     raise StorageError(
-        f"{store.url!r} has no {DOCUMENT!r} any more: is the file system still mounted? Nothing can be said of the "
-        "cache before it is back",
+        f"{store.url!r} has no {DOCUMENT!r} any more: is the file system still mounted? The cache can be "
+        "checked when it is back",
         place=store.url,
     ) from cause

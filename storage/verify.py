@@ -89,7 +89,7 @@ class VerifyReport:
 
     @property
     def foreign(self) -> tuple[str, ...]:
-        """The keys that do not belong to the cache; repair leaves them, whoever put them there removes them."""
+        """The keys that do not belong to the cache; repair leaves them to whoever put them there."""
         return tuple(problem.key for problem in self.problems if problem.kind == "foreign")
 
 
@@ -168,7 +168,7 @@ def _check_documents(store: Store, spec: CacheSpec) -> Iterator[Problem]:
 
 
 def _essence(document: bytes | None) -> dict[str, Any] | None:
-    """Return what every version of zarr-python writes alike."""
+    """Return the members that every version of zarr-python writes alike."""
     try:
         return _chosen(parse_json(document or b""))
     except (ValueError, KeyError, TypeError):
@@ -226,15 +226,15 @@ def _foreign(store: Store, layout: Layout) -> Iterator[Problem]:
         yield Problem(
             kind="foreign",
             key=key,
-            detail="the cache never writes this key: move or remove it, repair leaves what is not the cache's",
+            detail="the cache never writes this key: move or remove it, as repair leaves foreign files alone",
         )
 
 
 def _leftover(store: Store, key: str) -> str | None:
-    """Return what there is to say of a temporary file, or None if a process here is writing it."""
+    """Describe a temporary file that was left behind; None if a process of this host is writing it."""
     writer = parse_temporary_key(key)
     if writer is None or store.is_remote:
-        return "no file that this program writes here: remove it"
+        return "this program writes no such file here: remove it"
     host, pid = writer
     alive = is_alive(host, pid)
     if alive:

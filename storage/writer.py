@@ -53,8 +53,8 @@ class _Column:
 class BlockWriter:
     """Writes one block batch by batch; made by `Cache.write`.
 
-    Nothing is held but one chunk per point, and that only where batches and chunks do not coincide. Leave the
-    ``with`` without `commit` and the block stays missing.
+    Holds at most one chunk of each point, and only where batches and chunks do not coincide. A block stays missing if
+    its ``with`` is left without `commit`.
 
     Notes
     -----
@@ -179,14 +179,14 @@ class BlockWriter:
         column.chunks.append(ChunkSum(encoded.nbytes, encoded.crc))
 
     def commit(self, sketches: Mapping[str, bytes], facts: Mapping[str, Any] | None = None) -> CommitRecord:
-        """Make the chunks safe, then write the record: from here on the block is committed.
+        """Flush the chunks to the disk, then write the commit record: from then on the block is committed.
 
         Parameters
         ----------
         sketches : mapping of str to bytes
             One for each point.
         facts : mapping, optional
-            JSON-able, kept in the record. Leave times and machines out: the same block has the same bytes.
+            JSON values, kept in the record. No times or machines: the same block must have the same bytes.
         """
         self._check_complete(sketches)
         points = [point.name for point in self._spec.points]
