@@ -18,7 +18,7 @@ from ...storage import Cache
 from ...storage.errors import InputError, OverBudgetError
 from ..certifier import Comparer, Comparison
 from ..events import OnEvent, StageDone, ignore_event
-from ..factors.exact import ExactPercentile, ExactSource
+from ..factors.exact_source import ExactPercentile, ExactSource
 from ..graph import model_fingerprint
 from ..normalizer import Rewriting
 from ..record.model import save_network

@@ -22,7 +22,7 @@ import numpy as np
 from ...storage.errors import CertificateError, InputError, MismatchError
 from ...storage.partial import partial_name, remove_leftovers, replacing
 from ..certifier import certify
-from ..factors.exact import ExactSource
+from ..factors.exact_source import ExactSource
 from ..factors.merge import merged_sketches
 from ..folder.folder import write_json
 from ..graph import Graph, read_graph, select_points

@@ -23,7 +23,7 @@ from ...storage import PointSpec
 from ...storage.errors import InputError
 from ..settings.job import FactorSettings, InputFactor, OverrideSettings
 from ..sketch import PointSketch
-from .exact import ExactPercentile
+from .exact_source import ExactPercentile
 from .factors_file import Factors, PointFactor, Rule
 from .tied import tied_factors
 from .ties import Ties
@@ -162,7 +162,7 @@ def _point_factor(
     """Return the factor of a point, and which of its channels are dead (one element: all of them or none)."""
     none = np.zeros(1, dtype=bool)
     layer, nonzero = sketch.layer, settings.nonzero
-    answer: dict[str, Any] = {"name": point.name, "percentile": q, "sketch": _identity(sketch)}
+    answer: dict[str, Any] = {"name": point.name, "percentile": q, "sketch": _content_hash(sketch)}
     if layer.n - (layer.n_zeros if nonzero else 0) == 0:
         rule: Rule = "pinned" if point.meta.get("pinned") else "dead"
         return PointFactor(**answer, factor=1.0, rule=rule), none
@@ -186,7 +186,7 @@ def _point_factor(
     return PointFactor(**answer, factor=value, rule=rule), none
 
 
-def _identity(sketch: PointSketch) -> str:
+def _content_hash(sketch: PointSketch) -> str:
     return hashlib.blake2b(sketch.to_bytes(), digest_size=16).hexdigest()
 
 

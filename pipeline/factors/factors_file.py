@@ -44,7 +44,7 @@ class PointFactor:
     exact: bool = False
     """True when the value was refined to the exact percentile."""
     sketch: str | None = None
-    """Identity (BLAKE2b) of the sketch that was asked."""
+    """Content hash (BLAKE2b) of the sketch that was asked."""
     n_dead_channels: int = 0
 
 

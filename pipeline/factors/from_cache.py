@@ -9,7 +9,7 @@ from ...storage.errors import InputError
 from ..settings.job import JobSettings
 from ..sketch import PointSketch
 from .compute import compute_factors
-from .exact import ExactPercentile, ExactSource
+from .exact_source import ExactPercentile, ExactSource
 from .factors_file import Factors
 from .ties import Ties
 

@@ -91,7 +91,7 @@ def _merge_stored(merged: PointSketch | None, stored: Sequence[bytes]) -> PointS
 
 
 def check_complete(cache: Cache) -> None:
-    """Refuse a cache that lacks blocks.
+    """Raise IncompleteError if blocks are missing.
 
     Raises
     ------
@@ -107,7 +107,7 @@ def check_complete(cache: Cache) -> None:
 
 
 def unknown_point(name: str, names: Sequence[str]) -> str:
-    """Return the sentence for a point that is not there, with near names."""
+    """Return the error message for an unknown point, with near names."""
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or list(names[:8])
     more = f", ... ({len(names)} in all)" if len(names) > len(near) else ""
     return f"no point {name!r} was recorded: there are {', '.join(repr(n) for n in near)}{more}"
@@ -116,9 +116,9 @@ def unknown_point(name: str, names: Sequence[str]) -> str:
 def statistics(
     sketches: Mapping[str, PointSketch], shapes: Mapping[str, Sequence[int]]
 ) -> dict[str, dict[str, Any]]:
-    """Return what is known of each point as plain JSON values, in the units of the activation.
+    """Return the statistics of each point as plain JSON values, in the units of the activation.
 
-    ``std`` is None where the sketch does not tell it within 1 %: see :attr:`~..sketch.Sketch.std`.
+    ``std`` is None where the sketch does not determine it within 1 %: see :attr:`~..sketch.Sketch.std`.
     """
     table = {}
     for name, sketch in sketches.items():

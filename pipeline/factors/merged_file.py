@@ -1,7 +1,7 @@
-"""Keep the merged sketches of a finished run, so that asking it does not merge its blocks again.
+"""Keep the merged sketches of a finished run, so that questions do not merge its blocks again.
 
-Nothing here is a source of truth: the file is made from the commit records, names what it was made from, and is
-left aside when that differs.
+The commit records are the source of truth: the file holds the key of the records that it was made from and is ignored
+when the key differs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def merged_key(cache: Cache) -> str:
-    """Return what the merged sketches of a complete cache follow from: its identity, and what was committed.
+    """Return the key of the merged sketches of a complete cache: a hash of its settings and of what was committed.
 
     A block that was computed again from other samples gives another key.
     """
@@ -56,9 +56,9 @@ def load_merged(path: Path, key: str, points: Iterable[str]) -> dict[str, PointS
             return {name: PointSketch.from_bytes(_member(archive, places[name])) for name in points}
     except FileNotFoundError:
         return None
-    # What a damaged zip raises has no end (EOFError, RuntimeError, zlib.error ...), and the records have it all.
+    # A damaged zip raises many kinds of errors (EOFError, zlib.error ...), and the records hold everything.
     except Exception as error:
-        logger.warning("%s is left aside, the blocks are merged again: %s", path, error)
+        logger.warning("%s is ignored, the blocks are merged again: %s", path, error)
         return None
 
 

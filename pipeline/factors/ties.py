@@ -1,7 +1,7 @@
-"""Which points share a scale: what the graph says, in a form that outlives the model.
+"""Which points share a scale, in a form that is kept without the model.
 
-Branches that meet in an Add must be divided by the same number. The graph knows; a finished run keeps it, so that
-factors for another percentile come out right without the model.
+Branches that meet in an Add must be divided by the same number. A finished run keeps the ties, so that factors for
+another percentile can be computed without the model.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Ties:
 
 
 def input_scales(given: InputFactor) -> float | dict[str, Factor]:
-    """Return an input factor as the normaliser takes it: what is for each channel is an array."""
+    """Return an input factor as the normaliser takes it: a list of channels becomes an array."""
     if not isinstance(given, dict):
         return given
     return {name: np.asarray(each) if isinstance(each, list) else each for name, each in given.items()}
@@ -133,7 +133,7 @@ def _numbers(
     walk = propagate(
         graph,
         mode=mode,
-        # A number that is yet to be measured is some number but 1: where that cannot be, it is refused now.
+        # The number is not measured yet. Any but 1 will do to refuse now what cannot be scaled.
         input_factor=STAND_IN if settings.input_factor == "measured" else input_scales(settings.input_factor),
         exceptions=Exceptions(tuple(settings.pin), tuple(settings.treat_as_identity)),
     )

@@ -5,12 +5,12 @@ from .feeding import aligned, input_tensor
 from .fingerprint import model_fingerprint
 from .forward import forward_function
 from .graph import Graph
-from .inputs import input_order, match_inputs, shape_text
+from .inputs import input_order, match_inputs, shape_words
+from .keras_errors import layer_refusals, reason_of, refusals_explained
 from .model_check import check_model
 from .nodes import Node, Point, Slot, Value
 from .points import select_points
 from .reading import read_graph, why_opaque
-from .refusals import layer_refusals, reason_of, refusals_explained
 from .stepping import values_in_turn
 from .toolbox_names import toolbox_names
 
@@ -33,7 +33,7 @@ __all__ = [
     "reason_of",
     "refusals_explained",
     "select_points",
-    "shape_text",
+    "shape_words",
     "toolbox_names",
     "values_in_turn",
     "why_opaque",

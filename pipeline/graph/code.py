@@ -1,8 +1,11 @@
-"""Hash the code that a network brings along: its own layers, functions and what they call.
+"""Hash the user-defined code of a network: its layers, its functions and what they call.
 
-Names do not tell what code computes: a function that was edited keeps its name. What Python compiled does, without file
-names, module names, line numbers, comments and memory addresses: a file may be moved, and cloudpickle brings no file.
-Keras, TensorFlow, NumPy and the standard library are no part of it.
+A function that was edited keeps its name, so its code is hashed: what Python compiled, without file and module names,
+line numbers, comments and memory addresses. Code of Keras, TensorFlow, NumPy and the standard library does not count.
+
+Why not the source text: code may run without a file (cloudpickle), or its file may have been edited since. Why not the
+classes alone: functions, closures, properties, globals and objects that a layer uses change what it computes as well.
+tests/graph/test_fingerprint.py has a case for each.
 """
 
 from __future__ import annotations
@@ -22,11 +25,11 @@ import numpy as np
 
 __all__ = ["brings_code", "code_hash", "code_hashes", "file_code_hash", "is_library", "told_lambdas"]
 
-# What changes with the version of a library is no change of the network.
+# Another version of a library does not make another network.
 LIBRARIES = frozenset({"keras", "tensorflow", "numpy", "ml_dtypes", "h5py", "absl", "optree"})
-# Attributes of a layer that play no part at inference.
+# Settings and attributes of a layer that play no part at inference.
 IRRELEVANT_ENDINGS = ("_initializer", "_regularizer", "_constraint")
-# What Python adds to a class by itself, other in each version.
+# What Python adds to every class, different in each version.
 GENERATED = frozenset(
     {"__dict__", "__weakref__", "__module__", "__qualname__", "__firstlineno__"}
 ) | frozenset(
@@ -36,7 +39,7 @@ PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
 
 def code_hashes(operation: Any) -> dict[str, str]:
-    """Return the hash of each class and function of its own that a layer or an operation uses, by name.
+    """Return the hash of each user-defined class and function that a layer or an operation uses, by name.
 
     Parameters
     ----------
@@ -46,8 +49,8 @@ def code_hashes(operation: Any) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Name in its module to a SHA-256 of the code, and of all code and constants that this refers to. Empty
-        for what consists of Keras alone.
+        Its name -> the SHA-256 of its code and of all code and constants that this refers to. Empty where everything
+        comes from Keras.
     """
     found: dict[str, list[str]] = {}
     for thing, is_told in _own_code(operation, seen=set()):
@@ -58,27 +61,27 @@ def code_hashes(operation: Any) -> dict[str, str]:
 
 
 def told_lambdas(operation: Any) -> list[str]:
-    """Return the hashes of the lambdas that Keras' own layers hold, and that are no more than their code.
+    """Return the hashes of the lambdas that layers of Keras hold and that refer to no user-defined code.
 
-    Keras writes them into the settings: with the file and the line, so their code counts instead.
+    Keras writes them into the settings with file and line; their code counts instead.
     """
     return [code_hash(thing) for thing, is_told in _own_code(operation, seen=set()) if is_told]
 
 
 def brings_code(operation: Any) -> bool:
-    """Tell whether a layer or an operation uses code that is not Keras', or calls what it is told to."""
+    """Return whether a layer or an operation uses user-defined code, or is a Lambda."""
     return type(operation).__name__ == "Lambda" or any(True for _ in _own_code(operation, seen=set()))
 
 
 def file_code_hash(path: str | Path) -> str:
-    """Return a hash of what a Python file does; it is not run."""
+    """Return a hash of the compiled code of a Python file, without running it."""
     return _bytecode(compile(Path(path).read_bytes(), "", "exec", dont_inherit=True))
 
 
 def _own_code(holder: Any, *, seen: set[int]) -> Iterator[tuple[Any, bool]]:
-    """Yield the classes and functions that an object is made of, and whether its settings tell them.
+    """Yield the user-defined classes and functions that an object uses, and whether its settings contain them.
 
-    In the order of its attributes. An object that is called as a function is more than its class: with what it holds.
+    In the order of its attributes. A callable object is yielded itself, because what it holds counts as well.
     """
     if id(holder) in seen:
         return
@@ -104,7 +107,7 @@ def _is_lambda(value: Any) -> bool:
 
 
 def _is_plain_lambda(value: Any) -> bool:
-    """Tell whether it is a lambda that refers to nothing of the user's own."""
+    """Return whether it is a lambda that refers to no user-defined code."""
     return _is_lambda(value) and all(
         isinstance(each, types.ModuleType) or is_library(each) for _, each in _globals_of(value)
     )
@@ -151,7 +154,7 @@ def _unwrapped(thing: Any) -> Iterator[Any]:
 
 
 def _home(thing: Any) -> str:
-    """Return the module whose code it is: not the one that a decorator says."""
+    """Return the module that the code belongs to, which a decorator may name wrongly."""
     if isinstance(thing, types.FunctionType):
         return str(thing.__globals__.get("__name__", ""))
     if isinstance(thing, types.ModuleType):
@@ -160,7 +163,7 @@ def _home(thing: Any) -> str:
 
 
 def is_library(thing: Any) -> bool:
-    """Tell what comes with Keras, TensorFlow, NumPy or Python from the user's own."""
+    """Return whether something comes with Keras, TensorFlow, NumPy or Python, and is not user-defined."""
     # A lambda out of a model file lives in the module of Keras that read it.
     if _is_lambda(thing):
         return False
@@ -170,37 +173,37 @@ def is_library(thing: Any) -> bool:
 
 @functools.cache
 def _is_stdlib(name: str) -> bool:
-    """Tell a module of Python from one of the user's own that has its name, such as `code` or `test`."""
+    """Return whether a module is Python's, and not a user's module of the same name, such as `code` or `test`."""
     place = getattr(sys.modules.get(name), "__file__", None)
     return place is None or Path(place).is_relative_to(sysconfig.get_path("stdlib"))
 
 
 def code_hash(thing: Any) -> str:
-    """Return a hash of a class or function and of everything of the user's own that it refers to."""
-    digest = hashlib.sha256()
+    """Return a hash of a class or function and of all user-defined code and data that it refers to."""
+    hasher = hashlib.sha256()
     pending: list[tuple[str, Any]] = [("", thing)]
-    # With the things, so that none is freed and its id taken by another.
+    # Keeps the objects alive, so that no id is used twice.
     seen: dict[int, Any] = {}
     while pending:
         role, each = pending.pop(0)
         if isinstance(each, PLAIN):
-            digest.update(f"{role}={each!r};".encode())
+            hasher.update(f"{role}={each!r};".encode())
             continue
         if id(each) in seen:
             continue
         seen[id(each)] = each
         if isinstance(each, (np.ndarray, np.generic)) or _is_tensor(each):
             array = np.asarray(each.numpy() if _is_tensor(each) else each)
-            digest.update(f"{role}={array.dtype}{array.shape}:".encode() + array.tobytes())
+            hasher.update(f"{role}={array.dtype}{array.shape}:".encode() + array.tobytes())
         elif isinstance(each, (list, tuple, dict)):
             members = each.items() if isinstance(each, dict) else enumerate(each)
             pending += [(f"{role}[{key}]", value) for key, value in members]
         elif isinstance(each, (set, frozenset)):
-            digest.update(f"{role}={sorted(repr(one) for one in each if isinstance(one, PLAIN))};".encode())
+            hasher.update(f"{role}={sorted(repr(one) for one in each if isinstance(one, PLAIN))};".encode())
         elif not isinstance(each, (type, types.FunctionType, functools.partial)) and not is_library(
             type(each)
         ):
-            # An object of the user's own: what it holds, and what it can do.
+            # A user-defined object: its attributes and its class.
             pending += [(role, type(each)), *sorted(getattr(each, "__dict__", {}).items())]
         else:
             if isinstance(each, functools.partial):
@@ -209,12 +212,12 @@ def code_hash(thing: Any) -> str:
                 pending.append((role, each.__self__))
             for part in _unwrapped(each):
                 if is_library(part):
-                    digest.update(f"{role}={_home(part)}.{part.__qualname__};".encode())
+                    hasher.update(f"{role}={_home(part)}.{part.__qualname__};".encode())
                 elif part is each or id(part) not in seen:
                     seen[id(part)] = part
                     pending += _parts(part)
-                    digest.update(f"{role}={_text(part)};".encode())
-    return digest.hexdigest()
+                    hasher.update(f"{role}={_text(part)};".encode())
+    return hasher.hexdigest()
 
 
 def _is_tensor(thing: Any) -> bool:
@@ -222,7 +225,7 @@ def _is_tensor(thing: Any) -> bool:
 
 
 def _text(part: Any) -> str:
-    """Return the code of a function; of a class its name and bases, its parts are hashed one by one."""
+    """Return the hash of a function's code; for a class its name and bases: its members are hashed one by one."""
     if isinstance(part, type):
         return f"class {part.__qualname__}({','.join(base.__qualname__ for base in part.__bases__)})"
     return _bytecode(part.__code__)
@@ -231,7 +234,7 @@ def _text(part: Any) -> str:
 def _parts(part: Any) -> list[tuple[str, Any]]:
     """Return what belongs to a class or a function, each with its role."""
     if isinstance(part, type):
-        # Sorted: a class that was pickled has them in another order.
+        # Sorted, because pickling changes the order.
         members = sorted((name, value) for name, value in vars(part).items() if name not in GENERATED)
         return [*members, *((f"base {i}", base) for i, base in enumerate(part.__bases__))]
     defaults = [("default", each) for each in part.__defaults__ or ()]
@@ -240,7 +243,7 @@ def _parts(part: Any) -> list[tuple[str, Any]]:
 
 
 def _globals_of(function: types.FunctionType) -> list[tuple[str, Any]]:
-    """Return what the code of a function finds by name in its module, and in modules of the user's own."""
+    """Return the globals that a function uses, in its own module and in user-defined modules."""
     space, code = function.__globals__, list(_codes(function.__code__))
     loaded = {
         step.argval
@@ -248,7 +251,7 @@ def _globals_of(function: types.FunctionType) -> list[tuple[str, Any]]:
         for step in dis.get_instructions(each)
         if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")
     }
-    # Sorted: in which order names are used, a compiler decides.
+    # Sorted, because the order depends on the compiler.
     used = [(name, space[name]) for name in sorted(loaded) if name in space and not name.startswith("__")]
     names = sorted({name for each in code for name in each.co_names})
     for module in [value for _, value in used if isinstance(value, types.ModuleType)]:
@@ -275,7 +278,7 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _bytecode(code: types.CodeType) -> str:
-    """Return a hash of compiled code, without where it was."""
+    """Return a hash of compiled code, without file name and line numbers."""
     constants = [
         _bytecode(each) if isinstance(each, types.CodeType) else _constant(each) for each in code.co_consts
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from ...storage.errors import InputError
 
-__all__ = ["aligned", "input_tensor"]
+__all__ = ["aligned", "aligned_empty", "input_tensor"]
 
 # TensorFlow takes an array's memory as it is and its oneDNN kernels check it later: a batch that begins in the middle
 # of a data set (row 16 of 24-byte rows) aborted the whole process with "Check failed: IsAligned()".
@@ -22,12 +23,17 @@ def aligned(array: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
     if array.dtype == wanted and array.flags.c_contiguous and array.ctypes.data % ALIGNMENT_NBYTES == 0:
         return array
     _check_range(array, wanted)
-    nbytes = array.size * wanted.itemsize
-    memory = np.empty(nbytes + ALIGNMENT_NBYTES, np.uint8)
-    start = -memory.ctypes.data % ALIGNMENT_NBYTES
-    out = memory[start : start + nbytes].view(wanted).reshape(array.shape)
+    out = aligned_empty(array.shape, wanted)
     out[...] = array
     return out
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an uninitialised array at such an address, which TensorFlow can take over without a copy."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    memory = np.empty(nbytes + ALIGNMENT_NBYTES, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT_NBYTES
+    return memory[start : start + nbytes].view(dtype).reshape(shape)
 
 
 def input_tensor(array: NDArray[Any], dtype: DTypeLike) -> Any:

@@ -1,4 +1,4 @@
-"""The identity of a model: what it computes, not what it is called or where it lies.
+"""The fingerprint of a model: what it computes, without names and paths.
 
 Stable across processes: no names that count up within a session, no memory addresses, no paths.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...storage.errors import InputError
-from .code import LIBRARIES, code_hash, code_hashes, is_library, told_lambdas
+from .code import IRRELEVANT_ENDINGS, LIBRARIES, code_hash, code_hashes, is_library, told_lambdas
 from .kinds import is_misnamed
 from .nodes import Node, Slot
 from .reading import read_graph
@@ -23,14 +23,13 @@ from .state import layer_settings, layers_within, state_hash
 __all__ = ["model_fingerprint"]
 
 # What a layer is called or how it was trained does not change what it computes at inference.
-IRRELEVANT_ENDINGS = ("_initializer", "_regularizer", "_constraint")
 IRRELEVANT_KEYS = frozenset(
     {"name", "trainable", "seed", "registered_name", "build_config", "shared_object_id"}
 )
 
 
 def model_fingerprint(model: Any) -> dict[str, str]:
-    """Return what identifies the function that ``model`` computes.
+    """Return the hashes that identify the function that ``model`` computes.
 
     Parameters
     ----------
@@ -42,14 +41,13 @@ def model_fingerprint(model: Any) -> dict[str, str]:
     dict of str to str
         ``topology``: SHA-256 of the graph and every layer's settings. ``weights``: SHA-256 of
         all weights in topological order, read one array at a time. ``dtype_policy``: the policies in use.
-        ``code of {name}``: of each class and function that is not Keras' own, what it does; none where
-        all are. ``state``: what saving would write beside all that, as the vocabulary of an adapted lookup; left out
-        where there is none.
+        ``code of {name}``: the hash of each user-defined class and function. ``state``: the hash of what saving would
+        write besides, such as the vocabulary of an adapted lookup; left out where there is none.
 
     Raises
     ------
     InputError
-        If a layer does not tell its settings or its state: its name, and what it raised.
+        If a layer cannot return its settings or its state: its name, and what it raised.
 
     Notes
     -----
@@ -57,6 +55,7 @@ def model_fingerprint(model: Any) -> dict[str, str]:
     and loaded, or built anew in another process with the same weights, has the same fingerprint.
     """
     graph = read_graph(model)
+    first_calls = {id(node.operation): node.index for node in graph.first_calls}
     topology = [
         {
             "type": node.type,
@@ -64,7 +63,7 @@ def model_fingerprint(model: Any) -> dict[str, str]:
             "config": {} if node.operation is None else _canonical(layer_settings(node.operation, node.name)),
             "args": _canonical([node.args, dict(node.kwargs)]),
             "inputs": list(node.inputs),
-            "layer": _first_call(graph.nodes, node.operation),
+            "layer": first_calls.get(id(node.operation)),
             **({"lambdas": lambdas} if (lambdas := told_lambdas(node.operation)) else {}),
             **({"functions": functions} if (functions := _misnamed(node.operation)) else {}),
             **({"within": within} if (within := _settings_within(node.operation)) else {}),
@@ -74,20 +73,19 @@ def model_fingerprint(model: Any) -> dict[str, str]:
     text = json.dumps([topology, graph.inputs, graph.outputs], sort_keys=True, separators=(",", ":"))
     fingerprint = {
         "topology": hashlib.sha256(text.encode()).hexdigest(),
-        "weights": _weights_hash(graph.nodes),
+        "weights": _weights_hash(graph.first_calls),
         "dtype_policy": ",".join(sorted({_policy(node.operation) for node in graph.nodes} - {""})),
-        **_code(graph.nodes),
+        **_code(graph.first_calls),
     }
-    state = state_hash(graph.nodes)
+    state = state_hash(graph.first_calls)
     return fingerprint if state is None else {**fingerprint, "state": state}
 
 
 def _code(nodes: Sequence[Node]) -> dict[str, str]:
-    """Return what the network's own classes and functions do: a name stays when its code is edited."""
+    """Return the hash of each user-defined class and function."""
     hashes: dict[str, list[str]] = {}
-    operations = {id(node.operation): node.operation for node in nodes if node.operation is not None}
-    for operation in operations.values():
-        for name, found in code_hashes(operation).items():
+    for node in nodes:
+        for name, found in code_hashes(node.operation).items():
             hashes.setdefault(name, []).append(found)
     # Several lambdas of a function share a name.
     return {
@@ -97,7 +95,10 @@ def _code(nodes: Sequence[Node]) -> dict[str, str]:
 
 
 def _settings_within(operation: Any) -> list[Any]:
-    """Return the settings of layers of the user's own, and within such a one: their holder may not tell them."""
+    """Return the settings of user-defined layers inside a layer, and of all layers inside a user-defined one.
+
+    The outer layer's settings may not contain them.
+    """
     holder, *held = layers_within(operation) or [None]
     is_own = holder is not None and not is_library(type(holder))
     found = []
@@ -110,31 +111,21 @@ def _settings_within(operation: Any) -> list[Any]:
 
 
 def _misnamed(operation: Any) -> list[str]:
-    """Return what settings tell by the name of another function: ``keras.ops.gelu`` is not that of activations."""
+    """Return the functions whose name in the settings means another: ``keras.ops.gelu`` is not ``activations.gelu``."""
     held = [each for layer in layers_within(operation) for each in vars(layer).values()]
     return [
         f"{each.__module__}.{each.__qualname__}" for each in held if is_misnamed(each) and is_library(each)
     ]
 
 
-def _first_call(nodes: Sequence[Node], operation: Any) -> int | None:
-    if operation is None:
-        return None
-    return next(node.index for node in nodes if node.operation is operation)
-
-
 def _weights_hash(nodes: Sequence[Node]) -> str:
-    digest = hashlib.sha256()
-    seen: set[int] = set()
+    hasher = hashlib.sha256()
     for node in nodes:
-        if node.operation is None or id(node.operation) in seen:
-            continue
-        seen.add(id(node.operation))
         for variable in getattr(node.operation, "weights", ()):
             array = np.ascontiguousarray(np.asarray(variable))
-            digest.update(f"{node.index}:{array.dtype.name}:{array.shape};".encode())
-            digest.update(array.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+            hasher.update(f"{node.index}:{array.dtype.name}:{array.shape};".encode())
+            hasher.update(array.reshape(-1).view(np.uint8).data)
+    return hasher.hexdigest()
 
 
 def _policy(operation: Any) -> str:
@@ -143,7 +134,7 @@ def _policy(operation: Any) -> str:
 
 
 def _class_name(kind: type) -> str:
-    """Name a class of Keras or of the user's own by its name alone: its module moves, and its code is hashed."""
+    """Return the name of a class, without module where it is Keras' or user-defined: modules move."""
     root = kind.__module__.split(".")[0]
     if root == "keras":
         return kind.__qualname__
@@ -189,13 +180,13 @@ def _irrelevant(key: str) -> bool:
 
 
 def _is_own_module(written: dict[Any, Any], key: Any) -> bool:
-    """Tell whether an entry names the user's module that something written by Keras lies in: it may move."""
+    """Return whether an entry names the user's module that something written by Keras lies in: it may move."""
     root = str(written.get("module")).split(".")[0]
     return key == "module" and "class_name" in written and root not in {*LIBRARIES, "builtins", "None"}
 
 
 def _is_written_lambda(written: dict[Any, Any]) -> bool:
-    """Tell whether Keras wrote a lambda so: compiled code, defaults and closure."""
+    """Return whether Keras wrote a lambda so: compiled code, defaults and closure."""
     value = written.get("value") if set(written) == {"value"} else None  # of an activation function
     is_code = isinstance(value, (tuple, list)) and len(value) == 3 and isinstance(value[0], str)
     return is_code or written.get("class_name") == "__lambda__"

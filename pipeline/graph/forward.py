@@ -13,8 +13,8 @@ import numpy as np
 
 from .feeding import input_tensor
 from .graph import Graph
+from .keras_errors import layer_refusals
 from .nodes import Node, Point, Slot
-from .refusals import layer_refusals
 
 __all__ = ["call_node", "fed_values", "forward_function", "needed_nodes", "steps_to"]
 
@@ -74,15 +74,16 @@ def steps_to(graph: Graph, wanted: Sequence[int]) -> list[tuple[Node, dict[str, 
     ]
 
 
-def fed_values(graph: Graph, inputs: Sequence[Any]) -> dict[int, Any]:
-    """Return the values of a graph's inputs as tensors, by their index."""
+def fed_values(graph: Graph, inputs: Sequence[Any], *, dtype: str | None = None) -> dict[int, Any]:
+    """Return the values of a graph's inputs as tensors, by their index; floats as ``dtype``, if it is given."""
     import keras
 
     values: dict[int, Any] = {}
     for index, tensor in zip(graph.inputs, inputs, strict=True):
         if isinstance(tensor, np.ndarray):
             tensor = input_tensor(tensor, tensor.dtype)
-        values[index] = keras.ops.convert_to_tensor(tensor, dtype=graph.values[index].dtype)
+        own = graph.values[index].dtype
+        values[index] = keras.ops.convert_to_tensor(tensor, dtype=dtype if dtype and "float" in own else own)
     return values
 
 

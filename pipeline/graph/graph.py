@@ -57,6 +57,15 @@ class Graph:
             found[value].append(-1)
         return tuple(tuple(each) for each in found)
 
+    @cached_property
+    def first_calls(self) -> tuple[Node, ...]:
+        """The first node of each layer and operation."""
+        found: dict[int, Node] = {}
+        for node in self.nodes:
+            if node.operation is not None:
+                found.setdefault(id(node.operation), node)
+        return tuple(found.values())
+
     @property
     def input_specs(self) -> tuple[tuple[str, tuple[int | None, ...], str], ...]:
         """For each input of the model: its name, its shape without samples, its dtype."""

@@ -11,7 +11,7 @@ from ...storage.errors import InputError
 from ..sources import InputSpec
 from .graph import Graph
 
-__all__ = ["input_order", "match_inputs", "shape_text"]
+__all__ = ["input_order", "match_inputs", "shape_words"]
 
 
 def match_inputs(graph: Graph, given: tuple[InputSpec, ...]) -> list[tuple[int, np.dtype[Any]]]:
@@ -38,7 +38,7 @@ def match_inputs(graph: Graph, given: tuple[InputSpec, ...]) -> list[tuple[int, 
         )
         if not fits:
             raise InputError(
-                f"input {name!r} takes samples of shape {shape_text(shape)}, the data has {shape_text(have.shape)}: "
+                f"input {name!r} takes samples of shape {shape_words(shape)}, the data has {shape_words(have.shape)}: "
                 "reshape the data, or choose another array with data.inputs"
             )
         if (dtype == "string") != (have.dtype == "object"):
@@ -72,7 +72,7 @@ def input_order(graph: Graph, names: Sequence[str | None]) -> list[int]:
     return list(range(len(wanted)))
 
 
-def shape_text(shape: tuple[int | None, ...]) -> str:
+def shape_words(shape: tuple[int | None, ...]) -> str:
     """Return the shape of a sample for a message; an axis of any length is ``any``."""
     return "(" + ", ".join("any" if n is None else str(n) for n in shape) + (",)" if len(shape) == 1 else ")")
 

@@ -110,7 +110,7 @@ BOUNDED: Final = frozenset({"relu6"})
 
 
 def is_from_keras(operation: Any) -> bool:
-    """Tell whether the class of ``operation`` is one of Keras' own."""
+    """Return whether the class of ``operation`` is one of Keras' own."""
     return type(operation).__module__.split(".")[0] == "keras"
 
 
@@ -119,22 +119,22 @@ def _is(operation: Any, names: Any) -> bool:
 
 
 def is_operation(operation: Any) -> bool:
-    """Tell whether it is a bare ``keras.ops`` call and not a layer."""
+    """Return whether it is a bare ``keras.ops`` call and not a layer."""
     return is_from_keras(operation) and ".ops." in type(operation).__module__
 
 
 def is_linear(operation: Any) -> bool:
-    """Tell whether it is a layer that computes y = W x + b, before its activation function."""
+    """Return whether it is a layer that computes y = W x + b, before its activation function."""
     return _is(operation, LINEAR_LAYERS) and not is_operation(operation)
 
 
 def held_layer(operation: Any) -> Any:
-    """Return the layer that a TimeDistributed applies at each time; any other operation is its own."""
+    """Return the layer inside a TimeDistributed; any other operation unchanged."""
     return operation.layer if _is(operation, {"TimeDistributed"}) else operation
 
 
 def has_foreign_weights(operation: Any) -> bool:
-    """Tell whether a layer has other weights than its kernel and bias: quantised, LoRA, an activation with weights."""
+    """Return whether a layer has more weights than kernel and bias: quantised, LoRA, an activation with weights."""
     function = getattr(operation, "activation", None)
     # PReLU has none before its first batch.
     has_own = bool(getattr(function, "weights", None)) or _is(function, {"PReLU"})
@@ -144,17 +144,17 @@ def has_foreign_weights(operation: Any) -> bool:
 
 
 def is_batch_norm(operation: Any) -> bool:
-    """Tell whether it is Keras' batch normalisation layer."""
+    """Return whether it is Keras' batch normalisation layer."""
     return _is(operation, {"BatchNormalization"}) and not is_operation(operation)
 
 
 def is_identity(operation: Any) -> bool:
-    """Tell whether it does nothing at inference (dropout, noise and the like)."""
+    """Return whether it does nothing at inference (dropout, noise and the like)."""
     return _is(operation, IDENTITY_LAYERS)
 
 
 def is_activation(operation: Any) -> bool:
-    """Tell whether it is an activation function that stands alone, as a layer or as an operation."""
+    """Return whether it is an activation function that stands alone, as a layer or as an operation."""
     names = ACTIVATION_OPS if is_operation(operation) else ACTIVATION_LAYERS
     return _is(operation, names)
 
@@ -217,7 +217,7 @@ def function_name(function: Any) -> str:
 
 
 def is_misnamed(function: Any) -> bool:
-    """Tell whether Keras writes a function by a name of ``keras.activations`` that computes something else."""
+    """Return whether Keras writes a function by a name of ``keras.activations`` that computes something else."""
     import keras
 
     if not isinstance(function, types.FunctionType) or not hasattr(keras.activations, function.__name__):
@@ -227,7 +227,7 @@ def is_misnamed(function: Any) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def _computes_as(function: Any, known: Any) -> bool:
-    """Tell whether a function of Keras or TensorFlow is one of ``keras.activations`` (``keras.ops.gelu`` is not)."""
+    """Return whether a function of Keras or TensorFlow is one of ``keras.activations`` (``keras.ops.gelu`` is not)."""
     if str(getattr(function, "__module__", "")).split(".")[0] not in {"keras", "tensorflow"}:
         return False
     samples = np.linspace(-8.0, 8.0, 128, dtype=np.float32).reshape(1, -1)

@@ -72,7 +72,7 @@ def _mixes_when_traced(
     n_samples: int,
     is_close: IsClose,
 ) -> bool:
-    """Tell whether a node mixes samples also where their number is open, as it is when they are recorded.
+    """Return whether a node mixes samples also where the batch size is open, as it is when they are recorded.
 
     Keras' add takes (4, 1) for the bias of (4, 4), and so each of 4 samples for one of 4 channels.
     """
@@ -95,7 +95,7 @@ def _mixes_when_traced(
 def _is_each_its_own(
     graph: Graph, inputs: Sequence[Any], expected: Mapping[int, Any], is_close: IsClose
 ) -> bool:
-    """Tell whether a part of a batch has the values that it has within the batch, where both have one shape."""
+    """Return whether a part of a batch gives the same values as within the batch, where the shapes are equal."""
     values = fed_values(graph, inputs)
     for node, extra in steps_to(graph, graph.outputs):
         values.update(zip(node.outputs, call_node(node, values, extra), strict=True))

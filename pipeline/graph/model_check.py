@@ -154,7 +154,7 @@ def _called(node: Node, values: dict[int, Any], extra: dict[str, Any]) -> tuple[
 
 
 def _draws(node: Node, values: dict[int, Any], extra: dict[str, Any]) -> bool:
-    """Tell whether a layer takes random numbers of TensorFlow's, whatever it makes of them; not within its branches."""
+    """Return whether a layer draws random numbers from TensorFlow; its branches are not looked into."""
     import tensorflow as tf
 
     graph = tf.function(lambda: call_node(node, values, extra), autograph=False).get_concrete_function().graph
@@ -189,12 +189,12 @@ def _first_difference(expected: Sequence[Any], found: Sequence[Any]) -> int | No
 
 
 def _is_repeated(one: Any, other: Any) -> bool:
-    """Tell whether a layer gave the same twice."""
+    """Return whether a layer gave the same twice."""
     return _is_equal(one, other, REPEATS, REPEAT)
 
 
 def _is_the_same(one: Any, other: Any) -> bool:
-    """Tell whether a layer gave the same for a part of a batch."""
+    """Return whether a layer gave the same for a part of a batch."""
     return _is_equal(one, other, TOLERANCES, TOLERANCE)
 
 

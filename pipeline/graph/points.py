@@ -88,7 +88,7 @@ def _found(graph: Graph, candidates: list[Point], pattern: str) -> list[str]:
 
 
 def _is_merge_of_neurons(graph: Graph, point: Point) -> bool:
-    """Tell whether neurons, or a quantiser, take values from a merge that no layer with parameters has.
+    """Return whether neurons, or a quantiser, take values from a merge that no layer with parameters has.
 
     A sum is a new number, whatever takes it. A product is not larger than what it gates, and a Concatenate holds the
     numbers of its parts: there it takes an activation function behind them.
@@ -114,7 +114,7 @@ def _matches(graph: Graph, point: Point, pattern: str) -> bool:
 
 
 def _belongs_upstream(graph: Graph, node: Node) -> bool:
-    """Tell whether it is the activation function of a layer before it, as a PReLU with parameters can be."""
+    """Return whether it is the activation function of a layer before it, as a PReLU with parameters can be."""
     if not is_activation(node.operation):
         return False
     value = node.inputs[0]

@@ -1,7 +1,7 @@
-"""What a layer is beside its weights: its settings, and the state that saving it writes.
+"""Settings of a layer, and the state that saving it writes besides its weights.
 
 Keras asks a layer, and each layer within it, for its state with two methods: ``save_own_variables`` and
-``save_assets``. So vocabularies, tables and whatever else a class keeps for itself travel in a ``.keras`` file.
+``save_assets``. Vocabularies, tables and other private state are kept in a ``.keras`` file that way.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ def layer_settings(layer: Any, name: str) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If its class cannot tell them: the name of the layer, and what it raised.
+        If its class cannot return them: the name of the layer, and what it raised.
     """
     try:
         settings: dict[str, Any] = layer.get_config()
     except NotImplementedError:
-        # Keras cannot write this class down: what the layer holds is all there is to tell it from another.
+        # Keras cannot save this class: its attributes are all that distinguishes it.
         return _attributes(layer)
     except Exception as error:  # whatever the layer's own code raises
         raise InputError(
             f"the layer {name!r} ({type(layer).__name__}) does not give its settings, without which the network has no "
-            f"identity: {type(error).__name__}: {error}; correct its get_config(), or give it what Keras can save",
+            f"fingerprint: {type(error).__name__}: {error}; correct its get_config(), or give it what Keras can save",
             layer=name,
         ) from error
     if not getattr(type(layer).get_config, "_is_default", False):
@@ -50,7 +50,7 @@ def layer_settings(layer: Any, name: str) -> dict[str, Any]:
 
 
 def _untold(layer: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the constructor of a layer of one's own keeps, and its `get_config` forgets."""
+    """Return the constructor arguments that a user-defined layer keeps but its `get_config` leaves out."""
     if is_library(type(layer)):
         return {}
     names = inspect.signature(type(layer).__init__).parameters.keys() - settings.keys()
@@ -58,7 +58,7 @@ def _untold(layer: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _attributes(layer: Any) -> dict[str, Any]:
-    """Return the attributes of a layer that not every layer has; what is code is hashed apart."""
+    """Return the attributes that only this kind of layer has, without code, which is hashed separately."""
     import keras
 
     of_all, code = vars(keras.layers.Layer()), (types.FunctionType, types.MethodType, type)
@@ -70,27 +70,24 @@ def _attributes(layer: Any) -> dict[str, Any]:
 
 
 def state_hash(nodes: Sequence[Node]) -> str | None:
-    """Return a SHA-256 of the state of all layers; None where settings and weights tell everything.
+    """Return a SHA-256 of the state of all layers; None where there is none besides settings and weights.
 
     Raises
     ------
     InputError
-        If a layer cannot be asked: its name, and what it raised.
+        If a layer cannot return its state: its name, and what it raised.
     """
-    digest, seen, is_empty = hashlib.sha256(), set(), True
+    hasher, is_empty = hashlib.sha256(), True
     for node in nodes:
-        if node.operation is None or id(node.operation) in seen:
-            continue
-        seen.add(id(node.operation))
         for place, layer in enumerate(layers_within(node.operation)):
             for name, content in _state(layer, node.name):
                 is_empty = False
-                digest.update(f"{node.index}.{place}.{name}:{len(content)};".encode() + content)
-    return None if is_empty else digest.hexdigest()
+                hasher.update(f"{node.index}.{place}.{name}:{len(content)};".encode() + content)
+    return None if is_empty else hasher.hexdigest()
 
 
 def check_stateless(nodes: Sequence[Node]) -> None:
-    """Refuse recurrent layers that go on where the batch before them ended.
+    """Refuse stateful recurrent layers, which continue from the batch before.
 
     Raises
     ------
@@ -115,7 +112,7 @@ def check_stateless(nodes: Sequence[Node]) -> None:
 
 
 def hand_over_state(original: Any, clone: Any) -> None:
-    """Give a layer that was made from the settings of ``original`` the state that saving ``original`` would write.
+    """Copy the state that saving would write from ``original`` to a layer made from its settings.
 
     The layers within them are taken in pairs. Raises whatever their own code does.
     """
@@ -139,11 +136,11 @@ def layers_within(operation: Any) -> list[Any]:
 
 
 def _state(layer: Any, name: str) -> Iterator[tuple[str, bytes]]:
-    """Yield what saving one layer writes and neither its settings nor its weights hold."""
+    """Yield what saving one layer writes besides its settings and weights."""
     import keras
 
     if type(layer) is keras.layers.TextVectorization:
-        return  # hands on what the lookup within it says
+        return  # the lookup inside it has the vocabulary
     is_lookup = isinstance(layer, (keras.layers.IntegerLookup, keras.layers.StringLookup))
     is_told = is_lookup and layer.input_vocabulary is not None
     try:
@@ -157,14 +154,14 @@ def _state(layer: Any, name: str) -> Iterator[tuple[str, bytes]]:
     except Exception as error:  # whatever the layer's own code raises
         raise InputError(
             f"the layer {name!r} ({type(layer).__name__}) does not give its state, without which the network has no "
-            f"identity: {type(error).__name__}: {error}; adapt or build it first, or correct its save_own_variables() "
+            f"fingerprint: {type(error).__name__}: {error}; adapt or build it, or correct its save_own_variables() "
             "or save_assets()",
             layer=name,
         ) from error
 
 
 def _has_own(layer: Any, method: str) -> bool:
-    """Tell whether the method is none of Keras': those write the weights of their layers."""
+    """Return whether the method is user-defined; those of Keras write the weights of their layers."""
     return not str(getattr(getattr(type(layer), method, None), "__module__", "keras")).startswith("keras.")
 
 
@@ -185,7 +182,7 @@ def _arrays(layer: Any) -> list[tuple[str, bytes]]:
 
 
 def _bytes(array: NDArray[Any]) -> bytes:
-    # Of objects, such as words, an array holds no more than where they lie.
+    # An array of objects, such as words, contains only their addresses.
     return repr(array.tolist()).encode() if array.dtype.hasobject else array.tobytes()
 
 
@@ -199,7 +196,7 @@ def _files(layer: Any) -> list[tuple[str, bytes]]:
 
 
 def _is_exchanged(lookup: Any) -> bool:
-    """Tell whether the settings of a lookup tell another vocabulary than it has by now."""
+    """Return whether a lookup's vocabulary was changed since it was built from its settings."""
     told = list(map(str, lookup.get_config()["vocabulary"]))
     return all(
         told != list(map(str, lookup.get_vocabulary(include_special_tokens=each))) for each in (True, False)

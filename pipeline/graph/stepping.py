@@ -1,4 +1,4 @@
-"""Run a graph layer by layer, eagerly: a value is handed out when it is computed, and let go when nothing needs it.
+"""Run a graph layer by layer, eagerly: each value is yielded when it is computed and freed when nothing needs it.
 
 For few samples. Nothing is traced, which for a large network takes longer than computing a few batches; and any layer
 can be told to compute in another precision than its own.
@@ -11,13 +11,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
 from ...storage.errors import InputError
-from .feeding import input_tensor
-from .forward import call_node, steps_to
+from .forward import call_node, fed_values, steps_to
 from .graph import Graph
 from .nodes import Node
+from .state import layers_within
 
 __all__ = ["values_in_turn"]
 
@@ -35,16 +33,16 @@ def values_in_turn(
     wanted : sequence of int
         Values.
     dtype : str, optional
-        In which every layer computes, with its own weights; each in its own by default.
+        Every layer computes in it, with its own weights; by default each in its own dtype.
 
     Notes
     -----
-    Whoever takes a value and lets it go before the next one holds no more than the network itself does.
+    A caller that drops each value before it takes the next needs no more memory than the network itself.
     """
     asked = set(wanted)
     steps = steps_to(graph, wanted)
     uses = Counter(value for node, _ in steps for value in node.inputs)
-    values = _fed(graph, inputs, dtype)
+    values = fed_values(graph, inputs, dtype=dtype)
     yield from ((value, values[value]) for value in graph.inputs if value in asked)
     for node, extra in steps:
         values.update(zip(node.outputs, _called(node, values, extra, dtype), strict=True))
@@ -57,18 +55,6 @@ def values_in_turn(
                 values.pop(value, None)
 
 
-def _fed(graph: Graph, inputs: Sequence[Any], dtype: str | None) -> dict[int, Any]:
-    import keras
-
-    values: dict[int, Any] = {}
-    for value, tensor in zip(graph.inputs, inputs, strict=True):
-        own = graph.values[value].dtype
-        if isinstance(tensor, np.ndarray):
-            tensor = input_tensor(tensor, tensor.dtype)
-        values[value] = keras.ops.convert_to_tensor(tensor, dtype=_instead_of(own, dtype))
-    return values
-
-
 def _called(node: Node, values: dict[int, Any], extra: dict[str, Any], dtype: str | None) -> list[Any]:
     import keras
 
@@ -76,7 +62,7 @@ def _called(node: Node, values: dict[int, Any], extra: dict[str, Any], dtype: st
         return _call(node, values, extra)
     if node.operation is None:
         slot, own = node.args
-        return [keras.ops.cast(values[slot.value], _instead_of(own, dtype))]
+        return [keras.ops.cast(values[slot.value], dtype if "float" in own else own)]
     with _computing_in(node.operation, dtype):
         return _call(node, values, extra)
 
@@ -92,18 +78,14 @@ def _call(node: Node, values: dict[int, Any], extra: dict[str, Any]) -> list[Any
         return outputs
 
 
-def _instead_of(own: str, dtype: str | None) -> str:
-    return dtype if dtype is not None and "float" in own else own
-
-
 @contextmanager
 def _computing_in(operation: Any, dtype: str) -> Iterator[None]:
-    """Have a layer, and every layer in it, compute in ``dtype``; bare operations follow what they are given."""
+    """Make a layer and the layers inside it compute in ``dtype``; bare operations follow their inputs."""
     import keras
 
-    layers = operation._flatten_layers() if hasattr(operation, "_flatten_layers") else []
+    layers = layers_within(operation)
     if any(layer.quantization_mode for layer in layers):
-        raise InputError(f"the layer {operation.name!r} is quantised: in floats it would be another one")
+        raise InputError(f"the layer {operation.name!r} is quantised: in float it would be another layer")
     kept = [(layer, layer._dtype_policy) for layer in layers if "float" in str(layer.compute_dtype)]
     try:
         for layer, _ in kept:

@@ -1,4 +1,4 @@
-"""Names by which SNN toolbox 0.6.0 knows the layers of a network, as it is and after its parser.
+"""Names that SNN toolbox 0.6.0 gives to the layers of a network, before and after its parser.
 
 Follows the parser's rules: what is skipped, replaced or inserted counts up the index that begins each name.
 """
@@ -25,7 +25,7 @@ ABSORBED = frozenset(
 
 
 def toolbox_names(graph: Graph, points: Iterable[Point]) -> dict[str, Any]:
-    """Return what an export for SNN toolbox needs to know of a network, JSON-able.
+    """Return what an export for SNN toolbox needs to know about a network, as JSON values.
 
     Returns
     -------
@@ -58,7 +58,7 @@ class _Parser:
     def __init__(self, graph: Graph, *, n_digits: int) -> None:
         self.unparsed: list[str] = []
         self._graph, self._n_digits = graph, n_digits
-        self._by_layer = {id(node.operation): node for node in reversed(graph.nodes)}
+        self._by_layer = {id(node.operation): node for node in graph.first_calls}
         self._index = 0
         self._is_flat = False
         """Whether a Flatten was inserted for the layer that comes next."""

@@ -1,4 +1,4 @@
-"""What layers that join values do to scales: sums, products, quotients, joins.
+"""Scale rules of layers that join values: sums, products, quotients, Concatenate.
 
 A rule as in `rules`: from a propagation and a node to the variables of the node's outputs.
 """
@@ -63,7 +63,7 @@ def _size(walk: Propagation, value: int) -> int:
 
 
 def ones(walk: Propagation, node: Node) -> list[Ids]:
-    """Return scale 1 for what is as it is whatever goes in."""
+    """Return scale 1 for outputs that do not depend on the inputs' values."""
     return [walk.ones(value) for value in node.outputs]
 
 

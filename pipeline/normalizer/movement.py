@@ -1,4 +1,4 @@
-"""Carry the scales of a value through operations that move elements: flatten, permute, join.
+"""Follow the scales of a value through operations that move elements: flatten, reshape, join.
 
 Arrays of scales broadcast to the value's shape. Where a size is open (None) the scales must not vary
 along it; the functions then answer None and the caller makes the scales equal.
@@ -34,7 +34,7 @@ def full(ids: Ids, shape: Shape) -> Ids | None:
 
 
 def is_one(ids: Ids) -> bool:
-    """Tell whether one variable stands for the whole value."""
+    """Return whether one variable stands for the whole value."""
     return ids.size == 1
 
 

@@ -14,7 +14,7 @@ __all__ = ["Names"]
 
 
 class Names:
-    """Hands out names; none of them twice.
+    """Gives out names, none of them twice.
 
     A layer keeps its own name where that is unique in the graph, and has its path in the nested models as name
     (``encoder_conv1``) where it is not.
@@ -23,10 +23,7 @@ class Names:
     def __init__(self, graph: Graph) -> None:
         self._own: dict[int, str] = {}
         self._handed_out: set[int] = set()
-        first: dict[int, Node] = {}
-        for node in graph.nodes:
-            if node.type != "InputLayer" and node.operation is not None:
-                first.setdefault(id(node.operation), node)
+        first = {id(node.operation): node for node in graph.first_calls if node.type != "InputLayer"}
         inputs = [node.layer_name for node in graph.nodes if node.type == "InputLayer"]
         counts = Counter([*inputs, *(node.layer_name for node in first.values())])
         self._taken = set(inputs)
@@ -47,11 +44,11 @@ class Names:
         return self.unused(f"{self._own[key]}_{node.call}")
 
     def beside(self, node: Node, tail: str) -> str:
-        """Return a name for something that is put behind the layer of ``node``."""
+        """Return a name for something that follows the layer of ``node``."""
         return self.unused(f"{self._own[id(node.operation)]}_{tail}" + (f"_{node.call}" if node.call else ""))
 
     def unused(self, wish: str) -> str:
-        """Return ``wish``, with a number behind it if it is taken; taken it is from then on."""
+        """Return ``wish``, with a number behind it if it is taken; from then on it is taken."""
         wish = wish.translate(str.maketrans("/#:", "___"))
         name, count = wish, 1
         while name in self._taken:

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class Rewriting:
-    """How a network is to be rewritten: the arguments of `normalize_model`, in a form that travels."""
+    """How a network is to be rewritten: the arguments of `normalize_model`, in a form that can be sent to workers."""
 
     factors: Mapping[str, ArrayLike]
     input_factor: Factor | Mapping[str, Factor] = 1.0
@@ -180,13 +180,9 @@ def normalize_in_place(
     walk = propagate(graph, mode=mode, input_factor=input_factor, exceptions=exceptions, keep_structure=True)
     solution = solve(walk, factors, dead=dead)
     changes: list[tuple[Any, NDArray[np.generic]]] = []
-    seen: set[int] = set()
-    for node in graph.nodes:
-        if node.operation is not None and id(node.operation) not in seen:
-            seen.add(id(node.operation))
-            update = layer_update(solution, node)
-            layer = held_layer(node.operation)
-            changes.extend((getattr(layer, name), array) for name, array in update.arrays.items())
+    for node in graph.first_calls:
+        layer, update = held_layer(node.operation), layer_update(solution, node)
+        changes.extend((getattr(layer, name), array) for name, array in update.arrays.items())
     broken = [variable.path for variable, array in changes if not np.all(np.isfinite(array))]
     if broken:
         raise InputError(

@@ -1,4 +1,4 @@
-"""What layers that move, leave out or summarise positions do to scales: pooling, padding, reshaping, reductions.
+"""Scale rules of layers that move, drop or summarise positions: pooling, padding, reshaping, reductions.
 
 A rule as in `rules`: from a propagation and a node to the variables of the node's outputs.
 """

@@ -27,7 +27,7 @@ Mode = Literal["layer", "channel"]
 
 @dataclass(frozen=True, slots=True)
 class Exceptions:
-    """What the user says about layers that have no rule, or wants otherwise.
+    """The user's exceptions: layers without a rule, and layers that shall be treated differently.
 
     Patterns in the manner of a shell, matched against the name of a node, of its layer and its class name.
     """
@@ -38,7 +38,7 @@ class Exceptions:
     """Positively homogeneous: passes one common scale from its inputs to its outputs."""
 
     def says(self, node: Node) -> Literal["pin", "identity"] | None:
-        """Return what is asked for ``node``."""
+        """Return what the user asked for at ``node``."""
         if _any_match(self.pin, node):
             return "pin"
         return "identity" if _any_match(self.identity, node) else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import types
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,24 +21,26 @@ from .naming import Names
 from .solving import Solution
 from .updating import LayerUpdate, layer_update, relu_config, rescaling_config
 
-__all__ = ["Rebuilt", "rebuild"]
+__all__ = ["RebuiltNetwork", "rebuild", "taken_over"]
 
 
-class Rebuilt:
-    """The new network while it is built, and where the values of the original are in it."""
+class RebuiltNetwork:
+    """A new network, and where the values of the original are in it."""
 
     def __init__(self, solution: Solution) -> None:
         self.solution = solution
         self.graph = graph = solution.walk.graph
         self._folded = {} if solution.walk.keep_structure else graph.folded
+        self.model: Any = None
         self.tensors: dict[int, Any] = {}
-        """Value of the original graph -> symbolic tensor of the new network."""
+        """Value of the original graph -> symbolic tensor of ``model``."""
         self.first_tensors: dict[int, Any] = {}
+        """Node of the original graph -> first output of the layer that stands for it."""
         self._layers: dict[tuple[int, str | None], Any] = {}
         self._names = Names(self.graph)
         self._producer_norm = {producer: norm for norm, producer in self._folded.items()}
 
-    def run(self) -> None:
+    def build_layers(self) -> None:
         """Build every layer in topological order."""
         for node in self.graph.nodes:
             if node.type == "InputLayer":
@@ -157,17 +158,6 @@ class Rebuilt:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class RebuiltNetwork:
-    """A new network and where the original is in it."""
-
-    model: Any
-    tensors: dict[int, Any]
-    """Value of the original graph -> symbolic tensor of ``model``."""
-    first_tensors: dict[int, Any]
-    """Node of the original graph -> first output of the layer that stands for it."""
-
-
 def rebuild(solution: Solution, *, like: Any) -> RebuiltNetwork:
     """Return the normalised network.
 
@@ -179,15 +169,16 @@ def rebuild(solution: Solution, *, like: Any) -> RebuiltNetwork:
     """
     import keras
 
-    building = Rebuilt(solution)
-    building.run()
-    graph, tensors = building.graph, building.tensors
+    network = RebuiltNetwork(solution)
+    network.build_layers()
+    graph, tensors = network.graph, network.tensors
     # A Sequential model that was never called, as one from a file, has no `input`; it has one input and one output.
     is_chain = isinstance(like, keras.Sequential)
     like_inputs, like_outputs = (like.inputs[0], like.outputs[0]) if is_chain else (like.input, like.output)
     inputs = keras.tree.pack_sequence_as(like_inputs, [tensors[value] for value in graph.inputs])
     outputs = keras.tree.pack_sequence_as(like_outputs, [tensors[value] for value in graph.outputs])
-    return RebuiltNetwork(keras.Model(inputs, outputs, name=like.name), tensors, building.first_tensors)
+    network.model = keras.Model(inputs, outputs, name=like.name)
+    return network
 
 
 def _known_activation(layer: Any) -> dict[str, str]:
@@ -200,7 +191,7 @@ def _known_activation(layer: Any) -> dict[str, str]:
 
 
 class _Given:
-    """An initializer that hands over finished weights, so that they exist once."""
+    """An initializer that returns finished weights, so that they exist once."""
 
     def __init__(self, array: NDArray[np.generic]) -> None:
         self._array: NDArray[np.generic] | None = array
@@ -243,7 +234,7 @@ def _with_settings(serialized: dict[str, Any], settings: dict[str, Any]) -> dict
 
 
 class _Building:
-    """Calls a fresh clone for the first time and sees to it that it gets its weights and its state."""
+    """Calls a new clone for the first time and gives it its weights and its state."""
 
     def __init__(
         self, layer: Any, original: Any, arrays: dict[str, NDArray[np.generic]] | None = None
@@ -265,7 +256,7 @@ class _Building:
         finally:
             for name, initializer in kept.items():
                 setattr(holder, name, initializer)
-        # A weight that nobody handed over would keep what Keras initialised it with.
+        # A weight that was not set would keep Keras' initial values.
         assert len(self._arrays) in (0, len(self._layer.weights)), self._layer.name
         assert all(each.is_taken for each in given), self._layer.name
         if not self._arrays:

@@ -6,20 +6,18 @@ float64, a slice at a time, and rounded once. Knows where each kind of layer kee
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..graph.feeding import aligned_empty
 
 __all__ = ["Affine", "conv_input_scales", "rescale_kernel", "rescaled_bias"]
 
 Array = NDArray[np.float64]
 SLICE_NBYTES = 2 * 2**20
 """Of the float64 slice in which a kernel is rescaled: fits the cache; 16 MiB took 2.4 times as long."""
-ALIGNMENT_NBYTES = 64
-"""EIGEN_MAX_ALIGN_BYTES: TensorFlow copies what is aligned to less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +69,6 @@ def rescale_kernel(kernel: NDArray[np.generic], inputs: Array, outputs: Array) -
             piece *= outputs[part] if len(outputs) > 1 else outputs
         target[part] = piece
     return result
-
-
-def aligned_empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return an uninitialised array that TensorFlow can take over without a copy: aligned to 64 bytes."""
-    nbytes = dtype.itemsize * math.prod(shape)
-    memory = np.empty(nbytes + ALIGNMENT_NBYTES, dtype=np.uint8)
-    offset = -memory.ctypes.data % ALIGNMENT_NBYTES
-    return memory[offset : offset + nbytes].view(dtype).reshape(shape)
 
 
 def rescaled_bias(bias: Array | None, *, outputs: Array, fold: Affine | None, n: int) -> Array | None:

@@ -1,4 +1,4 @@
-"""What each layer does to scales: one small rule for each kind, in one table.
+"""The scale rule of each kind of layer, in one table.
 
 A rule takes the propagation and a node whose inputs have scale variables, ties or pins what must be, and
 returns the variables of the node's outputs. The numbers come later (`solving`), the weights after them (`rescaling`).

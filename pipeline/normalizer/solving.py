@@ -181,7 +181,7 @@ def _check_names(graph: Graph, factors: Mapping[str, ArrayLike], *, what: str = 
         near = difflib.get_close_matches(foreign[0], known, n=N_NAMES, cutoff=0.4) or list(known)[:N_NAMES]
         raise MismatchError(
             f"the {what} are of another network: it has no point {', '.join(map(repr, foreign[:N_NAMES]))} "
-            f"({len(foreign)} of {len(factors)}); its own are like {', '.join(near)}. "
+            f"({len(foreign)} of {len(factors)}); near names are {', '.join(near)}. "
             "Record this network first",
             foreign=foreign,
         )

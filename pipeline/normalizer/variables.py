@@ -81,7 +81,7 @@ class ScaleVariables:
         self.tie(ids, np.full((1,) * ids.ndim, ONE, dtype=np.int64), where=where)
 
     def is_pinned(self, ids: Ids) -> bool:
-        """Tell whether every scale of ``ids`` is known to be 1."""
+        """Return whether every scale of ``ids`` is known to be 1."""
         return bool(np.all(self.roots(ids) == self.root(ONE)))
 
     def fixed_scale(self, root: int) -> float | None:

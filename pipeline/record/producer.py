@@ -23,7 +23,7 @@ from ..graph import (
     input_tensor,
     match_inputs,
     refusals_explained,
-    shape_text,
+    shape_words,
 )
 from ..sources import Source
 
@@ -191,7 +191,7 @@ def _point_spec(point: Point, shape: tuple[int | None, ...]) -> PointSpec:
     known = tuple(n for n in shape if n is not None)
     if len(known) != len(shape):
         raise InputError(
-            f"the shape of {point.name!r} is {shape_text(shape)} and varies: give samples of one shape, "
+            f"the shape of {point.name!r} is {shape_words(shape)} and varies: give samples of one shape, "
             "or leave the point out with record.points",
             point=point.name,
         )

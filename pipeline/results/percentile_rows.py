@@ -11,7 +11,7 @@ from numbers import Real
 from typing import Any
 
 from ...storage.errors import InputError
-from ..factors.exact import ExactSource
+from ..factors.exact_source import ExactSource
 from ..sketch import ChannelSketch, Percentile, PointSketch
 
 __all__ = ["PercentileRow", "channel_rows", "channels_of", "check_percent", "point_rows"]

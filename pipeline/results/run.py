@@ -12,7 +12,7 @@ from typing import Any
 from ...storage import Cache
 from ...storage.errors import FormatError, InputError
 from ...storage.options import StorageOptions
-from ..factors.exact import ExactSource
+from ..factors.exact_source import ExactSource
 from ..factors.factors_file import Factors
 from ..factors.from_cache import factors_of
 from ..factors.merge import check_complete, merged_sketches, statistics, unknown_point

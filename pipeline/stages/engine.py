@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 from ...storage import Cache
 from ..certifier import Comparer, Comparison
 from ..events import OnEvent
-from ..factors.exact import ExactPercentile, ExactSource
+from ..factors.exact_source import ExactPercentile, ExactSource
 from ..factors.merge import merged_sketches
 from ..normalizer import Rewriting
 from ..record.point_sketch import sketch_spec

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from actisketch.pipeline.factors.exact import ExactSource
+from actisketch.pipeline.factors.exact_source import ExactSource
 from actisketch.pipeline.factors.merge import merged_sketches
 from actisketch.pipeline.sketch import PointSketch, SketchSpec
 from actisketch.storage import Cache, CacheSpec, PointSpec

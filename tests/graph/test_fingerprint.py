@@ -1,9 +1,11 @@
-"""A model's identity: the same for the same function in any process, another for any change."""
+"""A model's fingerprint: the same for the same function in any process, another for any change."""
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -370,6 +372,40 @@ class Looking(keras.layers.Layer):
         found.append(model_fingerprint(keras.Model(x, space["Looking"]()(x))))
 
     assert found[0] != found[1]
+
+
+REFERENCES = {
+    "a property": ("@property\n    def gain(self):\n        return {}", "x * self.gain"),
+    "a cached property": (
+        "@functools.cached_property\n    def gain(self):\n        return {}",
+        "x * self.gain",
+    ),
+    "a partial function": ("times = functools.partial(lambda x, by: x * by, by={})", "Looking.times(x)"),
+    "a default": ("def times(self, x, by={}):\n        return x * by", "self.times(x)"),
+    "a class within": ("class Gain:\n        by = {}", "x * self.Gain.by"),
+    "a set of settings": ("gains = {{{}}}", "x * min(self.gains)"),
+    "a table": ("gains = {{'of': [{}]}}", "x * self.gains['of'][0]"),
+    "another module": ("gains = vars(other).update(gain={}) or other", "x * other.gain"),
+}
+
+
+@pytest.mark.parametrize("what", REFERENCES)
+def test_what_own_code_refers_to_counts(what: str) -> None:
+    """Each of these changes what a layer computes while its `call` stays as it is."""
+    found = []
+    for number in ("2.0", "3.0"):
+        member, call = REFERENCES[what]
+        space: dict[str, Any] = {
+            "__name__": "own",
+            "functools": functools,
+            "other": types.ModuleType("other"),
+        }
+        text = f"    {member.format(number)}\n\n    def call(self, x):\n        return {call}\n"
+        exec(f"import keras\nclass Looking(keras.layers.Layer):\n{text}", space)
+        x = keras.Input((4, 2))
+        found.append(model_fingerprint(keras.Model(x, space["Looking"]()(x))))
+
+    assert {key for key in found[0] if found[0][key] != found[1][key]} == {"code of Looking"}
 
 
 class Times:

@@ -1,4 +1,4 @@
-"""What a layer keeps in neither settings nor weights is part of the network's identity."""
+"""What a layer keeps in neither settings nor weights is part of the network's fingerprint."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from actisketch.pipeline.factors.exact import ExactSource
+from actisketch.pipeline.factors.exact_source import ExactSource
 from actisketch.pipeline.factors.merge import merged_sketches
 from actisketch.pipeline.record.recorder import record_block, record_missing
 from actisketch.pipeline.sketch import PointSketch, SketchSpec, merge_sketches

@@ -1,4 +1,4 @@
-"""Exact percentiles from the recorded activations, which the sketches of a cache narrow down."""
+"""Exact percentiles from the recorded activations."""
 
 from __future__ import annotations
 

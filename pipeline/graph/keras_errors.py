@@ -1,7 +1,4 @@
-"""Say in our words what Keras, TensorFlow and a network's own code refuse: the one place that translates their errors.
-
-Knows how they write their errors. Does not know what was being done, beyond its name.
-"""
+"""Translate errors of Keras, TensorFlow and user-defined layers into this package's: the only place that does."""
 
 from __future__ import annotations
 
@@ -20,17 +17,17 @@ from .nodes import Node
 __all__ = ["layer_refusals", "reason_of", "refusals_explained"]
 
 _LONGEST = 400
-"""Letters of a reason: Keras puts whole configurations into its messages, behind or before what was wrong."""
+"""Characters of a reason: Keras puts whole configurations into its messages, after or before the reason."""
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _WRAPPER = re.compile(r"\{\{function_node [^}]*\}\}\s*")
 _NODE = re.compile(r"\{\{node ([^}]+)\}\}")
-# Frames of these say nothing of the network's own code.
+# Stack frames of these say nothing about user-defined code.
 _LIBRARIES = ("keras", "tensorflow", "tf_keras")
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what an error of Keras or TensorFlow says was wrong: one line, without settings, arguments and nodes."""
-    # A KeyError shows what it was given as Python writes it.
+    """Return the reason in an error of Keras or TensorFlow: one line, without settings, arguments and nodes."""
+    # str() of a KeyError is the repr of its argument.
     given = error.args[0] if isinstance(error, KeyError) and error.args else error
     text = _ESCAPES.sub("", str(getattr(error, "message", None) or given))
     text = _WRAPPER.sub("", text).split("[[{{")[0].split("[Op:")[0]
@@ -49,7 +46,7 @@ def reason_of(error: BaseException) -> str:
 
 @contextmanager
 def layer_refusals(node: Node, *, doing: str) -> Iterator[None]:
-    """Turn whatever a layer raises into an InputError that names the layer; out of memory is left to the caller.
+    """Turn any error of a layer into an InputError that names the layer; out of memory is passed on.
 
     Parameters
     ----------
@@ -76,7 +73,7 @@ def layer_refusals(node: Node, *, doing: str) -> Iterator[None]:
 def refusals_explained(
     start: int | None = None, stop: int | None = None, graph: Graph | None = None
 ) -> Iterator[None]:
-    """Turn what is raised while a network computes the samples start..stop-1 into errors of ours.
+    """Turn errors raised while a network computes the samples start..stop-1 into errors of this package.
 
     Parameters
     ----------
@@ -120,7 +117,7 @@ def refusals_explained(
 
 
 def _told(error: Exception) -> str:
-    """Return kind and reason of an error, and where in the network's own code it was raised."""
+    """Return type and reason of an error, and the line of user-defined code that raised it."""
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
