@@ -285,8 +285,7 @@ class Cache:
         keys = self._layout.chunk_keys(name, block)
         if len(committed) != len(keys):
             raise FormatError(
-                f"the record of block {block.index} lists {len(committed)} chunks of {name!r}, not "
-                f"{len(keys)}",
+                f"the record of block {block.index} lists {len(committed)} chunks of {name!r}, not {len(keys)}",
                 block=block.index,
             )
         for index, (key, expected) in enumerate(zip(keys, committed, strict=True)):

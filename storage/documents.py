@@ -55,8 +55,7 @@ def parse_description(stored: bytes, place: str) -> CacheSpec:
         )
     if crc != crc32c(_canonical({"kind": kind, "format": version, **document})):
         raise FormatError(
-            f"the description of the cache {place!r} is damaged (checksum): restore it or choose "
-            "another folder"
+            f"the description of the cache {place!r} is damaged (checksum): restore it or choose another folder"
         )
     spec = CacheSpec.from_dict(table(document.get("spec"), "the description of the cache"))
     if spec.keys != document.get("keys"):

@@ -221,6 +221,22 @@ def is_alive(host: str, pid: int) -> bool | None:
     return bool(psutil.pid_exists(pid)) if host == socket.gethostname() else None
 
 
+IN_THE_WAY = dict.fromkeys(
+    (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR),
+    "a folder stands where a file belongs, or a file where a folder belongs: move it elsewhere and run again",
+)
+"""What to do about these errors of the system."""
+_NO_RIGHT = "choose a folder that this user may write to, or only read with Cache.open"
+_STEPS = {
+    **IN_THE_WAY,
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), _NO_RIGHT),
+    errno.ELOOP: "it is a link that leads to itself: remove it and run again",
+    errno.ESPIPE: "no file of a cache is one: remove it and run again",
+    errno.EXDEV: "its folder is a link to another file system: link the whole cache's folder instead, and run again",
+    errno.ENOENT: "no folder can be made or kept there: choose another one",
+}
+
+
 def storage_error(error: OSError, path: Path, verb: str, needed: int = 0) -> StorageError:
     """Return an error of the system as one that names the next step."""
     facts: dict[str, Any] = {"path": str(path), "errno": error.errno}
@@ -228,24 +244,11 @@ def storage_error(error: OSError, path: Path, verb: str, needed: int = 0) -> Sto
         free = free_nbytes(path)
         facts |= {"needed_nbytes": needed, "free_nbytes": free}
         step = (
-            f"{needed:,} bytes were needed, {free if free is None else format(free, ',')} are free: "
-            "make room, or run "
-            "with another folder; what is committed is kept and the next run goes on from there"
+            f"{needed:,} bytes were needed, {free if free is None else format(free, ',')} are free: make room, "
+            "or run with another folder; what is committed is kept and the next run goes on from there"
         )
-    elif error.errno in (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-        step = "a folder stands where a file belongs, or a file where a folder belongs: move it elsewhere and run again"
-    elif error.errno == errno.ELOOP:
-        step = "it is a link that leads to itself: remove it and run again"
-    elif error.errno == errno.ESPIPE:
-        step = "no file of a cache is one: remove it and run again"
-    elif error.errno == errno.EXDEV:
-        step = "its folder is a link to another file system: link the whole cache's folder instead, and run again"
-    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        step = "choose a folder that this user may write to, or only read with Cache.open"
-        if verb in ("read", "list"):
-            step = "give this user the right to read it"
-    elif error.errno == errno.ENOENT:
-        step = "no folder can be made or kept there: choose another one"
+    elif verb in ("read", "list") and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        step = "give this user the right to read it"
     else:
-        step = "check the disk and run again: what is committed is kept"
+        step = _STEPS.get(error.errno or 0, "check the disk and run again: what is committed is kept")
     return StorageError(f"could not {verb} {str(path)!r}: {error.strerror or error}; {step}", **facts)

@@ -48,9 +48,8 @@ def open_bucket(url: str, options: Mapping[str, Any]) -> Bucket:
         ) from None
     except BaseError as error:
         raise InputError(
-            f"{url!r} is not a place that this program can open ({options.scrub(first_line(error))}): give a folder, "
-            "file://, memory:// or "
-            "the URL of an object store (s3://, gs://, az://)"
+            f"{url!r} is not a place that this program can open ({options.scrub(first_line(error))}): give a "
+            "folder, file://, memory:// or the URL of an object store (s3://, gs://, az://)"
         ) from None
     return Bucket(url, store, options)
 

@@ -5,7 +5,6 @@ Knows files. Does not know what they hold.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from .errors import StorageError
 from .files import put_in_place, remove, sync
-from .local import ABANDONED_S, is_alive
+from .local import ABANDONED_S, IN_THE_WAY, is_alive
 
 __all__ = ["discard", "is_partial", "no_empty_folder", "partial_name", "remove_leftovers", "replacing"]
 
@@ -118,7 +117,5 @@ def _is_abandoned(entry: os.DirEntry[str], host: str | None, pid: int) -> bool:
 
 
 def _refused(path: Path, what: str, error: OSError) -> StorageError:
-    step = "free space or choose another folder, then run again to resume"
-    if error.errno in (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-        step = "a folder stands where a file belongs, or a file where a folder belongs: move it elsewhere and run again"
+    step = IN_THE_WAY.get(error.errno or 0, "free space or choose another folder, then run again to resume")
     return StorageError(f"{str(path)!r} cannot be {what}: {error.strerror or error}; {step}", path=str(path))

@@ -88,17 +88,15 @@ class PointSpec:
         object.__setattr__(self, "meta", _plain(self.meta, f"meta of point {self.name!r}"))
         if any(n < 1 for n in self.shape):
             raise InputError(
-                f"point {self.name!r} has shape {self.shape!r}: each axis must have a known length "
-                "of at least 1, "
-                "give the network inputs of a fixed shape",
+                f"point {self.name!r} has shape {self.shape!r}: each axis must have a known length of at least "
+                "1, give the network inputs of a fixed shape",
                 point=self.name,
             )
         n_axes = len(self.shape) + 1
         if self.shape and not (-n_axes < self.channel_axis < 0 or 0 < self.channel_axis < n_axes):
             raise InputError(
-                f"channel_axis of point {self.name!r} is {self.channel_axis}, its array has "
-                f"{n_axes} axes and axis 0 "
-                f"is the sample: use 1 to {n_axes - 1} or -1 to {1 - n_axes}",
+                f"channel_axis of point {self.name!r} is {self.channel_axis}, its array has {n_axes} axes and "
+                f"axis 0 is the sample: use 1 to {n_axes - 1} or -1 to {1 - n_axes}",
                 point=self.name,
             )
 
@@ -212,9 +210,8 @@ class CacheSpec:
                 raise InputError(f"{name} is more than the {most[name]} that a cache can hold")
         if self.block_samples % self.batch_size:
             raise InputError(
-                f"block_samples={self.block_samples} is not a multiple of "
-                f"batch_size={self.batch_size}: a block is a run "
-                f"of whole batches, use {-(-self.block_samples // self.batch_size) * self.batch_size}"
+                f"block_samples={self.block_samples} is not a multiple of batch_size={self.batch_size}: a block "
+                f"is a run of whole batches, use {-(-self.block_samples // self.batch_size) * self.batch_size}"
             )
         if self.n_blocks > MOST_BLOCKS:
             raise InputError(
@@ -236,8 +233,7 @@ class CacheSpec:
         if chosen < 1 or self.block_samples % chosen:
             raise InputError(
                 f"chunk_samples={chosen} of point {point.name!r} does not evenly divide "
-                f"block_samples={self.block_samples}: "
-                "a chunk belongs to one block",
+                f"block_samples={self.block_samples}: a chunk belongs to one block",
                 point=point.name,
             )
         if chosen * nbytes > LARGEST_CHUNK_NBYTES:

@@ -206,9 +206,8 @@ class BlockWriter:
             self._check_open(column)
             if column.n_done != block.n_samples:
                 raise InputError(
-                    f"block {block.index} has {block.n_samples} samples, point {name!r} got "
-                    f"{column.n_done}: append all "
-                    "of them before commit",
+                    f"block {block.index} has {block.n_samples} samples, point {name!r} got {column.n_done}: "
+                    "append all of them before commit",
                     point=name,
                     block=block.index,
                 )
