@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [
     ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
     *ROOT.glob("pipeline/**/README.md"),
     *ROOT.glob("storage/README.md"),
     *ROOT.glob("deploy/**/*.md"),

@@ -35,7 +35,7 @@ STAGE_LABELS: dict[Stage, str] = {
     "cluster": "connecting to the cluster",
     "record": "recording activations",
     "input": "measuring the input",
-    "factors": "scale factors",
+    "factors": "computing scale factors",
     "normalize": "rewriting the network",
     "certify": "certifying",
     "report": "drawing the report",

@@ -78,10 +78,7 @@ def plan_table(session: Session, plan: Plan, data: DataDescription) -> None:
         session.print(f"  sketches {format_bytes(nbytes)} with {setting}")
     session.print(
         f"memory: {format_bytes(m.total)} of {format_bytes(plan.memory_limit)} allowed, beyond Python and TensorFlow "
-        f"(network {format_bytes(m.model)}, loading it {format_bytes(m.loading)}, batch {format_bytes(m.batch)}, "
-        f"blocks in flight {format_bytes(m.blocks)}, encoding {format_bytes(m.codec)}, "
-        f"sketches {format_bytes(m.sketches)}, runtime {format_bytes(m.runtime)}, "
-        f"the certificate beyond batch, blocks and encoding {format_bytes(m.certificate)})"
+        f"({m.by_cause()})"
     )
     session.print(f"data: {data.sentence()}")
     for warning in data.warnings:

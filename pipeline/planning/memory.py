@@ -14,6 +14,7 @@ from ..record.block_memory import open_block_nbytes, recording_threads_nbytes
 from ..record.point_sketch import sketch_spec
 from ..record.recorder import BLOCKS_IN_FLIGHT, RECORDING_THREADS, SLAB_NBYTES, slab_samples
 from ..settings.job import JobSettings
+from ..settings.sizes import format_bytes
 from ..sketch import SketchSpec
 
 __all__ = ["MemoryProjection", "NetworkNeeds", "RunNeeds"]
@@ -49,6 +50,20 @@ class MemoryProjection:
         """Sum of all causes."""
         recording = self.batch + self.blocks + self.codec
         return self.model + self.loading + recording + self.certificate + self.sketches + self.runtime
+
+    def by_cause(self) -> str:
+        """Return the bytes of each cause, for a person."""
+        causes = (
+            ("network", self.model),
+            ("loading it", self.loading),
+            ("one batch", self.batch),
+            ("blocks in flight", self.blocks),
+            ("encoding", self.codec),
+            ("sketches", self.sketches),
+            ("runtime", self.runtime),
+            ("more for the certificate", self.certificate),
+        )
+        return ", ".join(f"{name} {format_bytes(nbytes)}" for name, nbytes in causes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,6 @@ from ...storage.errors import InputError, OverBudgetError
 from ...storage.files import free_nbytes
 from ..record.block_memory import stored_sketches_nbytes
 from ..record.point_sketch import empty_sketch
-from ..record.recorder import BLOCKS_IN_FLIGHT
 from ..settings.job import JobSettings
 from ..settings.sizes import format_bytes
 from .block_size import choose_block_samples
@@ -135,12 +134,7 @@ class Plan:
                 else f"use {smaller}, or {advice}"
             )
         raise OverBudgetError(
-            f"the run needs {format_bytes(m.total)} of memory (network {format_bytes(m.model)}, loading it "
-            f"{format_bytes(m.loading)}, one batch "
-            f"{format_bytes(m.batch)}, {BLOCKS_IN_FLIGHT} blocks {format_bytes(m.blocks)}, encoding "
-            f"{format_bytes(m.codec)}, sketches {format_bytes(m.sketches)}, runtime {format_bytes(m.runtime)}, "
-            f"the certificate beyond batch, blocks and encoding {format_bytes(m.certificate)}), "
-            "record.memory_limit allows "
+            f"the run needs {format_bytes(m.total)} of memory ({m.by_cause()}), record.memory_limit allows "
             f"{format_bytes(self.memory_limit)}: {advice}",
             needed=m.total,
             allowed=self.memory_limit,
