@@ -7,6 +7,7 @@ class comes from Keras itself: a user's own ``Dense`` is unknown until he says w
 from __future__ import annotations
 
 import functools
+import re
 import types
 from typing import Any, Final
 
@@ -31,19 +32,8 @@ __all__ = [
 ]
 
 LINEAR_LAYERS: Final = frozenset(
-    {
-        "Dense",
-        "Conv1D",
-        "Conv2D",
-        "Conv3D",
-        "Conv1DTranspose",
-        "Conv2DTranspose",
-        "Conv3DTranspose",
-        "DepthwiseConv1D",
-        "DepthwiseConv2D",
-        "SeparableConv1D",
-        "SeparableConv2D",
-    }
+    {"Dense", "Conv1D", "Conv2D", "Conv3D", "Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"}
+    | {"DepthwiseConv1D", "DepthwiseConv2D", "SeparableConv1D", "SeparableConv2D"}
 )
 ACTIVATION_LAYERS: Final = {
     "Activation": "",
@@ -53,44 +43,20 @@ ACTIVATION_LAYERS: Final = {
     "ELU": "elu",
     "Softmax": "softmax",
 }
-# keras.ops called on symbolic tensors appear as nodes of these classes.
+# keras.ops called on symbolic tensors appear as nodes of these classes: ``LogSoftmax`` is log_softmax.
 ACTIVATION_OPS: Final = {
-    "Relu": "relu",
-    "Relu6": "relu6",
-    "LeakyRelu": "leaky_relu",
-    "Sigmoid": "sigmoid",
-    "Silu": "silu",
-    "Softmax": "softmax",
-    "LogSoftmax": "log_softmax",
-    "LogSigmoid": "log_sigmoid",
-    "Softplus": "softplus",
-    "Softsign": "softsign",
-    "Elu": "elu",
-    "Selu": "selu",
-    "Celu": "celu",
-    "Gelu": "gelu",
-    "Glu": "glu",
-    "HardSigmoid": "hard_sigmoid",
-    "HardSilu": "hard_silu",
-    "HardTanh": "hard_tanh",
-    "Mish": "mish",
-    "Tanh": "tanh",
-    "Threshold": "threshold",
+    name: re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    for name in (
+        *("Relu", "Relu6", "LeakyRelu", "Sigmoid", "Silu", "Softmax", "LogSoftmax", "LogSigmoid", "Softplus"),
+        *("Softsign", "Elu", "Selu", "Celu", "Gelu", "Glu", "HardSigmoid", "HardSilu", "HardTanh", "Mish"),
+        *("Tanh", "Threshold"),
+    )
 }
 IDENTITY_LAYERS: Final = frozenset(
-    {
-        "ActivityRegularization",
-        "AlphaDropout",
-        "Dropout",
-        "GaussianDropout",
-        "GaussianNoise",
-        "Identity",
-        "SpatialDropout1D",
-        "SpatialDropout2D",
-        "SpatialDropout3D",
-        # keras.applications.convnext: drops residual branches in training only.
-        "StochasticDepth",
-    }
+    {"ActivityRegularization", "AlphaDropout", "Dropout", "GaussianDropout", "GaussianNoise", "Identity"}
+    | {"SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"}
+    # keras.applications.convnext: drops residual branches in training only.
+    | {"StochasticDepth"}
 )
 TYING_MERGES: Final = frozenset(
     {"Add", "Subtract", "Average", "Maximum", "Minimum"}

@@ -64,8 +64,6 @@ class NormalizedModel:
     """The points whose factors were given, in topological order."""
     scales: Mapping[str, Factor]
     """Scale in use for each point: a number, or one for each channel."""
-    given: Mapping[str, Factor]
-    """The factors as given."""
     input_scales: Mapping[str, Factor]
     """What the inputs must be divided by before they are fed to ``model``."""
     pinned: tuple[Pinned, ...]
@@ -241,7 +239,6 @@ def _described(
         value_scales={value: solution.of_value(value) for value in places},
         points=points,
         scales={point.name: solution.of_point(point) for point in points},
-        given={name: _plain(factor) for name, factor in factors.items()},
         input_scales={spec[0]: _compact(solution.of_value(value)) for spec, value in inputs},
         pinned=tuple(walk.pinned),
         pinned_points=frozenset(p.name for p in points if walk.variables.is_pinned(walk.ids[p.value])),
@@ -264,11 +261,6 @@ def _divided(tensor: Any, scales: NDArray[np.float64]) -> Any:
     if np.all(scales == 1.0):
         return tensor
     return tensor / tf.constant(scales[np.newaxis], tensor.dtype)
-
-
-def _plain(factor: ArrayLike) -> Factor:
-    numbers = np.asarray(factor, dtype=np.float64)
-    return float(numbers.reshape(-1)[0]) if numbers.size == 1 else numbers
 
 
 def _compact(scales: NDArray[np.float64]) -> Factor:
