@@ -28,13 +28,13 @@ class Measured:
     rounding: tuple[float, ...]
     """Largest rounding error of the original network itself."""
     residual: tuple[float, ...] | None = None
-    """Largest residual if both networks are computed in float64; only for networks that compute in half precision."""
+    """Largest residual if both networks are computed in float64; only for networks coarser than float32."""
     fineness: float = 1.0
     """Rounding of weights in proportion to that of activations: 1 if both are in half precision, 2^-13 if float32
     weights are used in float16."""
 
     def joined(self, other: Measured) -> Measured:
-        """Return the measurement of both's batches together."""
+        """Return the measurement on the batches of both."""
         residual = None
         if self.residual is not None and other.residual is not None:
             residual = tuple(map(max, self.residual, other.residual))

@@ -1,7 +1,7 @@
 """How large the rounding error of the original network itself is, measured against float64.
 
-Only for residuals over the tolerance, and on few samples. In a network that computes in less than float32 nearly every
-residual is over it, so both networks are compared in float64 as well.
+Only for residuals over the tolerance, and on few samples. In a network coarser than float32 (half precision, or
+TensorFloat-32) nearly every residual is over it, so both networks are compared in float64 as well.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 EPSILONS: Final = {"float64": 2.0**-52, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 EPSILON: Final = 2.0**-23
-"""Of float32, and of everything that is not a float."""
+"""The epsilon of float32, and of everything that is not a float."""
 TF32_EPSILON: Final = 2.0**-10
 MOST_EPSILONS: Final = 128.0
 """Largest error that is accepted as rounding, in epsilons of the largest number on the way: sums of n numbers that
@@ -130,7 +130,7 @@ def _measured(
 def _of_channels(
     errors: NDArray[np.float64], each: ComparedValue, normalized: NormalizedModel
 ) -> tuple[float, ...]:
-    """Return the rounding errors of channels, in proportion to their weights as large as in the worst channel.
+    """Return the rounding errors of channels; in proportion to its weights, each gets that of the worst channel.
 
     A channel that is nearly always zero has too few rounding errors to show how large they can get.
     """
@@ -211,7 +211,7 @@ def _believable_errors(graph: Graph, peaks: Mapping[int, float]) -> dict[int, fl
 
 
 def _fineness(graph: Graph) -> float | None:
-    """Return `Measured.fineness` of a network that computes in less than float32, None for any other."""
+    """Return `Measured.fineness` of a network that is coarser than float32, None for any other."""
     computed = max(
         _epsilon(node, graph.values[value].dtype) for node in graph.nodes for value in node.outputs
     )

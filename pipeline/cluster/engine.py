@@ -178,7 +178,7 @@ class ClusterEngine:
     def compare_networks(
         self, comparison: Comparison, rewriting: Rewriting, *, fingerprint: Mapping[str, Any]
     ) -> AbstractContextManager[Comparer]:
-        """Give what sends the samples of a comparison through both networks on the workers."""
+        """Give a comparer that sends the samples of ``comparison`` through both networks on the workers."""
         network = _network_recipe(
             self._settings, model=comparison.graph.model, fingerprint=fingerprint, source=comparison.source
         )

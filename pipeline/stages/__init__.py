@@ -1,1 +1,1 @@
-"""The stages of a job: each reloads its results where they follow from the same things, else makes them."""
+"""The stages of a job: each reloads its results if they were made from the same things, and computes them otherwise."""

@@ -1,4 +1,4 @@
-"""Sketches of what normalisation changed: taken when the network is rewritten, so that a report needs no model."""
+"""Sketches of what normalisation changed, made when the network is rewritten: so a report needs no model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class AfterSketches:
     """Sketches of what normalisation changed, by point."""
 
     activations: Mapping[str, PointSketch] = field(default_factory=dict)
-    """Of the normalised network."""
+    """Sketches of the normalised network."""
     weights_before: Mapping[str, Sketch] = field(default_factory=dict)
     weights_after: Mapping[str, Sketch] = field(default_factory=dict)
 
@@ -48,7 +48,7 @@ class AfterSketches:
 
     @classmethod
     def load(cls, path: Path) -> AfterSketches:
-        """Read them; none when there is no such file.
+        """Read them; without such a file there are none.
 
         Raises
         ------

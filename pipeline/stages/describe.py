@@ -47,9 +47,9 @@ class InputDescription:
 
     name: str | None
     dtype: str
-    """As the data holds them."""
+    """Dtype in the data."""
     shape: tuple[int, ...]
-    """Of one sample."""
+    """Shape of one sample."""
     raw_range: tuple[float, float] | None
     """Smallest and largest value of the first samples, as the data holds them; None for text."""
     fed_range: tuple[float, float] | None
@@ -66,7 +66,7 @@ class DataDescription:
     labels: str | None
     """Dtype and range of the labels; None if there are none."""
     class_names: tuple[str, ...]
-    """Of the folders of images."""
+    """Names of the folders of images."""
     image_sizes: tuple[tuple[int, int], ...]
     """Height and width of the smallest and of the largest among a few images, before they are resized."""
     warnings: tuple[str, ...]
@@ -216,7 +216,7 @@ def _look_like_bytes(one: InputDescription, values: NDArray[Any]) -> bool:
 
 
 def _first_linear(graph: Graph, value: int) -> str | None:
-    """Return the layer with weights that an input goes into as it is; None where something may scale it before."""
+    """Return the layer with weights that an input reaches unscaled; None if something may scale it before."""
     while graph.consumers[value]:
         first = graph.consumers[value][0]
         if first < 0:

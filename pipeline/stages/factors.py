@@ -36,14 +36,14 @@ class FactorsStage(FileStage[Factors]):
     cache: Cache
     settings: JobSettings
     recorded: str
-    """What is in the cache: its ``merged_key``."""
+    """The ``merged_key`` of the cache."""
     ties: Ties = field(default_factory=Ties)
     engine: Engine = field(default_factory=LocalEngine)
     on_event: OnEvent = ignore_event
 
     @property
     def key(self) -> str:
-        """What statistics and factors follow from."""
+        """The key of statistics and factors."""
         return factors_key(self.recorded, self.settings, self.ties)
 
     @property
@@ -52,7 +52,7 @@ class FactorsStage(FileStage[Factors]):
         return self.folder.factors_path, self.folder.statistics_path
 
     def reload(self) -> Factors:
-        """Return the factors that are there; sketches that are gone are merged again."""
+        """Return the saved factors; if the merged sketches are missing, merge them again."""
         points = [point.name for point in self.cache.spec.points]
         is_kept = load_merged(self.folder.merged_path, self.recorded, points) is not None
         if not is_kept:
@@ -81,7 +81,7 @@ class FactorsStage(FileStage[Factors]):
         return self.files
 
     def replace(self, result: Factors) -> None:
-        """Write the results, and tell."""
+        """Write the results and send events."""
         super().replace(result)
         message = f"factors of {counted(len(result.points), 'point')}"
         self.on_event(StageDone(stage="factors", message=message))

@@ -47,13 +47,13 @@ def with_measured_input(job: Prepared, *, on_event: OnEvent) -> Prepared:
 
 
 def remember_input_factor(job: Prepared, recorded: str) -> None:
-    """Note in the manifest what was measured, and of which cache: ``recorded`` is its ``merged_key``."""
+    """Note the measured factor in the manifest, with the ``merged_key`` of the cache (``recorded``)."""
     noted = {"key": _key(job), "factor": job.settings.normalize.input_factor, "recorded": recorded}
     job.folder.update_manifest({"measured_input": noted})
 
 
 def _key(job: Prepared) -> str:
-    """Return what a measured input factor follows from: the samples and the percentile."""
+    """Return the key of a measured input factor: of the samples and the percentile."""
     chosen, source = job.settings.factors, job.source
     return content_key(
         source.fingerprint(), source.n_samples, chosen.percentile, chosen.nonzero, job.settings.sketch.bits
@@ -77,7 +77,7 @@ class _InputFactorStage(Stage[InputFactor]):
 
     @cached_property
     def is_known(self) -> bool:
-        # The key knows the first sample only: the cache, which was compared, stands for the others.
+        # The key covers the first sample only. The others are covered by the cache, which they were compared with.
         cache, noted = self.job.existing, self._noted
         if cache is None or noted.get("factor") is None or noted.get("key") != _key(self.job):
             return False
@@ -88,7 +88,7 @@ class _InputFactorStage(Stage[InputFactor]):
         return factor
 
     def compute(self) -> InputFactor:
-        """Return the percentile of the size of each input; 1 for one that is zero everywhere."""
+        """Return the percentile of the absolute values of each input; 1 for an input that is zero everywhere."""
         chosen, source, graph = self.job.settings.factors, self.job.source, self.job.graph
         order = [index for index, _ in match_inputs(graph, source.inputs)]
         names = [name for name, _, _ in graph.input_specs]

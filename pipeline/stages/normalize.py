@@ -113,7 +113,7 @@ class NormalizeStage(FileStage[Certificate]):
     job: Prepared
     factors: Factors
     recorded: str
-    """What was recorded from the samples: the ``merged_key`` of the cache."""
+    """The ``merged_key`` of the cache."""
     engine: Engine = field(default_factory=LocalEngine)
     on_event: OnEvent = ignore_event
 
@@ -140,16 +140,16 @@ class NormalizeStage(FileStage[Certificate]):
 
     @cached_property
     def key(self) -> str:
-        """What the network and its certificate follow from."""
+        """The key of the network and its certificate."""
         return normalize_key(self.recorded, self.factors, self.job.settings, labels=self._labels)
 
     @property
     def files(self) -> Sequence[Path]:
-        """Sketches, network and certificate. A certificate that failed stands alone: it is not all that is wanted."""
+        """Sketches, network and certificate. A failed certificate stands alone, so it is never reloaded."""
         return self.folder.sketches_path, self.folder.network_path, self.folder.certificate_path
 
     def reload(self) -> Certificate:
-        """Return the certificate that is there."""
+        """Return the saved certificate."""
         self.on_event(StageDone(stage="normalize", message="reloaded the normalised network", reloaded=True))
         return Certificate.from_dict(read_document(self.folder.certificate_path))
 
@@ -158,7 +158,7 @@ class NormalizeStage(FileStage[Certificate]):
         job, settings = self.job, self.job.settings
         if self.is_own:
             check_made_with(self.folder, accept=settings.record.accept_versions)
-            # Before the certificate: if this is interrupted, one of other labels is recognised.
+            # First: after an interruption, a certificate for other labels is recognised by this.
             self.folder.update_manifest({"labels": self._labels, **noted_versions(self.folder)})
         n_samples = min(settings.normalize.samples or job.source.n_samples, job.source.n_samples)
         self.on_event(StageStarted(stage="normalize"))
@@ -179,7 +179,7 @@ class NormalizeStage(FileStage[Certificate]):
             )
 
     def write(self, result: Certificate) -> Sequence[Path]:
-        """Delete the old certificate first and write the new one last: none lies beside another network."""
+        """Delete the old certificate first and write the new one last, so that none lies beside another network."""
         folder = self.folder
         discard(folder.certificate_path)
         if result.passed:
@@ -195,7 +195,7 @@ class NormalizeStage(FileStage[Certificate]):
         return [path for path in self.files if path.exists()]
 
     def replace(self, result: Certificate) -> None:
-        """Write the results, and tell."""
+        """Write the results and send events."""
         super().replace(result)
         if result.passed:
             self.on_event(StageDone(stage="certify", message=result.summary()))

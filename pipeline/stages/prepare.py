@@ -59,12 +59,12 @@ class Prepared:
     source: Source
     producer: KerasProducer
     fingerprint: Mapping[str, Any]
-    """Of the model."""
+    """Fingerprint of the model."""
     plan: Plan
     ties: Ties
     """Which points share a scale."""
     existing: Cache | None = None
-    """The cache as it was found, open for reading; None where there is none yet."""
+    """The cache as it was found, open for reading; None if there is none yet."""
     random: tuple[str, ...] = ()
     """Layers that are random at inference, if that was checked."""
 

@@ -44,7 +44,7 @@ def random_layers(job: Prepared) -> tuple[str, ...]:
 
 
 def record(job: Prepared, engine: Engine, on_event: OnEvent) -> tuple[Cache, int]:
-    """Record what is missing; return the cache, to be read from now on, and the number of blocks computed."""
+    """Record missing blocks; return the cache, which can be read from now on, and the number of computed blocks."""
     with job.open_to_write() as cache:
         job.folder.clean()
         _tell_of_data(job, on_event)
@@ -64,7 +64,7 @@ def record(job: Prepared, engine: Engine, on_event: OnEvent) -> tuple[Cache, int
 
 @dataclass(frozen=True, kw_only=True)
 class _RecordStage(Stage[int]):
-    """Its results are the blocks of a cache, which is made for one network, data set and settings, and for no other."""
+    """Its results are the blocks of a cache, which belongs to one network, data set and settings."""
 
     job: Prepared
     cache: Cache
@@ -99,7 +99,7 @@ def _tell_of_data(job: Prepared, on_event: OnEvent) -> None:
 
 
 def write_manifest(job: Prepared, versions: Mapping[str, Any] | None = None) -> None:
-    """Write what the run is made of into its manifest; with ``versions``, if something will be computed by them."""
+    """Describe the run in its manifest; with ``versions``, if something will be computed by them."""
     if versions is None and "versions" not in job.folder.manifest():
         versions = noted_versions(job.folder)
     job.folder.update_manifest(

@@ -1,4 +1,4 @@
-"""The one way of every stage: reload what was made from the same things, else compute, write and remember it.
+"""What every stage does: reload results that were made from the same things, else compute, write and remember them.
 
 Knows the order of these steps. Does not know what a stage computes.
 """
@@ -23,15 +23,15 @@ class Stage(ABC, Generic[Result]):
 
     @abstractmethod
     def is_current(self) -> bool:
-        """Tell whether its results are there, whole, and made from the same things."""
+        """Tell whether its results exist, are whole, and were made from the same things."""
 
     @abstractmethod
     def reload(self) -> Result:
-        """Return the results that are there."""
+        """Return the saved results."""
 
     @abstractmethod
     def compute(self) -> Result:
-        """Return the results, computed; nothing that is there is changed yet."""
+        """Compute the results; saved ones are not changed yet."""
 
     @abstractmethod
     def replace(self, result: Result) -> None:
@@ -51,15 +51,15 @@ class FileStage(Stage[Result]):
     """A stage whose results are files in the folder of a run; its manifest says what they were made from."""
 
     name: ClassVar[str]
-    """In the manifest."""
+    """Name of the stage in the manifest."""
     folder: RunFolder
     is_own: bool = True
-    """False where the results go to another folder than the run's: nothing is reloaded or remembered then."""
+    """False if the results go to a folder other than the run's: then nothing is reloaded or remembered."""
 
     @property
     @abstractmethod
     def key(self) -> str:
-        """What the results follow from: equal keys, equal results."""
+        """A hash of all that the results follow from: equal keys, equal results."""
 
     @property
     @abstractmethod
@@ -71,7 +71,7 @@ class FileStage(Stage[Result]):
         """Write the results; return all files that were written."""
 
     def is_current(self) -> bool:
-        """Tell whether the files are there, unchanged, and made from what ``key`` names."""
+        """Tell whether the files exist, are unchanged, and were made from what ``key`` names."""
         return self.is_own and self.folder.is_made_from(self.name, self.key, *self.files)
 
     def replace(self, result: Result) -> None:

@@ -1,4 +1,4 @@
-"""Write the weights of a normalised network as ``.h5``, for the ``model.json`` that Keras 2 has of the original."""
+"""Write the weights of a normalised network as ``.h5``, for use with the original's ``model.json`` in Keras 2."""
 
 from __future__ import annotations
 
