@@ -1,4 +1,4 @@
-"""Files of Keras 2: what in their configuration Keras 3 does not take, and means the same without.
+"""Files of Keras 2: change what Keras 3 does not read in their configuration, where the meaning stays the same.
 
 Works on the JSON in an ``.h5`` file. Knows no Keras and no weights.
 """
@@ -33,14 +33,14 @@ DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     **{name: {"time_major": False} for name in _RECURRENT},
     **{f"SpatialDropout{n}D": {"noise_shape": None} for n in (1, 2, 3)},
 }
-"""By class: settings that Keras 3 has no more, and the value with which the layer computes the same without."""
+"""By class: settings that Keras 3 no longer has, and the value with which a layer computes the same without them."""
 WITHOUT_EFFECT: Final[Mapping[str, tuple[str, ...]]] = {
-    # How weights are made and trained, which is over when they are loaded.
+    # How weights are initialised and trained, which does not matter once they are loaded.
     **dict.fromkeys(_SEPARABLE, ("kernel_initializer", "kernel_regularizer", "kernel_constraint")),
     **{f"SpatialDropout{n}D": ("trainable",) for n in (1, 2, 3)},
     **{f"Random{name}": ("rng_type",) for name in _RANDOM},
 }
-"""By class: settings that Keras 3 has no more, and that no value at inference follows from."""
+"""By class: settings that Keras 3 no longer has, and that do not affect inference."""
 GONE: Final = {
     "TFOpLambda": "layers (Add, ReLU, Rescaling)",
     "TensorFlowOpLayer": "layers (Add, ReLU, Rescaling)",
@@ -49,15 +49,15 @@ GONE: Final = {
     "LocallyConnected2D": "a convolution or Dense",
     "ThresholdedReLU": "ReLU(threshold=...)",
 }
-"""Classes that Keras 3 does not have, and what to put in their place."""
+"""Classes that Keras 3 does not have, and what to use instead."""
 OTHER_FUNCTIONS: Final = {
     "hard_sigmoid": "clip(0.2 x + 0.5, 0, 1) in Keras 2, clip(x / 6 + 0.5, 0, 1) in Keras 3"
 }
-"""Activation functions that are another function in Keras 3."""
+"""Activation functions that Keras 3 computes differently."""
 
 
 def keras_version(path: Path) -> str:
-    """Return the version of Keras that wrote a ``.keras`` or ``.h5`` file; empty where the file does not say."""
+    """Return the version of Keras that wrote a ``.keras`` or ``.h5`` file; empty if the file does not say."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive, archive.open("metadata.json") as file:
@@ -70,12 +70,12 @@ def keras_version(path: Path) -> str:
 
 
 def check_meaning(path: Path) -> None:
-    """Refuse a file of Keras 2 that Keras 3 may read and would compute otherwise.
+    """Refuse a file of Keras 2 that Keras 3 may read, but would compute differently.
 
     Raises
     ------
     InputError
-        With the layer and the function.
+        The message names the layer and the function.
     """
     if not keras_version(path).startswith("2."):
         return
@@ -93,14 +93,14 @@ def check_meaning(path: Path) -> None:
 
 @contextmanager
 def as_keras_3_reads_it(path: Path) -> Iterator[Path | None]:
-    """Give a copy of an ``.h5`` file of Keras 2 with a configuration that Keras 3 reads; None where it is no other.
+    """Provide a copy of a Keras 2 ``.h5`` file with a configuration that Keras 3 reads; None if it need not differ.
 
     What is dropped is logged as a warning.
 
     Raises
     ------
     InputError
-        For what would compute something else without, or cannot be told in Keras 3: with the layer.
+        If a layer would compute something else, or cannot be expressed in Keras 3; the message names the layer.
     """
     config = _config_of(path)
     before = json.dumps(config)
@@ -112,7 +112,11 @@ def as_keras_3_reads_it(path: Path) -> Iterator[Path | None]:
     for what, layers in dropped.items():
         names = ", ".join(map(repr, layers[:5])) + (" ..." if len(layers) > 5 else "")
         logger.warning(
-            "%s is of Keras 2: %s of %s dropped (%s)", path.name, what, counted(len(layers), "layer"), names
+            "%s is of Keras 2: %s of %s dropped (%s)",
+            path.name,
+            what,
+            counted(len(layers), "layer"),
+            names,
         )
     with tempfile.TemporaryDirectory(prefix="actisketch-") as folder:
         copy = Path(folder) / path.name
@@ -131,7 +135,7 @@ def _config_of(path: Path) -> Any:
 
 
 def _layers_in(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield class and settings of every layer, wherever a wrapper keeps it; inner ones first."""
+    """Yield class and settings of every layer, also of those in wrappers; inner ones first."""
     for each in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
         yield from _layers_in(each)
     if isinstance(node, dict) and isinstance(node.get("config"), dict) and "class_name" in node:
@@ -139,7 +143,7 @@ def _layers_in(node: Any) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _mend(config: Any, dropped: dict[str, list[str]]) -> None:
-    """Change the settings of all layers; note what is dropped, and where."""
+    """Change the settings of all layers, and note what is dropped from which."""
     for kind, layer in list(_layers_in(config)):
         name = str(layer.get("name", kind))
         if kind in GONE:
@@ -150,7 +154,7 @@ def _mend(config: Any, dropped: dict[str, list[str]]) -> None:
             )
         _drop(kind, name, layer, dropped)
         if isinstance(layer.get("dtype"), dict):
-            # A policy, where Keras 3 takes its name.
+            # A policy; Keras 3 reads its name.
             layer["dtype"] = layer["dtype"].get("config", {}).get("name", layer["dtype"])
         if isinstance(layer.get("axis"), list) and len(layer["axis"]) == 1:
             layer["axis"] = layer["axis"][0]
@@ -175,15 +179,15 @@ def _drop(kind: str, name: str, layer: dict[str, Any], dropped: dict[str, list[s
 
 
 def _mend_model(model: dict[str, Any], *, is_outermost: bool) -> None:
-    """Change how a model names its parts: nothing of what they compute."""
+    """Change how a model refers to its parts, not what they compute."""
     layers = [layer for layer in model["layers"] if isinstance(layer, dict) and "config" in layer]
     if layers and layers[0].get("class_name") == "InputLayer":
         for layer in layers[1:]:
             if layer["class_name"] != "InputLayer":
-                layer["config"].pop("batch_input_shape", None)  # what the input says
+                layer["config"].pop("batch_input_shape", None)  # the input has it
     for layer in layers:
         if layer["class_name"] in ("Functional", "Model"):
-            # By the name of its class: the module of Keras 2 is not that of Keras 3.
+            # Keras 3 then finds it by the name of its class: its module has another name there.
             for key in ("module", "registered_name", "build_config"):
                 layer.pop(key, None)
     if "output_layers" not in model:
@@ -192,14 +196,14 @@ def _mend_model(model: dict[str, Any], *, is_outermost: bool) -> None:
     for layer in layers:
         for reference in _references(layer):
             if reference[0] in own:
-                # The first call of a nested model has the number 1 in Keras 2: 0 is the model's own.
+                # Keras 2 numbers the calls of a nested model from 1, because 0 is the model's own.
                 reference[1] -= 1
     outputs = model["output_layers"]
     for reference in outputs:
         if isinstance(reference, list) and own.get(reference[0]) == "Sequential":
-            reference[1] -= 1  # Keras 3 counts those of functional models itself here
+            reference[1] -= 1  # Keras 3 corrects those of functional models itself
     if len(outputs) == 1 and isinstance(outputs[0], list) and not is_outermost:
-        # Keras 2 takes a list of one as that one; Keras 3 hands a list on.
+        # Keras 2 treats a list of one output as that output; Keras 3 returns a list.
         model["output_layers"] = outputs[0]
 
 
@@ -211,12 +215,12 @@ def _is_model_with_input(layer: dict[str, Any]) -> bool:
 
 
 def _references(layer: dict[str, Any]) -> Iterator[list[Any]]:
-    """Yield what the calls of a layer take, ``[layer, call, tensor, keywords]`` each.
+    """Yield the arguments of the calls of a layer, each as ``[layer, call, tensor, keywords]``.
 
     Raises
     ------
     InputError
-        For a tensor that is given by keyword: Keras 3 does not find it.
+        If a tensor is passed by keyword, which Keras 3 does not read.
     """
     for call in layer.get("inbound_nodes", []):
         for reference in call:

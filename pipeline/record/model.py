@@ -1,6 +1,6 @@
-"""Load a Keras network from a file, trusting the file no further than was asked.
+"""Load a Keras network from a file, and run code from the file only if that was allowed.
 
-The only place that reads model files. TensorFlow is imported here and not before.
+The only module that reads model files. TensorFlow is imported here and not before.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ logger = logging.getLogger(__name__)
 
 
 def import_keras() -> ModuleType:
-    """Return the module ``keras`` with the TensorFlow backend; without TensorFlow's banner unless a log level is set.
+    """Return the module ``keras`` with the TensorFlow backend, without TensorFlow's banner unless a log level is set.
 
     Raises
     ------
     InputError
-        If Keras is set to another backend, or is older than 3.
+        If Keras uses another backend, or is older than 3.
     """
     if "tensorflow" not in sys.modules and "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -71,7 +71,7 @@ def loading_nbytes(model: Any) -> int:
 
 @contextmanager
 def _silent_stderr() -> Iterator[None]:
-    """Keep what C code writes to standard error; show it only if the work fails, not when it is interrupted.
+    """Hold back what C code writes to standard error, and show it only if the work fails.
 
     TensorFlow's start-up banner ("oneDNN custom operations are on") is written before any log level applies.
     """
@@ -93,21 +93,21 @@ def _silent_stderr() -> Iterator[None]:
 def load_network(
     path: str | Path, *, custom_objects: str | Path | None = None, safe_mode: bool = True
 ) -> Any:
-    """Return the Keras model that a file holds.
+    """Return the Keras model in a file.
 
     Parameters
     ----------
     path : path
         A ``.keras`` file, or ``.h5``/``.hdf5`` in the older form.
     custom_objects : path, optional
-        A Python file that defines the model's own layers. It is run: name only files that you trust.
+        A Python file that defines the model's own layers; it is executed, so trust it.
     safe_mode : bool
         Keras' safe mode: refuse to load code (Lambda layers) from the model file.
 
     Raises
     ------
     InputError
-        If the file is missing, is no Keras model, or needs what it was not trusted with.
+        If the file is missing, is not a Keras model, or contains code that was not allowed.
     """
     path = Path(path)
     if not path.exists():
@@ -153,11 +153,11 @@ def _advice(error: Exception, path: Path) -> str:
     text = " ".join(str(error).split())
     if path.suffix == ".keras" and _is_of_keras_2(path):
         return (
-            f"Keras {keras_version(path)} wrote it, whose .keras files Keras 3 does not read: load it with that Keras "
-            "and save it as .h5, with `model.save('name.h5')`"
+            f"Keras {keras_version(path)} wrote it, and Keras 3 does not read such .keras files: load it with that "
+            "Keras and save it as .h5, with `model.save('name.h5')`"
         )
     if "safe_mode" in text or "unsafe" in text.lower():
-        return "it carries code (a Lambda layer); if you trust the file, set model.safe_mode = false (--unsafe-model)"
+        return "it contains code (a Lambda layer); if you trust the file, set model.safe_mode = false (--unsafe-model)"
     if "Could not locate class" in text or "Unknown layer" in text or "could not be located" in text.lower():
         named = re.search(r"(?:Could not locate class|Unknown layer:) '?(\w+)'?", text)
         unknown = (
@@ -174,7 +174,7 @@ def _advice(error: Exception, path: Path) -> str:
 
 
 def _run_custom_objects(path: Path, keras: ModuleType) -> dict[str, Any]:
-    """Run the user's file; return what in it Keras may need by name."""
+    """Run the user's file and return its classes and functions by name."""
     if not path.is_file():
         raise InputError(
             f"no file {str(path)!r} for model.custom_objects: give a Python file", path=str(path)
@@ -195,14 +195,14 @@ def _run_custom_objects(path: Path, keras: ModuleType) -> dict[str, Any]:
 
 
 def save_network(model: Any, path: Path) -> None:
-    """Write a model as ``.keras``, whole or not at all; the same model gives the same bytes at any time.
+    """Write a model as ``.keras``, whole or not at all; the same model always gives the same bytes.
 
     Raises
     ------
     InputError
-        If Keras cannot write it, as a layer whose settings are no JSON.
+        If Keras cannot write it, for example because the settings of a layer are not JSON.
     StorageError
-        If the disk refuses.
+        If the disk refuses it.
     """
     with replacing(path) as partial, tempfile.TemporaryDirectory(prefix="actisketch-") as folder:
         saved = Path(folder) / "network.keras"
