@@ -177,8 +177,10 @@ def test_files_that_were_not_touched_are_not_read_again(make, tmp_path, monkeypa
     data, read = make(tmp_path, x), set()
     run_on(model, data, tmp_path / "run")
     kind = type(getattr(data, "reader", None) or as_source(data).reader)
-    marks, rows = kind.marks, kind.rows
-    monkeypatch.setattr(kind, "marks", lambda self, which: (read.update(which), marks(self, which))[1])
+    row_hashes, rows = kind.row_hashes, kind.rows
+    monkeypatch.setattr(
+        kind, "row_hashes", lambda self, which: (read.update(which), row_hashes(self, which))[1]
+    )
     monkeypatch.setattr(kind, "rows", lambda self, *part: (read.update(range(*part)), rows(self, *part))[1])
     _, n_again = run_on(model, data, tmp_path / "run")
 
