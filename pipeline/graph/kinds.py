@@ -1,7 +1,7 @@
 """What kind of thing an operation of Keras is: linear, activation, identity, normalisation.
 
 Knows the layers and operations of Keras by class name, and trusts a class name only when the
-class comes from Keras itself: a user's own ``Dense`` is unknown until he says what it does.
+class comes from Keras itself: a user-defined ``Dense`` is unknown until the user says what it does.
 """
 
 from __future__ import annotations
@@ -64,10 +64,10 @@ TYING_MERGES: Final = frozenset(
     | {"CustomScaleLayer"}
     | {"ops.Add", "ops.Subtract", "ops.Maximum", "ops.Minimum"}
 )
-"""What they take shares one scale, which is that of what comes out."""
+"""Their inputs share one scale, which is also that of the output."""
 
 OTHER_NAMES: Final = {"softmax_v2": "softmax", "log_softmax_v2": "log_softmax", "swish": "silu"}
-"""What TensorFlow calls its functions, and Keras."""
+"""TensorFlow's name of a function -> Keras' name."""
 HOMOGENEOUS: Final = frozenset({"linear", "relu", "leaky_relu", "prelu"})
 """Activation functions with f(a x) = a f(x) for every a > 0: they pass a scale on."""
 
@@ -168,8 +168,8 @@ def relu_layer(operation: Any) -> Any:
 def function_name(function: Any) -> str:
     """Return the name of an activation function; ``"custom:..."`` when it is not one of ``keras.activations``.
 
-    ``tf.nn.relu`` and ``keras.ops.relu`` are other objects, and a saved model keeps their name alone: what computes the
-    same under a name of Keras is that function.
+    ``tf.nn.relu`` and ``keras.ops.relu`` are other objects, of which a saved model keeps only the name: a function that
+    computes the same as Keras' function of its name counts as that one.
     """
     import keras
 
@@ -199,5 +199,5 @@ def _computes_as(function: Any, known: Any) -> bool:
     samples = np.linspace(-8.0, 8.0, 128, dtype=np.float32).reshape(1, -1)
     try:
         return bool(np.allclose(function(samples), known(samples), rtol=1e-6, atol=1e-6))
-    except Exception:  # it takes something else, or more of it
+    except Exception:  # it takes other arguments
         return False

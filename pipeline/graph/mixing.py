@@ -37,8 +37,8 @@ def mixing_node(
 
     Notes
     -----
-    A node is asked alone, with a part of the inputs that it had: rounding that grows from layer to layer is no mixing.
-    One that moves the axis of samples, as networks with time first do, stands out as well: so the network is asked too.
+    Each node is called alone, with a part of its inputs: rounding that grows from layer to layer is no mixing. A node
+    that moves the axis of samples, as networks with time first have, is found as well, so the whole network is called.
     """
     steps = [(node, extra) for node, extra in steps_to(graph, graph.outputs) if _may_mix(node)]
     for rows in PARTS if len(inputs[0]) > 1 else ():

@@ -1,7 +1,7 @@
 """Check that a graph computes what its model computes, the same each time, and each sample for itself.
 
-A network that was read wrongly would be recorded wrongly, and everything behind the recording would agree with it. Of a
-network that is random, two runs differ.
+A network that was read wrongly would be recorded wrongly, and no later stage would notice. Two runs of a random network
+differ.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def check_model(graph: Graph, inputs: Sequence[Any], *, allow_random: bool = Fal
 
     Notes
     -----
-    Not compared: outputs that are no floats, and a random network with its model. Nor one that fails here and not when
-    it is compiled, such as convolutions with ``channels_first`` on a CPU. What fails then as well is raised.
+    Not compared: outputs that are no floats, and a random network with its model. Nor one that fails only where it
+    is not compiled, such as convolutions with ``channels_first`` on a CPU. If it fails compiled too, that is raised.
     """
     first = [tensor[:N_SAMPLES] for tensor in inputs]
     try:
@@ -74,7 +74,7 @@ def check_model(graph: Graph, inputs: Sequence[Any], *, allow_random: bool = Fal
 
         tf.function(forward_function(graph, []), autograph=False)(
             first
-        )  # now, and not when a cache was begun
+        )  # raises now, before a cache is created
         return ()
     if random and not allow_random:
         raise _random(random)

@@ -1,7 +1,7 @@
 """Run a graph layer by layer, eagerly: each value is yielded when it is computed and freed when nothing needs it.
 
 For few samples. Nothing is traced, which for a large network takes longer than computing a few batches; and any layer
-can be told to compute in another precision than its own.
+can compute in another precision than its own.
 """
 
 from __future__ import annotations

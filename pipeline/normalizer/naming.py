@@ -36,7 +36,7 @@ class Names:
                 self._own[key] = self.unused(node.name)
 
     def next_of(self, node: Node) -> str:
-        """Return the name of the layer of ``node``, and a name made of it when that was handed out already."""
+        """Return the name of the layer of ``node``, or a name made from it when that is taken."""
         key = id(node.operation)
         if key not in self._handed_out:
             self._handed_out.add(key)

@@ -120,7 +120,7 @@ def normalize_model(
     Raises
     ------
     InputError
-        For unusable factors, or a layer without a rule (its name, its place and the choices are told).
+        For unusable factors, or a layer without a rule (its name, its place and what can be done).
     MismatchError
         For factors of another network.
 

@@ -117,7 +117,7 @@ class RebuiltNetwork:
         return layer_update(self.solution, node, norm=None if norm is None else self.graph.nodes[norm])
 
     def _bounded(self, node: Node, bounds: dict[str, Any]) -> Any:
-        """Return the ReLU with its own bound that replaces the activation function of a layer."""
+        """Return the ReLU layer, with its own bound, that replaces a layer's activation function."""
         import keras
 
         return keras.layers.ReLU(**bounds, name=self._names.beside(node, "bounded"))
@@ -307,7 +307,7 @@ def _flat(outputs: Any) -> list[Any]:
 
 
 def _key(node: Node, config: dict[str, Any] | None) -> tuple[int, str | None]:
-    """Return what one layer of the new network stands for.
+    """Return the key of a layer of the new network.
 
     A layer without weights may serve several places of different scale: its settings then differ by place.
     """

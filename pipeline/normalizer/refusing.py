@@ -1,7 +1,4 @@
-"""Layers that cannot be normalised: all of a network in one message, by class, with what the user can say.
-
-Writes messages, and knows weights that cannot be rescaled.
-"""
+"""One error for all layers of a network that cannot be normalised, by class, with what the user can do."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def _activated(walk: Propagation, node: Node, ids: Ids) -> Ids:
         return ids
     if name.startswith("custom:"):
         why = f"has the activation function {name.removeprefix('custom:')!r}, which has no rule"
-        # Pinned, a layer is built anew from its settings, which tell of a function no more than its name.
+        # A pinned layer is rebuilt from its settings, which contain only the name of a function.
         is_lost = is_misnamed(node.operation.activation)
         remedy = (
             "Keras saves its name alone, which is another's: "

@@ -93,7 +93,7 @@ def propagate(
             if "refusal" not in error.facts:
                 raise
             refusals.append(error)
-            # Any scale will do to go on with, so that all are told at once.
+            # Go on with any scale, so that all refusals are reported at once.
             outputs = [walk.free(value) for value in node.outputs]
         walk.ids.update(zip(node.outputs, outputs, strict=True))
     if refusals:
