@@ -95,7 +95,7 @@ def _local_cluster(workers: int) -> Any:
         )
     except RuntimeError as error:
         raise InputError(
-            f"the {workers} local worker processes did not start ({error}): each runs the main script anew, so "
+            f"the {workers} local worker processes did not start ({error}): each runs the main script again, so "
             'that all it does must stand below its line `if __name__ == "__main__":`; if it does, use fewer workers'
         ) from error
 

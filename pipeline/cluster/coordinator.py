@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from ...storage.errors import ActisketchError, IncompleteError, InputError, StorageError
@@ -204,9 +204,10 @@ class Coordinator(Generic[PartT]):
         self._looked = now
         address = self._client.scheduler.address if self._client.scheduler else "the scheduler"
         if self._client.status == "running":
-            self._alive = now
-            self._n_workers = len(self._client.nthreads())
-        elif self._client.status == "closed" or now - self._alive > self._limits.scheduler_silence_s:
+            with suppress(OSError):  # the scheduler has just died, and the client does not know it yet
+                self._n_workers = len(self._client.nthreads())
+                self._alive = now
+        if self._client.status == "closed" or now - self._alive > self._limits.scheduler_silence_s:
             raise IncompleteError(
                 f"the connection to {address} was lost: finished blocks are kept, run again to resume"
             )
@@ -225,7 +226,7 @@ def _unregister(client: Client, name: str) -> None:
     try:
         client.unregister_worker_plugin(name)
     except (OSError, TimeoutError, ValueError) as error:  # the run is over; workers forget it when they end
-        logger.info("the workers were not told that the run is over: %s", error)
+        logger.info("the workers do not know that the run is over: %s", error)
 
 
 def raise_failures(failures: Mapping[int, BaseException], *, what: str, n_parts: int) -> None:

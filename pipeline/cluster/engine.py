@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 # Python, TensorFlow and the libraries of one worker process, before any network: 600-700 MB here.
 WORKER_NBYTES = 700 * 10**6
-# A network in memory travels to every worker through the scheduler, which keeps it for workers that join late.
+# A network in memory is sent to every worker through the scheduler, which keeps it for workers that join late.
 LARGEST_MODEL_NBYTES = 2 * 2**30
 LARGEST_SOURCE_NBYTES = 256 * 2**20
 
@@ -228,7 +228,7 @@ def _network_recipe(
     Raises
     ------
     InputError
-        If the samples or the network cannot travel.
+        If the samples or the network cannot be sent.
     """
     return NetworkRecipe(
         model_path=settings.model.path,
@@ -236,7 +236,7 @@ def _network_recipe(
         custom_objects=settings.model.custom_objects,
         safe_mode=settings.model.safe_mode,
         fingerprint=dict(fingerprint),
-        source=_travelling(source),
+        source=_sendable(source),
         data=source.fingerprint(),
     )
 
@@ -254,7 +254,7 @@ def _saved(model: Any) -> bytes:
         return path.read_bytes()
 
 
-def _travelling(source: Source) -> Source:
+def _sendable(source: Source) -> Source:
     """Return the source, if it can be sent to workers."""
     from distributed.protocol.pickle import dumps
 

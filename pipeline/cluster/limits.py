@@ -17,7 +17,7 @@ class Limits:
     """If this many blocks have failed and none has succeeded, the run stops: the cause is not in the blocks."""
     # A worker takes 9-15 s to import TensorFlow and load a network; batch systems take minutes to start one.
     no_workers_s: float = 300.0
-    """How long to wait while there is no worker at all, in seconds."""
+    """How long to wait without any worker, in seconds."""
     scheduler_silence_s: float = 60.0
     """How long to wait for a scheduler whose connection broke, in seconds."""
     spare_blocks: int = 2

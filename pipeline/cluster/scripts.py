@@ -39,7 +39,7 @@ def check_main_guard() -> None:
     if script is None or _has_guard(Path(script)):
         return
     raise InputError(
-        f"local workers run the script {Path(script).name!r} anew when they start, and it would start workers again: "
+        f"local workers run the script {Path(script).name!r} again when they start, and it would start workers again: "
         'put what it does below the line `if __name__ == "__main__":`, or use record.workers = 0',
         script=Path(script).name,
     )

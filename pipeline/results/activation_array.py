@@ -169,10 +169,10 @@ def _chosen_rows(entry: Any, n_samples: int) -> tuple[NDArray[np.intp], tuple[An
         wanted = entry.astype(np.intp)
         wrong = wanted[(wanted < -n_samples) | (wanted >= n_samples)]
         if wrong.size:
-            raise IndexError(f"sample {wrong.flat[0]} is asked for: there are {n_samples}")
+            raise IndexError(f"sample {wrong.flat[0]} does not exist: there are {n_samples}")
         rows, places = np.unique(wanted % n_samples, return_inverse=True)
         return rows, (places.reshape(wanted.shape),)
     number = operator.index(entry)
     if not -n_samples <= number < n_samples:
-        raise IndexError(f"sample {number} is asked for: there are {n_samples}")
+        raise IndexError(f"sample {number} does not exist: there are {n_samples}")
     return np.array([number % n_samples], np.intp), (0,)

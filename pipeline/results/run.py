@@ -41,8 +41,7 @@ ALREADY_NORMALISED = (
 class Run:
     """The results of a run.
 
-    Made by :func:`open_run`, or returned by :func:`~..api.run`. Nothing here needs TensorFlow, except
-    what says so.
+    Made by :func:`open_run`, or returned by :func:`~..api.run`. Nothing here needs TensorFlow.
 
     Attributes
     ----------
@@ -221,7 +220,7 @@ class Run:
         Raises
         ------
         InputError
-            If it has not come that far.
+            If there are none yet, or they are out of date.
         """
         return self._saved.factors(set(self.points))
 

@@ -103,12 +103,12 @@ class Saved:
         if self.folder.made_from("factors") == self._factors_key:
             raise FormatError(
                 f"{str(path)!r} or {self.folder.statistics_path.name!r} beside it is damaged or was changed: run the "
-                "job again, which makes them anew from the cache",
+                "job again, which makes them again from the cache",
                 path=str(path),
             )
         raise InputError(
             f"{str(path)!r} is out of date, of other settings or samples than the run's or of an earlier program: run "
-            "the job again, which makes it anew from the cache",
+            "the job again, which makes it again from the cache",
             path=str(path),
         )
 
@@ -171,7 +171,7 @@ def _read_certificate(path: Path) -> dict[str, Any]:
         _ = tree["passed"]
     except (OSError, ValueError, KeyError) as error:
         raise FormatError(
-            f"the certificate {str(path)!r} is damaged: {error}; run the job again, which certifies anew",
+            f"the certificate {str(path)!r} is damaged: {error}; run the job again, which certifies again",
             path=str(path),
         ) from None
     return tree

@@ -48,7 +48,7 @@ _MANY_VALUES = 2**36
 
 # Dense counters and low-bit sums, 8 bytes each, for one point at a time per thread.
 _COUNTER_NBYTES = 16
-# Channels are counted in groups of so many dense counters.
+# Channels are counted in groups of about 2**20 dense counters.
 _GROUP_BITS = 20
 
 
@@ -78,7 +78,7 @@ class SketchForecast:
 
     @property
     def asked_nbytes(self) -> int:
-        """Bytes in memory once percentiles were asked for."""
+        """Bytes in memory once percentiles have been computed."""
         return (self.layer + self.maxima) * _ASKED_BUCKET_NBYTES + self.channels * _CHANNEL_BUCKET_NBYTES
 
     @property
@@ -100,7 +100,7 @@ class SketchForecast:
 def sketch_forecast(
     spec: SketchSpec, *, n_samples: int, sample_values: int, n_channels: int, is_signed: bool = True
 ) -> SketchForecast:
-    """Return what the sketch of a point takes after so many samples.
+    """Return what the sketch of a point takes after ``n_samples`` samples.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def sketch_forecast(
 
 
 def _occupied(n_values: int, bits: int, is_signed: bool) -> int:
-    """Return how many buckets so many values, which are not zero, occupy at most."""
+    """Return how many buckets this many values that are not zero occupy at most."""
     per_octave = 1 << (bits - _SIGN_AND_EXPONENT_BITS)
     n_octaves = max(0.0, math.log2(max(1, n_values) / per_octave)) + _MORE_OCTAVES
     return min(n_values, 1 << bits, int((1 + is_signed) * per_octave * n_octaves))

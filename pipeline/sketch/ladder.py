@@ -77,7 +77,7 @@ def build_ladder(tally: Tally, *, nonzero: bool) -> Ladder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedKeys:
-    """What is known of some order statistics, each array of the shape of the ranks asked for."""
+    """What is known of some order statistics; each array has the shape of their ranks."""
 
     rungs: NDArray[np.intp]
     within: NDArray[np.int64]

@@ -84,7 +84,7 @@ class DataSpec:
     path: str
     """A file, a folder, a glob of TFRecord files, or the URL of a zarr array or group."""
     format: str | None = None
-    """One of :data:`FORMATS`; default: by the path's ending and what lies there."""
+    """One of :data:`FORMATS`; default: by the path's ending and what is there."""
     inputs: str | tuple[str, ...] | Mapping[str, str] | None = None
     """Array (or feature) of each input: one name, several in the order of the network's inputs, or
     ``{input name: array name}``. Default: the only array, or ``x``."""
@@ -163,7 +163,7 @@ def parse_count(num_samples: object) -> None:
 
 
 def input_keys(inputs: str | Sequence[str] | Mapping[str, str] | None) -> dict[str | None, str]:
-    """Return the array of each input by the input's name; one input has no name; none asked for is empty."""
+    """Return the array of each input by the name of the input, None for one input; empty if ``inputs`` is not set."""
     keys = [inputs] if isinstance(inputs, str) else inputs
     named: dict[str | None, str] = {}
     if isinstance(keys, Mapping):

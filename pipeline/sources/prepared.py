@@ -153,7 +153,7 @@ class PreparedSource:
     def _check_range(self, start: int, stop: int) -> None:
         if not 0 <= start < stop <= self.n_samples:
             raise InputError(
-                f"samples {start} to {stop} of {self.reader.origin} were asked for: there are samples 0 to "
+                f"samples {start} to {stop} of {self.reader.origin} cannot be read: there are samples 0 to "
                 f"{self.n_samples}, and a range must not be empty"
             )
 

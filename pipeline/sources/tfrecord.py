@@ -107,7 +107,7 @@ class RecordIndex:
 
 
 def index_records(files: Sequence[RecordFile], *, limit: int | None = None) -> RecordIndex:
-    """Return where each record lies, reading 16 bytes of each.
+    """Return where each record is, reading 16 bytes of each.
 
     Parameters
     ----------

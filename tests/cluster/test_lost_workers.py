@@ -6,12 +6,14 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from actisketch.pipeline.cluster import Limits, connected, record_missing_on
+from actisketch.pipeline.cluster import Limits, connected, coordinator, record_missing_on
 from actisketch.pipeline.events import Event
+from actisketch.storage import Block
 from actisketch.storage.errors import IncompleteError, InputError
 
 from ..on_disk import IN_WORK, contents
@@ -160,3 +162,30 @@ class TestByHand:
             pass
         with pytest.raises(InputError, match="choose one"), connected():
             pass
+
+
+def test_a_scheduler_that_dies_while_it_is_asked_is_lost_and_not_a_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Dying:
+        """A client that does not know yet that its scheduler is gone."""
+
+        status, scheduler = "running", None
+
+        def submit(self, *_: Any, key: str, **__: Any) -> Any:
+            return SimpleNamespace(key=key, add_done_callback=lambda _: None)
+
+        def nthreads(self) -> Any:
+            raise ConnectionResetError("Connection reset by peer")
+
+        def cancel(self, futures: Any, **_: Any) -> None:
+            pass
+
+    monkeypatch.setattr(coordinator, "LOOK_S", 0.01)
+    client: Any = Dying()
+    run = coordinator.Coordinator(
+        client, print, name="job", limits=Limits(scheduler_silence_s=0.05), on_done=print
+    )
+
+    with pytest.raises(IncompleteError, match=r"the connection to .* was lost: .* run again to resume"):
+        run.run([Block(0, 0, 5)])

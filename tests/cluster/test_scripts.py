@@ -46,7 +46,7 @@ def test_without_a_main_guard_nothing_is_started(tmp_path, call):
     done = called(tmp_path, call=call)
 
     assert done.returncode == 1
-    assert "'mine.py' anew" in done.stderr.splitlines()[-1]
+    assert "'mine.py' again" in done.stderr.splitlines()[-1]
     assert 'if __name__ == "__main__":' in done.stderr.splitlines()[-1]
     assert len(done.stderr.splitlines()) < 40
     assert not (tmp_path / "r").exists()
