@@ -13,12 +13,11 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from .conftest import timed
 
 N_ROUNDS = 3
 TARGET_S, TARGET_MEMORY, TARGET_RATIO = 2.0, 2.5, 1.3
@@ -33,6 +32,12 @@ def rss_nbytes() -> int:
 
 def peak_nbytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def timed(action: Callable[[], object]) -> float:
+    start_s = time.perf_counter()
+    action()
+    return time.perf_counter() - start_s
 
 
 def vgg16(size: int, n_classes: int) -> Any:

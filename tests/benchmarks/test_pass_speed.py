@@ -64,7 +64,7 @@ def test_recording_every_layer_against_the_bare_network_and_a_run_per_layer(
 
     # SNN toolbox's way: a model that ends at the layer, and the whole data set through it, for each layer.
     tensors = [model.get_layer(point.layer_name).output for point in points]
-    chosen = tensors if not is_measured else tensors[:: max(1, len(tensors) // 6)]
+    chosen = tensors[:: max(1, len(tensors) // 6)]
     per_layer_models = [keras.Model(model.inputs, tensor) for tensor in chosen]
 
     def per_layer() -> None:

@@ -1,6 +1,6 @@
 """How long a command takes that finds everything done, beside what it cannot do without.
 
-``pytest tests/benchmarks/test_reload_speed.py --benchmark-enable -s`` prints seconds and ratios of whole processes,
+``pytest tests/benchmarks/test_reload_speed.py -m slow --benchmark-enable -s`` prints seconds and ratios of whole processes,
 best of alternating turns. Without the option each is started once.
 """
 
@@ -21,10 +21,10 @@ load_network(sys.argv[1])
 """
 
 
+@pytest.mark.slow
 def test_a_run_with_nothing_to_do_takes_what_importing_and_loading_take(
-    tmp_path: Path, demo_files: dict[str, str], request: pytest.FixtureRequest
+    tmp_path: Path, demo_files: dict[str, str], *, is_measured: bool
 ) -> None:
-    is_measured = bool(request.config.getoption("benchmark_enable"))
     job = tmp_path / "job.toml"
     job.write_text(
         f'output = "{tmp_path / "run"}"\n[model]\npath = "{demo_files["model"]}"\n'

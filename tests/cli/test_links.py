@@ -51,6 +51,20 @@ def work(call, finished):
     ]
 
 
+@pytest.fixture(autouse=True)
+def drawn_once(monkeypatch):
+    """Where pictures are written is the question, not what they show: every point gets those of the first."""
+    from actisketch.pipeline.report import point_figures
+
+    draw, drawn = point_figures.point_figures, []
+
+    def point_figures_of_the_first(point, *, nonzero):
+        drawn.extend(() if drawn else draw(point, nonzero=nonzero))
+        return drawn
+
+    monkeypatch.setattr("actisketch.pipeline.report.write.point_figures", point_figures_of_the_first)
+
+
 FILES = (
     "cache/.actisketch/lock",
     "cache/.actisketch/commits/00000001.16-32.block",
