@@ -1,7 +1,7 @@
 """How long a command takes that finds everything done, beside what it cannot do without.
 
-``pytest tests/benchmarks/test_reload_speed.py -m slow --benchmark-enable -s`` prints seconds and ratios of whole processes,
-best of alternating turns. Without the option each is started once.
+``pytest tests/benchmarks/test_reload_speed.py -m slow --benchmark-enable -s`` prints seconds and ratios of whole
+processes, best of alternating turns. Without the option each is started once.
 """
 
 from __future__ import annotations
