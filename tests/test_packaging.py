@@ -66,6 +66,7 @@ HEAVY = ("tensorflow", "keras", "distributed", "numba", "matplotlib")
         ("actisketch.pipeline.results.run", HEAVY),
         ("actisketch.pipeline.sketch", ("tensorflow", "keras", "distributed", "matplotlib")),
         ("actisketch.pipeline.sources", ("tensorflow", "keras", "distributed", "matplotlib")),
+        ("actisketch.pipeline.cli.verbs", (*HEAVY, "pydantic")),
         ("actisketch.pipeline.cli.ask", ("tensorflow", "keras", "distributed", "numba")),
     ],
 )

@@ -29,7 +29,8 @@ _WANTED = {
     "tuple_type": "a list",
     "dict_type": "a table",
     "model_type": "a table",
-    "missing": "given",
+    "missing": "given, too: a value is missing",
+    "too_long": "at most {max_length} long, not {actual_length}",
     "string_too_short": "a text that is not empty",
 }
 
@@ -60,7 +61,8 @@ def refusal(error: ValidationError, origin: str) -> str:
 def _wanted(error: ErrorDetails) -> str:
     """Return what a setting should be, or what the settings' own check says."""
     said = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return _WANTED.get(error["type"], said)
+    wanted = _WANTED.get(error["type"])
+    return said if wanted is None else wanted.format(**error.get("ctx", {}))
 
 
 def _short(text: str) -> str:

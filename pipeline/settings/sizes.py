@@ -5,11 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pydantic import ByteSize, TypeAdapter, ValidationError
-
 __all__ = ["format_bytes", "parse_bytes"]
-
-_BYTES = TypeAdapter(ByteSize)
 
 
 def parse_bytes(text: Any) -> Any:
@@ -32,10 +28,13 @@ def parse_bytes(text: Any) -> Any:
     """
     if not isinstance(text, str):
         return text
+    # Here and not above: a command line that shows no bytes, as `--version`, starts without pydantic.
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
     try:
         # ByteSize reads the beginning of a text: "1,000 MB" would be one byte.
         if re.fullmatch(r"\s*[0-9]*\.?[0-9]+\s*[a-zA-Z]*\s*", text):
-            return int(_BYTES.validate_python(text))
+            return int(TypeAdapter(ByteSize).validate_python(text))
     except ValidationError:
         pass
     raise ValueError("write a number of bytes with a unit, as in '512 MiB' or '4 GB'")
@@ -43,4 +42,6 @@ def parse_bytes(text: Any) -> Any:
 
 def format_bytes(nbytes: float) -> str:
     """Return bytes for a person: ``format_bytes(3 * 2**20)`` is ``"3.0 MiB"``."""
+    from pydantic import ByteSize
+
     return ByteSize(int(nbytes)).human_readable(separator=" ")

@@ -61,6 +61,8 @@ REFUSED = [
     ({"normalize": {"input_factor": {"x": [1.0, -1.0]}}}, "normalize.input_factor", "each channel"),
     ({"normalize": {"input_factor": {"x": []}}}, "normalize.input_factor", "each channel"),
     ({"sketch": {"bits": 40}}, "sketch.bits = 40", "less than or equal to 22"),
+    ({"data": {"image_size": [1, 2, 3]}}, "data.image_size = [1, 2, 3]", "at most 2 long, not 3"),
+    ({"data": {"image_size": [224]}}, "data.image_size.1 = [224]", "a value is missing"),
 ]
 
 
@@ -72,6 +74,28 @@ def test_what_is_refused_is_named_with_its_value_and_what_is_allowed(tree, found
     assert found in str(caught.value)
     assert allowed in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+WRONG = (None, True, -1, 0, 1.5, float("inf"), float("nan"), "", "x", [], [1], ["a"], [1, 2, 3], {}, {"a": 1})
+
+
+def refusals(key):
+    """Yield what is said against each wrong value of a setting."""
+    *tables, last = key.split(".")
+    for value in WRONG:
+        try:
+            validate_job({tables[0]: {last: value}} if tables else {last: value})
+        except InputError as refused:
+            yield str(refused).partition(" is refused: ")[2]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_refusal_is_one_sentence_in_words_of_the_job_file(key):
+    others = re.compile(r"\b(input should|valid\w*|tuple|dict\w*|instance|character)\b", re.IGNORECASE)
+    said = list(refusals(key))
+
+    assert said
+    assert [each for each in said if not each or each.count("should") > 1 or others.search(each)] == []
 
 
 def uncommented(text):
