@@ -58,7 +58,7 @@ def test_merged_groups_go_with_sketches_of_channels(tmp_path, per_channel):
         ({"schedule": 20.0, "percentile": 50.0}, "smaller schedule"),
         ({"schedule": 20.0, "percentile": 50.0, "groups": "merged"}, "smaller schedule"),
         ({"overrides": {"cnv": {"factor": 1.0}}}, "'cnv'"),
-        ({"groups": "merged", "per_channel": True}, "goes with one factor per point"),
+        ({"groups": "merged", "per_channel": True}, "needs one factor per point"),
     ],
 )
 def test_factors_that_cannot_be_are_refused_before_recording(tmp_path, factors, message):
