@@ -13,7 +13,7 @@ from .events import OnEvent, ignore_event
 from .job import plan_job, run_job
 from .planning.plan import Plan
 from .results.run import Run, open_run
-from .settings.job import BATCH_SIZE, MEMORY_LIMIT, PERCENTILE, JobSettings, PointChoice
+from .settings.job_settings import BATCH_SIZE, MEMORY_LIMIT, PERCENTILE, JobSettings, PointChoice
 from .settings.loading import validate_job, with_settings
 from .sources import Source, as_source
 from .stages.describe import describe_data

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..storage.errors import InputError
 from .events import OnEvent
-from .settings.job import JobSettings
+from .settings.job_settings import JobSettings
 from .stages.engine import Engine, LocalEngine
 
 __all__ = ["engine_for"]
@@ -21,6 +21,6 @@ def engine_for(
         if performance_report is not None:
             raise InputError("a performance report needs a cluster: set record.workers or record.scheduler")
         return LocalEngine()
-    from .cluster.engine import ClusterEngine
+    from .cluster.cluster_engine import ClusterEngine
 
     return ClusterEngine(settings, client=client, performance_report=performance_report, on_event=on_event)

@@ -14,14 +14,14 @@ from .factors.merged_file import merged_key
 from .folder.folder import RunFolder
 from .results.report import draw_report
 from .results.run import open_run
-from .settings.job import JobSettings
+from .settings.job_settings import JobSettings
 from .sources import Source
-from .stages.cache import existing_cache
 from .stages.factors import FactorsStage
 from .stages.input_factor import remember_input_factor, with_measured_input
 from .stages.normalize import NormalizeStage
 from .stages.prepare import Prepared, prepare
 from .stages.record import random_layers, record, write_manifest
+from .stages.run_cache import existing_cache
 from .stages.same_data import check_data, data_state, remember_data
 from .stages.versions import check_made_with
 

@@ -152,6 +152,16 @@ def test_no_two_classes_or_functions_have_one_name():
     }
 
 
+def test_no_two_modules_have_one_name():
+    places = {}
+    for path in FILES:
+        if not path.stem.startswith("__"):
+            places.setdefault(path.stem, []).append(module_of(path))
+    several = {name: found for name, found in places.items() if len(found) > 1}
+
+    assert several == {}
+
+
 def test_few_files_stand_outside_the_folders():
     loose = {path.name for path in (ROOT / "pipeline").glob("*.py")}
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 import click
 
 from ...storage.errors import InputError
-from ..settings.job import JobSettings, PointChoice
+from ..settings.job_settings import JobSettings, PointChoice
 from ..settings.loading import PATH_SETTINGS, load_job, validate_job, with_settings
 from ..settings.sizes import parse_bytes
 from ..settings.template import setting_text

@@ -13,7 +13,7 @@ from ...storage.errors import InputError
 from ...storage.partial import no_empty_folder
 from ..demo import demo_settings
 from ..folder.folder import RunFolder, check_output, replacing
-from ..settings.job import JobSettings
+from ..settings.job_settings import JobSettings
 from ..settings.template import job_template
 from .flags import check_folder_of, job_options, json_option, run_argument, settings_from, trust_options
 from .session import Session

@@ -15,7 +15,7 @@ from ..folder.folder import RunFolder
 from ..job import plan_job
 from ..record.point_sketch import sketch_spec
 from ..record.recorder import record_missing
-from ..settings.job import JobSettings
+from ..settings.job_settings import JobSettings
 from ..settings.loading import validate_job
 from ..sources import Source
 from ..stages.same_data import check_data

@@ -24,7 +24,7 @@ from ..graph import (
 )
 from ..settings.loading import validate_job
 from ..sources import Source, as_source
-from ..stages.cache import existing_cache
+from ..stages.run_cache import existing_cache
 from .activations import DEFAULT_BATCH_SIZE, whole_batches
 from .recording import recorded_cache
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..settings.job import JobSettings
+from ..settings.job_settings import JobSettings
 from ..settings.loading import validate_job
 
 __all__ = ["GREY_LEVELS", "demo_settings"]

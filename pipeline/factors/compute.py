@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ...storage import PointSpec
 from ...storage.errors import InputError
-from ..settings.job import FactorSettings, InputFactor, OverrideSettings
+from ..settings.job_settings import FactorSettings, InputFactor, OverrideSettings
 from ..sketch import PointSketch
 from .exact_source import ExactPercentile
 from .factors_file import Factors, PointFactor, Rule

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...storage.errors import FormatError, InputError
 from ..folder.json_file import CONTENT_HASH, read_document
-from ..settings.job import InputFactor
+from ..settings.job_settings import InputFactor
 
 __all__ = ["Factors", "PointFactor", "Rule"]
 

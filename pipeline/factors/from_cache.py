@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ...storage import Cache
 from ...storage.errors import InputError
-from ..settings.job import JobSettings
+from ..settings.job_settings import JobSettings
 from ..sketch import PointSketch
 from .compute import compute_factors
 from .exact_source import ExactPercentile, ExactSource

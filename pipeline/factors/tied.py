@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..normalizer import tied_scales
-from ..settings.job import FactorSettings
+from ..settings.job_settings import FactorSettings
 from ..sketch import PointSketch, Sketch
 from .factors_file import PointFactor, Rule
 from .ties import Ties

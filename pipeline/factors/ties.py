@@ -16,7 +16,7 @@ import numpy as np
 from ...storage.errors import InputError
 from ..graph import Graph, Point
 from ..normalizer import Exceptions, Factor, Mode, held_scales, propagate
-from ..settings.job import InputFactor, JobSettings, NormalizeSettings
+from ..settings.job_settings import InputFactor, JobSettings, NormalizeSettings
 
 __all__ = ["Joined", "Ties", "input_scales", "job_ties", "read_ties"]
 

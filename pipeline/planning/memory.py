@@ -13,7 +13,7 @@ from ..factors.merge import merged_nbytes
 from ..record.block_memory import open_block_nbytes, recording_threads_nbytes
 from ..record.point_sketch import sketch_spec
 from ..record.recorder import BLOCKS_IN_FLIGHT, RECORDING_THREADS, SLAB_NBYTES, slab_samples
-from ..settings.job import JobSettings
+from ..settings.job_settings import JobSettings
 from ..settings.sizes import format_bytes
 from ..sketch import SketchSpec
 

@@ -12,7 +12,7 @@ from ...storage.errors import InputError, OverBudgetError
 from ...storage.files import free_nbytes
 from ..record.block_memory import stored_sketches_nbytes
 from ..record.point_sketch import empty_sketch
-from ..settings.job import JobSettings
+from ..settings.job_settings import JobSettings
 from ..settings.sizes import format_bytes
 from .block_size import choose_block_samples
 from .memory import MemoryProjection, NetworkNeeds, RunNeeds

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from ..settings.job import JobSettings
+from ..settings.job_settings import JobSettings
 from ..sketch.sketch_spec import MIN_BITS
 from .memory import NetworkNeeds
 from .plan import Plan, make_plan

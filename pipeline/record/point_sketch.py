@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ...storage import PointSpec
 from ...storage.errors import InputError
-from ..settings.job import JobSettings
+from ..settings.job_settings import JobSettings
 from ..sketch import PointSketch, SketchSpec
 from ..sketch.forecast import SketchForecast, sketch_forecast
 from ..sketch.sketch_spec import MIN_BITS

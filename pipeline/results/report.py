@@ -15,8 +15,8 @@ from ..folder.folder import refuse_link
 from ..report import PointReport, ReportData, write_report
 from ..sketch import Percentile, PointSketch
 from ..stages.after_sketches import AfterSketches
-from ..stages.keys import report_key
 from ..stages.stage import FileStage
+from ..stages.stage_keys import report_key
 
 if TYPE_CHECKING:
     from .run import Run

@@ -19,10 +19,10 @@ from ..factors.merge import check_complete, merged_sketches, statistics, unknown
 from ..factors.merged_file import load_merged, merged_key
 from ..factors.ties import Ties
 from ..folder.folder import RunFolder, open_folder
-from ..settings.job import JobSettings, ModelSettings
+from ..settings.job_settings import JobSettings, ModelSettings
 from ..settings.loading import validate_job
 from ..sketch import Digest, PointSketch
-from ..stages.cache import open_cache
+from ..stages.run_cache import open_cache
 from .activation_array import Activations
 from .export import digests_text, export_text, is_normalised
 from .percentile_rows import PercentileRow, channel_rows, channels_of, check_percent, point_rows

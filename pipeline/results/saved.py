@@ -17,8 +17,8 @@ from ..factors.factors_file import Factors
 from ..factors.ties import Ties
 from ..folder.folder import RunFolder
 from ..folder.json_file import read_document
-from ..settings.job import JobSettings
-from ..stages.keys import factors_key, normalize_key, report_key
+from ..settings.job_settings import JobSettings
+from ..stages.stage_keys import factors_key, normalize_key, report_key
 
 __all__ = ["RunStatus", "Saved"]
 

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from ...storage.errors import InputError
-from .job import JobSettings
+from .job_settings import JobSettings
 from .refusals import refusal
 
 __all__ = ["PATH_SETTINGS", "load_job", "validate_job", "with_settings"]

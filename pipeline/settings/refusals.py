@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ...storage.options import hide_credentials
-from .job import JobSettings, OverrideSettings
+from .job_settings import JobSettings, OverrideSettings
 
 __all__ = ["refusal"]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from .job import JobSettings
+from .job_settings import JobSettings
 
 __all__ = ["job_template", "setting_text"]
 

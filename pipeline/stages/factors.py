@@ -17,11 +17,11 @@ from ..factors.merge import statistics
 from ..factors.merged_file import load_merged, save_merged
 from ..factors.ties import Ties
 from ..folder.folder import write_json
-from ..settings.job import JobSettings
+from ..settings.job_settings import JobSettings
 from ..sketch import PointSketch
 from .engine import Engine, LocalEngine
-from .keys import factors_key
 from .stage import FileStage
+from .stage_keys import factors_key
 
 __all__ = ["FactorsStage"]
 

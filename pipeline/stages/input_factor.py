@@ -15,7 +15,7 @@ from ..factors.merged_file import merged_key
 from ..factors.ties import job_ties
 from ..folder.folder import content_key
 from ..graph import match_inputs
-from ..settings.job import InputFactor
+from ..settings.job_settings import InputFactor
 from ..sketch import PointSketch, SketchSpec
 from .prepare import Prepared
 from .stage import Stage

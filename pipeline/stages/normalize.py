@@ -22,13 +22,13 @@ from ..graph import Graph, Point
 from ..normalizer import Exceptions, NormalizedModel, Rewriting, Solution, propagate, solve
 from ..record.model import save_network
 from ..record.point_sketch import sketch_spec
-from ..settings.job import JobSettings
+from ..settings.job_settings import JobSettings
 from ..sources import labels_hash
 from .after_sketches import AfterSketches, sketch_weights
 from .engine import Engine, LocalEngine
-from .keys import normalize_key
 from .prepare import Prepared
 from .stage import FileStage
+from .stage_keys import normalize_key
 from .versions import check_made_with, noted_versions
 
 __all__ = ["NormalizeStage", "check_factors", "rewriting_of", "used_factors"]

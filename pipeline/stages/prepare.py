@@ -28,9 +28,9 @@ from ..planning.savings import plan_with_savings
 from ..record.model import load_network, loading_nbytes, weights_nbytes
 from ..record.point_sketch import sketch_spec
 from ..record.producer import KerasProducer
-from ..settings.job import DataSettings, JobSettings
+from ..settings.job_settings import DataSettings, JobSettings
 from ..sources import DataSpec, PreparedSource, Source, open_source
-from .cache import cache_url
+from .run_cache import cache_url
 
 __all__ = ["Prepared", "prepare"]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline.certifier import Comparison, ComparisonSettings, Doubt, judge
-from actisketch.pipeline.cluster.engine import ClusterEngine
+from actisketch.pipeline.cluster.cluster_engine import ClusterEngine
 from actisketch.pipeline.events import BlockDone, Event
 from actisketch.pipeline.graph import model_fingerprint
 from actisketch.pipeline.normalizer import Rewriting

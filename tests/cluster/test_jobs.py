@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline import run
-from actisketch.pipeline.cluster.engine import ClusterEngine, check_local_memory
+from actisketch.pipeline.cluster.cluster_engine import ClusterEngine, check_local_memory
 from actisketch.pipeline.settings.loading import validate_job
 from actisketch.storage import Cache
 from actisketch.storage.errors import InputError, OverBudgetError

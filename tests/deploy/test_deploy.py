@@ -225,7 +225,7 @@ def test_the_readme_names_files_flags_and_settings_that_exist() -> None:
     assert {name for name in CHECKED if "/" in name or name.endswith("yaml")} <= names
     for flag in set(re.findall(r"actisketch (?:run|plan|status|verify)[^`\n]*?(--[\w-]+)", text)):
         assert flag in helps, flag
-    from actisketch.pipeline.settings.job import RecordSettings
+    from actisketch.pipeline.settings.job_settings import RecordSettings
 
     for setting in set(re.findall(r"`record\.(\w+)`", text)):
         assert setting in RecordSettings.model_fields, setting

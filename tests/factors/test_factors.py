@@ -9,7 +9,7 @@ from actisketch.pipeline.factors.compute import compute_factors, scheduled_perce
 from actisketch.pipeline.factors.factors_file import Factors, PointFactor
 from actisketch.pipeline.factors.ties import Ties
 from actisketch.pipeline.results.export import export_text
-from actisketch.pipeline.settings.job import FactorSettings, OverrideSettings
+from actisketch.pipeline.settings.job_settings import FactorSettings, OverrideSettings
 from actisketch.pipeline.sketch import PointSketch, Sketch, SketchSpec
 from actisketch.storage import PointSpec
 from actisketch.storage.errors import FormatError, InputError

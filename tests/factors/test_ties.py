@@ -9,7 +9,7 @@ import pytest
 from actisketch.pipeline import run
 from actisketch.pipeline.factors.ties import Ties, read_ties
 from actisketch.pipeline.graph import read_graph, select_points
-from actisketch.pipeline.settings.job import NormalizeSettings
+from actisketch.pipeline.settings.job_settings import NormalizeSettings
 
 layers = keras.layers
 DATA = np.random.default_rng(31).random((40, 6, 6, 2), dtype=np.float32)

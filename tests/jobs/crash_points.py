@@ -24,7 +24,7 @@ from actisketch.pipeline.factors.merged_file import merged_key
 from actisketch.pipeline.folder.folder import RunFolder
 from actisketch.pipeline.record.recorder import record_missing
 from actisketch.pipeline.results.run import open_run
-from actisketch.pipeline.settings.job import JobSettings
+from actisketch.pipeline.settings.job_settings import JobSettings
 from actisketch.pipeline.settings.loading import validate_job
 from actisketch.pipeline.sketch import SketchSpec
 from actisketch.pipeline.stages.factors import FactorsStage

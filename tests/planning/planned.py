@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from actisketch.pipeline.planning.memory import NetworkNeeds
-from actisketch.pipeline.settings.job import JobSettings
+from actisketch.pipeline.settings.job_settings import JobSettings
 from actisketch.pipeline.settings.loading import validate_job
 from actisketch.pipeline.sketch import SketchSpec
 from actisketch.storage import PointSpec

@@ -14,7 +14,7 @@ from actisketch import storage
 from actisketch.pipeline import DataSpec, normalize_model, plan, run
 from actisketch.pipeline.cli import commands
 from actisketch.pipeline.cli.flags import JOB_FLAGS, JOB_SWITCHES
-from actisketch.pipeline.settings.job import DataSettings, JobSettings
+from actisketch.pipeline.settings.job_settings import DataSettings, JobSettings
 from actisketch.pipeline.settings.loading import load_job, validate_job
 from actisketch.pipeline.settings.sizes import format_bytes, parse_bytes
 from actisketch.pipeline.settings.template import job_template, setting_text

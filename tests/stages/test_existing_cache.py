@@ -6,7 +6,7 @@ import pytest
 
 from actisketch.pipeline.folder.folder import RunFolder
 from actisketch.pipeline.settings.loading import validate_job
-from actisketch.pipeline.stages.cache import existing_cache, open_cache
+from actisketch.pipeline.stages.run_cache import existing_cache, open_cache
 from actisketch.storage.errors import InputError, NotFoundError
 
 

@@ -17,7 +17,7 @@ import pytest
 from actisketch.pipeline.factors.compute import compute_factors
 from actisketch.pipeline.factors.merge import merged_sketches
 from actisketch.pipeline.record.recorder import BLOCKS_IN_FLIGHT
-from actisketch.pipeline.settings.job import FactorSettings
+from actisketch.pipeline.settings.job_settings import FactorSettings
 from actisketch.storage import Cache
 
 from ..on_disk import IN_WORK, contents

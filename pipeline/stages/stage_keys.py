@@ -11,7 +11,7 @@ import importlib.metadata
 from ..factors.factors_file import Factors
 from ..factors.ties import Ties
 from ..folder.folder import RunFolder, content_key
-from ..settings.job import JobSettings
+from ..settings.job_settings import JobSettings
 
 __all__ = ["factors_key", "normalize_key", "report_key"]
 

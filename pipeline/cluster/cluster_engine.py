@@ -23,7 +23,7 @@ from ..graph import model_fingerprint
 from ..normalizer import Rewriting
 from ..record.model import save_network
 from ..record.point_sketch import sketch_spec
-from ..settings.job import JobSettings
+from ..settings.job_settings import JobSettings
 from ..settings.sizes import format_bytes
 from ..sketch import PointSketch
 from ..sources import Source

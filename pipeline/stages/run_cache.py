@@ -9,7 +9,7 @@ from ...storage import Cache
 from ...storage.errors import InputError, NotFoundError
 from ...storage.options import StorageOptions, is_in_environment, variables_of
 from ..folder.folder import RunFolder
-from ..settings.job import JobSettings
+from ..settings.job_settings import JobSettings
 
 __all__ = ["cache_url", "existing_cache", "open_cache"]
 
