@@ -77,12 +77,23 @@ def as_source(
         if isinstance(x, str | Path):
             return open_source(DataSpec(path=str(x)))
         return open_source(x) if isinstance(x, DataSpec) else x
+    _refuse_incomplete(x)
     return PreparedSource(
         _reader(x, y, num_samples=num_samples, batched=batched),
         preparation=preparation,
         num_samples=num_samples,
         full_fingerprint=fingerprint == "full",
     )
+
+
+def _refuse_incomplete(x: Any) -> None:
+    """Refuse an object that was meant as a source and lacks a part of one, as one written for an earlier version."""
+    parts = [name for name in vars(Source) if not name.startswith("_")]
+    missing = [name for name in parts if not hasattr(x, name)]
+    if missing and all(hasattr(x, name) for name in ("inputs", "read", "fingerprint")):
+        is_renamed = "content_hash" in missing and hasattr(x, "digest")
+        advice = "rename its method digest to content_hash" if is_renamed else "see sources.protocol.Source"
+        raise InputError(f"the source {type(x).__name__!r} has no {', '.join(missing)}: {advice}")
 
 
 def _reader(x: Any, y: Any, *, num_samples: int | None, batched: bool | None) -> Reader:

@@ -43,3 +43,51 @@ def test_one_that_does_not_gives_the_samples_in_order():
     source = as_source(_flow(shuffle=False))
 
     np.testing.assert_array_equal(source.read(0, 20).inputs[0], IMAGES)
+
+
+class _EarlierSource:
+    """A source of the user's own, as it was written when `content_hash` was called `digest`."""
+
+    n_samples, has_labels = 20, False
+
+    def __init__(self):
+        self._whole = as_source(IMAGES)
+        self.inputs = self._whole.inputs
+
+    def read(self, start, stop):
+        return self._whole.read(start, stop)
+
+    def fingerprint(self):
+        return self._whole.fingerprint()
+
+    def digest(self, start, stop):
+        return self._whole.content_hash(start, stop)
+
+
+def test_a_source_written_for_an_earlier_version_is_told_what_to_rename():
+    with pytest.raises(
+        InputError, match=r"'_EarlierSource' has no content_hash: rename its method digest to content_hash"
+    ):
+        as_source(_EarlierSource())
+
+
+def test_a_source_that_is_complete_is_taken_as_it_is():
+    class Renamed(_EarlierSource):
+        content_hash = _EarlierSource.digest
+
+    source = Renamed()
+
+    assert as_source(source) is source
+
+
+def test_what_a_source_lacks_is_named():
+    class Unlabelled(_EarlierSource):
+        content_hash = _EarlierSource.digest
+
+        def __getattribute__(self, name):
+            if name == "has_labels":
+                raise AttributeError(name)
+            return super().__getattribute__(name)
+
+    with pytest.raises(InputError, match=r"'Unlabelled' has no has_labels"):
+        as_source(Unlabelled())
