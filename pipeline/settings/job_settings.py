@@ -46,7 +46,8 @@ PERCENTILE = 99.9
 MEMORY_LIMIT = "4 GiB"
 LOWEST_USUAL_PERCENTILE = 50.0
 
-Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0)]
+# No machine has more, and text on a number of hundreds of digits would fail.
+Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0, lt=10**18)]
 
 
 def _percent(value: float) -> float:

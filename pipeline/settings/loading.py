@@ -71,7 +71,7 @@ def load_job(path: str | Path, *, overrides: Mapping[str, Any] | None = None) ->
         raise InputError(f"no job file {str(path)!r}: write one with `actisketch init {path}`") from None
     except OSError as error:
         raise InputError(f"the job file {str(path)!r} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # also of other than TOML: no UTF-8, or a number of thousands of digits
         raise InputError(f"{str(path)!r} is not a TOML file: {error}") from None
     validate_job(tree, origin=str(path))  # before the flags, so that a message names the right place
     _anchor_paths(tree, path.resolve().parent)

@@ -5,6 +5,7 @@ Knows tallies of many channels. Does not know models or files.
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -218,8 +219,8 @@ class ChannelSketch:
 
     def channel(self, index: int) -> Sketch:
         """Return the sketch of one channel, by its index from 0."""
-        if not 0 <= index < self.n_channels:
-            raise InputError(f"channel {index} of {self.n_channels}: count from 0", channel=index)
+        if not (isinstance(index, Integral) and 0 <= index < self.n_channels):
+            raise InputError(f"channel {index!r} of {self.n_channels}: count from 0", channel=index)
         tally = self.tally
         part = slice(*tally.starts[index : index + 2])
         own = slice(index, index + 1)

@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -200,7 +201,7 @@ def digest_of_buckets(
     .. [1] Dunning and Ertl, "Computing Extremely Accurate Quantiles Using t-Digests", arXiv:1902.04023,
        sections 2.2 and 3.
     """
-    if not MIN_COMPRESSION <= compression <= MAX_COMPRESSION:
+    if not (isinstance(compression, Real) and MIN_COMPRESSION <= compression <= MAX_COMPRESSION):
         raise InputError(
             f"compression must be from {MIN_COMPRESSION:g} to {MAX_COMPRESSION:g}, got {compression!r}",
             compression=compression,

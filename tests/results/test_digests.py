@@ -105,7 +105,12 @@ def test_more_centroids_follow_from_a_larger_compression(finished: tuple[Run, np
     [
         ({"point": "hiden"}, "no point 'hiden' was recorded"),
         ({"point": "hidden", "channel": N_CHANNELS}, "channel 7 of 7: count from 0"),
+        ({"point": "hidden", "channel": -1}, "channel -1 of 7: count from 0"),
+        ({"point": "hidden", "channel": 1.0}, "channel 1.0 of 7: count from 0"),
+        ({"point": "hidden", "channel": "1"}, "channel '1' of 7: count from 0"),
         ({"point": "hidden", "compression": 3}, "compression must be from 10"),
+        ({"point": "hidden", "compression": float("nan")}, "compression must be from 10 to 100000, got nan"),
+        ({"point": "hidden", "compression": "200"}, "compression must be from 10 to 100000, got '200'"),
     ],
 )
 def test_what_has_no_digest_is_refused(

@@ -32,6 +32,8 @@ REFUSED = [
     ({"record": {"points": 7}}, "record.points = 7", "'parameters' or 'all'"),
     ({"record": {"memory_limit": "2 Gx"}}, "record.memory_limit = '2 Gx'", "'512 MiB'"),
     ({"record": {"memory_limit": 0}}, "record.memory_limit = 0", "greater than 0"),
+    ({"record": {"memory_limit": "9" * 400}}, "record.memory_limit = '999", "less than 1000000000000000000"),
+    ({"record": {"disk_limit": 10**400}}, "record.disk_limit = 1000", "less than 1000000000000000000"),
     ({"factors": {"percentile": 0}}, "factors.percentile = 0", "above 0 and at most 100"),
     ({"factors": {"percentile": 101}}, "factors.percentile = 101", "above 0 and at most 100"),
     ({"factors": {"percentile": float("nan")}}, "factors.percentile = nan", "100"),
@@ -164,7 +166,12 @@ def test_paths_of_a_job_file_start_at_its_folder_and_those_of_flags_where_you_ar
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("[model\n", "not a TOML file"), (b"\xff\xfe\x00", "not a TOML file")]
+    ("content", "message"),
+    [
+        ("[model\n", "not a TOML file"),
+        (b"\xff\xfe\x00", "not a TOML file"),
+        (f"x = {'9' * 5000}", "not a TOML file"),
+    ],
 )
 def test_a_job_file_that_is_not_toml_is_refused(tmp_path, content, message):
     path = tmp_path / "job.toml"
