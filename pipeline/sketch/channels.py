@@ -5,7 +5,6 @@ Knows tallies of many channels. Does not know models or files.
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -219,7 +218,7 @@ class ChannelSketch:
 
     def channel(self, index: int) -> Sketch:
         """Return the sketch of one channel, by its index from 0."""
-        if not (isinstance(index, Integral) and 0 <= index < self.n_channels):
+        if not (_is_whole(index) and 0 <= index < self.n_channels):
             raise InputError(f"channel {index!r} of {self.n_channels}: count from 0", channel=index)
         tally = self.tally
         part = slice(*tally.starts[index : index + 2])
@@ -263,3 +262,7 @@ def parse_channel_axis(
             n_channels=n_channels,
         )
     return axis
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, int | np.integer)

@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -201,7 +200,7 @@ def digest_of_buckets(
     .. [1] Dunning and Ertl, "Computing Extremely Accurate Quantiles Using t-Digests", arXiv:1902.04023,
        sections 2.2 and 3.
     """
-    if not (isinstance(compression, Real) and MIN_COMPRESSION <= compression <= MAX_COMPRESSION):
+    if not (_is_number(compression) and MIN_COMPRESSION <= compression <= MAX_COMPRESSION):
         raise InputError(
             f"compression must be from {MIN_COMPRESSION:g} to {MAX_COMPRESSION:g}, got {compression!r}",
             compression=compression,
@@ -282,3 +281,7 @@ def _parse_scale(scale: Any) -> Scale:
     if scale not in ("k1", "k2"):
         raise InputError(f"scale must be 'k1' or 'k2', got {scale!r}", scale=scale)
     return scale  # type: ignore[no-any-return]  # narrowed by the test above
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number)
