@@ -183,8 +183,10 @@ class Ledger:
 
     def _hashed_head(self, block: Block) -> bytes:
         """Return the prefix and the header of a record; nothing where there is none that can be read."""
+        key = self._key(block)
         try:
-            head, nbytes = self._read_head(self._key(block))
+            found = read_or_error(self._store, lambda: self._read_head(key))
+            head, nbytes = (None, 0) if isinstance(found, StorageError) else found
             prefix = CommitPrefix.decode(head or b"")
         except FormatError:
             return b""

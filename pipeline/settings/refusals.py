@@ -19,6 +19,7 @@ from .job_settings import JobSettings, OverrideSettings
 __all__ = ["refusal"]
 
 _SHOWN = 200
+_SHOULD_BE = "Input should be "
 # What a setting should be, by the validator's type of error.
 _WANTED = {
     "int_type": "a whole number",
@@ -32,6 +33,7 @@ _WANTED = {
     "missing": "given, too: a value is missing",
     "too_long": "at most {max_length} long, not {actual_length}",
     "string_too_short": "a text that is not empty",
+    "invalid_key": "called by a text",
 }
 
 
@@ -50,7 +52,7 @@ def refusal(error: ValidationError, origin: str) -> str:
     errors = [each for each in error.errors() if each["loc"][: len(keys)] == first["loc"][: len(keys)]]
     errors = errors if len(errors) == len(error.errors()) else [first]
     message = " or ".join(sorted({_wanted(each) for each in errors}))
-    if first["type"] != "value_error":
+    if first["type"] in _WANTED or first["msg"].startswith(_SHOULD_BE):
         message = f"it should be {message}"
     # What is wrong may be a secret, in the wrong place or of the wrong type.
     is_hidden = isinstance(first["input"], Mapping) or "storage_options" in keys
@@ -60,7 +62,7 @@ def refusal(error: ValidationError, origin: str) -> str:
 
 def _wanted(error: ErrorDetails) -> str:
     """Return what a setting should be, or what the settings' own check says."""
-    said = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    said = error["msg"].removeprefix("Value error, ").removeprefix(_SHOULD_BE)
     wanted = _WANTED.get(error["type"])
     return said if wanted is None else wanted.format(**error.get("ctx", {}))
 

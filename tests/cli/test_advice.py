@@ -56,6 +56,20 @@ def advised(answer):
     return [shlex.split(found)[1:] for found in re.findall(r"`(actisketch [^`]+)`", answer.err)]
 
 
+@pytest.mark.parametrize(
+    "harm", ["record: folder", "record: link to itself", "record: pipe", "record: empty"]
+)
+def test_a_block_whose_record_cannot_be_read_counts_as_missing(call, finished, harm):
+    name, damage = HARMS[harm]
+    damage(finished["run"] / name)
+    status = call("status", finished["run"])
+    answers = [call(verb, finished["run"]) for verb in ("percentiles", "factors", "export")]
+
+    assert (status.code, "certificate  out of date" in status.out) == (0, True), status.err
+    assert [answer.code for answer in answers] == [9, 9, 9], answers
+    assert all("blocks are not recorded yet" in answer.err for answer in answers)
+
+
 @pytest.mark.parametrize("harm", HARMS)
 def test_verify_advises_repair_and_repair_mends(call, finished, harm):
     before = contents(finished["run"] / "cache")

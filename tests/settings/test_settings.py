@@ -50,6 +50,7 @@ REFUSED = [
     ({"data": {"color_mode": "cmyk"}}, "data.color_mode = 'cmyk'", "'grayscale'"),
     ({"data": {"divide_by": 255.0, "scale": 0.5}}, "data", "scale or divide_by, not both"),
     ({"data": 3}, "data = 3", "a table"),
+    ({1: {}}, "1 = 1", "it should be called by a text"),
     ({"model": {"safe_mode": 1}}, "model.safe_mode = 1", "true or false"),
     (
         {"factors": {"exact": True}, "cache": {"dtype": "float16"}},
