@@ -48,7 +48,7 @@ def record_missing_on(
     recipe : Recipe
         How a worker makes its producer.
     sketch : SketchSpec
-        How finely to sketch.
+        Sketch resolution.
     slab : int, optional
         Samples that a worker collects at a time, from the plan; default: as without a limit.
     storage_options : mapping, optional

@@ -25,7 +25,7 @@ __all__ = ["RehearsalRecipe", "rehearsal_report", "rehearsal_spec"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RehearsalRecipe:
-    """Activations that depend on the sample's index, computed in a time of one's choice."""
+    """Activations that depend only on the index of the sample; each batch takes ``batch_s`` seconds."""
 
     shapes: tuple[tuple[int, ...], ...] = ((16, 16, 8), (64,))
     """Of one sample, one for each point."""

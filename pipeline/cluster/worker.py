@@ -116,7 +116,7 @@ class BlockPlugin(LoadedOnce[_Recording]):
     token : Token
         Of the cache.
     sketch : SketchSpec
-        How finely to sketch.
+        Sketch resolution.
     slab : int, optional
         Samples that are collected at a time, as `record_block`.
     """

@@ -16,7 +16,7 @@ from ..sketch.forecast import MANY_SAMPLES, MERGING_NBYTES
 
 __all__ = ["check_complete", "merged_nbytes", "merged_sketches", "statistics", "unknown_point"]
 
-# Records wait as they were stored until they are so much, since many sketches of a point are merged faster together.
+# Records wait, packed, until they reach this size: many sketches of a point are merged faster together.
 WAITING_NBYTES = 32 * 2**20
 # Of these, one point's are unpacked at a time, at most so much at once: neither the number of blocks nor that of
 # points or channels decides how much memory a merge takes.

@@ -45,7 +45,7 @@ def empty_sketch(spec: SketchSpec, point: PointSpec) -> PointSketch:
     Raises
     ------
     InputError
-        If the point has too many channels for the resolution of theirs.
+        If the point has too many channels for ``channel_bits``.
     """
     n_channels = n_channels_of(point)
     if spec.per_channel and n_channels << spec.channel_bits > 1 << 32:
@@ -64,7 +64,7 @@ def empty_sketch(spec: SketchSpec, point: PointSpec) -> PointSketch:
 
 
 def forecast_of(point: PointSpec, spec: SketchSpec, n_samples: int) -> SketchForecast:
-    """Return what the sketch of a point takes after so many samples, before a value is seen."""
+    """Estimate what the sketch of a point will take after ``n_samples`` samples."""
     return sketch_forecast(
         spec,
         n_samples=n_samples,

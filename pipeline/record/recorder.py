@@ -39,14 +39,14 @@ logger = logging.getLogger(__name__)
 # whichever side is slower sets the pace.
 BLOCKS_IN_FLIGHT = 2
 
-# So many bytes of activations are collected before they are sketched and written. A block is one slab, unless the
+# Bytes of activations that are collected before they are sketched and written. A block is one slab, unless the
 # network is so large that the chunks of its small layers would be tiny: then it is several.
 SLAB_NBYTES = 512 * 2**20
 
 # Points are sketched and written by several threads, since a network on two cores computes more values than one core
 # sketches; more of them than cores, since half of the time they wait for the disk (4 against 2 on two cores: 1.1x).
 RECORDING_THREADS = 4
-# Small batches of a point are joined up to so much: a call for each costs more than the copy.
+# Small batches of a point are joined up to this size: a call for each costs more than the copy.
 JOINED_NBYTES = 8 * 2**20
 # A sketch keeps what its updates add apart, since adding up many together is faster: in an open block so much of it
 # over all points.
@@ -61,7 +61,7 @@ def slab_samples(
     Parameters
     ----------
     points : sequence of PointSpec
-        Where is recorded.
+        Points to record.
     batch_size, block_samples : int
         Of the cache.
     slab_nbytes : int, optional
@@ -70,7 +70,7 @@ def slab_samples(
     Returns
     -------
     int
-        Whole batches, a part of ``block_samples`` without a rest: the largest within ``slab_nbytes``, at least a batch.
+        Whole batches that divide ``block_samples`` evenly: as many as fit ``slab_nbytes``, at least one batch.
     """
     batch_nbytes = batch_size * sample_nbytes(points)
     n_batches = block_samples // batch_size
@@ -91,11 +91,11 @@ def collect(
     Parameters
     ----------
     producer : Producer
-        Where from.
+        Computes the activations.
     slab : SampleRange
         A block or a part of one.
     on_batch : callable, optional
-        Told after each batch how many samples it had.
+        Called after each batch with its number of samples.
 
     Raises
     ------
@@ -180,7 +180,7 @@ class _OpenBlock:
     def add(self, collected: Collected, pool: Executor | None = None) -> None:
         """Sketch and write the next samples, several points at a time where there is a pool.
 
-        The memory of a point is let go when it is written.
+        The memory of a point is freed when it is written.
         """
         if not self._is_whole:
             return  # a slab before this one failed, and its error is on the way
@@ -190,7 +190,7 @@ class _OpenBlock:
                     self._add_point(point, collected)
                 return
             points = [pool.submit(self._add_point, point, collected) for point in self._points]
-            # All of them, before an error goes on: the writer's memory is given back then.
+            # All of them, before an error is raised: the writer's memory is freed then.
             wait(points)
             for each in points:
                 each.result()
@@ -224,14 +224,14 @@ class _OpenBlock:
         """Commit the block, unless a slab failed."""
         if not self._is_whole:
             return None
-        # Each is let go when it is packed: many points are not in memory twice.
+        # Each is freed when it is packed: many points are not in memory twice.
         sketches = {name: self._sketches.pop(name).to_bytes() for name in list(self._sketches)}
         with self._writer:
             # What the samples were is kept with the block: a resumed run compares it with the data it has.
             return self._writer.commit(sketches, {"data": content_hash})
 
     def abandon(self) -> None:
-        """Give the writer's memory back; the block stays missing."""
+        """Free the writer's memory; the block stays missing."""
         self._is_whole = False
         self._writer.__exit__(None, None, None)
 
@@ -256,15 +256,16 @@ def record_block(
     Parameters
     ----------
     cache : Cache
-        Where to; open for writing.
+        Open for writing.
     producer : Producer
-        Where from.
+        Computes the activations.
     block : Block
-        Which samples.
+        The samples to record.
     sketch : SketchSpec
-        How finely to sketch.
+        Sketch resolution.
     slab : int, optional
-        Samples that are collected at a time, of the plan; default: as :func:`slab_samples`. No matter of the bytes.
+        Samples that are collected at a time, from the plan; default: as :func:`slab_samples`. It does not affect the
+        bytes.
     pool : Executor, optional
         Threads that sketch and write several points at a time.
 
@@ -300,7 +301,7 @@ def record_missing(
 
     Samples are computed in this thread and sketched and written in others; at most
     ``BLOCKS_IN_FLIGHT`` slabs are in memory. When anything fails, or Ctrl-C is pressed, the block that is
-    being written is finished, nothing new is begun, and the error goes on.
+    being written is finished, nothing new is begun, and the error is raised.
 
     Returns
     -------
