@@ -6,6 +6,7 @@ import tomllib
 from dataclasses import fields
 from inspect import signature
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
@@ -18,6 +19,7 @@ from actisketch.pipeline.settings.job_settings import DataSettings, JobSettings
 from actisketch.pipeline.settings.loading import load_job, validate_job
 from actisketch.pipeline.settings.sizes import format_bytes, parse_bytes
 from actisketch.pipeline.settings.template import job_template, setting_text
+from actisketch.pipeline.sources.data_spec import COLOR_MODES, FORMATS, INTERPOLATIONS
 from actisketch.storage.errors import InputError
 
 TABLES = {name: field.annotation for name, field in JobSettings.model_fields.items() if name != "output"}
@@ -239,3 +241,18 @@ def test_storage_knows_no_setting_of_the_job_file():
 
     assert len(KEYS) > 50
     assert [text for text in texts if any(re.search(rf"(?<![\w.]){key}\b", text) for key in KEYS[1:])] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "known"), [("format", FORMATS), ("color_mode", COLOR_MODES), ("interpolation", INTERPOLATIONS)]
+)
+def test_the_settings_allow_what_the_sources_know(name: str, known: tuple[str, ...]) -> None:
+    annotation = DataSettings.model_fields[name].annotation
+    allowed = {
+        value
+        for part in (annotation, *get_args(annotation))
+        for value in get_args(part)
+        if isinstance(value, str)
+    }
+
+    assert allowed == set(known)
