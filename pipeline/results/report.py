@@ -129,8 +129,9 @@ class _ReportStage(FileStage[Path]):
         return self.files[0]
 
     def write(self, result: Path) -> Sequence[Path]:
-        paths = write_report(
+        return write_report(
             self.place, self.data, progress=lambda done, _: self.on_event(SamplesDone(n_done=done))
         )
-        self.on_event(StageDone(stage="report", message=f"{len(paths)} files"))
-        return paths
+
+    def announce(self, result: Path, written: Sequence[Path]) -> None:
+        self.on_event(StageDone(stage="report", message=f"{len(written)} files"))

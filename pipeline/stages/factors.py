@@ -13,7 +13,7 @@ from ...storage import Cache
 from ..events import OnEvent, StageDone, StageStarted, counted, ignore_event
 from ..factors.factors_file import Factors
 from ..factors.from_cache import factors_of
-from ..factors.merge import statistics
+from ..factors.merge import merged_sketches, statistics
 from ..factors.merged_file import load_merged, save_merged
 from ..factors.ties import Ties
 from ..folder.folder import write_json
@@ -56,7 +56,8 @@ class FactorsStage(FileStage[Factors]):
         points = [point.name for point in self.cache.spec.points]
         is_kept = load_merged(self.folder.merged_path, self.recorded, points) is not None
         if not is_kept:
-            save_merged(self.folder.merged_path, self.recorded, self._sketches)
+            # In this process: nothing is computed, and the cluster of the run may be gone.
+            save_merged(self.folder.merged_path, self.recorded, merged_sketches(self.cache))
         message = "reloaded statistics and factors" + ("" if is_kept else ", merged the sketches again")
         self.on_event(StageDone(stage="factors", message=message, reloaded=is_kept))
         return Factors.load(self.folder.factors_path)
@@ -80,9 +81,8 @@ class FactorsStage(FileStage[Factors]):
         write_json(self.folder.factors_path, result.to_dict())
         return self.files
 
-    def replace(self, result: Factors) -> None:
-        """Write the results and send events."""
-        super().replace(result)
+    def announce(self, result: Factors, written: Sequence[Path]) -> None:
+        """Send events."""
         message = f"factors of {counted(len(result.points), 'point')}"
         self.on_event(StageDone(stage="factors", message=message))
         _warn_of_small(result, self.settings.factors.floor)

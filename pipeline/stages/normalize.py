@@ -194,9 +194,8 @@ class NormalizeStage(FileStage[Certificate]):
         write_json(folder.certificate_path, result.to_dict())
         return [path for path in self.files if path.exists()]
 
-    def replace(self, result: Certificate) -> None:
-        """Write the results and send events."""
-        super().replace(result)
+    def announce(self, result: Certificate, written: Sequence[Path]) -> None:
+        """Send events."""
         if result.passed:
             self.on_event(StageDone(stage="certify", message=result.summary()))
 

@@ -6,7 +6,7 @@ Knows the order of these steps. Does not know what a stage computes.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
@@ -67,7 +67,7 @@ class FileStage(Stage[Result]):
         """The files that must be there to be reloaded."""
 
     @abstractmethod
-    def write(self, result: Result) -> Iterable[Path]:
+    def write(self, result: Result) -> Sequence[Path]:
         """Write the results; return all files that were written."""
 
     def is_current(self) -> bool:
@@ -81,3 +81,8 @@ class FileStage(Stage[Result]):
         written = self.write(result)
         if self.is_own:
             self.folder.mark_made(self.name, self.key, *written)
+        self.announce(result, written)
+
+    @abstractmethod
+    def announce(self, result: Result, written: Sequence[Path]) -> None:
+        """Send events: only now, as results that were announced are kept whatever a listener does."""

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline import open_run, plan, run
+from actisketch.pipeline.events import StageDone
 from actisketch.storage.errors import InputError
 
 QUICK = {"report": {"enabled": False}}
@@ -52,8 +53,6 @@ def test_labels_give_accuracy_before_and_after(tmp_path, small_model, small_data
 
 
 def test_a_second_call_computes_nothing(tmp_path, small_model, small_data):
-    from actisketch.pipeline.events import StageDone
-
     run(small_model, small_data, output=tmp_path / "r", settings=QUICK)
     events = []
     run(small_model, small_data, output=tmp_path / "r", settings=QUICK, on_event=events.append)
@@ -61,6 +60,39 @@ def test_a_second_call_computes_nothing(tmp_path, small_model, small_data):
 
     assert [event.stage for event in done] == ["record", "factors", "normalize"]
     assert all(event.reloaded for event in done)
+
+
+@pytest.mark.parametrize(
+    ("stopped", "reloaded"), [("factors", "factors"), ("certify", "normalize"), ("report", "report")]
+)
+def test_what_was_announced_as_done_is_kept_when_the_job_is_stopped_there(
+    tmp_path, small_model, small_data, stopped, reloaded
+):
+    def stop(event):
+        if isinstance(event, StageDone) and event.stage == stopped:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(small_model, small_data, output=tmp_path / "r", on_event=stop)
+    events = []
+    run(small_model, small_data, output=tmp_path / "r", on_event=events.append)
+    done = {event.stage: event.reloaded for event in events if isinstance(event, StageDone)}
+
+    assert done["record"]
+    assert done[reloaded]
+
+
+def test_a_finished_run_is_reloaded_without_its_cluster_even_if_its_sketches_are_gone(
+    tmp_path, small_model, small_data
+):
+    run(small_model, small_data, output=tmp_path / "r", settings=QUICK)
+    sketches = (tmp_path / "r" / "sketches.npz").read_bytes()
+    (tmp_path / "r" / "sketches.npz").unlink()
+    gone = {**QUICK, "record": {"scheduler": "tcp://127.0.0.1:9"}}
+
+    run(small_model, small_data, output=tmp_path / "r", settings=gone)
+
+    assert (tmp_path / "r" / "sketches.npz").read_bytes() == sketches
 
 
 def test_the_run_is_opened_again_without_model_and_data(tmp_path, small_model, small_data):

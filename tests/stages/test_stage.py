@@ -39,6 +39,9 @@ class Doubling(FileStage):
             raise OSError("the disk is full")
         return self.files
 
+    def announce(self, result, written):
+        self.done.append(f"announced {self.folder.made_from(self.name)}")
+
 
 @pytest.fixture
 def folder(tmp_path):
@@ -49,7 +52,12 @@ def test_results_are_computed_once_and_reloaded_while_they_follow_from_the_same_
     stages = [Doubling(folder=folder, number=n) for n in (3, 3, 5, 3)]
 
     assert [stage.reload_or_compute() for stage in stages] == [6, 6, 10, 6]
-    assert [stage.done for stage in stages] == [["compute"], ["reload"], ["compute"], ["compute"]]
+    assert [stage.done for stage in stages] == [
+        ["compute", "announced twice 3"],
+        ["reload"],
+        ["compute", "announced twice 5"],
+        ["compute", "announced twice 3"],
+    ]
 
 
 def test_results_that_were_changed_or_deleted_are_computed_again(folder):
@@ -59,7 +67,7 @@ def test_results_that_were_changed_or_deleted_are_computed_again(folder):
         again = Doubling(folder=folder, number=3)
 
         assert again.reload_or_compute() == 6
-        assert again.done == ["compute"]
+        assert again.done == ["compute", "announced twice 3"]
 
 
 def test_a_crash_while_results_are_replaced_leaves_none_that_count_as_made(folder):
@@ -76,5 +84,5 @@ def test_results_in_another_folder_are_neither_reloaded_nor_remembered(folder):
     stages = [Doubling(folder=folder, number=3, is_own=False) for _ in range(2)]
 
     assert [stage.reload_or_compute() for stage in stages] == [6, 6]
-    assert [stage.done for stage in stages] == [["compute"], ["compute"]]
+    assert [stage.done for stage in stages] == [["compute", "announced None"]] * 2
     assert folder.manifest() == {}
