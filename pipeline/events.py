@@ -12,15 +12,15 @@ __all__ = [
     "OnEvent",
     "Remark",
     "SamplesDone",
-    "Stage",
     "StageDone",
+    "StageName",
     "StageStarted",
     "counted",
     "ignore_event",
 ]
 
 
-Stage = Literal["cluster", "record", "input", "factors", "normalize", "certify", "report"]
+StageName = Literal["cluster", "record", "input", "factors", "normalize", "certify", "report"]
 """The stages of a job; ``input`` measures the factor of the network's input."""
 
 
@@ -28,7 +28,7 @@ Stage = Literal["cluster", "record", "input", "factors", "normalize", "certify",
 class StageStarted:
     """A stage begins."""
 
-    stage: Stage
+    stage: StageName
     n_total: int = 0
     """Units of work in this stage; 0 if they are not counted."""
     n_done: int = 0
@@ -59,7 +59,7 @@ class SamplesDone:
 class StageDone:
     """A stage is finished."""
 
-    stage: Stage
+    stage: StageName
     message: str
     """One sentence for a person."""
     reloaded: bool = False

@@ -21,7 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from ..events import BlockDone, Event, Remark, SamplesDone, Stage, StageDone, StageStarted
+from ..events import BlockDone, Event, Remark, SamplesDone, StageDone, StageName, StageStarted
 from ..settings.sizes import format_bytes
 from ..settings.visible import visible
 from .pace import Pace
@@ -31,7 +31,7 @@ __all__ = ["STAGE_LABELS", "JobProgress"]
 # Plain lines go to log files and batch systems: frequent enough to show progress, rare enough to read.
 PLAIN_INTERVAL_S = 10.0
 
-STAGE_LABELS: dict[Stage, str] = {
+STAGE_LABELS: dict[StageName, str] = {
     "cluster": "connecting to the cluster",
     "record": "recording activations",
     "input": "measuring the input",

@@ -5,7 +5,7 @@ line numbers, comments and memory addresses. Code of Keras, TensorFlow, NumPy an
 
 Why not the source text: code may run without a file (cloudpickle), or its file may have been edited since. Why not the
 classes alone: functions, closures, properties, globals and objects that a layer uses change what it computes as well.
-tests/graph/test_fingerprint.py has a case for each.
+tests/graph/test_own_code.py has a case for each.
 """
 
 from __future__ import annotations

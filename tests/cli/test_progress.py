@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from actisketch.pipeline.cli.progress import STAGE_LABELS, JobProgress
-from actisketch.pipeline.events import BlockDone, Event, SamplesDone, Stage, StageStarted
+from actisketch.pipeline.events import BlockDone, Event, SamplesDone, StageName, StageStarted
 
 Timed = Iterator[tuple[float, Event]]
 
@@ -207,4 +207,4 @@ def test_a_run_tells_of_samples_and_blocks_in_turn(tmp_path: Any) -> None:
 
 
 def test_every_stage_has_a_label_and_no_other() -> None:
-    assert set(STAGE_LABELS) == set(get_args(Stage))
+    assert set(STAGE_LABELS) == set(get_args(StageName))
