@@ -162,6 +162,13 @@ def test_no_two_modules_have_one_name():
     assert several == {}
 
 
+def test_no_file_is_longer_than_400_lines():
+    files = [*FILES, *ROOT.glob("tests/**/*.py")]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files}
+
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+
+
 def test_few_files_stand_outside_the_folders():
     loose = {path.name for path in (ROOT / "pipeline").glob("*.py")}
 

@@ -35,7 +35,7 @@ def export_text(
     factors : Factors
     statistics : mapping of point name to a row of statistics
     names : mapping
-        What :func:`~.graph.toolbox_names` returned when the network was recorded.
+        What :func:`~..graph.toolbox_names` returned when the network was recorded.
 
     Raises
     ------

@@ -386,17 +386,3 @@ def test_words_beyond_the_table_of_an_embedding_name_the_samples_and_the_word(ca
     assert "samples 16 to 23" in answer.err
     assert "= 37 is not in [0, 20)" in answer.err
     assert "Traceback" not in answer.err
-
-
-def test_a_network_that_finds_no_memory_is_told_to_take_smaller_batches():
-    import tensorflow as tf
-
-    from actisketch.pipeline.graph import refusals_explained
-    from actisketch.storage.errors import OverBudgetError
-
-    told = "Graph execution error:\n\nOOM when allocating tensor with shape[9,9]\n\t [[{{node conv}}]] [Op:f]"
-    with (
-        pytest.raises(OverBudgetError, match=r"samples 8 to 15: OOM .*\[9,9\]; reduce record.batch_size"),
-        refusals_explained(8, 16),
-    ):
-        raise tf.errors.ResourceExhaustedError(None, None, told)

@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 
 from actisketch.pipeline import run
-from actisketch.pipeline.graph import read_graph, select_points
-from actisketch.storage.errors import InputError
+from actisketch.pipeline.graph import read_graph, refusals_explained, select_points
+from actisketch.storage.errors import InputError, OverBudgetError
 
 L = keras.layers
 SAMPLES = np.random.default_rng(5).random((20, 6), dtype=np.float32)
@@ -280,3 +280,12 @@ def test_a_sequential_model_whose_shape_is_lost_on_the_way_names_the_layer():
         read_graph(model)
     with pytest.raises(InputError, match=r"does not know its input shape: give it a keras\.Input"):
         read_graph(keras.Sequential([L.Dense(3)]))
+
+
+def test_a_network_that_finds_no_memory_is_told_to_take_smaller_batches():
+    told = "Graph execution error:\n\nOOM when allocating tensor with shape[9,9]\n\t [[{{node conv}}]] [Op:f]"
+    with (
+        pytest.raises(OverBudgetError, match=r"samples 8 to 15: OOM .*\[9,9\]; reduce record.batch_size"),
+        refusals_explained(8, 16),
+    ):
+        raise tf.errors.ResourceExhaustedError(None, None, told)
