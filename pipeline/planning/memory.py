@@ -19,9 +19,12 @@ from ..sketch import SketchSpec
 
 __all__ = ["MemoryProjection", "NetworkNeeds", "RunNeeds"]
 
-# For tracing the network, the compiled loops of the sketch, threads and the allocator: 60 to 100 MiB were measured,
-# from a small network to blocks of half a gigabyte.
+# For the compiled loops of the sketch, threads and the allocator: 60 to 100 MiB were measured, from a small network to
+# blocks of half a gigabyte.
 RUNTIME_NBYTES = 128 * 2**20
+# For the operations of the traced network and what the allocator keeps of them. Short runs of ResNet50 (70 points,
+# small batches) took 5 to 105 MiB beyond everything else.
+POINT_NBYTES = 2 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +43,7 @@ class MemoryProjection:
     """Encoding the largest chunks, one for each thread: copies, compressed forms, aligned memory."""
     sketches: int
     """Sketches of all points in open blocks, and the larger of recording threads and merging."""
-    runtime: int = RUNTIME_NBYTES
+    runtime: int
     """The traced network, compiled loops, threads."""
     certificate: int = 0
     """What normalising and certifying take beyond batch, blocks and encoding, which are freed by then."""
@@ -154,7 +157,10 @@ class RunNeeds:
         stays = min(network.model_nbytes, network.loading_nbytes)
         loading = max(stays, network.loading_nbytes - sum(recording.values()))
         later = max(0, network.certificate_nbytes + recording["sketches"] - sum(recording.values()))
-        return MemoryProjection(model=network.model_nbytes, loading=loading, certificate=later, **recording)
+        runtime = RUNTIME_NBYTES + POINT_NBYTES * len(self.points)
+        return MemoryProjection(
+            model=network.model_nbytes, loading=loading, certificate=later, runtime=runtime, **recording
+        )
 
     def _sketches_nbytes(self, block_samples: int, slab: int) -> int:
         record = self.settings.record
