@@ -19,12 +19,12 @@ from ..sketch import SketchSpec
 
 __all__ = ["MemoryProjection", "NetworkNeeds", "RunNeeds"]
 
-# For the compiled loops of the sketch, threads and the allocator: 60 to 100 MiB were measured, from a small network to
-# blocks of half a gigabyte.
-RUNTIME_NBYTES = 128 * 2**20
-# For the operations of the traced network and what the allocator keeps of them. Short runs of ResNet50 (70 points,
-# small batches) took 5 to 105 MiB beyond everything else.
-POINT_NBYTES = 2 * 2**20
+# For tracing the network, the compiled loops of the sketch, threads and the allocator: 60 to 100 MiB were measured,
+# from a small network to blocks of half a gigabyte.
+RUNTIME_NBYTES, MEASURED_NBYTES = 128 * 2**20, 100 * 2**20
+# oneDNN keeps the weights once more, in layouts of its own with padded channels: without it ResNet50 took 1.4 times its
+# weights less.
+COPIED_WEIGHTS = 1.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class MemoryProjection:
     sketches: int
     """Sketches of all points in open blocks, and the larger of recording threads and merging."""
     runtime: int
-    """The traced network, compiled loops, threads."""
+    """The traced network, its weights in other layouts, compiled loops, threads."""
     certificate: int = 0
     """What normalising and certifying take beyond batch, blocks and encoding, which are freed by then."""
 
@@ -157,7 +157,7 @@ class RunNeeds:
         stays = min(network.model_nbytes, network.loading_nbytes)
         loading = max(stays, network.loading_nbytes - sum(recording.values()))
         later = max(0, network.certificate_nbytes + recording["sketches"] - sum(recording.values()))
-        runtime = RUNTIME_NBYTES + POINT_NBYTES * len(self.points)
+        runtime = max(RUNTIME_NBYTES, MEASURED_NBYTES + int(COPIED_WEIGHTS * network.model_nbytes))
         return MemoryProjection(
             model=network.model_nbytes, loading=loading, certificate=later, runtime=runtime, **recording
         )
