@@ -25,6 +25,8 @@ RUNTIME_NBYTES, MEASURED_NBYTES = 128 * 2**20, 100 * 2**20
 # oneDNN keeps the weights once more, in layouts of its own with padded channels: without it ResNet50 took 1.4 times its
 # weights less.
 COPIED_WEIGHTS = 1.5
+# Networks of convolutions have smaller weights; huge ones are those of Dense layers and embeddings.
+COPIES_NBYTES = 256 * 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +159,8 @@ class RunNeeds:
         stays = min(network.model_nbytes, network.loading_nbytes)
         loading = max(stays, network.loading_nbytes - sum(recording.values()))
         later = max(0, network.certificate_nbytes + recording["sketches"] - sum(recording.values()))
-        runtime = max(RUNTIME_NBYTES, MEASURED_NBYTES + int(COPIED_WEIGHTS * network.model_nbytes))
+        copies = min(COPIES_NBYTES, int(COPIED_WEIGHTS * network.model_nbytes))
+        runtime = max(RUNTIME_NBYTES, MEASURED_NBYTES + copies)
         return MemoryProjection(
             model=network.model_nbytes, loading=loading, certificate=later, runtime=runtime, **recording
         )
