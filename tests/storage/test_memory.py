@@ -109,14 +109,14 @@ def test_a_short_run_of_a_network_in_a_file_takes_no_more_than_was_predicted(
 
 
 def test_sixteen_times_the_samples_take_the_same_memory(tmp_path: Path) -> None:
-    # Which points are in work at the same time is a matter of chance: a long run meets the worst of it, a short one
-    # does now and then.
-    few = [measured(tmp_path / f"few{i}", n_samples=192) for i in range(4)]
-    one = max(few, key=lambda figures: figures["recording"])
+    few = measured(tmp_path / "few", n_samples=192)
     many = measured(tmp_path / "many", n_samples=16 * 192)
 
-    assert (one["n_blocks"], many["n_blocks"]) == (4, 64)
-    assert many["recording"] <= 1.05 * one["recording"], (one, many)
-    # More sketches wait to be merged, up to a bound, and a merged one grows by one power of two with each doubling.
-    assert many["predicted"] - one["predicted"] <= 64 * 2**20
-    assert many["taken"] - one["taken"] <= 64 * 2**20, (one, many)
+    assert (few["n_blocks"], many["n_blocks"]) == (4, 64)
+    # The activations of the 2,880 samples more are 4.2 GiB. Not all that is let go is at once given back to the
+    # system, more sketches wait to be merged, up to a bound, and a merged one grows by one power of two with each
+    # doubling.
+    bound = 64 * 2**20
+    assert many["predicted"] - few["predicted"] <= bound
+    assert many["recording"] - few["recording"] <= bound, (few, many)
+    assert many["taken"] - few["taken"] <= bound, (few, many)
