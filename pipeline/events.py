@@ -20,7 +20,7 @@ __all__ = [
 ]
 
 
-StageName = Literal["cluster", "record", "input", "factors", "normalize", "certify", "report"]
+StageName = Literal["record", "input", "factors", "normalize", "certify", "report"]
 """The stages of a job; ``input`` measures the factor of the network's input."""
 
 
@@ -71,7 +71,7 @@ class Remark:
     """Something that a person should know and that belongs to no stage."""
 
     topic: str
-    """As ``data``."""
+    """As ``data`` or ``cluster``."""
     message: str
 
 

@@ -32,7 +32,6 @@ __all__ = ["STAGE_LABELS", "JobProgress"]
 PLAIN_INTERVAL_S = 10.0
 
 STAGE_LABELS: dict[StageName, str] = {
-    "cluster": "connecting to the cluster",
     "record": "recording activations",
     "input": "measuring the input",
     "factors": "computing scale factors",

@@ -17,7 +17,7 @@ import psutil
 from ...storage import Cache
 from ...storage.errors import InputError, OverBudgetError
 from ..certifier import Comparer, Comparison
-from ..events import OnEvent, StageDone, ignore_event
+from ..events import OnEvent, Remark, ignore_event
 from ..factors.exact_source import ExactPercentile, ExactSource
 from ..graph import model_fingerprint
 from ..normalizer import Rewriting
@@ -107,7 +107,7 @@ class ClusterEngine:
                 connected(workers=self._n_local, scheduler=scheduler, client=self._given, limits=self._limits)
             )
             self._stack.enter_context(reported(self._report))
-            self._on_event(StageDone(stage="cluster", message=_described(self._client, self._n_threads)))
+            self._on_event(Remark(topic="cluster", message=_described(self._client, self._n_threads)))
         return self._client
 
     def record_missing(self, job: Prepared, cache: Cache, on_event: OnEvent) -> int:
@@ -134,7 +134,7 @@ class ClusterEngine:
                 f"{n_missing} blocks for {n_workers} workers: some stay idle, unless a new run has a smaller "
                 "record.block_samples"
             )
-            on_event(StageDone(stage="cluster", message=advice))
+            on_event(Remark(topic="cluster", message=advice))
         return record_missing_on(
             client,
             cache,

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from actisketch.pipeline import run
+from actisketch.pipeline.cli.progress import JobProgress
 from actisketch.pipeline.cluster.cluster_engine import ClusterEngine, check_local_memory
+from actisketch.pipeline.events import BlockDone, Event, StageDone
 from actisketch.pipeline.settings.loading import validate_job
 from actisketch.storage import Cache
 from actisketch.storage.errors import InputError, OverBudgetError
@@ -41,6 +46,44 @@ class TestFromPython:
         )
         for name in ("statistics.json", "factors.json", "certificate.json"):
             assert (tmp_path / "dask" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+
+    def test_what_is_said_about_the_cluster_leaves_the_bar_of_the_stage_where_it_is(
+        self, model: Any, tmp_path: Path
+    ) -> None:
+        """Both remarks, since there are more workers than blocks. A bar is drawn once more when it is closed."""
+        from distributed import Client, LocalCluster
+
+        text, events = io.StringIO(), list[Event]()
+        console = Console(file=text, width=80, force_terminal=True, _environ={"TERM": "xterm"})
+        with (
+            LocalCluster(
+                n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+            ) as cluster,
+            Client(cluster, set_as_default=False) as client,
+            ExitStack() as stack,
+        ):
+            progress = stack.enter_context(JobProgress(console))
+
+            def listen(event: Event) -> None:
+                events.append(event)
+                progress(event)
+                if isinstance(event, BlockDone):
+                    stack.close()
+
+            run(
+                model,
+                np.random.default_rng(5).random((9, 6, 6, 1), dtype=np.float32),
+                output=tmp_path / "r",
+                settings={"normalize": {"enabled": False}, "report": {"enabled": False}},
+                client=client,
+                on_event=listen,
+            )
+        _, place, advice = text.getvalue().split("cluster: ")
+
+        assert place.startswith("2 workers with 2 threads in all at inproc://")
+        assert advice.startswith("1 blocks for 2 workers: some stay idle")
+        assert "9/9" in advice
+        assert [e.stage for e in events if isinstance(e, StageDone)] == ["record", "factors"]
 
     def test_a_second_run_starts_no_cluster(
         self, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
