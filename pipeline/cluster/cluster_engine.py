@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from ...storage import Cache
 from ...storage.errors import InputError, OverBudgetError
 from ..certifier import Comparer, Comparison
 from ..events import OnEvent, Remark, ignore_event
-from ..factors.exact_source import ExactPercentile, ExactSource
+from ..factors.exact_source import ExactSource
 from ..graph import model_fingerprint
 from ..normalizer import Rewriting
 from ..record.model import save_network
@@ -153,27 +154,16 @@ class ClusterEngine:
             self._connected(), cache, storage_options=self._settings.cache.storage_options
         )
 
-    def exact_percentile(
+    def exact_source(
         self, cache: Cache, sketches: Mapping[str, PointSketch], *, accept_rounding: bool
-    ) -> ExactPercentile:
+    ) -> ExactSource:
         """Return what answers exact percentiles from the cache; in this process if activations are rounded."""
-        here = ExactSource(cache, sketches, accept_rounding)
         if cache.spec.dtype != "float32":
-            return here.percentile
-
-        def percentile(point: str, q: float, nonzero: bool) -> float:
-            options = self._settings.cache.storage_options
-            return exact_percentiles_on(
-                self._connected(),
-                cache,
-                point,
-                [q],
-                sketches[point],
-                nonzero=nonzero,
-                storage_options=options,
-            )[0]
-
-        return percentile
+            return ExactSource(cache, sketches, accept_rounding)
+        options = self._settings.cache.storage_options
+        return _ExactOnWorkers(
+            cache, sketches, accept_rounding, connected=self._connected, storage_options=options
+        )
 
     def compare_networks(
         self, comparison: Comparison, rewriting: Rewriting, *, fingerprint: Mapping[str, Any]
@@ -190,6 +180,26 @@ class ClusterEngine:
         )
         return comparing_on(
             self._connected(), recipe, comparison, n_threads=self._n_threads, limits=self._limits
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ExactOnWorkers(ExactSource):
+    """Workers read the activations for the percentiles of whole points; those of channels are found in this process."""
+
+    connected: Callable[[], Client]
+    storage_options: Mapping[str, Any]
+
+    def percentiles(self, point: str, qs: Sequence[float], *, nonzero: bool) -> list[float]:
+        """Return the percentiles of one point."""
+        return exact_percentiles_on(
+            self.connected(),
+            self.cache,
+            point,
+            qs,
+            self.sketches[point],
+            nonzero=nonzero,
+            storage_options=self.storage_options,
         )
 
 

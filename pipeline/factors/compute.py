@@ -14,6 +14,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,8 @@ from numpy.typing import NDArray
 from ...storage import PointSpec
 from ...storage.errors import InputError
 from ..settings.job_settings import FactorSettings, InputFactor, OverrideSettings
-from ..sketch import PointSketch
-from .exact_source import ExactPercentile
+from ..sketch import Percentile, PointSketch
+from .exact_source import ExactSource
 from .factors_file import Factors, PointFactor, Rule
 from .tied import tied_factors
 from .ties import Ties
@@ -70,7 +71,7 @@ def compute_factors(
     *,
     input_factor: InputFactor = 1.0,
     model: Mapping[str, Any] | None = None,
-    exact: ExactPercentile | None = None,
+    exact: ExactSource | None = None,
     ties: Ties | None = None,
 ) -> Factors:
     """Return the factor of every point: what the normalised network is really divided by.
@@ -87,8 +88,8 @@ def compute_factors(
         Scale of the network's input, or of each of its inputs.
     model : mapping, optional
         Fingerprint of the recorded network, kept with the factors.
-    exact : callable, optional
-        Where exact percentiles come from when ``settings.exact`` is set.
+    exact : ExactSource, optional
+        Where every percentile comes from when ``settings.exact`` is set.
     ties : Ties, optional
         Points that share a scale get the largest factor of their group; by default none do.
 
@@ -105,7 +106,10 @@ def compute_factors(
             chosen.append(PointFactor(name=point.name, factor=given.factor, rule="override"))
         else:
             q = given.percentile or settings.percentile
-            found, dead[point.name] = _point_factor(point, sketches[point.name], q, settings, exact)
+            values = _Values(
+                point.name, sketches[point.name], settings.nonzero, exact if settings.exact else None
+            )
+            found, dead[point.name] = _point_factor(point, values, q, settings)
             chosen.append(found)
     return Factors(
         points=tuple(tied_factors(chosen, ties or Ties(), settings, dead=dead, sketches=sketches)),
@@ -156,32 +160,54 @@ def _listed(names: Sequence[str], most: int = 12) -> str:
     return "there are " + ", ".join(repr(name) for name in names[:most]) + more
 
 
+@dataclass(frozen=True, slots=True)
+class _Values:
+    """The percentiles of one point: all of them exact, or all of them from its sketch."""
+
+    point: str
+    sketch: PointSketch
+    nonzero: bool
+    exact: ExactSource | None
+
+    def percentile(self, q: float) -> Percentile:
+        if self.exact is None:
+            return self.sketch.layer.percentile(q, nonzero=self.nonzero)
+        (value,) = self.exact.percentiles(self.point, [q], nonzero=self.nonzero)
+        return Percentile(value, value, value)
+
+    def channel_percentile(self, q: float) -> NDArray[np.float64]:
+        """Return the percentile of each channel, NaN for a channel without values."""
+        if self.exact is not None:
+            (values,) = self.exact.channel_percentiles(self.point, [q], nonzero=self.nonzero)
+            return np.asarray(values)
+        assert self.sketch.channels is not None  # the caller looked
+        return np.asarray(self.sketch.channels.percentile(q, nonzero=self.nonzero)[0], dtype=np.float64)
+
+
 def _point_factor(
-    point: PointSpec, sketch: PointSketch, q: float, settings: FactorSettings, exact: ExactPercentile | None
+    point: PointSpec, values: _Values, q: float, settings: FactorSettings
 ) -> tuple[PointFactor, NDArray[np.bool_]]:
     """Return the factor of a point, and which of its channels are dead (one element: all of them or none)."""
     none = np.zeros(1, dtype=bool)
-    layer, nonzero = sketch.layer, settings.nonzero
-    answer: dict[str, Any] = {"name": point.name, "percentile": q, "sketch": _content_hash(sketch)}
-    if layer.n - (layer.n_zeros if nonzero else 0) == 0:
+    layer = values.sketch.layer
+    answer: dict[str, Any] = {"name": point.name, "percentile": q, "sketch": _content_hash(values.sketch)}
+    if layer.n - (layer.n_zeros if settings.nonzero else 0) == 0:
         rule: Rule = "pinned" if point.meta.get("pinned") else "dead"
         return PointFactor(**answer, factor=1.0, rule=rule), none
-    certified = layer.percentile(q, nonzero=nonzero)
-    value, lo, hi = certified.value, certified.lo, certified.hi
-    if settings.exact and exact is not None:
-        value = lo = hi = exact(point.name, q, nonzero)
+    found = values.percentile(q)
+    answer |= {"value": found.value, "lo": found.lo, "hi": found.hi}
+    if values.exact is not None:
         answer["exact"] = True
-    answer |= {"value": value, "lo": lo, "hi": hi}
     if point.meta.get("pinned"):
         return PointFactor(**answer, factor=1.0, rule="pinned"), none
-    rule = "percentile"
+    value, rule = found.value, "percentile"
     if value <= 0:
         # A linear layer may be negative there; a negative factor would flip signs, so its size counts.
-        value, rule = max(-value, -layer.percentile(100 - q, nonzero=nonzero).value), "magnitude"
+        value, rule = max(-value, -values.percentile(100 - q).value), "magnitude"
     if value < settings.floor:
         return PointFactor(**answer, factor=1.0, rule="dead"), none
-    if settings.per_channel and sketch.channels is not None:
-        factors, dead = _channel_factors(sketch, q, settings, fallback=value)
+    if settings.per_channel and values.sketch.channels is not None:
+        factors, dead = _channel_factors(values, q, settings.floor, fallback=value)
         return PointFactor(**answer, factor=factors, rule=rule, n_dead_channels=int(dead.sum())), dead
     return PointFactor(**answer, factor=value, rule=rule), none
 
@@ -191,12 +217,11 @@ def _content_hash(sketch: PointSketch) -> str:
 
 
 def _channel_factors(
-    sketch: PointSketch, q: float, settings: FactorSettings, *, fallback: float
+    values: _Values, q: float, floor: float, *, fallback: float
 ) -> tuple[tuple[float, ...], NDArray[np.bool_]]:
     """Return a factor for each channel, and which are dead; these get the layer's, so that none blows up weights."""
-    assert sketch.channels is not None  # the caller looked
-    values = np.asarray(sketch.channels.percentile(q, nonzero=settings.nonzero)[0], dtype=np.float64)
-    low = np.asarray(sketch.channels.percentile(100 - q, nonzero=settings.nonzero)[0], dtype=np.float64)
-    values = np.where(values > 0, values, np.maximum(-values, -low))
-    dead = ~(values >= settings.floor)  # NaN, the answer of a channel without values, counts as dead
-    return tuple(np.where(dead, fallback, values).tolist()), dead
+    found = values.channel_percentile(q)
+    if np.any(found <= 0):
+        found = np.where(found > 0, found, np.maximum(-found, -values.channel_percentile(100 - q)))
+    dead = ~(found >= floor)  # NaN, the answer of a channel without values, counts as dead
+    return tuple(np.where(dead, fallback, found).tolist()), dead

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,7 @@ from ...storage.errors import InputError
 from ..record.point_sketch import channel_axis_of, with_channels
 from ..sketch import ChannelSketch, PointSketch, Sketch, exact_channel_percentiles, exact_percentiles
 
-__all__ = ["ExactPercentile", "ExactSource"]
-
-ExactPercentile = Callable[[str, float, bool], float]
-"""(point, percentile, nonzero) -> the exact percentile, from the cache."""
+__all__ = ["ExactSource"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +52,6 @@ class ExactSource:
                 "is not the exact one. Accept that with --accept-rounding (factors.accept_rounding = true in a job), "
                 "or record with cache.dtype = 'float32'"
             )
-
-    def percentile(self, point: str, q: float, nonzero: bool) -> float:
-        """Return the exact percentile ``q`` of all values of a point, or of those that are not zero."""
-        return self.percentiles(point, [q], nonzero=nonzero)[0]
 
     def percentiles(self, point: str, qs: Sequence[float], *, nonzero: bool) -> list[float]:
         """Return the percentiles of one point, equal to ``np.percentile(..., method="linear")`` of what is stored."""

@@ -9,7 +9,7 @@ from ...storage.errors import InputError
 from ..settings.job_settings import JobSettings
 from ..sketch import PointSketch
 from .compute import compute_factors
-from .exact_source import ExactPercentile, ExactSource
+from .exact_source import ExactSource
 from .factors_file import Factors
 from .ties import Ties
 
@@ -23,11 +23,11 @@ def factors_of(
     *,
     ties: Ties | None = None,
     accept_rounding: bool = False,
-    exact: ExactPercentile | None = None,
+    exact: ExactSource | None = None,
 ) -> Factors:
     """Return the factors that the settings ask for; from sketches, or refined from the cache, by ``exact`` if given."""
     if settings.factors.exact and exact is None:
-        exact = ExactSource(cache, sketches, accept_rounding or settings.factors.accept_rounding).percentile
+        exact = ExactSource(cache, sketches, accept_rounding or settings.factors.accept_rounding)
     if settings.normalize.input_factor == "measured":
         raise InputError("the input factor is not measured yet: run the job again to resume")
     return compute_factors(

@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 from ...storage import Cache
 from ..certifier import Comparer, Comparison
 from ..events import OnEvent
-from ..factors.exact_source import ExactPercentile, ExactSource
+from ..factors.exact_source import ExactSource
 from ..factors.merge import merged_sketches
 from ..normalizer import Rewriting
 from ..record.point_sketch import sketch_spec
@@ -37,9 +37,9 @@ class Engine(Protocol):
         """Return the sketches of all blocks merged, by point."""
         ...
 
-    def exact_percentile(
+    def exact_source(
         self, cache: Cache, sketches: Mapping[str, PointSketch], *, accept_rounding: bool
-    ) -> ExactPercentile:
+    ) -> ExactSource:
         """Return what answers exact percentiles from the cache.
 
         Raises
@@ -85,11 +85,11 @@ class LocalEngine(AbstractContextManager["LocalEngine"]):
         """Return the sketches of all blocks merged, by point."""
         return merged_sketches(cache)
 
-    def exact_percentile(
+    def exact_source(
         self, cache: Cache, sketches: Mapping[str, PointSketch], *, accept_rounding: bool
-    ) -> ExactPercentile:
+    ) -> ExactSource:
         """Return what answers exact percentiles from the cache."""
-        return ExactSource(cache, sketches, accept_rounding).percentile
+        return ExactSource(cache, sketches, accept_rounding)
 
     def compare_networks(
         self, comparison: Comparison, rewriting: Rewriting, *, fingerprint: Mapping[str, Any]

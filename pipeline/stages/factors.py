@@ -69,7 +69,7 @@ class FactorsStage(FileStage[Factors]):
         chosen = self.settings.factors
         exact = None
         if chosen.exact:
-            exact = self.engine.exact_percentile(
+            exact = self.engine.exact_source(
                 self.cache, self._sketches, accept_rounding=chosen.accept_rounding
             )
         return factors_of(self.cache, self._sketches, self.settings, ties=self.ties, exact=exact)

@@ -18,8 +18,11 @@ __all__ = ["factors_key", "normalize_key", "report_key"]
 
 def factors_key(recorded: str, settings: JobSettings, ties: Ties) -> str:
     """Return the key of statistics and factors; ``recorded`` is the ``merged_key`` of the cache."""
+    # Exact factors of earlier versions took percentiles of channels, and of negative values, from the sketches: they
+    # are made again.
+    changed = ["every percentile is exact"] if settings.factors.exact else []
     return content_key(
-        recorded, settings.factors.model_dump(), settings.normalize.input_factor, ties.to_dict()
+        recorded, settings.factors.model_dump(), settings.normalize.input_factor, ties.to_dict(), *changed
     )
 
 

@@ -114,12 +114,14 @@ class EngineContract:
 
     @pytest.mark.parametrize("nonzero", [True, False])
     def test_exact_percentiles_are_those_of_numpy(self, engine: Engine, cache: Cache, nonzero: bool) -> None:
-        exact = engine.exact_percentile(cache, engine.merge_sketches(cache), accept_rounding=False)
+        exact = engine.exact_source(cache, engine.merge_sketches(cache), accept_rounding=False)
         values = np.concatenate(list(cache.chunks("conv"))).ravel()
         values = values[values != 0] if nonzero else values
 
         for q in (0.0, 37.3, 99.9, 100.0):
-            assert exact("conv", q, nonzero) == np.percentile(values, q, method="linear")
+            assert exact.percentiles("conv", [q], nonzero=nonzero) == [
+                np.percentile(values, q, method="linear")
+            ]
 
     @pytest.mark.parametrize("job", [{"cache": {"dtype": "float16"}}], indirect=True)
     def test_rounded_activations_are_refused_unless_that_is_accepted(
@@ -129,14 +131,22 @@ class EngineContract:
         stored = np.concatenate(list(cache.chunks("conv"))).astype(np.float32)
 
         with pytest.raises(InputError, match="accept-rounding"):
-            engine.exact_percentile(cache, sketches, accept_rounding=False)
-        exact = engine.exact_percentile(cache, sketches, accept_rounding=True)
-        assert exact("conv", 90.0, True) == np.percentile(stored[stored != 0], 90.0)
+            engine.exact_source(cache, sketches, accept_rounding=False)
+        exact = engine.exact_source(cache, sketches, accept_rounding=True)
+        assert exact.percentiles("conv", [90.0], nonzero=True) == [np.percentile(stored[stored != 0], 90.0)]
+
+    @pytest.mark.parametrize("job", [{"sketch": {"per_channel": True}}], indirect=True)
+    def test_exact_percentiles_of_channels_are_those_of_numpy(self, engine: Engine, cache: Cache) -> None:
+        exact = engine.exact_source(cache, engine.merge_sketches(cache), accept_rounding=False)
+        values = np.concatenate(list(cache.chunks("conv"))).reshape(-1, 5)
+
+        (found,) = exact.channel_percentiles("conv", [99.3], nonzero=False)
+        assert found.tolist() == [np.percentile(values[:, c], 99.3, method="linear") for c in range(5)]
 
     @pytest.mark.parametrize("job", [{"record": {"activations": False}}], indirect=True)
     def test_sketches_alone_give_no_exact_percentile(self, engine: Engine, cache: Cache) -> None:
         with pytest.raises(InputError, match="sketches only"):
-            engine.exact_percentile(cache, engine.merge_sketches(cache), accept_rounding=False)
+            engine.exact_source(cache, engine.merge_sketches(cache), accept_rounding=False)
 
     @pytest.fixture
     def comparison(self, model: Any, samples: Any) -> tuple[Comparison, Rewriting]:
