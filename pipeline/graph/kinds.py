@@ -14,8 +14,10 @@ from typing import Any, Final
 import numpy as np
 
 __all__ = [
+    "ATTENTION_LAYERS",
     "BOUNDED",
     "HOMOGENEOUS",
+    "RECURRENT_LAYERS",
     "TYING_MERGES",
     "activation_of",
     "function_name",
@@ -57,6 +59,13 @@ IDENTITY_LAYERS: Final = frozenset(
     | {"SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D"}
     # keras.applications.convnext: drops residual branches in training only.
     | {"StochasticDepth"}
+)
+RECURRENT_LAYERS: Final = frozenset(
+    {"LSTM", "GRU", "SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "RNN", "Bidirectional"}
+)
+# `keras.layers.GroupQueryAttention` is the public name of the class GroupedQueryAttention.
+ATTENTION_LAYERS: Final = frozenset(
+    {"MultiHeadAttention", "GroupedQueryAttention", "Attention", "AdditiveAttention"}
 )
 TYING_MERGES: Final = frozenset(
     {"Add", "Subtract", "Average", "Maximum", "Minimum"}

@@ -12,8 +12,10 @@ from collections.abc import Iterable
 from ...storage.errors import InputError
 from .graph import Graph
 from .kinds import (
+    ATTENTION_LAYERS,
     BOUNDED,
     HOMOGENEOUS,
+    RECURRENT_LAYERS,
     TYING_MERGES,
     activation_of,
     is_activation,
@@ -26,10 +28,7 @@ __all__ = ["every_point", "select_points"]
 
 MERGE_TYPES = TYING_MERGES | {"Multiply", "Dot", "Concatenate", "ops.Multiply", "ops.Concatenate"}
 # Layers whose output is bounded or curved by a function within, not only by `activation`.
-PINNED_TYPES = frozenset(
-    {"LSTM", "GRU", "SimpleRNN", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "RNN", "Bidirectional"}
-    | {"MultiHeadAttention", "GroupQueryAttention", "Attention", "AdditiveAttention"}
-)
+PINNED_TYPES = RECURRENT_LAYERS | ATTENTION_LAYERS
 N_NEAR_NAMES = 5
 
 

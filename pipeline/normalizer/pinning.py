@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from ..graph.kinds import ATTENTION_LAYERS, RECURRENT_LAYERS
+
 __all__ = ["PINNED"]
 
 _CURVED_OPS = [
@@ -32,10 +34,8 @@ PINNED: Final[dict[str, str]] = {
     ),
     "SpectralNormalization": "holds a layer whose weights it normalises",
     "Normalization": "subtracts a mean",
-    **dict.fromkeys(["LSTM", "GRU", "SimpleRNN", "RNN", "Bidirectional"], _RECURRENT),
-    **dict.fromkeys(["ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"], _RECURRENT),
-    **dict.fromkeys(["MultiHeadAttention", "GroupedQueryAttention", "GroupQueryAttention"], _ATTENDS),
-    **dict.fromkeys(["Attention", "AdditiveAttention"], _ATTENDS),
+    **dict.fromkeys(RECURRENT_LAYERS, _RECURRENT),
+    **dict.fromkeys(ATTENTION_LAYERS, _ATTENDS),
     **dict.fromkeys(_TELLING_APART, "makes whole numbers or codes of its input"),
     "ReversibleEmbedding": "goes both ways with one table",
     "EinsumDense": "its equation is not analysed",

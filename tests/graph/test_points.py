@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import pytest
 
@@ -130,6 +133,25 @@ def test_functions_that_are_not_homogeneous_pin_their_point(activation: str | No
     graph = graph_of(layers.Dense(3, activation=activation, name="dense"), shape=(4,))
 
     assert graph.every_point["dense"].pinned is pinned
+
+
+CURVED_WITHIN: dict[str, Callable[[Any], Any]] = {
+    "GroupQueryAttention": lambda x: layers.GroupQueryAttention(3, 4, 2, name="curved")(x, x),
+    "MultiHeadAttention": lambda x: layers.MultiHeadAttention(2, 3, name="curved")(x, x),
+    "Attention": lambda x: layers.Attention(name="curved")([x, x]),
+    "AdditiveAttention": lambda x: layers.AdditiveAttention(name="curved")([x, x]),
+    "SimpleRNN": layers.SimpleRNN(3, activation="relu", name="curved"),
+    "Bidirectional": layers.Bidirectional(layers.GRU(3), name="curved"),
+}
+
+
+@pytest.mark.parametrize("kind", CURVED_WITHIN)
+def test_attention_and_recurrent_layers_pin_their_point(kind: str) -> None:
+    inputs = keras.Input((5, 4))
+    model = keras.Model(inputs, CURVED_WITHIN[kind](layers.Dense(4, name="dense")(inputs)))
+    points = read_graph(model).every_point
+
+    assert {name: points[name].pinned for name in ("dense", "curved")} == {"dense": False, "curved": True}
 
 
 def test_a_shared_convolution_and_its_shared_normalisation_are_one_point_for_each_call() -> None:

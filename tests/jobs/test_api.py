@@ -62,6 +62,28 @@ def test_a_second_call_computes_nothing(tmp_path, small_model, small_data):
     assert all(event.reloaded for event in done)
 
 
+@pytest.mark.parametrize("kind", ["GroupQueryAttention", "MultiHeadAttention"])
+def test_attention_needs_no_factor_and_can_be_left_out_of_the_record(tmp_path, kind):
+    import keras
+
+    layers = keras.layers
+    attention = {
+        "GroupQueryAttention": lambda: layers.GroupQueryAttention(3, 4, 2, name="attention"),
+        "MultiHeadAttention": lambda: layers.MultiHeadAttention(2, 3, name="attention"),
+    }[kind]()
+    inputs = keras.Input((5, 4))
+    x = layers.Dense(4, activation="relu", name="first")(inputs)
+    model = keras.Model(inputs, layers.Dense(2, activation="relu", name="last")(attention(x, x)))
+    samples = RNG.random((11, 5, 4), dtype=np.float32)
+
+    def recorded(*points):
+        return run(model, samples, output=tmp_path / "r", settings={**QUICK, "record": {"points": [*points]}})
+
+    with pytest.raises(InputError, match="leaves out 'last', whose factors the normaliser needs"):
+        recorded("first", "attention")
+    check(recorded("first", "last"), ["first", "last"])
+
+
 @pytest.mark.parametrize(
     ("stopped", "reloaded"), [("factors", "factors"), ("certify", "normalize"), ("report", "report")]
 )
