@@ -191,9 +191,9 @@ class RecordReader:
         self._full = spec.fingerprint == "full"
         self._seen: tuple[NDArray[np.bool_], NDArray[np.void]] | None = None
         """Which records were read in full, and their hashes."""
-        inputs, label = _chosen(spec, sorted(parse_example(self._record(0), name=self._name(0))), origin)
-        pixels = PixelSettings.from_spec(spec)
         first = parse_example(self._record(0), name=self._name(0))
+        inputs, label = _chosen(spec, sorted(first), origin)
+        pixels = PixelSettings.from_spec(spec)
         self._decoders = [
             (name, FeatureDecoder.fit(key, spec.features or {}, first, pixels))
             for name, key in inputs.items()
