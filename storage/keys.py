@@ -59,9 +59,9 @@ def array_keys(names: Sequence[str]) -> dict[str, str]:
     Returns
     -------
     dict
-        Key by name. A plain name (letters, digits, ``_ . -``) is its own key; what is not plain becomes
-        ``_``, and a key that would be taken, also on file systems that ignore case, gets ``~`` and six
-        hexadecimal digits of the name's SHA-256.
+        Key by name. A plain name (letters, digits, ``_ . -``) is its own key. In any other name, what is not
+        plain becomes ``_``, and ``~`` and six hexadecimal digits of the name's SHA-256 follow. They also follow
+        a plain name that differs only in case from one before it: some file systems ignore case.
 
     Examples
     --------
@@ -69,13 +69,11 @@ def array_keys(names: Sequence[str]) -> dict[str, str]:
     {'conv1': 'conv1', 'inner/conv1': 'inner_conv1~1c62da'}
     """
     keys: dict[str, str] = {}
-    plain = {name.casefold() for name in names if _slug(name) == name}
     taken: set[str] = set()
     for name in names:
         key = _slug(name)
-        folded = key.casefold()
-        # A plain name keeps its key whatever stands before it, so that adding a point renames no other.
-        if key != name or folded in taken or (folded in plain and key != name):
+        # No plain name contains "~": what is not plain takes the key of none, wherever the two stand.
+        if key != name or key.casefold() in taken:
             key = f"{key}~{hashlib.sha256(name.encode()).hexdigest()[:6]}"
         keys[name] = key
         taken.add(key.casefold())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import re
 from dataclasses import replace
@@ -47,6 +48,11 @@ class TestKeys:
             "dense_1": "dense_1",
             "a.b-c": "a.b-c",
         }
+
+    def test_a_plain_name_keeps_its_key_behind_an_odd_one_that_would_give_the_same(self) -> None:
+        digits = hashlib.sha256(b"a/b").hexdigest()[:6]
+
+        assert array_keys(["a/b", "a_b"]) == {"a/b": f"a_b~{digits}", "a_b": "a_b"}
 
     def test_names_that_differ_only_by_case_or_by_odd_letters_get_different_keys(self) -> None:
         keys = array_keys(
