@@ -15,10 +15,21 @@ import numpy as np
 from ...storage.errors import InputError
 from .preprocessing import preprocessing_for
 
-__all__ = ["COLOR_MODES", "FORMATS", "INTERPOLATIONS", "DataSpec", "Feature", "input_keys", "parse_count"]
+__all__ = [
+    "COLOR_MODES",
+    "COLOR_MODE_OF",
+    "FORMATS",
+    "INTERPOLATIONS",
+    "DataSpec",
+    "Feature",
+    "input_keys",
+    "parse_count",
+]
 
 FORMATS = ("npz", "npy", "zarr", "images", "tfrecord")
 COLOR_MODES: Mapping[str, int] = {"grayscale": 1, "rgb": 3, "rgba": 4}
+"""Channels of each."""
+COLOR_MODE_OF: Mapping[int, str] = {n_channels: mode for mode, n_channels in COLOR_MODES.items()}
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "keras_bilinear")
 
 

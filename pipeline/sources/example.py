@@ -6,7 +6,7 @@ TensorFlow is imported with the first record that is read, and not before.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
-from .data_spec import Feature
+from .data_spec import COLOR_MODE_OF, Feature
 from .pixels import PixelSettings, decode_image
 
 __all__ = ["Example", "FeatureDecoder", "parse_example"]
@@ -90,15 +90,9 @@ class FeatureDecoder:
             decoder = cls(key=key, shape=feature.shape, dtype=dtype, encoding=encoding, pixels=pixels)
             decoder.decode(first, name="the first record")
             return decoder
-        if len(feature.shape) == 3 and feature.shape[2] in (1, 3, 4):
-            channels = {1: "grayscale", 3: "rgb", 4: "rgba"}[feature.shape[2]]
+        if len(feature.shape) == 3 and feature.shape[2] in COLOR_MODE_OF:
             size = pixels.image_size or (feature.shape[0], feature.shape[1])
-            pixels = PixelSettings(
-                color_mode=channels,
-                image_size=size,
-                interpolation=pixels.interpolation,
-                crop_to_aspect_ratio=pixels.crop_to_aspect_ratio,
-            )
+            pixels = replace(pixels, color_mode=COLOR_MODE_OF[feature.shape[2]], image_size=size)
         image = decode_image(
             _single(first, key, "the first record"), pixels, name=f"{key!r} of the first record"
         )

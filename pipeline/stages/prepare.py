@@ -30,6 +30,7 @@ from ..record.point_sketch import sketch_spec
 from ..record.producer import KerasProducer
 from ..settings.job_settings import DataSettings, JobSettings
 from ..sources import DataSpec, PreparedSource, Source, open_source
+from ..sources.data_spec import COLOR_MODE_OF
 from .run_cache import cache_url
 
 __all__ = ["Prepared", "prepare"]
@@ -289,7 +290,7 @@ def _data_spec(data: DataSettings, graph: Graph) -> DataSpec:
         height, width, n_channels = shape
         if size is None and height is not None and width is not None:
             size = (height, width)
-        color = color or {1: "grayscale", 3: "rgb", 4: "rgba"}.get(n_channels or 0)
+        color = color or COLOR_MODE_OF.get(n_channels or 0)
     chosen = {**data.model_dump(), "image_size": size, "color_mode": color}
     return DataSpec(**chosen, input_names=graph.input_keys)
 
