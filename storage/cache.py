@@ -202,7 +202,7 @@ class Cache:
         Holds at most one chunk of each point, so memory does not grow with the block.
         """
         self._check_may_write()
-        self._check_block(block)
+        self._ledger.check_block(block)
         return BlockWriter(self.store, self._layout, block, committed=self._commit)
 
     def _commit(self, record: CommitRecord) -> CommitRecord:
@@ -212,7 +212,7 @@ class Cache:
     def discard(self, block: Block) -> None:
         """Remove a block's record and then its chunks: it is missing, whatever state it was in."""
         self._check_may_write()
-        self._check_block(block)
+        self._ledger.check_block(block)
         self._ledger.drop(block)
         for point in self._spec.points:
             for key in self._layout.chunk_keys(point.name, block):
@@ -225,10 +225,6 @@ class Cache:
             )
         if self._lock is not None:
             self._lock.check()
-
-    def _check_block(self, block: Block) -> None:
-        if not self._layout.has_block(block):
-            raise InputError(f"{block!r} is not a block of the cache {self.url!r}: take one of cache.blocks")
 
     # --- read
 
@@ -274,7 +270,7 @@ class Cache:
 
     def _read_chunks(self, name: str, block: Block) -> Iterator[NDArray[Any]]:
         point = self._spec.point(name)
-        self._check_block(block)
+        self._ledger.check_block(block)
         if not self._spec.keeps_activations:
             raise InputError(
                 f"the cache {self.url!r} holds sketches only: to keep activations, make another cache",

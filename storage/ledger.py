@@ -95,11 +95,15 @@ class Ledger:
     def _is_whole(self, prefix: CommitPrefix, block: Block, nbytes: int) -> bool:
         return prefix.block == block and prefix.cache_hash == self._cache_hash and nbytes == prefix.nbytes
 
-    def _key(self, block: Block) -> str:
+    def check_block(self, block: Block) -> None:
+        """Refuse what is not a block of the cache."""
         if not self._layout.has_block(block):
             raise InputError(
                 f"{block!r} is not a block of the cache {self._store.url!r}: take one of cache.blocks"
             )
+
+    def _key(self, block: Block) -> str:
+        self.check_block(block)
         return record_key(block.index, block.start, block.stop)
 
     def read(self, block: Block, *, with_sketches: bool = True) -> CommitRecord:
