@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from ...storage import PointSpec
 from ..events import OnEvent, SamplesDone, StageDone, StageStarted, ignore_event
 from ..factors.factors_file import PointFactor
 from ..folder.folder import refuse_link
@@ -32,12 +33,8 @@ def report_data(run: Run) -> ReportData:
     has_network = certificate is not None and bool(certificate["passed"])
     after = AfterSketches.load(run.folder.sketches_path) if has_network else AfterSketches()
     manifest = run.folder.manifest()
-    certified = {p["name"]: p for p in certificate["points"]} if certificate else {}
     specs = {spec.name: spec for spec in run.cache.spec.points}
-    points = tuple(
-        _point_report(run, factor, specs[factor.name].meta, after, certified.get(factor.name, {}))
-        for factor in factors.points
-    )
+    points = tuple(_point_report(run, factor, specs[factor.name], after) for factor in factors.points)
     return ReportData(
         title="Activation statistics and normalisation",
         model_name=str(manifest.get("model", {}).get("name", "network")),
@@ -53,21 +50,19 @@ def report_data(run: Run) -> ReportData:
     )
 
 
-def _point_report(
-    run: Run, factor: PointFactor, meta: Mapping[str, Any], after: AfterSketches, certified: Mapping[str, Any]
-) -> PointReport:
+def _point_report(run: Run, factor: PointFactor, spec: PointSpec, after: AfterSketches) -> PointReport:
+    """Return what is known of a point without the certificate: `ReportData` adds what that says of it."""
     name = factor.name
     sketch = run.sketches[name]
-    shape = next(spec.shape for spec in run.cache.spec.points if spec.name == name)
     if factor.value is not None and factor.lo is not None and factor.hi is not None:
         percentile = Percentile(factor.value, factor.lo, factor.hi)
     else:
         percentile = _shown_percentile(run, sketch, factor)
     return PointReport(
         name=name,
-        layer_type=str(meta.get("layer_type", "")),
-        activation=str(meta.get("activation", "")),
-        shape=shape,
+        layer_type=str(spec.meta.get("layer_type", "")),
+        activation=str(spec.meta.get("activation", "")),
+        shape=spec.shape,
         before=sketch,
         after=after.activations.get(name),
         percentile=percentile,
@@ -77,9 +72,6 @@ def _point_report(
         is_pinned=factor.rule == "pinned",
         weights_before=after.weights_before.get(name),
         weights_after=after.weights_after.get(name),
-        residual=certified.get("max_residual"),
-        rms_residual=certified.get("rms_residual"),
-        saturation=certified.get("saturation"),
         n_dead=factor.n_dead_channels or int(factor.rule == "dead"),
     )
 
