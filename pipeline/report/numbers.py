@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ..settings.visible import visible
+
 __all__ = ["axes_text", "count_text", "factor_text", "interval_text", "number_text", "plain", "share_text"]
 
 
@@ -21,11 +23,11 @@ def plain(text: str, *, limit: int = 200) -> str:
     >>> plain("block_1/a_long_name/conv", limit=15)
     'block_...e/conv'
     """
-    visible = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-    if len(visible) <= limit:
-        return visible
+    shown = visible(text)
+    if len(shown) <= limit:
+        return shown
     tail = (limit - 3) // 2
-    return f"{visible[: limit - 3 - tail]}...{visible[len(visible) - tail :]}"
+    return f"{shown[: limit - 3 - tail]}...{shown[len(shown) - tail :]}"
 
 
 def number_text(value: float, *, digits: int = 4) -> str:
