@@ -14,7 +14,7 @@ from ...storage.errors import InputError
 from ..record.point_sketch import channel_axis_of, with_channels
 from ..sketch import ChannelSketch, PointSketch, Sketch, exact_channel_percentiles, exact_percentiles
 
-__all__ = ["ExactSource"]
+__all__ = ["ExactSource", "channels_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +71,7 @@ class ExactSource:
         InputError
             If channels were not sketched.
         """
-        channels = self.sketches[point].channels
-        if channels is None:
-            raise InputError(
-                "this run has no sketch per channel: record with sketch.per_channel = true", point=point
-            )
+        channels = channels_of(self.sketches[point], point)
         axis = channel_axis_of(self.cache.spec.point(point))
         if self._is_rounded:
             spec = self.sketches[point].spec
@@ -93,3 +89,12 @@ class ExactSource:
 
     def _with_channels(self, point: str) -> Iterator[NDArray[Any]]:
         return map(with_channels, self.cache.chunks(point))
+
+
+def channels_of(sketch: PointSketch, name: str) -> ChannelSketch:
+    """Return the sketch of the channels of a point; InputError if none was recorded."""
+    if sketch.channels is None:
+        raise InputError(
+            "this run has no sketch per channel: record with sketch.per_channel = true", point=name
+        )
+    return sketch.channels

@@ -11,10 +11,10 @@ from numbers import Real
 from typing import Any
 
 from ...storage.errors import InputError
-from ..factors.exact_source import ExactSource
-from ..sketch import ChannelSketch, Percentile, PointSketch
+from ..factors.exact_source import ExactSource, channels_of
+from ..sketch import Percentile, PointSketch
 
-__all__ = ["PercentileRow", "channel_rows", "channels_of", "check_percent", "point_rows"]
+__all__ = ["PercentileRow", "channel_rows", "check_percent", "point_rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,15 +63,6 @@ def channel_rows(
         for q, columns in zip(qs, answers, strict=True)
         for i, (value, lo, hi) in enumerate(zip(*(column.tolist() for column in columns), strict=True))
     ]
-
-
-def channels_of(sketch: PointSketch, name: str) -> ChannelSketch:
-    """Return the sketch of the channels of a point; InputError if none was recorded."""
-    if sketch.channels is None:
-        raise InputError(
-            "this run has no sketch per channel: record with sketch.per_channel = true", point=name
-        )
-    return sketch.channels
 
 
 def check_percent(q: Any) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from ...storage import Cache
 from ...storage.errors import FormatError, InputError
 from ...storage.options import StorageOptions
-from ..factors.exact_source import ExactSource
+from ..factors.exact_source import ExactSource, channels_of
 from ..factors.factors_file import Factors
 from ..factors.from_cache import factors_of
 from ..factors.merge import check_complete, merged_sketches, statistics, unknown_point
@@ -25,7 +25,7 @@ from ..sketch import Digest, PointSketch
 from ..stages.run_cache import open_cache
 from .activation_array import Activations
 from .export import digests_text, export_text, is_normalised
-from .percentile_rows import PercentileRow, channel_rows, channels_of, check_percent, point_rows
+from .percentile_rows import PercentileRow, channel_rows, check_percent, point_rows
 from .saved import RunStatus, Saved
 
 __all__ = ["Run", "open_run"]
