@@ -22,12 +22,11 @@ def factors_of(
     settings: JobSettings,
     *,
     ties: Ties | None = None,
-    accept_rounding: bool = False,
     exact: ExactSource | None = None,
 ) -> Factors:
     """Return the factors that the settings ask for; from sketches, or refined from the cache, by ``exact`` if given."""
     if settings.factors.exact and exact is None:
-        exact = ExactSource(cache, sketches, accept_rounding or settings.factors.accept_rounding)
+        exact = ExactSource(cache, sketches, settings.factors.accept_rounding)
     if settings.normalize.input_factor == "measured":
         raise InputError("the input factor is not measured yet: run the job again to resume")
     return compute_factors(

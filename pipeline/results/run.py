@@ -210,9 +210,7 @@ class Run:
         if changes.keys() & {"percentile", "overrides"}:
             for warning in settings.factors.warnings():
                 logger.warning("%s", warning)
-        return factors_of(
-            self.cache, self.sketches, settings, ties=self.ties, accept_rounding=accept_rounding
-        )
+        return factors_of(self.cache, self.sketches, settings, ties=self.ties)
 
     def saved_factors(self) -> Factors:
         """Return the factors that the run wrote.
