@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...storage import Cache, PointSpec
-from ...storage.errors import IncompleteError, InputError
+from ...storage.errors import IncompleteError
 from ..record.block_memory import block_record_nbytes, stored_sketches_nbytes
 from ..record.point_sketch import forecast_of
 from ..sketch import PointSketch, SketchSpec, merge_sketches
@@ -25,34 +25,26 @@ UNPACKED_NBYTES = 32 * 2**20
 UNPACKED_PER_BYTE = 7
 
 
-def merged_sketches(cache: Cache, points: Iterable[str] | None = None) -> dict[str, PointSketch]:
+def merged_sketches(cache: Cache) -> dict[str, PointSketch]:
     """Return the merged sketch of each point, in model order.
 
     Parameters
     ----------
     cache : Cache
         A cache whose blocks are all committed.
-    points : iterable of str, optional
-        Only these.
 
     Raises
     ------
     IncompleteError
         If blocks are missing: their statistics would be those of a part of the data.
-    InputError
-        If a point is not in the cache.
     """
-    names = [point.name for point in cache.spec.points]
-    chosen = names if points is None else list(points)
-    for name in chosen:
-        if name not in names:
-            raise InputError(unknown_point(name, names), point=name)
     check_complete(cache)
+    names = [point.name for point in cache.spec.points]
     merged: dict[str, PointSketch] = {}
-    waiting: dict[str, list[bytes]] = {name: [] for name in chosen}
+    waiting: dict[str, list[bytes]] = {name: [] for name in names}
     n_waiting = 0
     for i, sketches in enumerate(cache.all_sketches(), start=1):
-        for name in chosen:
+        for name in names:
             waiting[name].append(sketches[name])
             n_waiting += len(sketches[name])
         if n_waiting >= WAITING_NBYTES or i == len(cache.blocks):
