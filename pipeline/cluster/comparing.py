@@ -143,10 +143,6 @@ class _WorkersCompare:
 class ComparisonPlugin(LoadedOnce[Comparison]):
     """Keeps both networks of a comparison in a worker process; the recipe makes it."""
 
-    def _load(self, host: str) -> Comparison:
-        comparison: Comparison = self._made()
-        return comparison
-
     def compare(self, part: SampleRange) -> ComparisonTotals:
         """Compare a part; one at a time in a process, since TensorFlow has all of its threads."""
         comparison = self.ready()

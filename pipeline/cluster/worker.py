@@ -93,8 +93,9 @@ class LoadedOnce(WorkerPlugin, Generic[Loaded]):  # type: ignore[misc] # distrib
         return recipe.make(self._n_threads or 1)
 
     def _load(self, host: str) -> Loaded:
-        """Return what the tasks of this kind of job need. ``host`` is for messages."""
-        raise NotImplementedError
+        """Return what the tasks of this kind of job need: what the recipe makes. ``host`` is for messages."""
+        loaded: Loaded = self._made()
+        return loaded
 
 
 @dataclass(frozen=True, slots=True)
