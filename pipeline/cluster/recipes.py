@@ -14,7 +14,9 @@ from typing import Any, Protocol, TypeVar
 
 from ...storage.errors import MismatchError
 from ..certifier import Comparison, ComparisonSettings
+from ..graph import model_fingerprint, read_graph, select_points
 from ..normalizer import Rewriting
+from ..record.model import import_keras, load_network
 from ..record.producer import KerasProducer, Producer
 from ..sources import Source
 
@@ -60,8 +62,6 @@ class NetworkRecipe:
         MismatchError
             If the network or the data at that path is not the coordinator's.
         """
-        from ..graph import model_fingerprint
-
         set_tensorflow_threads(n_threads)
         model = self._load()
         if dict(model_fingerprint(model)) != dict(self.fingerprint):
@@ -73,8 +73,6 @@ class NetworkRecipe:
         return model, self.source
 
     def _load(self) -> Any:
-        from ..record.model import load_network
-
         if self.model_path is not None:
             return load_network(self.model_path, custom_objects=self.custom_objects, safe_mode=self.safe_mode)
         with tempfile.TemporaryDirectory(prefix="actisketch-") as folder:
@@ -95,8 +93,6 @@ class KerasRecipe:
 
     def make(self, n_threads: int) -> Producer:
         """Return the producer; errors as `NetworkRecipe.open`."""
-        from ..graph import read_graph, select_points
-
         model, source = self.network.open(n_threads)
         graph = read_graph(model)
         points = select_points(graph, self.points)
@@ -127,8 +123,6 @@ class ComparisonRecipe:
         MismatchError
             If rewriting gives other weights on this host.
         """
-        from ..graph import model_fingerprint
-
         model, source = self.network.open(n_threads)
         normalized = self.rewriting.rewrite(model)
         if dict(model_fingerprint(normalized.model)) != dict(self.normalized):
@@ -144,8 +138,6 @@ def set_tensorflow_threads(n_threads: int) -> None:
 
     The last bits of values may depend on the number of threads: it is fixed for a run.
     """
-    from ..record.model import import_keras
-
     import_keras()
     import tensorflow as tf
 
