@@ -151,7 +151,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "computed"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model() -> Any:
     """A convolution, and a softmax of three classes, for images of 6 x 6."""
     import keras

@@ -27,17 +27,6 @@ N_BLOCKS = -(-N_SAMPLES // BLOCK)
 
 
 @pytest.fixture(scope="module")
-def model() -> Any:
-    import keras
-
-    keras.utils.set_random_seed(11)
-    inputs = keras.Input((6, 6, 1), name="image")
-    x = keras.layers.Conv2D(5, 3, activation="relu", name="conv")(inputs)
-    x = keras.layers.Flatten()(x)
-    return keras.Model(inputs, keras.layers.Dense(3, activation="softmax", name="classes")(x))
-
-
-@pytest.fixture(scope="module")
 def samples() -> Any:
     return np.random.default_rng(13).random((N_SAMPLES, 6, 6, 1), dtype=np.float32)
 
