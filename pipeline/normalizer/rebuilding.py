@@ -51,16 +51,16 @@ class RebuiltNetwork:
                 self._build(node)
 
     def _build(self, node: Node) -> None:
+        import keras
+
         args, kwargs = self._arguments(node)
         if node.operation is None:
-            import keras
-
             tensor, dtype = args
             outputs = [keras.ops.cast(tensor, dtype)]
             outputs[0]._keras_history.operation.name = self._names.unused(node.name)
         elif is_activation(node.operation):
             outputs = [_called(node, self._activation(node), args, kwargs)]
-        elif ".ops." in type(node.operation).__module__:
+        elif not isinstance(node.operation, keras.Layer):
             outputs = _flat(_called(node, self._operation(node), args, kwargs))
         else:
             outputs = _flat(self._layer(node, args, kwargs))
@@ -79,7 +79,7 @@ class RebuiltNetwork:
         """Return the copy of a bare operation that serves all its calls."""
         key = (id(node.operation), None)
         if key not in self._layers:
-            self._layers[key] = _copied_operation(node.operation, name=self._names.next_of(node))
+            self._layers[key] = _copied_operation(node, name=self._names.next_of(node))
         return self._layers[key]
 
     def _activation(self, node: Node) -> Any:
@@ -314,9 +314,16 @@ def _key(node: Node, config: dict[str, Any] | None) -> tuple[int, str | None]:
     return id(node.operation), repr(sorted(config.items())) if config else None
 
 
-def _copied_operation(operation: Any, *, name: str) -> Any:
+def _copied_operation(node: Node, *, name: str) -> Any:
     """Return the same bare operation without its place in the original's graph."""
-    twin = copy.copy(operation)
+    try:
+        twin = copy.copy(node.operation)  # by its settings, as Keras does it
+    except Exception as error:  # whatever the operation's own code raises
+        raise InputError(
+            f"the operation {node.name!r} ({node.type}) cannot be copied ({reason_of(error)}): register its class "
+            "with keras.saving.register_keras_serializable()",
+            layer=node.name,
+        ) from error
     twin._inbound_nodes, twin._outbound_nodes = [], []
     twin.name = name
     return twin
