@@ -1,7 +1,7 @@
 """Merge the sketches of all blocks on the workers, as a tree; refine percentiles there, block by block.
 
-Sketches are whole numbers, so the tree gives the bytes that one process gives. No task holds more than the merged
-sketches of ``FAN_IN`` parts: a record is read, merged and freed.
+Sketches are whole numbers, so the tree gives the bytes that one process gives. A task holds what it merges at a time,
+which :func:`~..factors.merge.merge_records` bounds, and the merged sketches: at most those of ``FAN_IN`` parts.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage import Block, Cache
-from ...storage.errors import IncompleteError
 from ...storage.options import StorageOptions
-from ..sketch import PointSketch, Sketch, exact_percentiles, merge_sketches
+from ..factors.merge import check_complete, merge_records
+from ..sketch import PointSketch, Sketch, exact_percentiles
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -42,12 +42,7 @@ def merged_sketches_on(
     FormatError
         If a record is damaged.
     """
-    missing = cache.missing()
-    if missing:
-        raise IncompleteError(
-            f"{len(missing)} of {len(cache.blocks)} blocks are not recorded yet: run the job again to resume",
-            missing=[block.index for block in missing],
-        )
+    check_complete(cache)
     options = StorageOptions(storage_options or {})
     level: list[Future] = [
         client.submit(merge_blocks, cache.url, options, group, pure=False, retries=RETRIES)
@@ -65,25 +60,17 @@ def merged_sketches_on(
 def merge_blocks(url: str, options: Mapping[str, Any], blocks: Sequence[Block]) -> Parts:
     """Return the merged sketches of some blocks, read one record at a time: a leaf of the tree."""
     cache = Cache.open(url, storage_options=options)
-    merged: dict[str, PointSketch] = {}
-    for block in blocks:
-        for name, data in (cache.read_commit(block).sketches or {}).items():
-            _add(merged, name, data)
-    return {name: sketch.to_bytes() for name, sketch in merged.items()}
+    records = (cache.read_commit(block).sketches or {} for block in blocks)
+    return _stored(merge_records(records, [point.name for point in cache.spec.points]))
 
 
 def merge_parts(parts: Sequence[Parts]) -> Parts:
     """Return the merged sketches of some parts: a node of the tree."""
-    merged: dict[str, PointSketch] = {}
-    for part in parts:
-        for name, data in part.items():
-            _add(merged, name, data)
+    return _stored(merge_records(parts, list(parts[0])))
+
+
+def _stored(merged: Mapping[str, PointSketch]) -> Parts:
     return {name: sketch.to_bytes() for name, sketch in merged.items()}
-
-
-def _add(merged: dict[str, PointSketch], name: str, data: bytes) -> None:
-    sketch = PointSketch.from_bytes(data)
-    merged[name] = merge_sketches([merged[name], sketch]) if name in merged else sketch
 
 
 def exact_percentiles_on(

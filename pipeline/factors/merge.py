@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ...storage import Cache, PointSpec
@@ -14,7 +14,14 @@ from ..record.point_sketch import forecast_of
 from ..sketch import PointSketch, SketchSpec, merge_sketches
 from ..sketch.forecast import MANY_SAMPLES, MERGING_NBYTES
 
-__all__ = ["check_complete", "merged_nbytes", "merged_sketches", "statistics", "unknown_point"]
+__all__ = [
+    "check_complete",
+    "merge_records",
+    "merged_nbytes",
+    "merged_sketches",
+    "statistics",
+    "unknown_point",
+]
 
 # Records wait, packed, until they reach this size: many sketches of a point are merged faster together.
 WAITING_NBYTES = 32 * 2**20
@@ -39,19 +46,38 @@ def merged_sketches(cache: Cache) -> dict[str, PointSketch]:
         If blocks are missing: their statistics would be those of a part of the data.
     """
     check_complete(cache)
-    names = [point.name for point in cache.spec.points]
+    return merge_records(cache.all_sketches(), [point.name for point in cache.spec.points])
+
+
+def merge_records(records: Iterable[Mapping[str, bytes]], names: Sequence[str]) -> dict[str, PointSketch]:
+    """Return the merged sketch of each point from the stored ones of some blocks, or of some groups of blocks.
+
+    Parameters
+    ----------
+    records : iterable of mapping
+        Stored sketches by point: each has one of every point. Read one after the other; at most ``WAITING_NBYTES`` and
+        one more record are held.
+    names : sequence of str
+        The points, in the order of the result.
+    """
     merged: dict[str, PointSketch] = {}
     waiting: dict[str, list[bytes]] = {name: [] for name in names}
+
+    def merge_waiting() -> None:
+        for name, stored in waiting.items():
+            merged[name] = _merge_stored(merged.get(name), stored)
+            stored.clear()
+
     n_waiting = 0
-    for i, sketches in enumerate(cache.all_sketches(), start=1):
+    for record in records:
         for name in names:
-            waiting[name].append(sketches[name])
-            n_waiting += len(sketches[name])
-        if n_waiting >= WAITING_NBYTES or i == len(cache.blocks):
-            for name, stored in waiting.items():
-                merged[name] = _merge_stored(merged.get(name), stored)
-                stored.clear()
+            waiting[name].append(record[name])
+            n_waiting += len(record[name])
+        if n_waiting >= WAITING_NBYTES:
+            merge_waiting()
             n_waiting = 0
+    if n_waiting:
+        merge_waiting()
     return merged
 
 
