@@ -26,6 +26,8 @@ __all__ = ["FAN_IN", "LEAF_BLOCKS", "exact_percentiles_on", "merged_sketches_on"
 LEAF_BLOCKS = 16
 FAN_IN = 8
 RETRIES = 3
+# Values: 4 MiB. A bucket may hold one value a billion times.
+SPELT_OUT = 1 << 20
 
 Parts = dict[str, bytes]
 
@@ -136,11 +138,15 @@ def count_values(
 def _spelt_out(
     counted: Sequence[tuple[NDArray[np.float32], NDArray[np.int64]]],
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield every value as often as it occurs, at most a million at a time."""
+    """Yield every value as often as it occurs, at most ``SPELT_OUT`` of them at a time."""
     for values, counts in counted:
-        for value, count in zip(values, counts, strict=True):
-            for start in range(0, int(count), 1 << 20):
-                yield np.full(min(1 << 20, int(count) - start), value, np.float32)
+        stops = np.cumsum(counts)
+        for start in range(0, int(counts.sum()), SPELT_OUT):
+            stop = min(start + SPELT_OUT, int(stops[-1]))
+            # The first value that is not yet done at `start`, to the one that goes on until `stop` or beyond.
+            first, last = np.searchsorted(stops, start, side="right"), np.searchsorted(stops, stop)
+            n_each = np.diff(np.minimum(stops[first : last + 1], stop), prepend=start)
+            yield np.repeat(values[first : last + 1], n_each)
 
 
 def _groups(items: Sequence[Any], size: int) -> list[list[Any]]:

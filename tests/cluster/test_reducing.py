@@ -60,10 +60,12 @@ def test_any_grouping_gives_the_same_bytes(cache: Cache) -> None:
         assert merge_parts(parts) == whole
 
 
+@pytest.mark.parametrize("n_together", [1, 7, merge_tree.SPELT_OUT])
 @pytest.mark.parametrize("nonzero", [True, False])
 def test_exact_percentiles_from_the_cluster_equal_numpy(
-    shared_client: Any, cache: Cache, nonzero: bool
+    shared_client: Any, cache: Cache, nonzero: bool, n_together: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(merge_tree, "SPELT_OUT", n_together)
     values = np.concatenate([chunk.ravel() for chunk in cache.chunks("point0")])
     values = values[values != 0] if nonzero else values
     qs = [0.0, 13.7, 50.0, 99.0, 99.9, 100.0]
