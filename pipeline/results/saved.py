@@ -169,6 +169,8 @@ def _read_certificate(path: Path) -> dict[str, Any]:
         tree = read_document(path)
         Certificate.from_dict(tree)
         _ = tree["passed"]
+    except FormatError as error:  # which says what to do; a newer certificate is not damaged
+        raise FormatError(f"{str(path)!r} cannot be read: {error}", path=str(path)) from None
     except (OSError, ValueError, KeyError) as error:
         raise FormatError(
             f"the certificate {str(path)!r} is damaged: {error}; run the job again, which certifies again",

@@ -57,8 +57,12 @@ class AfterSketches:
         """
         try:
             tree = read_document(path)
-            if tree["actisketch_sketches"] > FORMAT_VERSION:
-                raise FormatError(f"{str(path)!r} has a newer format: update actisketch")
+            version = tree["actisketch_sketches"]
+            if version > FORMAT_VERSION:
+                raise FormatError(
+                    f"it has format {version}, this program reads up to {FORMAT_VERSION}: update actisketch",
+                    version=version,
+                )
             parts: dict[str, Any] = {
                 part: {
                     name: kind.from_bytes(base64.b64decode(text, validate=True))
@@ -70,6 +74,9 @@ class AfterSketches:
         except FileNotFoundError:
             return cls()
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, FormatError) and "version" in error.facts:
+                # Newer than this program, as a whole or one of its sketches: running the job again would not help.
+                raise FormatError(f"{str(path)!r} cannot be read: {error}", **error.facts) from None
             raise FormatError(
                 f"{str(path)!r} is damaged: {error}; run the job again, or `actisketch normalize`: both write it anew"
             ) from None
