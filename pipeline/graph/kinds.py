@@ -28,6 +28,7 @@ __all__ = [
     "is_from_keras",
     "is_identity",
     "is_linear",
+    "is_loaded_again",
     "is_misnamed",
     "relu_layer",
     "type_of",
@@ -198,6 +199,18 @@ def is_misnamed(function: Any) -> bool:
     if not isinstance(function, types.FunctionType) or not hasattr(keras.activations, function.__name__):
         return False
     return function_name(function).startswith("custom:")
+
+
+def is_loaded_again(function: Any) -> bool:
+    """Return whether Keras gives the same function for what it saves of it: it is Keras' own, or registered."""
+    import keras
+
+    if function_name(function) == "custom:<lambda>":
+        return False  # Keras warns of it when it is asked
+    try:
+        return keras.activations.get(keras.activations.serialize(function)) is function
+    except (TypeError, ValueError):  # how Keras says that it cannot
+        return False
 
 
 @functools.lru_cache(maxsize=256)

@@ -26,6 +26,7 @@ from ..graph.kinds import (
     is_from_keras,
     is_identity,
     is_linear,
+    is_loaded_again,
     is_misnamed,
     relu_layer,
     type_of,
@@ -135,15 +136,13 @@ def _activated(walk: Propagation, node: Node, ids: Ids) -> Ids:
     if name.startswith("custom:"):
         why = f"has the activation function {name.removeprefix('custom:')!r}, which has no rule"
         # A pinned layer is rebuilt from its settings, which contain only the name of a function.
-        is_lost = is_misnamed(node.operation.activation)
-        remedy = (
-            "Keras saves its name alone, which is another's: "
-            if is_lost
-            else "set normalize.pin = {names}, or "
-        )
-        if name == "custom:<lambda>":
+        function = node.operation.activation
+        remedy = "set normalize.pin = {names}, or "
+        if is_misnamed(function):
+            remedy = "Keras saves its name alone, which is another's: "
+        elif not is_loaded_again(function):
             remedy = (
-                "Keras saves no lambda that it could load again: write it with def, decorate it with "
+                "Keras could not load it again from what it saves: write it with def, decorate it with "
                 "keras.saving.register_keras_serializable() and set normalize.pin = {names}, or "
             )
         raise refused(

@@ -76,12 +76,29 @@ def relu(x: Any) -> Any:
     return keras.ops.relu(x) + 0.5
 
 
-PIN, NAME = "set normalize.pin = ", "Keras saves its name alone, which is another's: use"
+NAME = "Keras saves its name alone, which is another's: use"
+WRAP = "Keras could not load it again from what it saves: write it with def, decorate it"
+PIN = r"set normalize\.pin = \["
+
+
+def own(x: Any) -> Any:
+    return keras.ops.relu(x) + 0.5
+
+
+@keras.saving.register_keras_serializable(package="named")
+def registered(x: Any) -> Any:
+    return keras.ops.relu(x) + 0.5
+
+
 UNKNOWN = {
-    "own": (relu, NAME),
+    "own of a known name": (relu, NAME),
+    "own": (own, WRAP),
+    "own and registered": (registered, PIN),
     "of another shape": (keras.ops.gelu, NAME),  # approximate, where that of keras.activations is not
-    "no activation of Keras": (keras.ops.abs, PIN),
-    "tf.nn": (tf.nn.crelu, PIN),
+    "no activation of Keras": (keras.ops.abs, WRAP),
+    "tf.nn": (tf.nn.crelu, WRAP),
+    "tf": (tf.identity, WRAP),
+    "lambda": (lambda x: keras.ops.relu(x) + 0.5, WRAP),
 }
 
 
