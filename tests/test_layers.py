@@ -65,12 +65,38 @@ def imported(path: Path) -> set[str]:
                 [".".join(base)] if node.module else [".".join([*base, alias.name]) for alias in node.names]
             )
             found.update(names)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("actisketch."):
-            found.add((node.module or "").removeprefix("actisketch."))
-    return found
+        elif isinstance(node, ast.ImportFrom) and node.module == "actisketch":
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+    return {name.removeprefix("actisketch.") for name in found}
 
 
 FILES = sorted([*ROOT.glob("storage/**/*.py"), *ROOT.glob("pipeline/**/*.py")])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import actisketch.pipeline.api",
+        "import actisketch.pipeline.api as api",
+        "from actisketch import pipeline",
+        "from actisketch.pipeline import api",
+        "from ..pipeline import api",
+        "from ..pipeline.api import run",
+        "from .. import pipeline",
+        "if True:\n    import actisketch.pipeline",
+    ],
+)
+def test_an_import_is_found_however_it_is_written(line, tmp_path, monkeypatch):
+    path = tmp_path / "storage" / "any.py"
+    path.parent.mkdir()
+    path.write_text(line)
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+
+    assert any(name.startswith("pipeline") for name in imported(path))
 
 
 def test_the_files_are_found():
