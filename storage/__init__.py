@@ -12,6 +12,7 @@ from .cache import Cache
 from .commit_record import CommitRecord
 from .layout import Projection, encoding_nbytes, projection, record_nbytes
 from .spec import Block, CacheSpec, PointSpec, SampleRange, sample_nbytes
+from .stores import is_url
 from .verify import Problem, VerifyReport
 from .writer import BlockWriter
 
@@ -27,6 +28,7 @@ __all__ = [
     "SampleRange",
     "VerifyReport",
     "encoding_nbytes",
+    "is_url",
     "projection",
     "record_nbytes",
     "sample_nbytes",

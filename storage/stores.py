@@ -13,7 +13,10 @@ from urllib.parse import unquote, urlsplit
 
 from .errors import InputError
 
-__all__ = ["Lock", "Store", "open_store", "path_of"]
+__all__ = ["Lock", "Store", "is_url", "open_store", "path_of"]
+
+SCHEMES = {"file", "memory", "s3", "s3a", "gs", "az", "adl", "azure", "abfs", "abfss", "http", "https"}
+"""Of the URLs that `open_store` takes."""
 
 Part = Any  # bytes or a contiguous uint8 array: what the buffer protocol offers
 
@@ -65,6 +68,24 @@ class Store(Protocol):
         """Remove what dead processes left half-written."""
 
 
+def is_url(place: str) -> bool:
+    """Return whether a place is named by a URL, otherwise by a path.
+
+    Raises
+    ------
+    InputError
+        If it is a URL that lacks a slash: a folder ``s3:`` would be filled in the place of a bucket.
+    """
+    scheme, _, rest = place.partition(":")
+    if scheme.lower() in SCHEMES and not rest.startswith("//"):
+        slashes = ":///" if scheme.lower() == "file" else "://"
+        raise InputError(
+            f"{place!r} is no URL: give {scheme}{slashes}{rest.lstrip('/')}, or ./{place} for a path of that name",
+            place=place,
+        )
+    return "://" in place
+
+
 def open_store(url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None) -> Store:
     """Return the store at a path or URL; nothing is created yet.
 
@@ -80,10 +101,13 @@ def open_store(url: str | os.PathLike[str], storage_options: Mapping[str, Any] |
     Raises
     ------
     InputError
-        If the URL's scheme is unknown, a ``file://`` URL says more than a path, or an option does not exist.
+        If the URL's scheme is unknown or lacks a slash, a ``file://`` URL says more than a path, or an option does not
+        exist.
     """
     text = os.fspath(url)
-    scheme = urlsplit(text).scheme if "://" in text else ""
+    if not text:
+        raise InputError("the place of the cache is empty: give a folder or a URL")
+    scheme = urlsplit(text).scheme if is_url(text) else ""
     if scheme in ("", "file"):
         if storage_options:
             raise InputError(

@@ -8,6 +8,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
+from ...storage import is_url
 from ...storage.errors import InputError
 from ..settings.job_settings import JobSettings, PointChoice
 from ..settings.loading import PATH_SETTINGS, load_job, validate_job, with_settings
@@ -150,7 +151,7 @@ def _argument(flag: str) -> str:
 
 
 def _parsed(flag: str, key: str, value: Any) -> Any:
-    if key in PATH_SETTINGS and "://" not in value:
+    if key in PATH_SETTINGS and not is_url(value):
         return str(Path(value).expanduser().absolute())
     is_list = key == "record.points" and value not in get_args(PointChoice)
     if is_list or (key == "data.inputs" and "," in value):

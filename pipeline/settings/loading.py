@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ...storage import is_url
 from ...storage.errors import InputError
 from .job_settings import JobSettings
 from .refusals import refusal
@@ -96,5 +97,5 @@ def _anchor_paths(tree: dict[str, Any], folder: Path) -> None:
         *names, last = key.split(".")
         table = tree.get(names[0], {}) if names else tree
         path = table.get(last)
-        if isinstance(path, str) and "://" not in path:
+        if isinstance(path, str) and not is_url(path):
             table[last] = str(folder / path)

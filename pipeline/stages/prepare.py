@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ...storage import Cache, CacheSpec, sample_nbytes
+from ...storage import Cache, CacheSpec, is_url, sample_nbytes
 from ...storage.codecs import DEFAULT_CODEC
 from ...storage.errors import InputError, MismatchError
 from ..certifier import comparison_nbytes
@@ -83,7 +83,7 @@ class Prepared:
 
     def check_budget(self, *, done_nbytes: int = 0) -> None:
         """Refuse the job if its memory or its cache would be over a limit; see :meth:`~..planning.plan.Plan.check`."""
-        local = None if "://" in self.cache_url else Path(self.cache_url)
+        local = None if is_url(self.cache_url) else Path(self.cache_url)
         self.plan.check(
             cache_path=local, disk_limit=self.settings.record.disk_limit, n_done_nbytes=done_nbytes
         )

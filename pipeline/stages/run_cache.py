@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ...storage import Cache
+from ...storage import Cache, is_url
 from ...storage.errors import InputError, NotFoundError
 from ...storage.options import StorageOptions, is_in_environment, variables_of
 from ..folder.folder import RunFolder
@@ -30,7 +30,7 @@ def open_cache(settings: JobSettings, folder: RunFolder) -> Cache:
         If the URL is wrong, or a secret that it was made with is not given.
     """
     url, options = cache_url(settings, folder), settings.cache.storage_options
-    if "://" in url:
+    if is_url(url):
         _check_secrets(folder, url, options)
     return Cache.open(url, storage_options=options)
 

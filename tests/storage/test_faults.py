@@ -325,6 +325,11 @@ def test_a_bucket_that_is_not_there_is_told(s3: S3Server) -> None:
         ("file:///a#b?q", None, "percent-encode them"),
         ("file:///a#", None, "percent-encode them"),
         ("file://", None, "has no path"),
+        ("s3:/bucket/x", None, r"'s3:/bucket/x' is no URL: give s3://bucket/x, or ./s3:/bucket/x for"),
+        ("S3:bucket", None, "give S3://bucket"),
+        ("gs:bucket/x", None, "give gs://bucket/x"),
+        ("file:/tmp/x", None, "is no URL: give file:///tmp/x"),
+        ("", None, "is empty"),
         ("file://localhost", None, "has no path"),
     ],
 )
