@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
-from ..graph import Graph, forward_function, input_tensor, match_inputs, read_graph, refusals_explained
+from ..graph import Graph, input_tensor, match_inputs, read_graph, refusals_explained, traced_forward
 from ..sources import InputSpec, Source, as_source
 
 __all__ = ["get_activations_batch", "get_activations_layer", "whole_batches"]
@@ -100,7 +100,7 @@ def _computed(graph: Graph, source: Source, batch_size: int | None) -> list[NDAr
     size = DEFAULT_BATCH_SIZE if batch_size is None else batch_size
     n_used = whole_batches(source.n_samples, size)
     wanted = match_inputs(graph, source.inputs)
-    forward = _traced(graph, [], [(source.inputs[i].shape, dtype) for i, dtype in wanted])
+    forward = traced_forward(graph, [], [(source.inputs[i].shape, dtype) for i, dtype in wanted])
     found: list[NDArray[Any]] = []
     for start in range(0, n_used, size):
         batch = source.read(start, start + size)
@@ -112,17 +112,6 @@ def _computed(graph: Graph, source: Source, batch_size: int | None) -> list[NDAr
         for whole, part in zip(found, activations, strict=True):
             whole[start : start + size] = part
     return found
-
-
-def _traced(graph: Graph, values: Sequence[int], samples: Sequence[tuple[tuple[int, ...], Any]]) -> Any:
-    """Return the forward pass, traced for any number of samples, as a run records it.
-
-    Traced for 4 samples, Keras' add takes one value of each sample for a bias of 4 channels.
-    """
-    import tensorflow as tf
-
-    specs = [tf.TensorSpec((None, *shape), dtype) for shape, dtype in samples]
-    return tf.function(forward_function(graph, values), input_signature=[specs], autograph=False)
 
 
 def get_activations_batch(ann: Any, x_batch: Any) -> list[tuple[NDArray[Any], str]]:
@@ -156,7 +145,9 @@ def get_activations_batch(ann: Any, x_batch: Any) -> list[tuple[NDArray[Any], st
         InputSpec(n, array.shape[1:], array.dtype.name) for n, array in zip(names, arrays, strict=True)
     )
     wanted = match_inputs(graph, given)
-    forward = _traced(graph, [n.outputs[0] for n in nodes], [(given[i].shape, dtype) for i, dtype in wanted])
+    forward = traced_forward(
+        graph, [n.outputs[0] for n in nodes], [(given[i].shape, dtype) for i, dtype in wanted]
+    )
     with refusals_explained(0, len(arrays[0])):
         tensors, _ = forward([input_tensor(arrays[i], dtype) for i, dtype in wanted])
     return [(np.asarray(tensor), node.name) for tensor, node in zip(tensors, nodes, strict=True)]

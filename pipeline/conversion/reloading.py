@@ -15,12 +15,13 @@ from ..folder.folder import RunFolder
 from ..graph import (
     Graph,
     Node,
-    forward_function,
     input_tensor,
     match_inputs,
     model_fingerprint,
     read_graph,
+    refusals_explained,
     select_points,
+    traced_forward,
 )
 from ..settings.loading import validate_job
 from ..sources import Source, as_source
@@ -155,10 +156,12 @@ def _holds(old: NDArray[np.float32], graph: Graph, value: int, source: Source, b
     """Whether the first and the last batch of an array are what the network gives at ``value``."""
     if len(old) != source.n_samples:
         return False
-    forward, wanted = forward_function(graph, [value]), match_inputs(graph, source.inputs)
+    wanted = match_inputs(graph, source.inputs)
+    forward = traced_forward(graph, [value], [(source.inputs[i].shape, dtype) for i, dtype in wanted])
     for start in (0, source.n_samples - batch_size):
         batch = source.read(start, start + batch_size)
-        ((new,), _) = forward([input_tensor(batch.inputs[i], dtype) for i, dtype in wanted])
+        with refusals_explained(start, start + batch_size, graph):
+            ((new,), _) = forward([input_tensor(batch.inputs[i], dtype) for i, dtype in wanted])
         part, expected = old[start : start + batch_size], np.asarray(new)
         atol = RELATIVE_TOLERANCE * float(np.abs(expected).max())
         if part.shape != expected.shape or not np.allclose(

@@ -3,7 +3,7 @@
 from .code import file_code_hash
 from .feeding import aligned, input_tensor
 from .fingerprint import model_fingerprint
-from .forward import forward_function
+from .forward import forward_function, traced_forward
 from .graph import Graph
 from .inputs import input_order, match_inputs, shape_words
 from .keras_errors import layer_refusals, reason_of, refusals_explained
@@ -35,6 +35,7 @@ __all__ = [
     "select_points",
     "shape_words",
     "toolbox_names",
+    "traced_forward",
     "values_in_turn",
     "why_opaque",
 ]

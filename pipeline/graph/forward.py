@@ -16,7 +16,7 @@ from .graph import Graph
 from .keras_errors import layer_refusals
 from .nodes import Node, Point, Slot
 
-__all__ = ["call_node", "fed_values", "forward_function", "needed_nodes", "steps_to"]
+__all__ = ["call_node", "fed_values", "forward_function", "needed_nodes", "steps_to", "traced_forward"]
 
 
 def needed_nodes(graph: Graph, wanted: Sequence[int]) -> tuple[Node, ...]:
@@ -63,6 +63,29 @@ def forward_function(
         return tensors, [values[index] for index in graph.outputs]
 
     return call
+
+
+def traced_forward(
+    graph: Graph, points: Sequence[Point] | Sequence[int], samples: Sequence[tuple[tuple[int, ...], Any]]
+) -> Any:
+    """Return `forward_function`, traced for any number of samples, as a run records it.
+
+    Parameters
+    ----------
+    graph : Graph
+    points : sequence of Point or of int
+        Points, or indices of values.
+    samples : sequence of (shape, dtype)
+        Of one sample of each input, in the order of ``graph.inputs``.
+
+    Notes
+    -----
+    Called eagerly, or traced for 4 samples, Keras' add takes one value of each sample for a bias of 4 channels.
+    """
+    import tensorflow as tf
+
+    specs = [tf.TensorSpec((None, *shape), dtype) for shape, dtype in samples]
+    return tf.function(forward_function(graph, points), input_signature=[specs], autograph=False)
 
 
 def steps_to(graph: Graph, wanted: Sequence[int]) -> list[tuple[Node, dict[str, Any]]]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline.conversion import get_activations_layer, try_reload_activations
-from actisketch.storage.errors import FormatError, MismatchError
+from actisketch.storage.errors import FormatError, InputError, MismatchError
 
 
 def reload(model: Any, data: Any, folder: Path, *, layer: str = "second") -> Any:
@@ -106,6 +106,39 @@ def test_a_file_of_the_toolbox_is_used_if_it_is_right_and_recomputed_if_not(
     with pytest.warns(RuntimeWarning, match="another network or other samples"):
         found = reload(small_model, small_data, tmp_path)
     assert not (found == 7.0).any()
+
+
+@pytest.mark.parametrize("batch_size", [4, 8, 5])
+def test_a_right_file_is_used_whatever_the_number_of_channels(batch_size: int, tmp_path: Path) -> None:
+    # Keras' add takes the one value of each of 4 samples for a bias of 4 channels, where it knows how many there are.
+    x = keras.Input((6,))
+    wide, gate = keras.layers.Dense(4, name="wide")(x), keras.layers.Dense(1, name="gate")(x)
+    both = keras.layers.Add(name="both")([wide, gate])
+    model = keras.Model(x, keras.layers.Dense(2, name="last")(both))
+    samples = np.random.default_rng(263).random((40, 6), dtype=np.float32)
+    right = sum(
+        samples @ np.asarray(layer.kernel) for layer in (model.get_layer("wide"), model.get_layer("gate"))
+    )
+    right[batch_size:-batch_size] = (
+        7.0  # neither the first nor the last batch: shows where the answer comes from
+    )
+    np.savez_compressed(tmp_path / "both.npz", right)
+
+    found = try_reload_activations(model.get_layer("both"), model, samples, batch_size, tmp_path)
+
+    np.testing.assert_array_equal(found, right)
+
+
+def test_samples_that_the_network_refuses_are_named_beside_a_file_too(tmp_path: Path) -> None:
+    x = keras.Input((3,), dtype="int32")
+    table = keras.layers.Embedding(5, 2, name="table")
+    model = keras.Model(x, keras.layers.Dense(2, name="last")(table(x)))
+    samples = np.full((8, 3), 4, np.int32)
+    samples[6, 1] = 5
+    np.savez_compressed(tmp_path / "table.npz", np.asarray(table(np.full((8, 3), 4))))
+
+    with pytest.raises(InputError, match=r"the samples 4 to 7 at its layer 'table': indices\[2,1\] = 5"):
+        try_reload_activations(table, model, samples, 4, tmp_path)
 
 
 def test_a_file_of_the_toolbox_without_samples_is_read_with_a_warning(
