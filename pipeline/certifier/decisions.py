@@ -124,7 +124,7 @@ def _classes(labels: NDArray[Any], shape: tuple[int, ...], axis: int) -> NDArray
     axis : int
         Channel axis of the output.
     """
-    n_channels, decided = shape[axis], tuple(np.delete(shape, axis))
+    n_channels, decided = shape[axis], tuple(np.delete(shape, axis).tolist())
     n_classes = max(n_channels, 2)  # one sigmoid decides between two
     if labels.dtype.kind not in "biuf":
         return "the labels are not numbers"

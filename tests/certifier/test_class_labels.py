@@ -243,3 +243,11 @@ def test_arrays_with_a_target_for_each_output_are_refused(two_outputs, tmp_path,
 
     with pytest.raises(InputError, match=r"y is a .* of 2 arrays, and accuracy is of one output"):
         certificate(two_outputs, X, tmp_path, targets)
+
+
+def test_labels_of_other_places_are_told_in_plain_numbers(tmp_path):
+    model = keras.Sequential([keras.Input((6, 6, 1)), keras.layers.Conv2D(3, 1, activation="softmax")])
+    images = np.random.default_rng(37).random((N, 6, 6, 1), np.float32)
+    found = certificate(model, images, tmp_path, labels=np.zeros((N, 5, 5), int))
+
+    assert "decides between 3 classes at (6, 6) positions" in " ".join(found.notes)
