@@ -146,7 +146,8 @@ class LocalFolder:
                 continue
             except OSError as error:
                 raise storage_error(error, self.folder / folder, "list") from error
-            is_linked = (self.folder / folder).is_symlink()
+            # The root may be a link: the user put the whole cache elsewhere.
+            is_linked = bool(folder) and (self.folder / folder).is_symlink()
             for entry in entries:
                 key = f"{folder}/{entry.name}" if folder else entry.name
                 if _is_folder(entry) and not (is_linked or (entry.is_symlink() and folder)):

@@ -5,6 +5,7 @@ Knows obstore. A PUT is atomic and durable there, so there is nothing to sync.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -28,6 +29,12 @@ _RETRY = {
     "backoff": {"base": 2, "init_backoff": timedelta(seconds=0.1), "max_backoff": timedelta(seconds=5)},
 }
 
+# Settings of the HTTP client. obstore takes them in their own table; elsewhere it panics.
+_OF_CLIENT = re.compile(
+    r"(aws_|google_|azure_storage_|azure_)?(allow_http|allow_invalid_certificates|connect_timeout|default_content_type"
+    r"|http[12]_\w+|pool_\w+|proxy_\w+|randomize_addresses|read_timeout|timeout|user_agent)"
+)
+
 _memories: dict[str, Any] = {}
 _memories_guard = threading.Lock()
 
@@ -40,6 +47,12 @@ def open_bucket(url: str, options: Mapping[str, Any]) -> Bucket:
             raise InputError(f"storage_options {sorted(options)} were given for {url!r}: leave them out")
         with _memories_guard:
             return Bucket(url, _memories.setdefault(url.rstrip("/"), MemoryStore()), {})
+    misplaced = sorted(name for name in options if _OF_CLIENT.fullmatch(name.lower()))
+    if misplaced:
+        raise InputError(
+            f"storage_options {misplaced} are settings of the HTTP client: give them in the table client_options, as "
+            "storage_options = { client_options = { allow_http = true } }"
+        )
     try:
         store = from_url(url, **{"retry_config": _RETRY, **options})
     except (UnknownConfigurationKeyError, TypeError, ValueError) as error:

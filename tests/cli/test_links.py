@@ -128,6 +128,22 @@ def test_a_link_in_the_place_of_a_folder_is_refused_by_name(call, finished, prec
     )
 
 
+def test_a_whole_cache_may_be_a_link(call, finished, tmp_path):
+    cache = finished["run"] / "cache"
+    shutil.move(cache, tmp_path / "elsewhere")
+    cache.symlink_to(tmp_path / "elsewhere")
+    sound = call("verify", finished["run"])
+    for chunk in (cache / "second").glob("c.1.*"):
+        chunk.unlink()
+    repaired = call("verify", finished["run"], "--repair")
+    again = call("verify", finished["run"])
+
+    assert (sound.code, again.code) == (0, 0), sound.err + again.err
+    assert "sound" in sound.out
+    assert "foreign" not in repaired.err
+    assert cache.is_symlink()
+
+
 def test_a_half_written_name_that_is_a_link_is_not_written_through(call, finished, precious):
     before = contents(precious)
     for stem, suffix in (

@@ -317,6 +317,13 @@ def test_a_bucket_that_is_not_there_is_told(s3: S3Server) -> None:
     [
         ("foo://bucket/x", {}, "is not a place that this program can open"),
         ("s3://bucket/x", {"colour": "blue"}, r"storage_options \['colour'\] do not fit"),
+        (
+            "s3://bucket/x",
+            {"allow_http": True, "timeout": "5s"},
+            r"\['allow_http', 'timeout'\] .* client_options",
+        ),
+        ("gs://bucket/x", {"proxy_url": "http://p"}, r"\['proxy_url'\] .* client_options"),
+        ("s3://bucket/x", {"aws_allow_http": True}, r"\['aws_allow_http'\] .* client_options"),
         ("memory://x", {"region": "y"}, "leave them out"),
         ("/tmp/x", {"region": "y"}, "leave them out"),
         ("file://host/x", None, "names the host 'host'.*: give file:///path with three slashes"),
