@@ -247,6 +247,6 @@ def _classes(
     elif not names and _is_class_number(labels):
         found = f"the labels are from {labels.min()} to {labels.max()}, the network has {n_outputs} classes"
         if labels.max() >= n_outputs or labels.min() < 0:
-            yield f"{found}: they count from 0, so accuracies mean nothing; choose other labels with data.labels"
+            yield f"{found}, numbered from 0: accuracies mean nothing; choose other labels with data.labels"
         elif labels.max() - labels.min() + 1 < n_outputs and n_labels >= N_CLASSES * n_outputs:
             yield f"{found}: some never occur; are these samples of all classes, with the labels of the training?"

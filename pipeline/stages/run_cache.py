@@ -47,8 +47,8 @@ def _check_secrets(folder: RunFolder, url: str, options: Mapping[str, Any]) -> N
     environment = f"set {' and '.join(variables)} in the environment, or " if variables else ""
     raise InputError(
         f"cache.storage_options.{missing[0]} is missing: the run was made with {', '.join(map(repr, missing))}, and "
-        f"its folder keeps no secrets: {environment}give them again in the job file (in Python: "
-        "open_run(..., storage_options={...}))",
+        f"its folder keeps no secrets: {environment}give them again with the job (`actisketch run JOB`), or in "
+        "Python with open_run(..., storage_options={...})",
         missing=tuple(missing),
     )
 

@@ -250,4 +250,4 @@ def test_labels_of_other_places_are_told_in_plain_numbers(tmp_path):
     images = np.random.default_rng(37).random((N, 6, 6, 1), np.float32)
     found = certificate(model, images, tmp_path, labels=np.zeros((N, 5, 5), int))
 
-    assert "decides between 3 classes at (6, 6) positions" in " ".join(found.notes)
+    assert "decides between 3 classes at (6, 6) positions" in " ".join(found["notes"])

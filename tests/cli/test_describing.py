@@ -156,8 +156,8 @@ def test_other_folders_than_classes_are_a_warning(call, files, tmp_path, classes
     ("labels", "told"),
     [
         (np.arange(300) % 10, None),
-        (np.arange(300) % 12, "from 0 to 11, the network has 10 classes: they count from 0"),
-        (np.arange(300) % 10 + 1, "from 1 to 10, the network has 10 classes: they count from 0"),
+        (np.arange(300) % 12, "from 0 to 11, the network has 10 classes, numbered from 0"),
+        (np.arange(300) % 10 + 1, "from 1 to 10, the network has 10 classes, numbered from 0"),
         (np.arange(300) % 10 - 1, "from -1 to 8"),
         (np.arange(300) % 4, "from 0 to 3, the network has 10 classes: some never occur"),
         (np.linspace(0, 1, 300), None),
