@@ -25,6 +25,7 @@ ORDER = [
     "pipeline.stages",
     "pipeline.cluster",
     "pipeline.engines",
+    "pipeline.exporters",
     "pipeline.results",
     "pipeline.job",
     "pipeline.rerun",

@@ -68,6 +68,7 @@ HEAVY = ("tensorflow", "keras", "distributed", "numba", "matplotlib")
         ("actisketch.pipeline.sources", ("tensorflow", "keras", "distributed", "matplotlib")),
         ("actisketch.pipeline.cli.verbs", (*HEAVY, "pydantic")),
         ("actisketch.pipeline.cli.ask", ("tensorflow", "keras", "distributed", "numba")),
+        ("actisketch.pipeline.cli.exporting", ("tensorflow", "keras", "distributed", "numba", "matplotlib")),
     ],
 )
 def test_importing_a_module_does_not_load_what_only_computing_needs(module, forbidden):

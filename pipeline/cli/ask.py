@@ -1,27 +1,24 @@
-"""Verbs that read an existing run: status, percentiles, factors, export, verify. They never load TensorFlow."""
+"""Verbs that read an existing run: status, percentiles, factors, verify. They never load TensorFlow."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ...storage import VerifyReport
-from ...storage.errors import FormatError, InputError
+from ...storage.errors import FormatError
 from ..events import counted
-from ..folder.folder import check_output, replacing, write_json
-from ..results.export import KINDS
+from ..folder.folder import check_output, write_json
 from ..results.run import open_run
-from ..settings.visible import visible
 from .flags import check_folder_of, json_option, run_argument, trust_options
 from .session import Session
 from .show import factor_table, percentile_table, status_lines, verify_lines
 
-__all__ = ["export", "factors", "percentiles", "status", "verify"]
+__all__ = ["factors", "percentiles", "status", "verify"]
 
 # An archive that was unpacked in the wrong place leaves thousands.
 _NAMED_KEYS = 5
@@ -157,71 +154,6 @@ def factors(
         session.print(f"{len(found.points)} factors in {elapsed_s * 1e3:.0f} ms")
         if output is not None:
             session.print(f"wrote {output}")
-
-
-@click.command(short_help="Export statistics, t-digests and factors to other programs.")
-@run_argument
-@click.option(
-    "--format",
-    "kind",
-    type=click.Choice(KINDS),
-    default="json",
-    show_default=True,
-    help="tdigest: the t-digest of each point, as the tdigest package reads it; toolbox: SNN toolbox's "
-    "{percentile}.json; toolbox-parsed: the same for the network that its parser makes.",
-)
-@click.option("--percentile", type=float, metavar="X", help="In percent; default: the run's.")
-@click.option("--exact", is_flag=True, default=None, help="Refine to the exact percentiles from the cache.")
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    help="File to write, a folder for toolbox; default: standard output.",
-)
-@click.pass_obj
-def export(
-    session: Session, run: Path, kind: str, percentile: float | None, exact: bool | None, output: Path | None
-) -> None:
-    """Export statistics and factors of RUN as JSON or CSV, its t-digests, or SNN toolbox's {percentile}.json.
-
-    \b
-    Example:
-      actisketch export runs/vgg --format csv --output vgg.csv
-      actisketch export runs/vgg --format tdigest --output vgg.json   (tdigest.TDigest().update_from_dict reads each)
-      actisketch export runs/vgg --format toolbox --exact --output log/   (writes log/99.9.json)
-    """
-    chosen = open_run(run)
-    asked: dict[str, Any] = {"percentile": percentile, "exact": exact}
-    changes = {key: value for key, value in asked.items() if value is not None}
-    if kind == "tdigest" and changes:
-        raise InputError(f"a t-digest answers every percentile from the sketches: leave --{min(changes)} out")
-    found = None if kind == "tdigest" else chosen.factors(**changes)
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        text = chosen.export(kind, factors=found)
-    for warning in told:
-        session.err.print(visible(f"warning: {warning.message}", kept="\n"), markup=False, highlight=False)
-    if output is None:
-        click.echo(text, nl=False)
-        return
-    if not output.suffix and not output.is_file():
-        # `log/` and `log` are folders: a file of ours would have an ending.
-        output.mkdir(parents=True, exist_ok=True)
-    if output.is_dir():
-        # The toolbox names the file by the percentile as its settings write it: 100, 99.9, 99.99999.
-        wanted = chosen.settings.factors.percentile if percentile is None else percentile
-        name = str(wanted).removesuffix(".0") + ".json"
-        named = {"json": "export.json", "csv": "export.csv", "tdigest": "tdigest.json"}
-        output = output / named.get(kind, name)
-    elif kind.startswith("toolbox"):
-        raise InputError(
-            f"{str(output)!r} is a file: SNN toolbox looks for {{percentile}}.json, so give a folder"
-        )
-    else:
-        check_folder_of(output)
-    check_output(output)
-    with replacing(output) as partial:
-        partial.write_text(text, encoding="utf-8")
-    session.print(f"wrote {output}")
 
 
 @click.command(short_help="Read the whole cache and name what is damaged.")

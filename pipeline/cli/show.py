@@ -7,11 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ...storage import VerifyReport
 from ..events import counted
+from ..exporters import RangeRow
 from ..factors.factors_file import Factors
 from ..planning.plan import Plan
 from ..report import layer_table
@@ -27,7 +29,15 @@ if TYPE_CHECKING:
     from ..job import JobResult
     from ..stages.describe import DataDescription
 
-__all__ = ["factor_table", "percentile_table", "plan_table", "print_result", "status_lines", "verify_lines"]
+__all__ = [
+    "factor_table",
+    "percentile_table",
+    "plan_table",
+    "print_result",
+    "range_table",
+    "status_lines",
+    "verify_lines",
+]
 
 
 def _table(*columns: str) -> Table:
@@ -188,6 +198,14 @@ def factor_table(session: Session, factors: Factors) -> None:
         q = "-" if p.percentile is None else f"{p.percentile:g}"
         _row(table, p.name, factor, p.rule, q, _number(p.lo), _number(p.hi))
     session.out.print(table)
+
+
+def range_table(console: Console, rows: Sequence[RangeRow]) -> None:
+    """Print which range each tensor of a target got, and where it came from."""
+    table = _table("tensor", "point", ">lo", ">hi", "from")
+    for row in rows:
+        _row(table, row.tensor, row.point or "-", _number(row.lo), _number(row.hi), row.source)
+    console.print(table)
 
 
 def verify_lines(report: VerifyReport) -> Iterator[str]:

@@ -24,7 +24,7 @@ _VERBS = {
     "normalize": "work",
     "report": "work",
     "verify": "ask",
-    "export": "ask",
+    "export": "exporting",
 }
 # Not listed: it tries a cluster, and no run.
 _HIDDEN = {"rehearse": "rehearse"}

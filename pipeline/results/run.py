@@ -12,6 +12,7 @@ from typing import Any
 from ...storage import Cache
 from ...storage.errors import FormatError, InputError
 from ...storage.options import StorageOptions
+from ..exporters import Exported, make_export
 from ..factors.exact_source import ExactSource, channels_of
 from ..factors.factors_file import Factors
 from ..factors.from_cache import factors_of
@@ -24,18 +25,12 @@ from ..settings.loading import validate_job
 from ..sketch import Digest, PointSketch
 from ..stages.run_cache import open_cache
 from .activation_array import Activations
-from .export import digests_text, export_text, is_normalised
 from .percentile_rows import PercentileRow, channel_rows, check_percent, point_rows
 from .saved import RunStatus, Saved
 
 __all__ = ["Run", "open_run"]
 
 logger = logging.getLogger(__name__)
-
-ALREADY_NORMALISED = (
-    "all factors are about 1: was this network normalised before? SNN toolbox overwrites its parsed network with the "
-    "normalised one: parse with [tools] normalize = False, and record that network"
-)
 
 
 class Run:
@@ -289,34 +284,70 @@ class Run:
 
         Parameters
         ----------
-        kind : {"json", "csv", "tdigest", "toolbox", "toolbox-parsed"}
+        kind : str
             ``json``: statistics and factors with intervals. ``csv``: a line for each point. ``tdigest``: the
             t-digest of each point by its name, for ``tdigest.TDigest().update_from_dict``; of the activations that
             are not zero unless the run's ``factors.nonzero`` is false.
             ``toolbox``: SNN toolbox's ``{percentile}.json`` for the network as it is. ``toolbox-parsed``: for the
             network that its parser makes, by the names that it gives (``00Conv2D_28x28x16``).
+            Others: see :meth:`exported`.
         factors : Factors, optional
             Default: those of the run's settings. A t-digest has none.
 
         Raises
         ------
         InputError
-            For factors of channels, which the toolbox cannot read; for layers that it cannot parse.
+            For factors of channels, which the toolbox cannot read; for layers that it cannot parse; for a target
+            whose files are no text.
 
         Warns
         -----
         RuntimeWarning
             If a factor for the toolbox is about 1 everywhere: the network seems to be normalised already.
         """
-        if kind == "tdigest":
-            nonzero = self.settings.factors.nonzero
-            return digests_text({name: self.digest(name, nonzero=nonzero) for name in self.points})
-        factors = factors or self.factors()
-        names = self.folder.manifest().get("toolbox", {})
-        text = export_text(kind, factors, statistics=self.statistics(), names=names)
-        if kind.startswith("toolbox") and is_normalised(factors):
-            warnings.warn(ALREADY_NORMALISED, RuntimeWarning, stacklevel=2)
-        return text
+        made = self.exported(kind, factors=factors)
+        for warning in made.warnings:
+            warnings.warn(warning, RuntimeWarning, stacklevel=2)
+        if not isinstance(made.content, str):
+            raise InputError(
+                f"the files of {kind!r} are no text: write one with run.exported({kind!r}).write(path)"
+            )
+        return made.content
+
+    def exported(
+        self,
+        kind: str,
+        *,
+        factors: Factors | None = None,
+        options: Mapping[str, Any] | None = None,
+        **changes: Any,
+    ) -> Exported:
+        """Return an export in memory: its content, its table of ranges, its warnings.
+
+        Parameters
+        ----------
+        kind : str
+            A name of :func:`actisketch.pipeline.exporters.exporter_names`.
+        factors : Factors, optional
+            Default: those of the run's settings with ``changes``.
+        options : mapping, optional
+            Of the target, by the names of its flags; None counts as not given.
+        **changes
+            Keys of the table ``[factors]``, as for :meth:`factors`.
+
+        Raises
+        ------
+        InputError
+            For an unknown kind or option, a missing library, and whatever the target cannot hold.
+        """
+        return make_export(
+            self,
+            kind,
+            settings=self.with_factors(changes).factors,
+            factors_of=lambda: self.factors(**changes) if factors is None else factors,
+            options=options or {},
+            changed=tuple(changes),
+        )
 
 
 def open_run(

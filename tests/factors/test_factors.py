@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from actisketch.pipeline.exporters.as_toolbox import toolbox_factors
 from actisketch.pipeline.factors.compute import compute_factors, scheduled_percentile
 from actisketch.pipeline.factors.factors_file import Factors, PointFactor
 from actisketch.pipeline.factors.ties import Ties
-from actisketch.pipeline.results.export import export_text
 from actisketch.pipeline.settings.job_settings import FactorSettings, OverrideSettings
 from actisketch.pipeline.sketch import PointSketch, Sketch, SketchSpec
 from actisketch.storage import PointSpec
@@ -235,7 +235,7 @@ def test_something_else_is_refused_as_a_factors_file(tmp_path, text, message):
 
 
 def toolbox(factors):
-    return json.loads(export_text("toolbox", factors, statistics={}, names={}))
+    return toolbox_factors(factors)
 
 
 def test_the_toolbox_form_has_the_input_and_each_layer_by_name():

@@ -1,0 +1,86 @@
+"""The verb that writes the files of other programs. It loads the library of a target only for that target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...storage.errors import InputError
+from ..exporters import Exported, load_exporter
+from ..results.run import open_run
+from ..settings.visible import visible
+from .flags import check_folder_of, run_argument
+from .session import Session
+from .show import range_table
+
+__all__ = ["export"]
+
+
+@click.command(short_help="Export statistics, t-digests and factors to other programs.")
+@run_argument
+@click.option(
+    "--format",
+    "kind",
+    default="json",
+    show_default=True,
+    metavar="NAME",
+    help="json or csv: statistics and factors; tdigest: the t-digest of each point, as the tdigest package reads it; "
+    "toolbox: SNN toolbox's {percentile}.json; toolbox-parsed: the same for the network that its parser makes; or the "
+    "exporter of another package.",
+)
+@click.option("--percentile", type=float, metavar="X", help="In percent; default: the run's.")
+@click.option("--exact", is_flag=True, default=None, help="Refine to the exact percentiles from the cache.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="File or folder to write, a folder for toolbox; default: standard output.",
+)
+@click.pass_obj
+def export(
+    session: Session, run: Path, kind: str, percentile: float | None, exact: bool | None, output: Path | None
+) -> None:
+    """Export statistics and factors of RUN as JSON or CSV, its t-digests, or SNN toolbox's {percentile}.json.
+
+    \b
+    Example:
+      actisketch export runs/vgg --format csv --output vgg.csv
+      actisketch export runs/vgg --format tdigest --output vgg.json   (tdigest.TDigest().update_from_dict reads each)
+      actisketch export runs/vgg --format toolbox --exact --output log/   (writes log/99.9.json)
+    """
+    only_into_folder = load_exporter(kind).only_into_folder
+    asked: dict[str, Any] = {"percentile": percentile, "exact": exact}
+    made = open_run(run).exported(kind, **{key: value for key, value in asked.items() if value is not None})
+    for warning in made.warnings:
+        session.err.print(visible(f"warning: {warning}", kept="\n"), markup=False, highlight=False)
+    if output is None:
+        _print(session, made, kind)
+        return
+    path = _path(output, made.file_name, only_into_folder)
+    made.write(path)
+    if made.rows:
+        range_table(session.out, made.rows)
+    session.print(f"wrote {path}")
+
+
+def _print(session: Session, made: Exported, kind: str) -> None:
+    """Print the content, and the table where it does not mix with it."""
+    if not isinstance(made.content, str):
+        raise InputError(f"an export as {kind!r} is no text: give --output")
+    if made.rows and not session.quiet:
+        range_table(session.err, made.rows)
+    click.echo(made.content, nl=False)
+
+
+def _path(output: Path, file_name: str, only_into_folder: str) -> Path:
+    """Return the file to write; a folder that does not exist is made."""
+    if not output.suffix and not output.is_file():
+        # `log/` and `log` are folders: a file of ours would have an ending.
+        output.mkdir(parents=True, exist_ok=True)
+    if output.is_dir():
+        return output / file_name
+    if only_into_folder:
+        raise InputError(f"{str(output)!r} is a file: {only_into_folder}, so give a folder")
+    check_folder_of(output)
+    return output

@@ -1,0 +1,16 @@
+"""From a recorded run to the files of other programs, one module for each target."""
+
+from .exporter import Exported, Exporter, ExportRequest, RangeRow, RecordedRun
+from .making import make_export
+from .registry import exporter_names, load_exporter
+
+__all__ = [
+    "ExportRequest",
+    "Exported",
+    "Exporter",
+    "RangeRow",
+    "RecordedRun",
+    "exporter_names",
+    "load_exporter",
+    "make_export",
+]

@@ -1,0 +1,17 @@
+"""Statistics and factors as JSON."""
+
+from __future__ import annotations
+
+import json
+
+from .exporter import Exported, Exporter, ExportRequest
+
+__all__ = ["EXPORTER"]
+
+
+def _make(request: ExportRequest) -> Exported:
+    tree = {"statistics": request.run.statistics(), "factors": request.factors_of().to_dict()}
+    return Exported(content=json.dumps(tree, indent=1) + "\n", file_name="export.json")
+
+
+EXPORTER = Exporter(about="statistics and factors with intervals", make=_make)

@@ -1,0 +1,120 @@
+"""What an exporter gets, and what it gives back.
+
+Knows no target and writes no file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ...storage import Cache
+from ..factors.factors_file import Factors
+from ..factors.ties import Ties
+from ..folder.folder import RunFolder, check_output, replacing
+from ..settings.job_settings import FactorSettings, JobSettings
+from ..sketch import Digest, PointSketch
+
+__all__ = ["ExportRequest", "Exported", "Exporter", "RangeRow", "RecordedRun"]
+
+
+class RecordedRun(Protocol):
+    """The part of :class:`~..results.run.Run` that exporters use."""
+
+    folder: RunFolder
+    settings: JobSettings
+
+    @property
+    def cache(self) -> Cache:
+        """The Zarr cache, open for reading."""
+
+    @property
+    def sketches(self) -> dict[str, PointSketch]:
+        """The merged sketch of each point."""
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        """Names of the recorded points, in model order."""
+
+    @property
+    def ties(self) -> Ties:
+        """Which points share a scale."""
+
+    def statistics(self) -> dict[str, dict[str, Any]]:
+        """Return counts, extremes, mean and standard deviation of each point."""
+
+    def digest(self, point: str, *, nonzero: bool = ...) -> Digest:
+        """Return the t-digest of one point."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRequest:
+    """A finished run, and how its ranges are chosen."""
+
+    run: RecordedRun
+    settings: FactorSettings
+    """The run's table ``[factors]`` with the changes that were asked for."""
+    factors_of: Callable[[], Factors]
+    """Gives the scale factors; computed only if the target needs them."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """Of the target: only names in `Exporter.options`, and no None."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RangeRow:
+    """One line of the table: which range a tensor of the target got."""
+
+    tensor: str
+    """Its name in the target."""
+    point: str | None
+    """The recorded point whose range it has; None if it is no point."""
+    lo: float
+    hi: float
+    source: str
+    """Where the range came from, in words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """A whole export in memory."""
+
+    content: str | Callable[[Path], None]
+    """The text of the file, or what writes the file at a path that is free."""
+    rows: tuple[RangeRow, ...] = ()
+    """Empty for targets that know only our own points: their file is the table."""
+    warnings: tuple[str, ...] = ()
+    file_name: str
+    """Name of the file where only a folder is given."""
+
+    def write(self, path: Path) -> None:
+        """Write the file, whole or not at all.
+
+        Raises
+        ------
+        InputError
+            If the file belongs to a run.
+        """
+        check_output(path)
+        with replacing(path) as partial:
+            if isinstance(self.content, str):
+                partial.write_text(self.content, encoding="utf-8")
+            else:
+                self.content(partial)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exporter:
+    """A target, as the entry-point group ``actisketch.exporters`` names them."""
+
+    about: str
+    """What the target reads, for the help of the command line."""
+    make: Callable[[ExportRequest], Exported]
+    """Raises InputError, with one sentence, for what the target cannot hold. Writes nothing."""
+    options: tuple[str, ...] = ()
+    """Names of the options that ``make`` understands."""
+    takes_factors: bool = True
+    """Whether settings of factors (percentile, exact, ...) change the export."""
+    only_into_folder: str = ""
+    """Why the target needs a folder rather than a file; empty if it does not."""

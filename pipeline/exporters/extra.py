@@ -1,0 +1,58 @@
+"""Import the libraries of targets: they are extras of this package, and may be missing or too old."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import re
+from typing import Any
+
+from ...storage.errors import InputError
+
+__all__ = ["import_extra"]
+
+
+def import_extra(module: str, *, extra: str, package: str | None = None, at_least: str = "") -> Any:
+    """Return an imported module.
+
+    Parameters
+    ----------
+    module : str
+        Dotted name.
+    extra : str
+        The extra of this package that installs it.
+    package : str, optional
+        Name of the distribution; default: the name of the module.
+    at_least : str, optional
+        Oldest version that will do, as "1.32".
+
+    Raises
+    ------
+    InputError
+        If it is missing or too old; the message has the command that installs it.
+    """
+    package = package or module.partition(".")[0]
+    install = f"pip install 'actisketch[{extra}]'"
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(
+            f"this export needs the package {package!r}, which cannot be imported ({error}): {install}",
+            package=package,
+            extra=extra,
+        ) from None
+    if at_least:
+        version = importlib.metadata.version(package)
+        if _release(version) < _release(at_least):
+            raise InputError(
+                f"this export needs {package} {at_least} or newer, {version} is installed: {install}",
+                package=package,
+                extra=extra,
+            )
+    return found
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version before any suffix: (1, 32, 0) for "1.32.0rc1"."""
+    numbers = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in numbers[0].split(".")) if numbers else ()

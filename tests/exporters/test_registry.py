@@ -1,0 +1,150 @@
+"""Exporters by name: ours, those of other packages, and what is refused before anything is written."""
+
+import dataclasses
+import importlib
+import json
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from actisketch.pipeline import run
+from actisketch.pipeline.cli import commands
+from actisketch.pipeline.exporters import Exporter, exporter_names, load_exporter
+from actisketch.pipeline.exporters.extra import import_extra
+from actisketch.pipeline.exporters.registry import BUILT_IN, GROUP
+from actisketch.storage.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, small_parts):
+    import keras
+
+    make_model, make_data = small_parts
+    output = str(tmp_path_factory.mktemp("registry") / "r")
+    settings = {"normalize": {"enabled": False}, "report": {"enabled": False}}
+    return run(make_model(keras), make_data(), output=output, settings=settings, batch_size=16)
+
+
+PACKAGE = """
+from actisketch.pipeline.exporters import Exported, Exporter, RangeRow
+
+def make(request):
+    largest = max(p.factor for p in request.factors_of().points)
+    rows = [RangeRow(tensor=f"t/{name}", point=name, lo=0.0, hi=1.0, source="theirs") for name in request.run.points]
+    text = repr(largest * float(request.options.get("width", 1)))
+    return Exported(content=text, rows=tuple(rows), file_name="largest.txt")
+
+THEIRS = Exporter(about="the largest factor, times the width", make=make, options=("width",))
+OTHER = 3
+"""
+
+
+@pytest.fixture
+def installed(monkeypatch, tmp_path):
+    """Another package that has an exporter, with the metadata that pip leaves."""
+
+    def install(value, name="largest"):
+        folder = tmp_path / "theirs-1.0.dist-info"
+        folder.mkdir()
+        (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+        (folder / "entry_points.txt").write_text(f"[{GROUP}]\n{name} = {value}\n")
+        (tmp_path / "their_package.py").write_text(PACKAGE)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        importlib.invalidate_caches()
+
+    yield install
+    sys.modules.pop("their_package", None)
+
+
+def call(*arguments):
+    return CliRunner().invoke(commands, [str(each) for each in arguments])
+
+
+def test_the_exporter_of_another_package_is_used_by_its_name(installed, finished, tmp_path):
+    installed("their_package:THEIRS")
+    path = tmp_path / "out.txt"
+    done = call("export", finished.folder.path, "--format", "largest", "--output", path)
+    expected = max(finished.saved_factors().by_point().values())
+
+    assert done.exit_code == 0, done.output
+    assert float(path.read_text()) == expected == float(finished.export("largest"))
+    assert float(finished.exported("largest", options={"width": 8}).content) == 8 * expected
+    assert "largest" in exporter_names()
+    for word in ("t/first", "first", "theirs", "tensor", f"wrote {path}"):
+        assert word in done.stdout
+
+
+def test_an_entry_point_replaces_none_of_ours(installed, finished):
+    before = finished.export("json")
+    installed("their_package:THEIRS", name="json")
+
+    assert finished.export("json") == before
+    assert exporter_names().count("json") == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("their_package:OTHER", "of theirs is a int"),
+        ("not_there:THEIRS", "of theirs cannot be loaded .ModuleNotFoundError"),
+    ],
+)
+def test_what_is_no_exporter_is_named_with_its_package(installed, value, words):
+    installed(value)
+
+    with pytest.raises(InputError, match=words):
+        load_exporter("largest")
+
+
+def test_every_exporter_of_ours_loads_without_the_library_of_its_target():
+    for name in BUILT_IN:
+        assert isinstance(load_exporter(name), Exporter)
+
+
+def test_an_unknown_format_is_refused_with_those_that_there_are(finished, tmp_path):
+    done = call("export", finished.folder.path, "--format", "jsn", "--output", tmp_path / "new")
+
+    assert isinstance(done.exception, InputError)
+    assert all(name in str(done.exception) for name in BUILT_IN)
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_option_of_another_target_is_refused(finished):
+    with pytest.raises(InputError, match="--width is no option of 'csv'"):
+        finished.exported("csv", options={"width": 8})
+
+
+def test_none_counts_as_not_given(finished):
+    assert finished.exported("csv", options={"width": None}).content == finished.export("csv")
+
+
+def test_a_library_that_is_missing_or_too_old_is_named_with_its_extra():
+    with pytest.raises(InputError, match=r"'not_there'.*pip install 'actisketch\[spiking\]'"):
+        import_extra("not_there.inner", extra="spiking")
+    with pytest.raises(
+        InputError, match=r"needs numpy 999.1 or newer, [0-9.]+ is installed.*actisketch\[x\]"
+    ):
+        import_extra("numpy.linalg", extra="x", at_least="999.1")
+    assert import_extra("numpy.linalg", extra="x", at_least="1.2").__name__ == "numpy.linalg"
+
+
+def test_an_export_that_fails_leaves_no_file(finished, tmp_path):
+    def fail(path):
+        path.write_text("half")
+        raise OSError("disk full")
+
+    made = dataclasses.replace(finished.exported("json"), content=fail)
+    with pytest.raises(OSError, match="disk full"):
+        made.write(tmp_path / "new.json")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_of_the_toolbox_has_each_of_its_names(finished):
+    made = finished.exported("toolbox")
+    factors = json.loads(made.content)
+
+    assert {row.tensor: row.hi for row in made.rows} == factors
+    assert [row.point for row in made.rows] == [None, *finished.points]
+    assert [row.source for row in made.rows] == ["input factor", "percentile", "percentile", "pinned"]
