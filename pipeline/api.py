@@ -13,7 +13,7 @@ from .events import OnEvent, ignore_event
 from .job import plan_job, run_job
 from .planning.plan import Plan
 from .results.run import Run, open_run
-from .settings.job_settings import BATCH_SIZE, MEMORY_LIMIT, PERCENTILE, JobSettings, PointChoice
+from .settings.job_settings import BATCH_SIZE, PERCENTILE, JobSettings, PointChoice
 from .settings.loading import validate_job, with_settings
 from .sources import Source, as_source
 from .stages.describe import describe_data
@@ -36,7 +36,7 @@ def run(
     nonzero: bool = True,
     per_channel: bool = False,
     normalize: bool = True,
-    memory_limit: int | str = MEMORY_LIMIT,
+    memory_limit: int | str | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     client: Any = None,
     on_event: OnEvent = ignore_event,
@@ -68,8 +68,10 @@ def run(
         A sketch and a factor for each channel.
     normalize : bool
         Rewrite the network and certify it; ``False``: stop at the factors.
-    memory_limit : int or str
-        Bytes, or a text such as ``"4 GiB"``; beyond what Python and TensorFlow themselves take.
+    memory_limit : int or str, optional
+        Bytes, or a text such as ``"4 GiB"``, beyond what Python and TensorFlow themselves take; default: 60 % of the
+        machine's memory, or what control groups, SLURM and ``ulimit`` allow of it. Workers on this machine share it;
+        on other machines each may take 4 GiB.
     settings : mapping, optional
         All other settings, in the tables of a job file: ``{"cache": {"dtype": "float16"}}``.
     client : distributed.Client, optional
@@ -129,7 +131,7 @@ def plan(
     batch_size: int = BATCH_SIZE,
     num_samples: int | None = None,
     per_channel: bool = False,
-    memory_limit: int | str = MEMORY_LIMIT,
+    memory_limit: int | str | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Plan:
     """Return what :func:`run` would take: layers, blocks, bytes on disk, memory. Nothing is run or written.

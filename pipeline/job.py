@@ -41,8 +41,10 @@ class JobResult:
     """Whether every stage reloaded its results, and nothing was computed."""
 
 
-def plan_job(settings: JobSettings, *, model: Any = None, source: Source | None = None) -> Prepared:
-    """Plan a job; nothing is run or written.
+def plan_job(
+    settings: JobSettings, *, model: Any = None, source: Source | None = None, is_remote: bool = False
+) -> Prepared:
+    """Plan a job; nothing is run or written. ``is_remote``: a cluster of the caller's will do the work.
 
     Raises
     ------
@@ -50,7 +52,7 @@ def plan_job(settings: JobSettings, *, model: Any = None, source: Source | None 
         As :func:`~.stages.prepare.prepare`.
     """
     existing = existing_cache(settings, RunFolder(Path(settings.output)))
-    return prepare(settings, model=model, source=source, existing=existing)
+    return prepare(settings, model=model, source=source, existing=existing, is_remote=is_remote)
 
 
 def run_job(
@@ -93,7 +95,7 @@ def run_job(
             done.append(event)
         on_event(event)
 
-    job = plan_job(settings, model=model, source=source)
+    job = plan_job(settings, model=model, source=source, is_remote=client is not None)
     folder = job.folder
     folder.check_claim()
     folder.manifest()  # a damaged or newer one is refused before work starts
@@ -145,10 +147,9 @@ def _checked(job: Prepared, state: str | None) -> Prepared:
     cache = job.existing
     if cache is not None:
         check_data(cache, job.source, folder=job.folder, state=state)
-        missing = cache.missing()
-        if not missing and cache.spec.n_samples == job.plan.n_samples:
+        if job.is_recorded:
             return job
-        if len(missing) < len(cache.blocks):
+        if len(cache.missing()) < len(cache.blocks):
             check_made_with(job.folder, accept=job.settings.record.accept_versions)
-    job.check_budget(done_nbytes=0 if cache is None else cache.nbytes())
+    job.check_budget()
     return replace(job, random=random_layers(job))

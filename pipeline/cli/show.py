@@ -90,6 +90,10 @@ def plan_table(session: Session, plan: Plan, data: DataDescription) -> None:
         f"memory: {format_bytes(m.total)} of {format_bytes(plan.memory_limit)} allowed, beyond Python and TensorFlow "
         f"({m.by_cause()})"
     )
+    if plan.default_limit is not None:
+        session.print(
+            f"  the limit is {plan.default_limit.sentence()}: record.memory_limit (--memory-limit) sets another"
+        )
     session.print(f"data: {data.sentence()}")
     for warning in data.warnings:
         session.print(f"warning: {warning}")

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from ...storage import Cache
 from ...storage.errors import InputError, OverBudgetError
 from ..certifier import Comparer, Comparison
@@ -22,6 +20,8 @@ from ..events import OnEvent, Remark, ignore_event
 from ..factors.exact_source import ExactSource
 from ..graph import model_fingerprint
 from ..normalizer import Rewriting
+from ..planning.machine_memory import usable_memory
+from ..planning.memory_limit import PROCESS_NBYTES
 from ..record.model import save_network
 from ..record.point_sketch import sketch_spec
 from ..settings.job_settings import JobSettings
@@ -44,8 +44,6 @@ __all__ = ["ClusterEngine", "check_local_memory"]
 
 logger = logging.getLogger(__name__)
 
-# Python, TensorFlow and the libraries of one worker process, before any network: 600-700 MB here.
-WORKER_NBYTES = 700 * 10**6
 # A network in memory is sent to every worker through the scheduler, which keeps it for workers that join late.
 LARGEST_MODEL_NBYTES = 2 * 2**30
 LARGEST_SOURCE_NBYTES = 256 * 2**20
@@ -204,21 +202,21 @@ class _ExactOnWorkers(ExactSource):
 
 
 def check_local_memory(workers: int, per_worker_nbytes: int) -> None:
-    """Refuse a local cluster that needs more memory than this machine has.
+    """Refuse a local cluster that needs more memory than it may use on this machine.
 
     Raises
     ------
     OverBudgetError
         With the numbers.
     """
-    needed, found = workers * (per_worker_nbytes + WORKER_NBYTES), psutil.virtual_memory().total
-    if needed > found:
+    needed, usable = workers * (per_worker_nbytes + PROCESS_NBYTES), usable_memory()
+    if needed > usable.nbytes:
         raise OverBudgetError(
             f"{workers} workers need {format_bytes(needed)} of memory ({format_bytes(per_worker_nbytes)} each and "
-            f"{format_bytes(WORKER_NBYTES)} for TensorFlow), this machine has {format_bytes(found)}: use fewer "
-            "record.workers, or a smaller record.memory_limit, which is for each worker",
+            f"{format_bytes(PROCESS_NBYTES)} for TensorFlow), more than the {format_bytes(usable.nbytes)} "
+            f"{usable.whose}: use fewer record.workers, or a smaller record.memory_limit, which is for each worker",
             needed=needed,
-            allowed=found,
+            allowed=usable.nbytes,
         )
 
 

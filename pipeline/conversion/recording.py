@@ -66,7 +66,7 @@ def _recorded(settings: JobSettings, model: Any, source: Source) -> Cache:
     job = plan_job(settings, model=model, source=source)
     if job.existing is not None:
         check_data(job.existing, source)
-    job.check_budget(done_nbytes=0 if job.existing is None else job.existing.nbytes())
+    job.check_budget()
     with job.open_to_write() as cache:
         n_computed = record_missing(cache, job.producer, sketch=sketch_spec(settings))
     logger.info("activations of %d points: %d blocks computed", len(job.points), n_computed)

@@ -9,7 +9,7 @@ as large as all of these allow, in whole batches, and at least one batch:
 * with activations: one slab, or several until the chunks of the smallest layer are worth a file. Sketches alone do not
   wait to be written: their blocks have as many slabs as the lines above allow, since the record of a block with twice
   the samples is hardly larger;
-* the memory limit.
+* the memory limit. A default limit is another one on each machine: where it is more than 4 GiB, 4 GiB count.
 
 ``record.block_samples`` replaces all but the last. Statistics do not depend on the size of blocks.
 

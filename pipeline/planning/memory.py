@@ -98,6 +98,8 @@ class RunNeeds:
     settings: JobSettings
     network: NetworkNeeds
     n_samples: int
+    memory_limit: int
+    """In bytes: that of the settings, or the default for this machine."""
 
     @property
     def points(self) -> tuple[PointSpec, ...]:
@@ -136,7 +138,7 @@ class RunNeeds:
 
     def fits(self, block_samples: int, slab: int | None = None) -> bool:
         """Return whether a run keeps to the memory limit."""
-        return self.memory(block_samples, slab).total <= self.settings.record.memory_limit
+        return self.memory(block_samples, slab).total <= self.memory_limit
 
     def memory(self, block_samples: int, slab: int | None = None) -> MemoryProjection:
         """Return what a run takes; a slab is the number of samples that are collected at a time."""

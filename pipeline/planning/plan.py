@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..settings.job_settings import JobSettings
 from ..settings.sizes import format_bytes
 from .block_size import choose_block_samples
 from .memory import MemoryProjection, NetworkNeeds, RunNeeds
+from .memory_limit import CLUSTER_NBYTES, PROCESS_NBYTES, DefaultLimit, default_limit
 
 __all__ = ["Plan", "PointPlan", "make_plan"]
 
@@ -49,6 +50,8 @@ class Plan:
     records_nbytes: int
     """Upper bound on disk of the sketches of all blocks, and of what describes the cache."""
     n_files: int
+    default_limit: DefaultLimit | None = None
+    """What ``memory_limit`` is a share of; None if the settings name it."""
     has_cache: bool = False
     """Whether the block size is that of an existing cache."""
     savings: Mapping[str, int] = field(default_factory=dict)
@@ -121,7 +124,8 @@ class Plan:
             return
         m = self.memory
         fixed = m.model + m.loading + m.sketches + m.runtime
-        advice = f"raise record.memory_limit to {format_bytes(m.total * 1.05)}"
+        advice = self._more_memory()
+        default = "" if self.default_limit is None else f", {self.default_limit.sentence()}"
         if fixed + m.batch + m.blocks + m.codec <= self.memory_limit:
             advice += ", or stop at the factors (normalize.enabled = false, --no-normalize)"
         if fixed <= self.memory_limit and self.batch_size > 1:
@@ -135,14 +139,30 @@ class Plan:
             )
         raise OverBudgetError(
             f"the run needs {format_bytes(m.total)} of memory ({m.by_cause()}), record.memory_limit allows "
-            f"{format_bytes(self.memory_limit)}: {advice}",
+            f"{format_bytes(self.memory_limit)}{default}: {advice}",
             needed=m.total,
             allowed=self.memory_limit,
         )
 
+    def _more_memory(self) -> str:
+        """Return how the run gets the memory that it needs: on another machine, if this one does not have it."""
+        wanted, limit = int(self.memory.total * 1.05), self.default_limit
+        n_processes = 0 if limit is None else limit.n_processes
+        all_of_it = None if limit is None else limit.of_nbytes
+        if all_of_it is not None and n_processes * (wanted + PROCESS_NBYTES) > all_of_it:
+            fewer = ", or use fewer record.workers" if n_processes > 1 else ""
+            return f"run it on a machine with more memory{fewer}"
+        raised = "raise" if limit is None else "set"
+        return f"{raised} record.memory_limit to {format_bytes(wanted)}"
+
 
 def make_plan(
-    settings: JobSettings, network: NetworkNeeds, *, n_samples: int, block_samples: int | None = None
+    settings: JobSettings,
+    network: NetworkNeeds,
+    *,
+    n_samples: int,
+    block_samples: int | None = None,
+    is_remote: bool = False,
 ) -> Plan:
     """Return the plan of a run.
 
@@ -154,6 +174,8 @@ def make_plan(
         Samples of the run.
     block_samples : int, optional
         Samples per block of an existing cache; default: as :mod:`.block_size` says.
+    is_remote : bool
+        Whether a cluster of the caller's does the work, so that this machine's memory says nothing.
 
     Raises
     ------
@@ -167,11 +189,14 @@ def make_plan(
         )
     if n_samples < 1:
         raise InputError("the data has no samples: check data.path and data.num_samples")
-    needs = RunNeeds(settings=settings, network=network, n_samples=n_samples)
+    limit = default_limit(record, is_remote=is_remote)
+    memory_limit = record.memory_limit if limit is None else limit.nbytes
+    assert memory_limit is not None  # one of both
+    needs = RunNeeds(settings=settings, network=network, n_samples=n_samples, memory_limit=memory_limit)
     for point in points:
         empty_sketch(needs.sketch, point)  # refuses too many channels now, and not in the first block
     has_cache = block_samples is not None
-    block_samples = block_samples or choose_block_samples(needs)
+    block_samples = block_samples or _block_samples(needs, is_default=limit is not None)
     slab = needs.largest_slab(block_samples)
     stored = projection(needs.cache(block_samples))
     last = n_samples - (stored.n_blocks - 1) * block_samples
@@ -192,9 +217,23 @@ def make_plan(
         block_samples=block_samples,
         slab_samples=slab,
         memory=needs.memory(block_samples, slab),
-        memory_limit=record.memory_limit,
+        memory_limit=memory_limit,
+        default_limit=limit,
         activations_nbytes=stored.nbytes,
         records_nbytes=stored.documents_nbytes + (stored.n_blocks - 1) * whole + rest,
         n_files=stored.n_files,
         has_cache=has_cache,
     )
+
+
+def _block_samples(needs: RunNeeds, *, is_default: bool) -> int:
+    """Return the samples of a block of a new cache: under a default limit, the same on machines of all sizes.
+
+    They are chosen as for one of 4 GiB, unless the machine allows less or a batch needs more.
+    """
+    if is_default and needs.memory_limit > CLUSTER_NBYTES:
+        usual = replace(needs, memory_limit=CLUSTER_NBYTES)
+        block_samples = choose_block_samples(usual)
+        if usual.fits(block_samples):
+            return block_samples
+    return choose_block_samples(needs)

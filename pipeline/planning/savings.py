@@ -27,25 +27,32 @@ COARSE_BITS = 16
 
 
 def plan_with_savings(
-    settings: JobSettings, network: NetworkNeeds, *, n_samples: int, block_samples: int | None = None
+    settings: JobSettings,
+    network: NetworkNeeds,
+    *,
+    n_samples: int,
+    block_samples: int | None = None,
+    is_remote: bool = False,
 ) -> Plan:
     """Return the plan that :func:`~.plan.make_plan` makes, with ``savings`` if its records are large."""
-    plan = make_plan(settings, network, n_samples=n_samples, block_samples=block_samples)
+    plan = make_plan(settings, network, n_samples=n_samples, block_samples=block_samples, is_remote=is_remote)
     if plan.has_cache or plan.records_nbytes < max(LARGE_NBYTES, LARGE_PART * plan.disk_nbytes):
         return plan
     savings = {
         setting: again.records_nbytes
-        for setting, again in _changed(plan, settings, network)
+        for setting, again in _changed(plan, settings, network, is_remote=is_remote)
         if again.records_nbytes <= WORTHWHILE * plan.records_nbytes
     }
     return replace(plan, savings=savings)
 
 
-def _changed(plan: Plan, settings: JobSettings, network: NetworkNeeds) -> Iterator[tuple[str, Plan]]:
+def _changed(
+    plan: Plan, settings: JobSettings, network: NetworkNeeds, *, is_remote: bool
+) -> Iterator[tuple[str, Plan]]:
     """Yield a setting as in a job file, and the plan with it."""
 
     def again(changed: JobSettings) -> Plan:
-        return make_plan(changed, network, n_samples=plan.n_samples)
+        return make_plan(changed, network, n_samples=plan.n_samples, is_remote=is_remote)
 
     sketch = settings.sketch
     if sketch.per_channel and sketch.channel_bits > MIN_BITS:

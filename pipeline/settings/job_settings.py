@@ -25,7 +25,6 @@ from .sizes import parse_bytes
 
 __all__ = [
     "BATCH_SIZE",
-    "MEMORY_LIMIT",
     "PERCENTILE",
     "CacheSettings",
     "DataSettings",
@@ -43,7 +42,6 @@ __all__ = [
 
 BATCH_SIZE = 32
 PERCENTILE = 99.9
-MEMORY_LIMIT = "4 GiB"
 LOWEST_USUAL_PERCENTILE = 50.0
 
 # No machine has more, and text on a number of hundreds of digits would fail.
@@ -194,10 +192,10 @@ class RecordSettings(_Settings):
     """
     activations: bool = True
     """Keep the activations; otherwise only sketches: little disk, no exact percentiles."""
-    memory_limit: Bytes = Field(default=parse_bytes(MEMORY_LIMIT), examples=[MEMORY_LIMIT])
-    """Memory that a run may use beyond that of Python and TensorFlow themselves.
+    memory_limit: Bytes | None = Field(default=None, examples=["4 GiB"])
+    """Memory of a run beyond Python and TensorFlow; default: 60 % of the machine's.
 
-    On a cluster: each worker.
+    On a cluster: of each worker. Workers on this machine share the 60 %, those of a scheduler have 4 GiB by default.
     """
     disk_limit: Bytes | None = Field(default=None, examples=["100 GB"])
     """Refuse a run whose cache could become larger; default: the free space of the disk."""

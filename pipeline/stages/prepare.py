@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,23 @@ class Prepared:
             self.cache_url, self.spec, storage_options=options, opened=self.existing
         )
 
-    def check_budget(self, *, done_nbytes: int = 0) -> None:
-        """Refuse the job if its memory or its cache would be over a limit; see :meth:`~..planning.plan.Plan.check`."""
-        local = None if is_url(self.cache_url) else Path(self.cache_url)
+    @cached_property
+    def is_recorded(self) -> bool:
+        """Whether the cache was found to hold every block of the job."""
+        cache = self.existing
+        return cache is not None and cache.spec.n_samples == self.plan.n_samples and not cache.missing()
+
+    def check_budget(self) -> None:
+        """Refuse the job if its memory or its cache would be over a limit; see :meth:`~..planning.plan.Plan.check`.
+
+        A job that has nothing to record is not refused.
+        """
+        if self.is_recorded:
+            return
         self.plan.check(
-            cache_path=local, disk_limit=self.settings.record.disk_limit, n_done_nbytes=done_nbytes
+            cache_path=None if is_url(self.cache_url) else Path(self.cache_url),
+            disk_limit=self.settings.record.disk_limit,
+            n_done_nbytes=0 if self.existing is None else self.existing.nbytes(),
         )
 
     @property
@@ -122,6 +135,7 @@ def prepare(
     model: Any = None,
     source: Source | None = None,
     existing: Cache | None = None,
+    is_remote: bool = False,
 ) -> Prepared:
     """Open the network and the samples of a job, and plan it.
 
@@ -135,6 +149,8 @@ def prepare(
         The samples, where they are not a file.
     existing : Cache, optional
         A cache that exists already: it keeps its block size, and its way to hash samples.
+    is_remote : bool
+        Whether a cluster of the caller's does the work; see :func:`~..planning.memory_limit.default_limit`.
 
     Raises
     ------
@@ -173,7 +189,7 @@ def prepare(
         batch_size=settings.record.batch_size,
         allow_random=settings.model.allow_random,
     )
-    plan = _plan(settings, graph, source, producer, held)
+    plan = _plan(settings, graph, source, producer, held, is_remote=is_remote)
     return Prepared(
         settings=settings,
         folder=RunFolder(Path(settings.output)),
@@ -296,7 +312,13 @@ def _data_spec(data: DataSettings, graph: Graph) -> DataSpec:
 
 
 def _plan(
-    settings: JobSettings, graph: Graph, source: Source, producer: KerasProducer, existing: CacheSpec | None
+    settings: JobSettings,
+    graph: Graph,
+    source: Source,
+    producer: KerasProducer,
+    existing: CacheSpec | None,
+    *,
+    is_remote: bool,
 ) -> Plan:
     points = producer.points
     weight_nbytes = [4 * math.prod(weight.shape) for weight in graph.model.weights]
@@ -323,4 +345,5 @@ def _plan(
         network,
         n_samples=source.n_samples,
         block_samples=existing.block_samples if existing is not None else None,
+        is_remote=is_remote,
     )

@@ -21,6 +21,7 @@ from actisketch.pipeline import run
 from actisketch.pipeline.cli.progress import JobProgress
 from actisketch.pipeline.cluster.cluster_engine import ClusterEngine, check_local_memory
 from actisketch.pipeline.events import BlockDone, Event, StageDone
+from actisketch.pipeline.planning.machine_memory import UsableMemory
 from actisketch.pipeline.settings.loading import validate_job
 from actisketch.storage import Cache
 from actisketch.storage.errors import InputError, OverBudgetError
@@ -46,6 +47,21 @@ class TestFromPython:
         )
         for name in ("statistics.json", "factors.json", "certificate.json"):
             assert (tmp_path / "dask" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+
+    def test_a_clients_cluster_is_not_judged_by_the_memory_of_this_machine(
+        self, model: Any, threads_client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            "actisketch.pipeline.planning.memory_limit.usable_memory",
+            lambda: UsableMemory(2**20, "of a mite"),
+        )
+        x = np.random.default_rng(5).random((50, 6, 6, 1), dtype=np.float32)
+
+        assert run(model, x, output=tmp_path / "dask", batch_size=8, client=threads_client).certificate()[
+            "passed"
+        ]
+        with pytest.raises(OverBudgetError, match=r"the default, 60 % of the 1\.0 MiB of a mite"):
+            run(model, x, output=tmp_path / "here", batch_size=8)
 
     def test_what_is_said_about_the_cluster_leaves_the_bar_of_the_stage_where_it_is(
         self, model: Any, tmp_path: Path

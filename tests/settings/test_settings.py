@@ -125,16 +125,15 @@ def test_the_template_names_every_setting_and_shows_its_default():
         "model.path", "model.custom_objects", "data.path", "data.inputs", "data.labels", "data.labels_path",
         "data.format", "data.num_samples",
         "data.divide_by", "data.preprocessing", "data.image_size", "data.color_mode", "data.features",
-        "record.disk_limit", "record.block_samples", "record.scheduler", "cache.url", "cache.codec",
-        "cache.storage_options", "factors.overrides", "normalize.samples",
+        "record.disk_limit", "record.memory_limit", "record.block_samples", "record.scheduler",
+        "cache.url", "cache.codec", "cache.storage_options", "factors.overrides", "normalize.samples",
     }  # fmt: skip
     for name, table in TABLES.items():
         assert set(tree[name]) == set(table.model_fields), name
         for key in table.model_fields:
             if f"{name}.{key}" in examples:
                 continue
-            shown = parse_bytes(tree[name][key]) if key == "memory_limit" else tree[name][key]
-            assert shown == getattr(table(), key), f"{name}.{key}"
+            assert tree[name][key] == getattr(table(), key), f"{name}.{key}"
 
 
 def test_every_setting_has_one_text_which_the_template_and_the_flags_show():
@@ -226,7 +225,6 @@ def test_the_defaults_of_the_calls_are_those_of_the_settings(call):
         "memory_limit": job.record.memory_limit,
     }
     found = {name: each.default for name, each in signature(call).parameters.items() if name in settings}
-    found["memory_limit"] = parse_bytes(found["memory_limit"])
 
     assert found == {name: settings[name] for name in found}
 
