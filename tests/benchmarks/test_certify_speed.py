@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from .conftest import as_trained
+
 NETWORKS = ("DenseNet169", "ResNet50", "MobileNetV2", "EfficientNetB0", "VGG16")
 
 
@@ -23,15 +25,6 @@ def timed(action: Callable[[], Any]) -> tuple[float, float]:
     wall_s, cpu_s = time.perf_counter(), time.process_time()
     action()
     return time.perf_counter() - wall_s, time.process_time() - cpu_s
-
-
-def as_trained(model: Any, images: Any) -> Any:
-    """Give every BatchNormalization the statistics of a batch."""
-    for layer in model._flatten_layers(include_self=False):
-        if type(layer).__name__ == "BatchNormalization":
-            layer.momentum = 0.0
-    model(images, training=True)
-    return model
 
 
 def peaks(model: Any, images: Any) -> dict[str, float]:

@@ -15,6 +15,7 @@ PROGRAM = Path(__file__).with_name("run_and_measure.py")
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("kind", "policy", "n_samples", "batch_size"),
     [

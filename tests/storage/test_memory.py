@@ -14,6 +14,7 @@ SCRIPT = Path(__file__).with_name("record_and_measure.py")
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.skipif(
         not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc"
     ),
