@@ -1,4 +1,4 @@
-"""Verbs that read an existing run: status, percentiles, factors, verify. They never load TensorFlow."""
+"""Verbs that read an existing run: status, percentiles, factors, sensitivity, verify. They never load TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ...storage.errors import FormatError
 from ..events import counted
 from ..folder.folder import check_output, write_json
 from ..results.run import open_run
-from .flags import check_folder_of, json_option, run_argument, trust_options
+from .flags import check_folder_of, json_option, range_options, run_argument, trust_options
 from .session import Session
-from .show import factor_table, percentile_table, status_lines, verify_lines
+from .show import factor_table, noise_table, percentile_table, status_lines, verify_lines
 
-__all__ = ["factors", "percentiles", "status", "verify"]
+__all__ = ["factors", "percentiles", "sensitivity", "status", "verify"]
 
 # An archive that was unpacked in the wrong place leaves thousands.
 _NAMED_KEYS = 5
@@ -108,6 +108,7 @@ def percentiles(
 @click.command(short_help="Compute scale factors for another percentile or schedule.")
 @run_argument
 @click.option("--percentile", type=float, metavar="X", help="In percent; 100 is the maximum.")
+@range_options
 @click.option(
     "--schedule",
     type=float,
@@ -134,6 +135,7 @@ def factors(
     Example:
       actisketch factors runs/vgg --percentile 99
       actisketch factors runs/vgg --percentile 100 --output max.json
+      actisketch factors runs/vgg --method mse --bits 8
     """
     if output is not None:
         check_folder_of(output)
@@ -154,6 +156,28 @@ def factors(
         session.print(f"{len(found.points)} factors in {elapsed_s * 1e3:.0f} ms")
         if output is not None:
             session.print(f"wrote {output}")
+
+
+@click.command(short_help="Show how well each layer survives low precision.")
+@run_argument
+@click.option("--bits", type=int, default=8, show_default=True, metavar="N", help="Of the whole numbers.")
+@click.option("--symmetric", is_flag=True, help="Levels on both sides of zero, as signed integers have.")
+@json_option
+@click.pass_obj
+def sensitivity(session: Session, run: Path, bits: int, symmetric: bool, as_json: bool) -> None:
+    """Print the signal-to-quantisation-noise ratio of each layer of RUN, in dB, worst first.
+
+    For each method of choosing a range; computed from the sketches, without model and data.
+
+    \b
+    Example:
+      actisketch sensitivity runs/vgg --bits 8
+    """
+    rows = open_run(run).sensitivity(bits=bits, symmetric=symmetric)
+    if as_json:
+        session.print_json([dataclasses.asdict(row) for row in rows])
+    else:
+        noise_table(session, rows)
 
 
 @click.command(short_help="Read the whole cache and name what is damaged.")

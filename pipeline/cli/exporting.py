@@ -11,7 +11,7 @@ from ...storage.errors import InputError
 from ..exporters import Exported, load_exporter
 from ..results.run import open_run
 from ..settings.visible import visible
-from .flags import check_folder_of, run_argument
+from .flags import check_folder_of, range_options, run_argument
 from .session import Session
 from .show import range_table
 
@@ -31,6 +31,7 @@ __all__ = ["export"]
     "exporter of another package.",
 )
 @click.option("--percentile", type=float, metavar="X", help="In percent; default: the run's.")
+@range_options
 @click.option("--exact", is_flag=True, default=None, help="Refine to the exact percentiles from the cache.")
 @click.option(
     "--output",
@@ -38,9 +39,7 @@ __all__ = ["export"]
     help="File or folder to write, a folder for toolbox; default: standard output.",
 )
 @click.pass_obj
-def export(
-    session: Session, run: Path, kind: str, percentile: float | None, exact: bool | None, output: Path | None
-) -> None:
+def export(session: Session, /, run: Path, kind: str, output: Path | None, **flags: Any) -> None:
     """Export statistics and factors of RUN as JSON or CSV, its t-digests, or SNN toolbox's {percentile}.json.
 
     \b
@@ -50,8 +49,7 @@ def export(
       actisketch export runs/vgg --format toolbox --exact --output log/   (writes log/99.9.json)
     """
     only_into_folder = load_exporter(kind).only_into_folder
-    asked: dict[str, Any] = {"percentile": percentile, "exact": exact}
-    made = open_run(run).exported(kind, **{key: value for key, value in asked.items() if value is not None})
+    made = open_run(run).exported(kind, **{key: value for key, value in flags.items() if value is not None})
     for warning in made.warnings:
         session.err.print(visible(f"warning: {warning}", kept="\n"), markup=False, highlight=False)
     if output is None:

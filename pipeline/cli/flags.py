@@ -21,6 +21,7 @@ __all__ = [
     "check_folder_of",
     "job_options",
     "json_option",
+    "range_options",
     "run_argument",
     "settings_from",
     "trust_options",
@@ -50,6 +51,8 @@ JOB_FLAGS: tuple[tuple[str, str, Any, str], ...] = (
     ("--workers", "record.workers", int, ""),
     ("--scheduler", "record.scheduler", str, ""),
     ("--percentile", "factors.percentile", float, ""),
+    ("--method", "factors.method", str, ""),
+    ("--bits", "factors.bits", int, ""),
     ("--schedule", "factors.schedule", float, ""),
 )
 # Switch, and the settings that it turns on and off.
@@ -60,6 +63,7 @@ JOB_SWITCHES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("--normalize/--no-normalize", ("normalize.enabled",)),
     ("--accept-versions/--same-versions", ("record.accept_versions",)),
     ("--report/--no-report", ("report.enabled",)),
+    ("--symmetric/--affine", ("factors.symmetric",)),
     ("--per-channel", ("factors.per_channel", "sketch.per_channel")),
 )
 
@@ -91,6 +95,14 @@ def trust_options(command: Command) -> Command:
     command = click.option("--unsafe-model", is_flag=True, help=_UNSAFE)(command)
     text = setting_text("model.custom_objects")
     return click.option("--custom-objects", type=click.Path(path_type=Path), help=text)(command)
+
+
+def range_options(command: Command) -> Command:
+    """Add how the ranges of a finished run are chosen, other than by a percentile."""
+    is_symmetric = click.option("--symmetric/--affine", default=None, help=setting_text("factors.symmetric"))
+    bits = click.option("--bits", type=int, metavar="N", help=setting_text("factors.bits"))
+    method = click.option("--method", metavar="TEXT", help=setting_text("factors.method"))
+    return method(bits(is_symmetric(command)))
 
 
 def run_argument(command: Command) -> Command:

@@ -15,6 +15,7 @@ from ...storage import VerifyReport
 from ..events import counted
 from ..exporters import RangeRow
 from ..factors.factors_file import Factors
+from ..factors.quantisation_noise import LayerNoise
 from ..planning.plan import Plan
 from ..report import layer_table
 from ..results.percentile_rows import PercentileRow
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "factor_table",
+    "noise_table",
     "percentile_table",
     "plan_table",
     "print_result",
@@ -201,6 +203,17 @@ def factor_table(session: Session, factors: Factors) -> None:
             factor = f"{p.factor:.6g}"
         q = "-" if p.percentile is None else f"{p.percentile:g}"
         _row(table, p.name, factor, p.rule, q, _number(p.lo), _number(p.hi))
+    session.out.print(table)
+
+
+def noise_table(session: Session, rows: Sequence[LayerNoise]) -> None:
+    """Print the signal-to-quantisation-noise ratio of each layer, in dB, by method."""
+    methods = list(dict.fromkeys(method for row in rows for method in row.methods))
+    table = _table("point", *(f">{method}" for method in methods), "best", ">lo", ">hi")
+    for row in rows:
+        best = max(row.methods, key=lambda method: row.methods[method].sqnr)
+        cells = [f"{row.methods[method].sqnr:.2f}" if method in row.methods else "-" for method in methods]
+        _row(table, row.point, *cells, best, _number(row.methods[best].lo), _number(row.methods[best].hi))
     session.out.print(table)
 
 

@@ -21,6 +21,7 @@ _VERBS = {
     "status": "ask",
     "percentiles": "ask",
     "factors": "ask",
+    "sensitivity": "ask",
     "normalize": "work",
     "report": "work",
     "verify": "ask",

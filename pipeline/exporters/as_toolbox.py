@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import get_args
 
 from ...storage.errors import InputError
 from ..factors.factors_file import Factors
+from ..settings.factor_settings import RangeMethod
 from .exporter import Exported, Exporter, ExportRequest, RangeRow
 
 __all__ = ["EXPORTER", "ONLY_INTO_FOLDER", "toolbox_export", "toolbox_factors"]
@@ -71,7 +73,8 @@ def toolbox_export(
 
 def _is_normalised(factors: Factors) -> bool:
     """Return whether all factors are about 1, as for a network that was normalised before."""
-    found = [p.factor for p in factors.points if p.rule == "percentile" and isinstance(p.factor, float)]
+    methods = get_args(RangeMethod)
+    found = [p.factor for p in factors.points if p.rule in methods and isinstance(p.factor, float)]
     return bool(found) and all(abs(factor - 1) <= ABOUT_ONE for factor in found)
 
 

@@ -26,6 +26,7 @@ from ..settings.job_settings import FactorSettings, InputFactor, OverrideSetting
 from ..sketch import Percentile, PointSketch
 from .exact_source import ExactSource
 from .factors_file import Factors, PointFactor, Rule
+from .ranges import chosen_range
 from .tied import tied_factors
 from .ties import Ties
 
@@ -102,14 +103,11 @@ def compute_factors(
     chosen: list[PointFactor] = []
     dead: dict[str, NDArray[np.bool_]] = {}
     for point, given in zip(points, asked, strict=True):
-        if given.factor is not None:
-            chosen.append(PointFactor(name=point.name, factor=given.factor, rule="override"))
+        if isinstance(given, float):
+            chosen.append(PointFactor(name=point.name, factor=given, rule="override"))
         else:
-            q = given.percentile or settings.percentile
-            values = _Values(
-                point.name, sketches[point.name], settings.nonzero, exact if settings.exact else None
-            )
-            found, dead[point.name] = _point_factor(point, values, q, settings)
+            values = _Values(point.name, sketches[point.name], given, exact if settings.exact else None)
+            found, dead[point.name] = _point_factor(point, values)
             chosen.append(found)
     return Factors(
         points=tuple(tied_factors(chosen, ties or Ties(), settings, dead=dead, sketches=sketches)),
@@ -120,8 +118,8 @@ def compute_factors(
     )
 
 
-def asked_of_points(names: Sequence[str], settings: FactorSettings) -> list[OverrideSettings]:
-    """Return the percentile or the fixed factor of each point; the first override that matches wins.
+def asked_of_points(names: Sequence[str], settings: FactorSettings) -> list[FactorSettings | float]:
+    """Return for each point the settings that choose its factor, or its fixed factor; the first override wins.
 
     Raises
     ------
@@ -129,14 +127,19 @@ def asked_of_points(names: Sequence[str], settings: FactorSettings) -> list[Over
         If an override matches no point, or the schedule leaves nothing of a percentile.
     """
     chosen = _overrides_by_point(names, settings.overrides)
-    return [
-        chosen[name]
-        if name in chosen
-        else OverrideSettings(
-            percentile=scheduled_percentile(settings.percentile, index, schedule=settings.schedule)
-        )
-        for index, name in enumerate(names)
-    ]
+    return [_asked(settings, index, chosen.get(name)) for index, name in enumerate(names)]
+
+
+def _asked(settings: FactorSettings, index: int, override: OverrideSettings | None) -> FactorSettings | float:
+    if override is not None and override.factor is not None:
+        return override.factor
+    if override is not None:
+        # A percentile of its own, whatever the method of the other points.
+        return settings.model_copy(update={"method": "percentile", "percentile": override.percentile})
+    if settings.method != "percentile":
+        return settings
+    percentile = scheduled_percentile(settings.percentile, index, schedule=settings.schedule)
+    return settings.model_copy(update={"percentile": percentile})
 
 
 def _overrides_by_point(
@@ -162,51 +165,66 @@ def _listed(names: Sequence[str], most: int = 12) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Values:
-    """The percentiles of one point: all of them exact, or all of them from its sketch."""
+    """The statistics of one point: all of them exact, or all of them from its sketch."""
 
     point: str
     sketch: PointSketch
-    nonzero: bool
+    settings: FactorSettings
+    """Its own: with the percentile after schedule and overrides."""
     exact: ExactSource | None
 
+    @property
+    def q(self) -> float | None:
+        """The percentile that makes the factor; None if no percentile does."""
+        return {"percentile": self.settings.percentile, "max": 100.0}.get(self.settings.method)
+
+    def found(self) -> Percentile:
+        """Return what the method finds."""
+        return (
+            self.percentile(self.q)
+            if self.q is not None
+            else chosen_range(self.sketch.layer, self.settings).size
+        )
+
     def percentile(self, q: float) -> Percentile:
+        nonzero = self.settings.nonzero
         if self.exact is None:
-            return self.sketch.layer.percentile(q, nonzero=self.nonzero)
-        (value,) = self.exact.percentiles(self.point, [q], nonzero=self.nonzero)
+            return self.sketch.layer.percentile(q, nonzero=nonzero)
+        (value,) = self.exact.percentiles(self.point, [q], nonzero=nonzero)
         return Percentile(value, value, value)
 
     def channel_percentile(self, q: float) -> NDArray[np.float64]:
         """Return the percentile of each channel, NaN for a channel without values."""
         if self.exact is not None:
-            (values,) = self.exact.channel_percentiles(self.point, [q], nonzero=self.nonzero)
+            (values,) = self.exact.channel_percentiles(self.point, [q], nonzero=self.settings.nonzero)
             return np.asarray(values)
         assert self.sketch.channels is not None  # the caller looked
-        return np.asarray(self.sketch.channels.percentile(q, nonzero=self.nonzero)[0], dtype=np.float64)
+        return np.asarray(
+            self.sketch.channels.percentile(q, nonzero=self.settings.nonzero)[0], dtype=np.float64
+        )
 
 
-def _point_factor(
-    point: PointSpec, values: _Values, q: float, settings: FactorSettings
-) -> tuple[PointFactor, NDArray[np.bool_]]:
+def _point_factor(point: PointSpec, values: _Values) -> tuple[PointFactor, NDArray[np.bool_]]:
     """Return the factor of a point, and which of its channels are dead (one element: all of them or none)."""
     none = np.zeros(1, dtype=bool)
-    layer = values.sketch.layer
+    layer, settings, q = values.sketch.layer, values.settings, values.q
     answer: dict[str, Any] = {"name": point.name, "percentile": q, "sketch": _content_hash(values.sketch)}
     if layer.n - (layer.n_zeros if settings.nonzero else 0) == 0:
         rule: Rule = "pinned" if point.meta.get("pinned") else "dead"
         return PointFactor(**answer, factor=1.0, rule=rule), none
-    found = values.percentile(q)
+    found = values.found()
     answer |= {"value": found.value, "lo": found.lo, "hi": found.hi}
     if values.exact is not None:
         answer["exact"] = True
     if point.meta.get("pinned"):
         return PointFactor(**answer, factor=1.0, rule="pinned"), none
-    value, rule = found.value, "percentile"
-    if value <= 0:
+    value, rule = found.value, settings.method
+    if value <= 0 and q is not None:
         # A linear layer may be negative there; a negative factor would flip signs, so its size counts.
         value, rule = max(-value, -values.percentile(100 - q).value), "magnitude"
     if value < settings.floor:
         return PointFactor(**answer, factor=1.0, rule="dead"), none
-    if settings.per_channel and values.sketch.channels is not None:
+    if q is not None and settings.per_channel and values.sketch.channels is not None:
         factors, dead = _channel_factors(values, q, settings.floor, fallback=value)
         return PointFactor(**answer, factor=factors, rule=rule, n_dead_channels=int(dead.sum())), dead
     return PointFactor(**answer, factor=value, rule=rule), none

@@ -17,9 +17,13 @@ from ..settings.job_settings import InputFactor
 
 __all__ = ["Factors", "PointFactor", "Rule"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
-Rule = Literal["percentile", "magnitude", "pinned", "dead", "override", "tied", "joined"]
+Rule = Literal[
+    "percentile", "max", "mse", "entropy", "magnitude", "pinned", "dead", "override", "tied", "joined"
+]
+_NEW_IN_2 = {"max", "mse", "entropy"}
+"""Programs that read only version 1 do not know these rules; files without them stay as they were."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,17 +34,19 @@ class PointFactor:
     factor: float | tuple[float, ...]
     """One number, or one for each channel; positive and finite, in units of the activation."""
     rule: Rule
-    """``percentile``; ``magnitude`` (the percentile was not positive: the larger of both tails in size);
-    ``pinned`` (softmax and the like: 1); ``dead`` (nothing to scale: 1); ``override`` (fixed by the user);
-    ``tied`` (meets others in an Add or the like: the largest factor of them all); ``joined`` (a Concatenate or the
-    like of different scales: claims nothing, and each channel has that of the part it comes from)."""
+    """``percentile``, ``max``, ``mse`` or ``entropy`` (the method that chose it); ``magnitude`` (the percentile was not
+    positive: the larger of both tails in size); ``pinned`` (softmax and the like: 1); ``dead`` (nothing to scale: 1);
+    ``override`` (fixed by the user); ``tied`` (meets others in an Add or the like: the largest factor of them all);
+    ``joined`` (a Concatenate or the like of different scales: claims nothing, and each channel has that of the part it
+    comes from)."""
     percentile: float | None = None
     """The percentile that was taken, in percent, after schedule and overrides."""
     value: float | None = None
-    """That percentile of the point (all channels together)."""
+    """What the method finds for the point (all channels together): that percentile, or a clip."""
     lo: float | None = None
     hi: float | None = None
-    """The certified interval: the exact order statistics lie within [lo, hi]."""
+    """The certified interval: the exact order statistics, or the clip that the method finds in the values, lie within
+    [lo, hi]."""
     exact: bool = False
     """True when the value was refined to the exact percentile."""
     sketch: str | None = None
@@ -69,7 +75,8 @@ class Factors:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {"actisketch_factors": FORMAT_VERSION, **asdict(self), "model": dict(self.model)}
+        is_new = any(p.rule in _NEW_IN_2 for p in self.points)
+        return {"actisketch_factors": 2 if is_new else 1, **asdict(self), "model": dict(self.model)}
 
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Factors:

@@ -13,6 +13,7 @@ from ..normalizer import tied_scales
 from ..settings.job_settings import FactorSettings
 from ..sketch import PointSketch, Sketch
 from .factors_file import PointFactor, Rule
+from .ranges import chosen_range
 from .ties import Ties
 
 __all__ = ["tied_factors"]
@@ -81,7 +82,7 @@ def _with_scales(
 def _merged(
     points: Sequence[PointFactor], ties: Ties, sketches: Mapping[str, PointSketch], settings: FactorSettings
 ) -> dict[int, float]:
-    """Return the percentile of all values of each group of points, where the user fixed no factor in it."""
+    """Return what the method finds in all values of each group of points, where the user fixed no factor in it."""
     groups: dict[int, list[PointFactor]] = {}
     for p in points:
         if p.name in ties.layer:
@@ -92,10 +93,13 @@ def _merged(
             continue
         # Of the layers alone: points that share a scale may have other numbers of channels.
         layer = functools.reduce(Sketch.merge, [sketches[p.name].layer for p in members])
-        q = max(p.percentile or settings.percentile for p in members)
         if layer.n == (layer.n_zeros if settings.nonzero else 0):
             continue
-        value = layer.percentile(q, nonzero=settings.nonzero).value
+        if settings.method in ("mse", "entropy"):
+            value = chosen_range(layer, settings).size.value
+        else:
+            q = max(p.percentile or settings.percentile for p in members)
+            value = layer.percentile(q, nonzero=settings.nonzero).value
         if value >= settings.floor:
             found[number] = value
     return found

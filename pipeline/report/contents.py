@@ -42,6 +42,10 @@ class PointReport:
     """The percentile asked for, with an interval guaranteed to contain the exact value."""
     q: float | None = None
     """The percentile's rank in percent; ``None`` if the factor was not made from a percentile."""
+    method: str = ""
+    """``"mse"`` or ``"entropy"`` if ``percentile`` is a clip that such a method chose."""
+    noise: Mapping[str, float] = field(default_factory=dict)
+    """Signal-to-quantisation-noise ratio in dB by the method that chose the range; not for a layer without values."""
     is_exact: bool = False
     """Whether ``percentile.value`` is the exact order statistic rather than an estimate in [lo, hi]."""
     factor: float | Sequence[float] = 1.0
@@ -72,6 +76,13 @@ class PointReport:
                 "a point without activations keeps factor 1",
                 point=self.name,
             )
+
+    @property
+    def label(self) -> str:
+        """``"p99.9"``, ``"mse clip"``, or ``"percentile"`` if the rank is not known."""
+        return (
+            f"p{self.q:g}" if self.q is not None else f"{self.method} clip" if self.method else "percentile"
+        )
 
     @property
     def factors(self) -> tuple[float, ...]:
@@ -120,6 +131,8 @@ class ReportData:
     """Whether the percentiles are taken over the non-zero activations only."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Nested values that JSON can hold; shown as they are."""
+    noise_bits: int | None = None
+    """The bits of the whole numbers that ``PointReport.noise`` is of."""
     certificate: Mapping[str, Any] | None = None
     """`Certificate.to_dict`; ``None`` if nothing was normalised. `certified` copies what it says about points
     into ``points``."""

@@ -1,4 +1,4 @@
-"""One figure of all points: factors, percentiles and maxima; zeros; residuals.
+"""One figure of all points: factors, percentiles and maxima; zeros; noise of low precision; residuals.
 
 Up to 40 points are named under the axis. More are numbered as in the page's table, so that no
 labels touch.
@@ -6,7 +6,7 @@ labels touch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +27,9 @@ WIDTH_IN = 10.0
 NAME_LIMIT = 26
 # In inches: the margins around the panels, and the heights of the panels.
 HEAD_IN, FOOT_IN, GAP_IN = 0.72, 0.5, 0.3
-PANELS_IN = (2.6, 1.0, 1.0)
+SCALES_IN, ZEROS_IN, NOISE_IN, RESIDUALS_IN = 2.6, 1.0, 1.4, 1.0
+NOISE_COLOURS = {"percentile": "percentile", "max": "max", "mse": "factor", "entropy": "after"}
+NOISE_MARKERS = {"percentile": "o", "max": "^", "mse": "D", "entropy": "x"}
 
 
 def overview_png(report: ReportData) -> bytes:
@@ -41,8 +43,16 @@ def overview_png(report: ReportData) -> bytes:
     points = report.points
     names = [legible(point.name, limit=NAME_LIMIT) for point in points] if len(points) <= MOST_NAMED else []
     foot_in = FOOT_IN + max(map(_length_in, names), default=0.0)
-    has_residuals = any(point.residual is not None for point in points)
-    panels_in = PANELS_IN if has_residuals else PANELS_IN[:2]
+    panels: list[tuple[float, Callable[[Axes], None]]] = [
+        (SCALES_IN, lambda axes: _paint_scales(axes, points, q_text=percentile_head(report))),
+        (ZEROS_IN, lambda axes: _paint_zeros(axes, points)),
+    ]
+    if any(point.noise for point in points):
+        panels.append((NOISE_IN, lambda axes: _paint_noise(axes, points, bits=report.noise_bits)))
+    if any(point.residual is not None for point in points):
+        tolerance = (report.certificate or {}).get("tolerance")
+        panels.append((RESIDUALS_IN, lambda axes: _paint_residuals(axes, points, tolerance=tolerance)))
+    panels_in = [panel_in for panel_in, _ in panels]
     height_in = HEAD_IN + foot_in + sum(panels_in) + GAP_IN * (len(panels_in) - 1)
 
     def paint(figure: Figure) -> None:
@@ -53,10 +63,8 @@ def overview_png(report: ReportData) -> bytes:
             bottom_in = top_in - panel_in
             all_axes.append(figure.add_axes((0.085, bottom_in / height_in, 0.9, panel_in / height_in)))
             top_in = bottom_in - GAP_IN
-        _paint_scales(all_axes[0], points, q_text=percentile_head(report))
-        _paint_zeros(all_axes[1], points)
-        if has_residuals:
-            _paint_residuals(all_axes[2], points, tolerance=(report.certificate or {}).get("tolerance"))
+        for axes, (_, paint_panel) in zip(all_axes, panels, strict=True):
+            paint_panel(axes)
         for axes in all_axes:
             _number(axes, len(points), last=axes is all_axes[-1], names=names)
 
@@ -121,6 +129,31 @@ def _paint_zeros(axes: Axes, points: Sequence[PointReport]) -> None:
     axes.set_ylim(0, 100)
     axes.set_yticks([0, 50, 100])
     axes.set_ylabel("zeros, %")
+
+
+def _paint_noise(axes: Axes, points: Sequence[PointReport], *, bits: int | None) -> None:
+    """Draw the ratio of each method; infinite ones, where nothing is lost, stand on the upper edge."""
+    found = {method: [point.noise.get(method, np.nan) for point in points] for method in NOISE_COLOURS}
+    ratios = np.array(list(found.values()))
+    finite = ratios[np.isfinite(ratios)]
+    top = float(finite.max()) + 6.0 if finite.size else 60.0
+    bottom = min(float(finite.min()) - 3.0, 0.0) if finite.size else 0.0
+    axes.set_ylim(bottom, top)
+    shift = {method: 0.12 * (place - 1.5) for place, method in enumerate(found)}
+    for method, values in found.items():
+        places = np.arange(1, len(points) + 1) + shift[method]
+        axes.plot(
+            places,
+            np.clip(values, bottom, top),
+            linestyle="none",
+            marker=NOISE_MARKERS[method],
+            markersize=4.0 if len(points) <= MOST_NAMED else 2.5,
+            color=COLOURS[NOISE_COLOURS[method]],
+            label=method,
+            clip_on=False,
+        )
+    axes.set_ylabel(f"SQNR at {bits} bits, dB")
+    axes.legend(ncols=4, loc="lower right", bbox_to_anchor=(1.0, 1.02))
 
 
 def _paint_residuals(axes: Axes, points: Sequence[PointReport], *, tolerance: float | None) -> None:

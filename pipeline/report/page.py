@@ -98,14 +98,13 @@ def settings_rows(settings: Mapping[str, Any], *, prefix: str = "") -> list[tupl
 def section(number: int, point: PointReport, figures: Iterable[PointFigure]) -> Section:
     """Return the section of one point."""
     row = table_row(number, point)
-    which = "percentile" if point.q is None else f"p{point.q:g}"
     facts = [
         ("type", row.kind),
         ("shape", row.shape),
         ("values", row.n_values_exact),
         ("zeros", row.zeros),
         ("max", row.maximum),
-        (which, f"{row.percentile} {row.interval}"),
+        (point.label, f"{row.percentile} {row.interval}"),
         ("factor", f"{row.factor} {row.pinned}".rstrip()),
         ("residual, largest", row.residual),
     ]

@@ -85,13 +85,12 @@ def _png(point: PointReport, what: str, paint: Paint) -> bytes:
 
 def _paint_activations(upper: Axes, lower: Axes, point: PointReport) -> None:
     layer, percentile = point.before.layer, point.percentile
-    which = "percentile" if point.q is None else f"p{point.q:g}"
     factor = point.factors[0] if len(point.factors) == 1 else None
     is_factor = factor is not None and abs(factor - percentile.value) <= 1e-3 * factor
     marks = [
         Mark(
             value=percentile.value,
-            label=f"{which}{' = factor' if is_factor else ''} {number_text(percentile.value)}",
+            label=f"{point.label}{' = factor' if is_factor else ''} {number_text(percentile.value)}",
             kind="percentile",
             band=(percentile.lo, percentile.hi),
         )
@@ -191,11 +190,10 @@ def _activations_alt(point: PointReport, nonzero: bool) -> str:
     sketch = point.before.layer
     if not sketch.n:
         return f"No activations of {point.name} were recorded."
-    which = "percentile" if point.q is None else f"p{point.q:g}"
     text = (
         f"Histogram of the {sketch.n} activations of {point.name}: "
         f"{share_text(sketch.n_zeros / sketch.n)} zeros, "
-        f"{which} of {'non-zero' if nonzero else 'all'} values {number_text(point.percentile.value)}, "
+        f"{point.label} of {'non-zero' if nonzero else 'all'} values {number_text(point.percentile.value)}, "
         f"maximum {number_text(sketch.maximum)}, factor {factor_text(point.factors)}."
     )
     if point.after is None or not point.after.layer.n:

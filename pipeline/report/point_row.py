@@ -83,7 +83,6 @@ def _residual_text(point: PointReport) -> str:
 
 
 def percentile_head(report: ReportData) -> str:
-    """Return ``"p99.9"``, or ``"percentile"`` if it differs between points."""
-    qs = {point.q for point in report.points}
-    only = qs.pop() if len(qs) == 1 else None
-    return "percentile" if only is None else f"p{only:g}"
+    """Return ``"p99.9"`` or ``"mse clip"``, or ``"percentile"`` if it differs between points."""
+    labels = {point.label for point in report.points}
+    return labels.pop() if len(labels) == 1 else "percentile"

@@ -30,6 +30,9 @@ def percentile_name(report: ReportData) -> str:
     """Return ``"99.9th percentile of the non-zero activations"``, or a range if it differs between points."""
     which = "non-zero activations" if report.nonzero else "activations"
     qs = sorted({point.q for point in report.points if point.q is not None})
+    methods = {point.method for point in report.points if point.method}
+    if len(methods) == 1 and not qs:
+        return f"clip by the method {methods.pop()!r} of the {which}"
     if not qs:
         return f"chosen percentile of the {which}"
     if len(qs) == 1:

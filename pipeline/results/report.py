@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 from ...storage import PointSpec
 from ..events import OnEvent, SamplesDone, StageDone, StageStarted, ignore_event
 from ..factors.factors_file import PointFactor
+from ..factors.quantisation_noise import LayerNoise
 from ..folder.folder import refuse_link
 from ..report import PointReport, ReportData, write_report
 from ..sketch import Percentile, PointSketch
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["draw_report", "report_data"]
 
 
-def report_data(run: Run) -> ReportData:
-    """Return everything that the report and the table say of a run."""
+def report_data(run: Run, *, with_noise: bool = False) -> ReportData:
+    """Return everything that the report and the table say of a run; the noise of low precision is in the plot only."""
     factors = run.saved_factors()
     certificate = run.certificate()
     # Sketches of another network than the certified one would be drawn beside factors that do not belong to them.
@@ -34,13 +35,19 @@ def report_data(run: Run) -> ReportData:
     after = AfterSketches.load(run.folder.sketches_path) if has_network else AfterSketches()
     manifest = run.folder.manifest()
     specs = {spec.name: spec for spec in run.cache.spec.points}
-    points = tuple(_point_report(run, factor, specs[factor.name], after) for factor in factors.points)
+    bits = run.settings.factors.bits
+    noise = {row.point: row for row in run.sensitivity(bits=bits)} if with_noise else {}
+    points = tuple(
+        _point_report(run, factor, specs[factor.name], after, noise.get(factor.name))
+        for factor in factors.points
+    )
     return ReportData(
         title="Activation statistics and normalisation",
         model_name=str(manifest.get("model", {}).get("name", "network")),
         points=points,
         n_samples=run.cache.spec.n_samples,
         nonzero=factors.nonzero,
+        noise_bits=bits if noise else None,
         settings=run.settings.model_dump(mode="json", exclude_none=True),
         certificate=certificate,
         accuracy_before=certificate.get("accuracy_before") if certificate else None,
@@ -50,7 +57,9 @@ def report_data(run: Run) -> ReportData:
     )
 
 
-def _point_report(run: Run, factor: PointFactor, spec: PointSpec, after: AfterSketches) -> PointReport:
+def _point_report(
+    run: Run, factor: PointFactor, spec: PointSpec, after: AfterSketches, noise: LayerNoise | None
+) -> PointReport:
     """Return what is known of a point without the certificate: `ReportData` adds what that says of it."""
     name = factor.name
     sketch = run.sketches[name]
@@ -67,6 +76,8 @@ def _point_report(run: Run, factor: PointFactor, spec: PointSpec, after: AfterSk
         after=after.activations.get(name),
         percentile=percentile,
         q=factor.percentile,
+        method=run.settings.factors.method if factor.percentile is None and factor.rule != "override" else "",
+        noise={} if noise is None else {name: each.sqnr for name, each in noise.methods.items()},
         is_exact=factor.exact,
         factor=factor.factor,
         is_pinned=factor.rule == "pinned",
@@ -121,8 +132,10 @@ class _ReportStage(FileStage[Path]):
         return self.files[0]
 
     def write(self, result: Path) -> Sequence[Path]:
+        # Only here: a report that is reloaded shall not compute the noise.
+        data = report_data(self.run, with_noise=True)
         return write_report(
-            self.place, self.data, progress=lambda done, _: self.on_event(SamplesDone(n_done=done))
+            self.place, data, progress=lambda done, _: self.on_event(SamplesDone(n_done=done))
         )
 
     def announce(self, result: Path, written: Sequence[Path]) -> None:

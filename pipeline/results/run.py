@@ -18,6 +18,7 @@ from ..factors.factors_file import Factors
 from ..factors.from_cache import factors_of
 from ..factors.merge import check_complete, merged_sketches, statistics, unknown_point
 from ..factors.merged_file import load_merged, merged_key
+from ..factors.quantisation_noise import LayerNoise, noise_by_layer
 from ..factors.ties import Ties
 from ..folder.folder import RunFolder, open_folder
 from ..settings.job_settings import JobSettings, ModelSettings
@@ -193,8 +194,8 @@ class Run:
         accept_rounding : bool
             With ``exact=True``: answer from float16 storage too.
         **changes
-            Keys of the table ``[factors]``: ``percentile``, ``nonzero``, ``schedule``, ``exact``,
-            ``per_channel``, ``floor``, ``overrides``.
+            Keys of the table ``[factors]``: ``percentile``, ``method``, ``bits``, ``symmetric``, ``nonzero``,
+            ``schedule``, ``exact``, ``per_channel``, ``floor``, ``overrides``.
 
         Raises
         ------
@@ -235,8 +236,10 @@ class Run:
         return self._saved.normalized_key()
 
     def with_factors(self, changes: Mapping[str, Any]) -> JobSettings:
-        """Return the run's settings with other keys in ``[factors]``."""
+        """Return the run's settings with other keys in ``[factors]``; whoever asks for a percentile gets that."""
         tree = self.settings.model_dump()
+        if "percentile" in changes:
+            changes = {"method": "percentile", **changes}
         tree["factors"] |= changes
         return validate_job(tree, origin="the flags")
 
@@ -279,8 +282,15 @@ class Run:
         """Return how far the run is."""
         return self._saved.status(self.cache)
 
+    def sensitivity(self, *, bits: int = 8, symmetric: bool = False) -> list[LayerNoise]:
+        """Return the signal-to-quantisation-noise ratio of each point, by method, the worst point first.
+
+        Of rounding to ``bits`` within the range that each method of ``factors.method`` chooses; with guaranteed bounds.
+        """
+        return noise_by_layer(self.sketches, self.settings.factors, bits=bits, symmetric=symmetric)
+
     def export(self, kind: str, *, factors: Factors | None = None) -> str:
-        """Return the results as text.
+        """Return the results as text, see :meth:`exported`.
 
         Parameters
         ----------
@@ -290,15 +300,8 @@ class Run:
             are not zero unless the run's ``factors.nonzero`` is false.
             ``toolbox``: SNN toolbox's ``{percentile}.json`` for the network as it is. ``toolbox-parsed``: for the
             network that its parser makes, by the names that it gives (``00Conv2D_28x28x16``).
-            Others: see :meth:`exported`.
         factors : Factors, optional
             Default: those of the run's settings. A t-digest has none.
-
-        Raises
-        ------
-        InputError
-            For factors of channels, which the toolbox cannot read; for layers that it cannot parse; for a target
-            whose files are no text.
 
         Warns
         -----
@@ -309,9 +312,7 @@ class Run:
         for warning in made.warnings:
             warnings.warn(warning, RuntimeWarning, stacklevel=2)
         if not isinstance(made.content, str):
-            raise InputError(
-                f"the files of {kind!r} are no text: write one with run.exported({kind!r}).write(path)"
-            )
+            raise InputError(f"{kind!r} is no text: write its file with run.exported({kind!r}).write(path)")
         return made.content
 
     def exported(
@@ -338,7 +339,8 @@ class Run:
         Raises
         ------
         InputError
-            For an unknown kind or option, a missing library, and whatever the target cannot hold.
+            For an unknown kind or option, a missing library, and whatever the target cannot hold (the toolbox: factors
+            of channels, layers that it cannot parse).
         """
         return make_export(
             self,

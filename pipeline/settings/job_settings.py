@@ -6,14 +6,12 @@ Knows names, types, limits and texts: the first line below a setting is also its
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainSerializer,
     field_validator,
@@ -21,6 +19,8 @@ from pydantic import (
 )
 
 from ...storage.options import StorageOptions, has_credentials
+from .factor_settings import PERCENTILE, FactorSettings, OverrideSettings, RangeMethod
+from .setting_table import SettingTable
 from .sizes import parse_bytes
 
 __all__ = [
@@ -35,31 +35,21 @@ __all__ = [
     "NormalizeSettings",
     "OverrideSettings",
     "PointChoice",
+    "RangeMethod",
     "RecordSettings",
     "ReportSettings",
     "SketchSettings",
 ]
 
 BATCH_SIZE = 32
-PERCENTILE = 99.9
-LOWEST_USUAL_PERCENTILE = 50.0
 
 # No machine has more, and text on a number of hundreds of digits would fail.
 Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0, lt=10**18)]
 
 
-def _percent(value: float) -> float:
-    if not 0 < value <= 100:
-        raise ValueError("a percentile is above 0 and at most 100, which is the maximum")
-    return value
-
-
 def _is_positive(value: Any) -> bool:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return is_number and 0 < value < float("inf")
-
-
-Percent = Annotated[float, AfterValidator(_percent)]
 
 
 def _without_credentials(url: str) -> str:
@@ -82,14 +72,7 @@ Options = Annotated[
 ]
 
 
-class _Settings(BaseModel):
-    # strict: "32" is not a batch size and 1 is not true; a job file has types of its own.
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, validate_default=True, use_attribute_docstrings=True
-    )
-
-
-class ModelSettings(_Settings):
+class ModelSettings(SettingTable):
     """The network, and whether its file may run code."""
 
     path: str | None = Field(default=None, examples=["network.keras"])
@@ -109,7 +92,7 @@ class ModelSettings(_Settings):
         return self.model_copy(update={"custom_objects": None, "safe_mode": True})
 
 
-class DataSettings(_Settings):
+class DataSettings(SettingTable):
     """The samples, their order, and their preparation for the network."""
 
     path: Place | None = Field(default=None, examples=["samples.npz"])
@@ -174,7 +157,7 @@ class DataSettings(_Settings):
 PointChoice = Literal["neurons", "parameters", "all"]
 
 
-class RecordSettings(_Settings):
+class RecordSettings(SettingTable):
     """The points to record, and the limits of the run."""
 
     points: PointChoice | list[str] = "neurons"
@@ -218,7 +201,7 @@ class RecordSettings(_Settings):
         return self
 
 
-class CacheSettings(_Settings):
+class CacheSettings(SettingTable):
     """How the activations are stored."""
 
     url: Place | None = Field(default=None, examples=["s3://bucket/prefix"])
@@ -234,7 +217,7 @@ class CacheSettings(_Settings):
     """
 
 
-class SketchSettings(_Settings):
+class SketchSettings(SettingTable):
     """The resolution of the statistics."""
 
     bits: Annotated[int, Field(ge=12, le=22)] = 20
@@ -247,61 +230,11 @@ class SketchSettings(_Settings):
     """"error" stops at the first NaN or infinity; "exclude" counts and omits them."""
 
 
-class OverrideSettings(_Settings):
-    """A percentile, or a fixed factor, for some points."""
-
-    percentile: Percent | None = None
-    factor: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> OverrideSettings:
-        if (self.percentile is None) == (self.factor is None):
-            raise ValueError("give either percentile or factor")
-        return self
-
-
-class FactorSettings(_Settings):
-    """From statistics to scale factors."""
-
-    percentile: Percent = PERCENTILE
-    """The factor of a point is this percentile of its activations; 100 is the maximum."""
-    nonzero: bool = True
-    """Percentiles of the activations that are not zero, as SNN toolbox; otherwise of all."""
-    schedule: Annotated[float, Field(ge=0, lt=100)] = 0.0
-    """Percentage points subtracted for each point: point i gets percentile - i * schedule."""
-    exact: bool = False
-    """Refine every percentile to the exact one from the cache."""
-    accept_rounding: bool = False
-    """Accept exact percentiles of rounded activations, from a cache of float16."""
-    per_channel: bool = False
-    """A factor for each channel instead of one for the point."""
-    groups: Literal["largest", "merged"] = "largest"
-    """Factor of points that an Add joins: their "largest", or that of all values, "merged"."""
-    floor: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1e-6
-    """A smaller percentile means a dead point or channel, which gets a safe factor."""
-    overrides: dict[str, OverrideSettings] = Field(
-        default_factory=dict, examples=[{"fc*": {"percentile": 99.0}, "conv1": {"factor": 2.0}}]
-    )
-    """A percentile or a factor by name or pattern; the first match wins."""
-
-    def warnings(self) -> Iterator[str]:
-        """Yield a sentence for each percentile that is so low that it was probably meant as a fraction."""
-        named = {"factors.percentile": self.percentile}
-        for name, each in self.overrides.items():
-            named[f"factors.overrides.{name}.percentile"] = each.percentile or 100.0
-        for name, value in named.items():
-            if value < LOWEST_USUAL_PERCENTILE:
-                yield (
-                    f"{name} = {value:g} is in percent: most activations would be larger than their factor; the usual "
-                    f"value is {PERCENTILE}"
-                )
-
-
 InputFactor = float | dict[str, float | list[float]]
 """What the inputs are divided by: a number, or by input a number or one for each channel."""
 
 
-class NormalizeSettings(_Settings):
+class NormalizeSettings(SettingTable):
     """How the network is rewritten."""
 
     enabled: bool = True
@@ -334,14 +267,14 @@ class NormalizeSettings(_Settings):
         return value
 
 
-class ReportSettings(_Settings):
+class ReportSettings(SettingTable):
     """The plots and the page."""
 
     enabled: bool = True
     """Draw the plots and the page; `actisketch report` can do it later."""
 
 
-class JobSettings(_Settings):
+class JobSettings(SettingTable):
     """A whole job."""
 
     output: Annotated[str, Field(min_length=1)] = "actisketch-run"

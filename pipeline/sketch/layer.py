@@ -293,6 +293,21 @@ class Sketch:
         tops = np.where(zeros, bases, bases + ladder.largest_low)
         return key_values(bases), key_values(np.minimum(tops, fb.HIGHEST_FINITE_KEY)), ladder.counts.copy()
 
+    def spans(
+        self, nonzero: bool = False
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+        """Return (lowest, highest, means, counts) of the values in each occupied bucket, ascending.
+
+        All values of a bucket lie between lowest and highest, which are equal where they are all the same number.
+        Means are exact up to one rounding each.
+        """
+        ladder = self._nonzero_ladder if nonzero else self._ladder
+        bases = ladder.base_keys.astype(np.int64)
+        known = bases + ladder.sums // np.maximum(ladder.counts, 1)
+        lo = np.where(ladder.atoms, known, np.maximum(bases, ladder.min_keys[0]))
+        hi = np.where(ladder.atoms, known, np.minimum(bases + ladder.largest_low, ladder.max_keys[0]))
+        return key_values(lo), key_values(hi), rung_means(ladder), ladder.counts.copy()
+
     def digest(self, compression: float = 200.0, *, scale: str = "k2", nonzero: bool = False) -> Digest:
         """Return the t-digest of the values: a small summary to send and plot.
 
@@ -305,19 +320,8 @@ class Sketch:
         nonzero : bool, default=False
             Leave the zeros out.
         """
-        ladder = self._nonzero_ladder if nonzero else self._ladder
-        bases = ladder.base_keys.astype(np.int64)
-        known = bases + ladder.sums // np.maximum(ladder.counts, 1)
-        lo = np.where(ladder.atoms, known, np.maximum(bases, ladder.min_keys[0]))
-        hi = np.where(ladder.atoms, known, np.minimum(bases + ladder.largest_low, ladder.max_keys[0]))
-        return digest_of_buckets(
-            rung_means(ladder),
-            ladder.counts,
-            key_values(lo),
-            key_values(hi),
-            compression=compression,
-            scale=scale,
-        )
+        lo, hi, means, counts = self.spans(nonzero)
+        return digest_of_buckets(means, counts, lo, hi, compression=compression, scale=scale)
 
     def trimmed_mean(self, lower: float, upper: float, *, nonzero: bool = False) -> float:
         """Return the mean of the values between two percentiles (0 to 100); NaN if there are none.

@@ -22,7 +22,7 @@ def factors_key(recorded: str, settings: JobSettings, ties: Ties) -> str:
     # are made again.
     changed = ["every percentile is exact"] if settings.factors.exact else []
     return content_key(
-        recorded, settings.factors.model_dump(), settings.normalize.input_factor, ties.to_dict(), *changed
+        recorded, settings.factors.that_count(), settings.normalize.input_factor, ties.to_dict(), *changed
     )
 
 

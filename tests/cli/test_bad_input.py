@@ -294,7 +294,7 @@ def test_asking_for_an_impossible_percentile(refused, finished, q):
 
 
 @pytest.mark.parametrize(
-    "verb", ["status", "percentiles", "factors", "normalize", "report", "verify", "export"]
+    "verb", ["status", "percentiles", "factors", "sensitivity", "normalize", "report", "verify", "export"]
 )
 def test_asking_a_folder_without_a_run(refused, tmp_path, verb):
     assert "no run in" in refused(tmp_path, verb=verb)
