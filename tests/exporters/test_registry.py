@@ -1,9 +1,10 @@
 """Exporters by name: ours, those of other packages, and what is refused before anything is written."""
 
 import dataclasses
-import importlib
+import importlib.metadata
 import json
 import sys
+import types
 
 import pytest
 from click.testing import CliRunner
@@ -42,19 +43,27 @@ OTHER = 3
 
 @pytest.fixture
 def installed(monkeypatch, tmp_path):
-    """Another package that has an exporter, with the metadata that pip leaves."""
+    """Another package that has an exporter, with the metadata that pip leaves; sys.path stays as it is."""
+    folder = tmp_path / "theirs-1.0.dist-info"
+
+    class Finder(importlib.metadata.DistributionFinder):
+        def find_spec(self, *_):
+            return None
+
+        def find_distributions(self, context):
+            if context.name in (None, "theirs"):
+                yield importlib.metadata.PathDistribution(folder)
 
     def install(value, name="largest"):
-        folder = tmp_path / "theirs-1.0.dist-info"
         folder.mkdir()
         (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
         (folder / "entry_points.txt").write_text(f"[{GROUP}]\n{name} = {value}\n")
-        (tmp_path / "their_package.py").write_text(PACKAGE)
-        monkeypatch.syspath_prepend(str(tmp_path))
-        importlib.invalidate_caches()
+        module = types.ModuleType("their_package")
+        exec(PACKAGE, module.__dict__)
+        monkeypatch.setitem(sys.modules, "their_package", module)
+        monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder()])
 
-    yield install
-    sys.modules.pop("their_package", None)
+    return install
 
 
 def call(*arguments):
