@@ -9,11 +9,6 @@ import pytest
 import zarr
 
 
-def actisketch(*arguments, cwd=None):
-    command = [sys.executable, "-m", "actisketch.pipeline", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
-
-
 def arrays_of(folder):
     """The cached activations, read with plain zarr, by the name that each array carries."""
     group = zarr.open_group(str(folder / "cache"), mode="r")
@@ -42,27 +37,27 @@ def test_the_demo_prints_a_row_per_layer_accuracy_certificate_and_places(demo_ru
         assert (folder / name).exists()
 
 
-def test_a_second_demo_computes_nothing_and_says_so(demo_run):
+def test_a_second_demo_computes_nothing_and_says_so(demo_run, call):
     folder, printed = demo_run
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
-    again = actisketch("demo", "--output", folder)
+    again = call("demo", "--output", folder)
     after = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
     changed = {path.name for path in before if before[path] != after.get(path)}
 
-    assert again.returncode == 0
-    assert "nothing was recomputed: all 29 blocks were reloaded" in again.stdout
-    assert "reloaded the normalised network" in again.stderr
-    assert printed.splitlines()[:6] == again.stdout.splitlines()[:6]
+    assert again.code == 0
+    assert "nothing was recomputed: all 29 blocks were reloaded" in again.out
+    assert "reloaded the normalised network" in again.err
+    assert printed.splitlines()[:6] == again.out.splitlines()[:6]
     assert changed <= {"run.json", "run.log", "lock"}
 
 
 @pytest.mark.parametrize("flag", ["--nonzero", "--all-values"])
-def test_exact_percentiles_are_those_of_numpy_on_the_cached_arrays_to_the_last_bit(demo_run, flag):
+def test_exact_percentiles_are_those_of_numpy_on_the_cached_arrays_to_the_last_bit(demo_run, call, flag):
     folder, _ = demo_run
     qs = [1.0, 50.0, 99.0, 99.9, 100.0]
     arguments = [part for q in qs for part in ("-q", q)]
-    answer = actisketch("percentiles", folder, *arguments, flag, "--exact", "--json")
-    rows = json.loads(answer.stdout)
+    answer = call("percentiles", folder, *arguments, flag, "--exact", "--json")
+    rows = json.loads(answer.out)
     for name, array in arrays_of(folder).items():
         values = array[array != 0] if flag == "--nonzero" else array
         found = [row["value"] for row in rows if row["point"] == name]
@@ -70,11 +65,11 @@ def test_exact_percentiles_are_those_of_numpy_on_the_cached_arrays_to_the_last_b
         assert found == [float(np.percentile(values, q, method="linear")) for q in qs]
 
 
-def test_every_interval_contains_the_exact_percentile(demo_run):
+def test_every_interval_contains_the_exact_percentile(demo_run, call):
     folder, _ = demo_run
     qs = [0.0, 0.1, 25.0, 50.0, 90.0, 99.0, 99.9, 99.99, 100.0]
     arguments = [part for q in qs for part in ("-q", q)]
-    rows = json.loads(actisketch("percentiles", folder, *arguments, "--json").stdout)
+    rows = json.loads(call("percentiles", folder, *arguments, "--json").out)
     arrays = arrays_of(folder)
 
     assert len(rows) == len(qs) * len(arrays)
@@ -151,22 +146,22 @@ def test_the_report_is_one_page_that_needs_no_network(demo_run):
     assert len(list((folder / "report" / "figures").glob("*-activations.png"))) == 5
 
 
-def test_status_tells_that_everything_is_there(demo_run):
+def test_status_tells_that_everything_is_there(demo_run, call):
     folder, _ = demo_run
-    answer = json.loads(actisketch("status", folder, "--json").stdout)
+    answer = json.loads(call("status", folder, "--json").out)
 
     assert answer["is_complete"] is True
     assert (answer["n_blocks_done"], answer["n_samples"], answer["n_points"]) == (29, 1797, 5)
     assert answer["certificate_passed"] is True
 
 
-def test_verify_finds_the_demo_sound(demo_run):
+def test_verify_finds_the_demo_sound(demo_run, call):
     folder, _ = demo_run
-    answer = actisketch("verify", folder)
+    answer = call("verify", folder)
 
-    assert answer.returncode == 0
-    assert "29 of 29 blocks" in answer.stdout
-    assert "sound" in answer.stdout
+    assert answer.code == 0
+    assert "29 of 29 blocks" in answer.out
+    assert "sound" in answer.out
 
 
 def test_asking_never_loads_tensorflow(demo_run):

@@ -43,11 +43,13 @@ def interrupt(long_job, start_held):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_run_says_how_to_resume_and_resumes_to_the_same_bytes(
+def test_an_interrupted_run_tells_what_is_there_and_how_to_resume_and_resumes_to_the_same_bytes(
     long_job, interrupt, call, number
 ):
     code, said = interrupt(number)
     n_kept = n_committed(long_job["run"] / "cache")
+    status = json.loads(call("status", long_job["run"], "--json").out)
+    asked = call("percentiles", long_job["run"])
     verified = call("verify", long_job["run"])
     resumed = call("run", long_job["job"])
     whole = call("run", long_job["job"], "--output", long_job["folder"] / "whole")
@@ -57,23 +59,16 @@ def test_an_interrupted_run_says_how_to_resume_and_resumes_to_the_same_bytes(
     assert any(f"Resume with: actisketch run {long_job['job']}" in line for line in said.splitlines())
     assert "Traceback" not in said
     assert 3 <= n_kept < N_BLOCKS
+    assert status["is_complete"] is False
+    assert status["n_blocks_done"] == n_kept
+    assert asked.code == 9
+    assert "run the job again" in asked.err
     assert verified.code == 9  # sound, not complete
     assert resumed.code == whole.code == 0, resumed.err
     assert f"computed {N_BLOCKS - n_kept} blocks, reloaded {n_kept}" in resumed.err
     assert [s.to_bytes() for s in first.sketches.values()] == [s.to_bytes() for s in second.sketches.values()]
     assert first.saved_factors() == second.saved_factors()
     assert np.array_equal(first.activations("second")[:], second.activations("second")[:])
-
-
-def test_status_of_an_interrupted_run_tells_what_is_there(long_job, interrupt, call):
-    interrupt(signal.SIGINT)
-    status = json.loads(call("status", long_job["run"], "--json").out)
-    asked = call("percentiles", long_job["run"])
-
-    assert status["is_complete"] is False
-    assert 3 <= status["n_blocks_done"] < N_BLOCKS
-    assert asked.code == 9
-    assert "run the job again" in asked.err
 
 
 @pytest.mark.parametrize("name", ["numpy", "click", "rich.console", "pydantic"])

@@ -1,8 +1,5 @@
 """A batch from the middle of a data set reaches TensorFlow's kernels in memory that they can use."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -33,7 +30,7 @@ def test_transposed_and_empty_arrays_are_fine():
     assert aligned(np.ones((0, 5), np.float32), "float32").shape == (0, 5)
 
 
-def test_a_dense_layer_takes_rows_from_any_address(tmp_path):
+def test_a_dense_layer_takes_rows_from_any_address(warm_python):
     """In a process of its own: what went wrong here aborted the interpreter."""
     code = """
 import numpy as np, keras
@@ -48,6 +45,5 @@ for start in range(40):
     forward([input_tensor(rows[start:start + 8], "float32")])
 print("fine")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
-    assert done.stdout.strip() == "fine", done.stderr[-2000:]
+    assert warm_python.told("-c", code) == "fine"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from actisketch.pipeline.graph import model_fingerprint
 
-from .another_python import told
+from ..warm import WarmPython
 
 layers = keras.layers
 
@@ -37,7 +37,9 @@ def test_names_that_count_up_within_a_session_are_no_part_of_it() -> None:
     assert model_fingerprint(network()) == model_fingerprint(network(name="another"))
 
 
-def test_a_saved_and_loaded_model_in_another_process_has_the_same_fingerprint(tmp_path: Path) -> None:
+def test_a_saved_and_loaded_model_in_another_process_has_the_same_fingerprint(
+    tmp_path: Path, warm_python: WarmPython
+) -> None:
     model = network()
     model.compile("adam", "mse")
     model.save(tmp_path / "model.keras")
@@ -46,7 +48,7 @@ def test_a_saved_and_loaded_model_in_another_process_has_the_same_fingerprint(tm
         "print(model_fingerprint(keras.models.load_model(sys.argv[1])))"
     )
 
-    assert told("-c", code, tmp_path / "model.keras") == str(model_fingerprint(model))
+    assert warm_python.told("-c", code, tmp_path / "model.keras") == str(model_fingerprint(model))
 
 
 def bias(model: keras.Model) -> None:

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from actisketch.pipeline.graph import model_fingerprint
 
-from .another_python import told
+from ..warm import WarmPython
 
 layers = keras.layers
 
@@ -128,7 +128,9 @@ def test_code_that_runs_counts_and_not_what_its_file_says_by_now(tmp_path: Path)
     assert edited_since["code of Scaled"] != edited["code of Scaled"]
 
 
-def test_code_is_the_same_in_another_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_is_the_same_in_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm_python: WarmPython
+) -> None:
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "own.py").write_text(OWN.format(**AS_FIRST))
@@ -145,7 +147,7 @@ def test_code_is_the_same_in_another_process(tmp_path: Path, monkeypatch: pytest
     exec(code, here)
     del sys.modules["own"]
 
-    assert told("-c", f"{code};print(found)", tmp_path / "there") == str(here["found"])
+    assert warm_python.told("-c", f"{code};print(found)", tmp_path / "there") == str(here["found"])
     assert "code of Scaled" in here["found"]
 
 
@@ -223,7 +225,9 @@ def test_comments_and_the_name_of_the_module_are_no_part_of_code(tmp_path: Path)
     assert found[0] == found[1]
 
 
-def test_code_that_cloudpickle_brings_is_the_same_without_its_file(tmp_path: Path) -> None:
+def test_code_that_cloudpickle_brings_is_the_same_without_its_file(
+    tmp_path: Path, warm_python: WarmPython
+) -> None:
     """As on a worker of another machine: the classes of a script, and none of its lines."""
     lines = (
         OWN.format(**AS_FIRST)
@@ -252,11 +256,11 @@ if __name__ == "__main__":
         "import cloudpickle, pathlib, sys; from actisketch.pipeline.graph import model_fingerprint;"
         "print(model_fingerprint(cloudpickle.loads(pathlib.Path(sys.argv[1]).read_bytes())()))"
     )
-    here = told(tmp_path / "script.py", tmp_path / "build")
+    here = warm_python.told(tmp_path / "script.py", tmp_path / "build")
     (tmp_path / "script.py").unlink()
 
     assert "code of Sized" in here
-    assert told("-c", there, tmp_path / "build") == here
+    assert warm_python.told("-c", there, tmp_path / "build") == here
 
 
 @pytest.mark.parametrize("change", ["tensor", "array", "variable"])

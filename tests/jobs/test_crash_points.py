@@ -44,9 +44,9 @@ MOMENTS = (
 
 @pytest.mark.slow
 def test_the_whole_program_killed_while_each_result_is_written_ends_in_the_same_results(
-    demo_files, tmp_path, capsys
+    demo_files, tmp_path, capsys, warm_python
 ):
-    """With TensorFlow: a kill -9 up to a tenth of a second after each of these files has appeared, seeded."""
+    """With TensorFlow, loaded before: a kill -9 within a tenth of a second after each of these files appears."""
     chance, codes = random.Random(34), []
     job = tmp_path / "job.toml"
     job.write_text(
@@ -55,30 +55,29 @@ def test_the_whole_program_killed_while_each_result_is_written_ends_in_the_same_
     )
     run, whole = tmp_path / "killed", tmp_path / "whole"
 
-    def start(output):
-        command = [sys.executable, "-m", "actisketch.pipeline", "run", str(job), "--output", str(output)]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    def start(*arguments):
+        return warm_python.start("-m", "actisketch.pipeline", *arguments, cwd=tmp_path)
 
     def finish(output):
-        with start(output) as process:
-            _, said = process.communicate()
+        process = start("run", job, "--output", output)
+        _, said = process.communicate()
         assert process.returncode == 0, said
 
     def verify():
-        command = [sys.executable, "-m", "actisketch.pipeline", "verify", str(run)]
-        verified = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert verified.returncode in (0, 9), verified.stderr
-        assert "Traceback" not in verified.stderr
+        process = start("verify", run)
+        _, said = process.communicate()
+        assert process.returncode in (0, 9), said
+        assert "Traceback" not in said
 
     for moment in MOMENTS:
         if (run / moment).exists() and moment != MOMENTS[0]:
             (run / moment).unlink()  # so that it is made again
-        with start(run) as process:
-            while process.poll() is None and not (run / moment).exists():
-                time.sleep(0.005)
-            time.sleep(chance.uniform(0, 0.1))
-            process.kill()
-            _, said = process.communicate()
+        process = start("run", job, "--output", run)
+        while process.poll() is None and not (run / moment).exists():
+            time.sleep(0.005)
+        time.sleep(chance.uniform(0, 0.1))
+        process.kill()
+        _, said = process.communicate()
         codes.append(process.returncode)
         assert process.returncode in (-9, 0), said
         if (run / "run.json").exists():
