@@ -75,16 +75,17 @@ def forecast_of(point: PointSpec, spec: SketchSpec, n_samples: int) -> SketchFor
 
 
 def sketch_nbytes(sketch: PointSketch) -> int:
-    """Return the bytes of a sketch in memory."""
-    parts = (sketch.layer, sketch.channels, sketch.maxima)
-    return sum(part.nbytes for part in parts if part is not None)
+    """Return the bytes in memory of what grows with every update until it is added up: the sketches of channels.
+
+    Counters of all values of a point grow only with the range of the values.
+    """
+    return sketch.channels.nbytes if sketch.channels is not None else 0
 
 
 def add_up(sketch: PointSketch) -> None:
     """Add up what the updates of a sketch left apart: the same numbers in less memory."""
-    for part in (sketch.layer, sketch.channels, sketch.maxima):
-        if part is not None:
-            _ = part.tally
+    if sketch.channels is not None:
+        _ = sketch.channels.tally
 
 
 def channel_axis_of(point: PointSpec) -> int:

@@ -110,6 +110,15 @@ def _sample_slabs(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
         yield array[start : start + step]
 
 
+def count_nonfinite(array: NDArray[Any]) -> tuple[int, int]:
+    """Return how many NaN there are, and how many infinities."""
+    n_nan = n_inf = 0
+    for slab in layer_slabs(array):
+        n_nan += int(np.isnan(slab).sum())
+        n_inf += int(np.isinf(slab).sum())
+    return n_nan, n_inf
+
+
 def first_nonfinite(array: NDArray[Any]) -> tuple[tuple[int, ...], float] | None:
     """Return the index of the first NaN or infinity in C order, and the value; None if all are finite."""
     for start in range(array.shape[0] if array.ndim else 1):

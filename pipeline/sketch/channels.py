@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ...storage.errors import InputError
 from .arrays import parse_array, place
 from .buckets import Buckets
-from .ingest import refuse_nonfinite, tally_channels
+from .ingest import nonfinite_error, tally_channels
 from .ladder import build_ladder, estimate_values, find_ranks, key_values, parse_percent, virtual_ranks
 from .layer import Sketch
 from .moments import as_float, exact_sums, square_sums
@@ -82,8 +82,8 @@ class ChannelSketch:
         array = parse_array(array, point=point, block=block)
         axis = parse_channel_axis(array, channel_axis, self.n_channels, point=point, block=block)
         tally = tally_channels(array, bits=self.bits, channel_axis=axis)
-        if self._on_nonfinite == "error":
-            refuse_nonfinite(array, tally, point=point, block=block)
+        if self._on_nonfinite == "error" and (tally.n_nan.any() or tally.n_inf.any()):
+            raise nonfinite_error(array, point=point, block=block)
         self._add(tally)
 
     def _add(self, tally: Tally) -> None:

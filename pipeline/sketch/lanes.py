@@ -1,15 +1,32 @@
 """The loops over values that belong to channels, compiled by Numba.
 
-Channel c of a group has its counters from ``c * stride`` on; strides are not powers of two: the counters of the
-channels would meet in the same sets of the cache (measured: 170 instead of 1150 million values/s). For the rest see
-`kernels`.
+``words`` of shape (n_channels, 3, stride) and ``state`` of shape (n_channels, 9) are for each channel what `kernels`
+tells. Strides are not powers of two: the counters of the channels would meet in the same sets of the cache (measured:
+170 instead of 1150 million values/s).
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from .kernels import INFINITE, LOWEST, SPARE, TILE, ZERO, _bump, _count_piece, _jit, _key, empty_words
+from .compressing import WIDTH
+from .kernels import (
+    INFINITE,
+    MAGNITUDE,
+    N_INF,
+    N_NAN,
+    N_RECENT,
+    N_ZEROS,
+    TILE,
+    ZERO,
+    _count_piece,
+    _is_strange,
+    _jit,
+    _relieve,
+    _relieve_all,
+    _survey_piece,
+    _widen_by_patterns,
+)
 
 LANES = 16
 """Channels of float32 in a cache line of 64 bytes."""
@@ -18,117 +35,111 @@ ROWS = TILE // LANES
 
 @_jit
 def _copy_rows(flat, first, row_size, rows, raw):
-    """Copy 16 values of each row to ``raw``, by pairs; indices are unsigned, so none can be counted from the end."""
-    pairs, target = flat.view(np.uint64), raw.view(np.uint64)
+    """Copy 16 values of each row to ``raw``; indices are unsigned, so none can be counted from the end."""
     for row in range(rows):
-        start = (np.uint64(row) * np.uint64(row_size) + np.uint64(first)) >> np.uint64(1)
-        for pair in range(LANES // 2):
-            target[np.uint64(row * (LANES // 2) + pair)] = pairs[start + np.uint64(pair)]
+        start, target = np.uint64(row * row_size + first), np.uint64(row * LANES)
+        for lane in range(LANES):
+            raw[target + np.uint64(lane)] = flat[start + np.uint64(lane)]
 
 
 @_jit
-def _extremes(raw, tile, rows, least, most):
-    """Leave the smallest key and the largest signed pattern of each lane in the first 16 of ``least`` and ``most``."""
-    signed = raw.view(np.int32)
-    size = rows * LANES
-    least[:size], most[:size] = tile[:size], signed[:size]
+def _fold(raw, rows, largest, outer, inner_positive, inner_negative):
+    """Leave in the first 16 of the arrays, for each lane, what `kernels._survey_piece` computes for all values."""
+    for i in range(rows * LANES):
+        largest[i], outer[i] = np.int32(raw[i]), raw[i]
+        inner_positive[i] = raw[i] - np.uint32(1)
+        inner_negative[i] = (raw[i] ^ ZERO) - np.uint32(1)
     while rows > 1:
-        # Fold the upper half on the lower one: whole vectors, no lane is looked at alone.
+        # The upper half is folded on the lower one: whole vectors, no lane is looked at alone.
         half = (rows + 1) // 2
         for i in range((rows - half) * LANES):
             j = i + half * LANES
-            least[i] = least[j] if least[j] < least[i] else least[i]
-            most[i] = most[j] if most[j] > most[i] else most[i]
+            largest[i] = max(largest[i], largest[j])
+            outer[i] = max(outer[i], outer[j])
+            inner_positive[i] = min(inner_positive[i], inner_positive[j])
+            inner_negative[i] = min(inner_negative[i], inner_negative[j])
         rows = half
 
 
 @_jit
-def _spill_lanes(tile, size, words, last, stride, low_bits, shift):
-    one, low_mask, low_bits = (
-        np.uint64(1) << np.uint64(shift),
-        np.uint64((1 << low_bits) - 1),
-        np.uint64(low_bits),
-    )
+def _spill_lanes(tile, size, words, low_bits):
+    low_mask, one = np.uint64((1 << low_bits) - 1), np.uint64(1) << np.uint64(32 + low_bits)
+    low_bits = np.uint64(low_bits)
     for start in range(0, size, LANES):
         for lane in range(LANES):
-            key = np.uint64(tile[np.uint64(start + lane)])
-            bucket = (key >> low_bits) + np.uint64(lane) * np.uint64(stride)
-            low = key & low_mask
-            last[bucket] = low
-            words[bucket] += one + low
+            pattern = np.uint64(tile[np.uint64(start + lane)])
+            low = pattern & low_mask
+            bucket = pattern >> low_bits
+            words[lane, 0, bucket] = (words[lane, 0, bucket] + one + (low << low_bits)) | low
 
 
 @_jit
-def _spill_strange(raw, size, words, last, stride, low_bits, shift, found):
-    """Count a tile with NaN or infinities, or with lanes of no positive values, one by one."""
-    one, low_mask, low_bits = (
-        np.uint64(1) << np.uint64(shift),
-        np.uint64((1 << low_bits) - 1),
-        np.uint64(low_bits),
-    )
-    for i in range(size):
-        lane = i % LANES
-        magnitude = np.uint32(raw[i] & np.uint32(0x7FFF_FFFF))
-        own = slice(lane * stride, (lane + 1) * stride)
-        if magnitude > INFINITE:
-            found[lane, 2] += 1
-        elif magnitude == INFINITE:
-            found[lane, 3] += 1
-        elif magnitude == 0:
-            _bump(words[own], last[own], SPARE, low_bits, low_mask, one)
-        else:
-            key = _key(raw[i])
-            found[lane, 0] = min(found[lane, 0], np.int64(key))
-            found[lane, 1] = max(found[lane, 1], np.int64(key))
-            _bump(words[own], last[own], key, low_bits, low_mask, one)
+def _count_run(run, words, state, low_bits, kept):
+    """Count values of one channel."""
+    n_strange = state[N_NAN] + state[N_INF]
+    _survey_piece(run, state)
+    n_counted = _count_piece(run, words, state, low_bits, kept)
+    state[N_ZEROS] += run.size - n_counted - (state[N_NAN] + state[N_INF] - n_strange)
 
 
 @_jit
-def count_lanes(flat, first, row_size, words, last, stride, low_bits, shift, found):
+def count_lanes(flat, first, row_size, words, state, low_bits):
     """Count 16 channels from ``first`` (even) on of rows of ``row_size`` (even) channels."""
-    raw, tile = np.empty(TILE, np.uint32), np.empty(TILE, np.uint32)
-    least, most = np.empty(TILE, np.uint32), np.empty(TILE, np.int32)
-    n_rows = flat.size // row_size
+    raw, tile, kept = np.empty(TILE, np.uint32), np.empty(TILE, np.uint32), np.empty(TILE + WIDTH, np.uint32)
+    largest, outer = np.empty(TILE, np.int32), np.empty(TILE, np.uint32)
+    inner_positive, inner_negative = np.empty(TILE, np.uint32), np.empty(TILE, np.uint32)
+    n_rows, limit = flat.size // row_size, np.int64(1) << (31 - low_bits)
+    # No finite value is in the bucket of infinity: zeros are counted there.
+    zeros = np.int64(INFINITE) >> low_bits
     for begin in range(0, n_rows, ROWS):
         rows = min(ROWS, n_rows - begin)
         size = rows * LANES
         _copy_rows(flat[begin * row_size :], first, row_size, rows, raw)
-        for i in range(size):
-            zero = np.uint32(raw[i] & np.uint32(0x7FFF_FFFF)) == np.uint32(0)
-            tile[i] = SPARE if zero else _key(raw[i])
-        _extremes(raw, tile, rows, least, most)
+        _fold(raw, rows, largest, outer, inner_positive, inner_negative)
         strange = False
         for lane in range(LANES):
-            strange |= least[lane] < LOWEST or (most[lane] >= 0 and np.uint32(most[lane]) >= INFINITE)
-            strange |= most[lane] <= 0 and found[lane, 1] < ZERO and least[lane] < SPARE
-        if strange:
-            _spill_strange(raw, size, words, last, stride, low_bits, shift, found)
-            continue
+            strange |= _is_strange(largest[lane], outer[lane])
         for lane in range(LANES):
-            if least[lane] < SPARE:
-                found[lane, 0] = min(found[lane, 0], np.int64(least[lane]))
-            if most[lane] > 0:
-                found[lane, 1] = max(found[lane, 1], np.int64(np.uint32(most[lane]) | ZERO))
-        _spill_lanes(tile, size, words, last, stride, low_bits, shift)
+            own = state[lane]
+            if own[N_RECENT] + rows > limit:
+                _relieve_all(words[lane], own, low_bits)
+                _relieve(words[lane], low_bits, zeros, zeros + 1)
+            if strange:
+                for row in range(rows):
+                    tile[row] = raw[row * LANES + lane]
+                _count_run(tile[:rows], words[lane], own, low_bits, kept)
+            else:
+                _widen_by_patterns(
+                    own, largest[lane], outer[lane], inner_positive[lane], inner_negative[lane]
+                )
+                own[N_RECENT] += rows
+        if not strange:
+            for i in range(size):
+                tile[i] = INFINITE if np.uint32(raw[i] & MAGNITUDE) == np.uint32(0) else raw[i]
+            _spill_lanes(tile, size, words, low_bits)
+    for lane in range(LANES):
+        state[lane, N_ZEROS] += np.int64(words[lane, 0, zeros] >> np.uint64(32 + low_bits))
+        state[lane, N_ZEROS] += np.int64(words[lane, 1, zeros])
+        words[lane, 0, zeros] = 0
+        words[lane, 1, zeros] = 0
 
 
 @_jit
-def count_runs(patterns, first, stage, words, last, stride, low_bits, shift, spares, found):
-    """Count channels ``first`` to ``first + len(found)`` of patterns of shape (outer, n_channels, inner).
+def count_runs(patterns, first, stage, words, state, low_bits):
+    """Count channels from ``first`` on of patterns of shape (outer, n_channels, inner).
 
     Short runs of one channel are collected in ``stage`` before they are counted.
     """
-    tile = np.empty(TILE, np.uint32)
+    kept = np.empty(TILE + WIDTH, np.uint32)
     inner = patterns.shape[2]
     at_once = max(1, stage.size // inner)
-    for channel in range(found.shape[0]):
-        own_words = words[channel * stride : (channel + 1) * stride]
-        own_last = last[channel * stride : (channel + 1) * stride]
-        own = found[channel]
+    for channel in range(state.shape[0]):
+        own, own_state = words[channel], state[channel]
         if inner >= TILE // 8:
             for row in range(patterns.shape[0]):
                 run = patterns[row, first + channel]
-                _count_piece(run, tile, own_words, own_last, low_bits, shift, spares, own)
+                for begin in range(0, inner, TILE):
+                    _count_run(run[begin : begin + TILE], own, own_state, low_bits, kept)
             continue
         for begin in range(0, patterns.shape[0], at_once):
             end = min(begin + at_once, patterns.shape[0])
@@ -137,48 +148,4 @@ def count_runs(patterns, first, stage, words, last, stride, low_bits, shift, spa
                 for i in range(inner):
                     stage[size] = patterns[row, first + channel, i]
                     size += 1
-            _count_piece(stage[:size], tile, own_words, own_last, low_bits, shift, spares, own)
-
-
-@_jit
-def count_group(words, stride, low_bits, found):
-    """Return the number of occupied buckets of a group of channels."""
-    n = 0
-    for channel in range(found.shape[0]):
-        for bucket in range(found[channel, 0] >> low_bits, (found[channel, 1] >> low_bits) + 1):
-            n += words[channel * stride + bucket] != 0
-    return n
-
-
-@_jit
-def empty_group(words, last, stride, low_bits, shift, spares, found, ids, counts, sums, lows, zeros):
-    """Move the buckets of a group of channels to the arrays, its zeros to ``zeros``; leave zero words."""
-    n, bits = 0, 32 - low_bits
-    for channel in range(found.shape[0]):
-        offset = channel * stride
-        begin, end = found[channel, 0] >> low_bits, (found[channel, 1] >> low_bits) + 1
-        if begin < end:
-            shown = (channel << bits) + begin
-            n = empty_words(
-                words, last, offset + begin, offset + end, shift, ids, counts, sums, lows, n, shown
-            )
-        first_spare = offset + (np.int64(SPARE) >> low_bits)
-        for spare in range(first_spare, first_spare + spares + 1):
-            zeros[channel] += np.int64(words[spare] >> np.uint64(shift))
-            words[spare] = 0
-
-
-@_jit
-def refute_group(patterns, first, n_channels, words, stride, low_bits):
-    """Do as `kernels.refute_atoms` for channels from ``first`` on of patterns of shape (outer, all channels, inner)."""
-    low_mask = np.uint64((1 << low_bits) - 1)
-    for row in range(patterns.shape[0]):
-        for channel in range(n_channels):
-            for i in range(patterns.shape[2]):
-                pattern = patterns[row, first + channel, i]
-                key = np.uint64(_key(pattern))
-                bucket = np.uint64(channel * stride) + (key >> np.uint64(low_bits))
-                word = words[bucket]
-                magnitude = np.uint32(pattern & np.uint32(0x7FFF_FFFF))
-                if word and word != (key & low_mask) + np.uint64(1) and magnitude != np.uint32(0):
-                    words[bucket] = 0
+            _count_run(stage[:size], own, own_state, low_bits, kept)

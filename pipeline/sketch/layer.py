@@ -5,6 +5,7 @@ Knows tallies and percentiles. Does not know models, files or channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...storage.errors import FormatError
+from ...storage.errors import FormatError, InputError
 from . import bits as fb
-from .arrays import parse_array
+from .arrays import layer_slabs, parse_array
 from .digest import Digest, digest_of_buckets, trimmed_mean
-from .ingest import refuse_nonfinite, tally_layer
+from .ingest import add_slabs, nonfinite_error
 from .ladder import (
     Ladder,
     build_ladder,
@@ -27,14 +28,13 @@ from .ladder import (
     virtual_ranks,
 )
 from .moments import as_float, exact_sums, rung_means, square_sums, squared_deviations
+from .open_tally import NO_VALUES, OpenTally
 from .sketch_spec import OnNonFinite, merged_policy, parse_bits
 from .tally import Tally, empty_tally, merge_tallies, same_tally
 from .wire import decode_tally, encode_tally
 
 LARGEST_STD_ERROR = 0.02
 """Relative, of the variance: the standard deviation is then within 1 %."""
-_PARTS = 16
-"""This many updates are kept apart before they are added up: 16 cost little more than two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,26 +79,24 @@ class Sketch:
     """
 
     def __init__(self, bits: int = 20, *, on_nonfinite: OnNonFinite = "error") -> None:
-        self._parts = [empty_tally(parse_bits(bits))]
+        self._counts = OpenTally(empty_tally(parse_bits(bits)))
         self._on_nonfinite: OnNonFinite = on_nonfinite
 
     @classmethod
     def _of(cls, tally: Tally, on_nonfinite: OnNonFinite = "error") -> Sketch:
         sketch = cls(tally.bits, on_nonfinite=on_nonfinite)
-        sketch._parts = [tally]
+        sketch._counts = OpenTally(tally)
         return sketch
 
     @property
     def bits(self) -> int:
         """Resolution: bits of the float pattern that choose a bucket."""
-        return self._parts[0].bits
+        return self._counts.bits
 
     @property
     def tally(self) -> Tally:
         """The counts behind the statistics."""
-        if len(self._parts) > 1:
-            self._parts = [merge_tallies(self._parts)]
-        return self._parts[0]
+        return self._counts.settle()
 
     def update(self, array: Any, *, point: str | None = None, block: int | None = None) -> None:
         """Add all values of an array.
@@ -116,16 +114,32 @@ class Sketch:
             then unchanged.
         """
         array = parse_array(array, point=point, block=block)
-        tally = tally_layer(array, bits=self.bits)
-        if self._on_nonfinite == "error":
-            refuse_nonfinite(array, tally, point=point, block=block)
-        self._add(tally)
+        self._add(layer_slabs(array), array.size, lambda: nonfinite_error(array, point=point, block=block))
 
-    def _add(self, tally: Tally) -> None:
-        self._parts.append(tally)
+    def _add(
+        self,
+        slabs: Iterable[NDArray[np.float32]],
+        n_values: int,
+        refusal: Callable[[], InputError],
+        *,
+        row_size: int | None = None,
+        maxima: NDArray[np.float32] = NO_VALUES,
+    ) -> None:
+        """Do as `ingest.add_slabs`."""
+        add_slabs(
+            self._counts,
+            slabs,
+            n_values=n_values,
+            row_size=row_size,
+            maxima=maxima,
+            refusal=refusal if self._on_nonfinite == "error" else None,
+        )
         self._forget()
-        if len(self._parts) >= _PARTS:
-            self._parts = [merge_tallies(self._parts)]
+
+    def _add_few(self, values: NDArray[np.float32]) -> None:
+        """Add finite values, for which memory was reserved."""
+        self._counts.add(values)
+        self._forget()
 
     def _forget(self) -> None:
         for name in ("_ladder", "_nonzero_ladder"):
@@ -238,7 +252,7 @@ class Sketch:
     @property
     def nbytes(self) -> int:
         """Bytes of state in memory."""
-        return sum(part.buckets.nbytes for part in self._parts)
+        return self._counts.nbytes
 
     @cached_property
     def _ladder(self) -> Ladder:

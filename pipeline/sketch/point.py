@@ -11,11 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from ...storage.errors import FormatError, InputError
 from ...storage.parsing import parse_json
-from .arrays import parse_array, place
+from .arrays import parse_array, place, sample_slabs
 from .channels import ChannelSketch, parse_channel_axis
-from .ingest import refuse_nonfinite, tally_channels, tally_samples
+from .ingest import nonfinite_error, tally_channels
 from .layer import Sketch
 from .sketch_spec import SketchSpec
 from .tally import merge_tallies
@@ -97,14 +99,24 @@ class PointSketch:
         if self.channels is not None:
             n_channels = self.channels.n_channels
             axis = parse_channel_axis(array, channel_axis, n_channels, point=point, block=block)
-        layer, maxima = tally_samples(array, bits=self.spec.bits)
-        if self.spec.on_nonfinite == "error":
-            refuse_nonfinite(array, layer, point=point, block=block, first_sample=first_sample)
+        if not array.size:
+            return
+        channels = None
         if self.channels is not None:
-            bits = self.spec.channel_bits
-            self.channels._add(tally_channels(array, bits=bits, channel_axis=axis))
-        self.layer._add(layer)
-        self.maxima._add(maxima)
+            channels = tally_channels(array, bits=self.spec.channel_bits, channel_axis=axis)
+        maxima = np.empty(array.shape[0], np.float32)
+        self.maxima._counts.reserve(maxima.size)
+        self.layer._add(
+            sample_slabs(array),
+            array.size,
+            lambda: nonfinite_error(array, point=point, block=block, first_sample=first_sample),
+            row_size=array.size // array.shape[0],
+            maxima=maxima,
+        )
+        # Nothing can fail any more.
+        self.maxima._add_few(maxima[~np.isnan(maxima)] if self.spec.on_nonfinite == "exclude" else maxima)
+        if self.channels is not None and channels is not None:
+            self.channels._add(channels)
 
     def merge(self, other: PointSketch) -> PointSketch:
         """Return the sketch of both; neither is changed. InputError if specs or channels differ."""

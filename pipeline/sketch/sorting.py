@@ -49,11 +49,24 @@ def _sift_layer(values: NDArray[np.float32], tally: Tally) -> NDArray[np.uint32]
     return np.asarray(nonzero)
 
 
-def largest_of_rows(values: NDArray[np.float32], row_size: int) -> NDArray[np.uint32]:
-    """Return the key of the largest finite value of each row, 0 where there are none."""
-    keys = fb.keys_of(values.reshape(-1, row_size))
-    finite = (keys >= fb.LOWEST_FINITE_KEY) & (keys <= fb.HIGHEST_FINITE_KEY)
-    return np.asarray(np.where(finite, keys, np.uint32(0)).max(axis=1, initial=0))
+def survey_plainly(
+    values: NDArray[np.float32], row_size: int, maxima: NDArray[np.float32], found: NDArray[np.int64]
+) -> None:
+    """Do as `kernels.survey`, for floats instead of their patterns."""
+    finite = np.isfinite(values)
+    is_finite = bool(finite.all())
+    keys = fb.keys_of(values if is_finite else values[finite])
+    for place, chosen in ((0, keys[keys < fb.ZERO_KEY]), (2, keys[keys > fb.ZERO_KEY])):
+        if chosen.size:
+            found[place] = min(found[place], int(chosen.min()))
+            found[place + 1] = max(found[place + 1], int(chosen.max()))
+    if not is_finite:
+        n_nan = int(np.isnan(values).sum())
+        found[4:6] += n_nan, int((~finite).sum()) - n_nan
+    if maxima.size:
+        plain = values if is_finite else np.where(finite, values, -np.float32(np.inf))
+        maxima[:] = plain.reshape(-1, row_size).max(axis=1)
+        maxima[np.isinf(maxima)] = np.nan
 
 
 def sort_channels(values: NDArray[np.float32], *, bits: int) -> Tally:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from actisketch.pipeline.sketch import Sketch, counters
+from actisketch.pipeline.sketch import ChannelSketch, Sketch, counting, open_tally
 from actisketch.pipeline.sketch.compiled import NO_NUMBA
 
 from .distributions import make
@@ -25,7 +25,7 @@ Sketch().update(np.ones(100_000, np.float32))
 print("counted", "numba" in sys.modules)
 if "numba" in sys.modules:
     from actisketch.pipeline.sketch import kernels
-    stats = kernels.count_patterns.stats
+    stats = kernels.count.stats
     print("hits", len(stats.cache_hits), "misses", len(stats.cache_misses))
 """
 
@@ -69,20 +69,42 @@ def test_threads_count_side_by_side_without_disturbing_each_other() -> None:
     assert all(sketch == expected for sketch in made)
 
 
-def test_counters_of_an_interrupted_use_are_never_lent_again() -> None:
-    taken: list[counters.Scratch] = []
+class TestOutOfMemory:
+    """Where the arrays for the result are made; what the counters hold is then neither lost nor lent to others."""
 
-    def interrupted() -> None:
-        with counters.scratch(1 << 20, 12) as dirty:
-            taken.append(dirty)
-            dirty.words[7] = 1
-            raise KeyboardInterrupt
+    def fails(self, *_: object, **__: object) -> None:
+        raise MemoryError
 
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    with counters.scratch(1 << 20, 12) as lent:
-        assert lent is not taken[0]
-        assert not lent.words.any()
+    def test_counters_of_an_interrupted_update_are_never_lent_again(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        values = make("rectified").reshape(-1, 20)
+        expected, made = ChannelSketch(20), ChannelSketch(20)
+        expected.update(values)
+        with monkeypatch.context() as patch:
+            patch.setattr(counting, "take_tally", self.fails)
+            with pytest.raises(MemoryError):
+                made.update(values)
+        made.update(values)
+
+        assert made == expected
+
+    def test_a_sketch_that_is_asked_keeps_its_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        values = make("rectified")
+        expected, made = Sketch(), Sketch()
+        for sketch in (expected, made):
+            sketch.update(values)
+        for name in ("take_tally", "merge_tallies"):
+            made.update(values)
+            with monkeypatch.context() as patch:
+                patch.setattr(open_tally, name, self.fails)
+                with pytest.raises(MemoryError):
+                    _ = made.tally
+        made.update(values)
+        for _ in range(3):
+            expected.update(values)
+
+        assert made == expected
 
 
 def test_the_example_of_the_readme_runs() -> None:
