@@ -41,7 +41,7 @@ def take_tally(words: NDArray[np.uint64], state: NDArray[np.int64], *, bits: int
     from . import kernels  # Numba takes half a second to import
 
     low_bits = 32 - bits
-    size = kernels.count_filled(words, state, low_bits)
+    size = kernels.count_occupied(words, state, low_bits)
     out = [np.empty(size + 1, dtype) for dtype in (np.uint32, np.int64, np.int64, np.bool_)]
     ids, counts, sums, atoms = (array[:size] for array in out)
     tally = Tally(
@@ -54,7 +54,7 @@ def take_tally(words: NDArray[np.uint64], state: NDArray[np.int64], *, bits: int
         max_keys=np.maximum(state[:, 1], state[:, 3]).astype(np.uint32),
     )
     # Last, as nothing can fail any more.
-    kernels.take_filled(words, state, low_bits, *out)
+    kernels.take_occupied(words, state, low_bits, *out)
     return tally
 
 

@@ -139,7 +139,7 @@ def _pattern_of(key):
 
 
 @_jit
-def survey(patterns, row_size, maxima, found):
+def survey_rows(patterns, row_size, maxima, found):
     """Widen ``found`` by all values; write the largest finite value of each row to ``maxima``, NaN where there is none.
 
     ``maxima``, patterns, has the shape (n_rows,), or (0,) if they are not wanted. ``found`` is laid out as told above.
@@ -272,7 +272,7 @@ def _count_piece(patterns, words, state, low_bits, kept):
 def count(patterns, found, words, state, low_bits):
     """Count values into ``words`` of shape (3, n_buckets): words, wide counts and wide sums.
 
-    ``found`` is what `survey` found in them, ``state`` what is known of all values in the words.
+    ``found`` is what `survey_rows` found in them, ``state`` what is known of all values in the words.
     """
     kept = np.empty(TILE + WIDTH, np.uint32)
     _widen_state(state, found)
@@ -281,7 +281,7 @@ def count(patterns, found, words, state, low_bits):
 
 
 @_jit
-def count_filled(words, state, low_bits):
+def count_occupied(words, state, low_bits):
     """Return the number of occupied buckets; ``words`` has the shape (n_channels, 3, n_buckets)."""
     n = 0
     for channel in range(state.shape[0]):
@@ -326,8 +326,8 @@ def _take_range(words, begin, n_buckets, step, shown, flip, is_wide, low_bits, o
 
 
 @_jit
-def take_filled(words, state, low_bits, ids, counts, sums, atoms):
-    """Move the buckets that `count_filled` counted to the arrays, in the order of channels and keys; leave zeros.
+def take_occupied(words, state, low_bits, ids, counts, sums, atoms):
+    """Move the buckets that `count_occupied` counted to the arrays, in the order of channels and keys; leave zeros.
 
     The arrays have one place more than there are buckets.
     """

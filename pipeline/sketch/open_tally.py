@@ -39,7 +39,7 @@ def survey(values: NDArray[np.float32], row_size: int, maxima: NDArray[np.float3
         return found
     from . import kernels  # Numba takes half a second to import
 
-    kernels.survey(values.view(np.uint32), row_size, maxima.view(np.uint32), found)
+    kernels.survey_rows(values.view(np.uint32), row_size, maxima.view(np.uint32), found)
     return found
 
 

@@ -52,7 +52,7 @@ def _sift_layer(values: NDArray[np.float32], tally: Tally) -> NDArray[np.uint32]
 def survey_plainly(
     values: NDArray[np.float32], row_size: int, maxima: NDArray[np.float32], found: NDArray[np.int64]
 ) -> None:
-    """Do as `kernels.survey`, for floats instead of their patterns."""
+    """Do as `kernels.survey_rows`, for floats instead of their patterns."""
     finite = np.isfinite(values)
     is_finite = bool(finite.all())
     keys = fb.keys_of(values if is_finite else values[finite])
