@@ -15,7 +15,7 @@ from .factors.factors_file import Factors
 from .factors.merged_file import merged_key
 from .folder.folder import RunFolder, write_json
 from .record.point_sketch import sketch_spec
-from .record.recorder import record_block, recording_threads
+from .record.recorder import record_block, writing_threads
 from .results.run import Run
 from .results.trust import trusted_by_caller
 from .settings.loading import validate_job
@@ -165,16 +165,9 @@ def repair_run(
 
 
 def _record_again(cache: Cache, blocks: Sequence[Block], job: Prepared, on_event: OnEvent) -> None:
-    with recording_threads() as pool:
+    with writing_threads(cache.spec) as writing:
         for block in blocks:
-            record_block(
-                cache,
-                job.producer,
-                block,
-                sketch=sketch_spec(job.settings),
-                slab=job.plan.slab_samples,
-                pool=pool,
-            )
+            record_block(cache, job.producer, block, sketch=sketch_spec(job.settings), writing=writing)
             nbytes = block.n_samples * sample_nbytes(job.producer.points)
             on_event(BlockDone(block=block.index, n_samples=block.n_samples, nbytes=nbytes))
 

@@ -15,6 +15,7 @@ from .spec import Block, CacheSpec, PointSpec, SampleRange, sample_nbytes
 from .stores import is_url
 from .verify import Problem, VerifyReport
 from .writer import BlockWriter
+from .writing import WritingThreads
 
 __all__ = [
     "Block",
@@ -27,6 +28,7 @@ __all__ = [
     "Projection",
     "SampleRange",
     "VerifyReport",
+    "WritingThreads",
     "encoding_nbytes",
     "is_url",
     "projection",

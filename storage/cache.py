@@ -30,6 +30,7 @@ from .stores import Lock, Store, open_store
 from .unreadable import read_or_none
 from .verify import VerifyReport, verify
 from .writer import BlockWriter
+from .writing import WritingThreads
 
 __all__ = ["Cache"]
 
@@ -196,14 +197,15 @@ class Cache:
 
     # --- write
 
-    def write(self, block: Block) -> BlockWriter:
+    def write(self, block: Block, *, writing: WritingThreads | None = None) -> BlockWriter:
         """Return a writer that takes the block batch by batch; commit it at its end.
 
-        Holds at most one chunk of each point, so memory does not grow with the block.
+        Holds at most one chunk of each point, so memory does not grow with the block; with ``writing`` also those that
+        its threads write while the caller goes on.
         """
         self._check_may_write()
         self._ledger.check_block(block)
-        return BlockWriter(self.store, self._layout, block, committed=self._commit)
+        return BlockWriter(self.store, self._layout, block, committed=self._commit, writing=writing)
 
     def _commit(self, record: CommitRecord) -> CommitRecord:
         self._check_may_write()

@@ -139,7 +139,6 @@ class ClusterEngine:
             cache,
             recipe,
             sketch=sketch_spec(job.settings),
-            slab=job.plan.slab_samples,
             storage_options=job.settings.cache.storage_options,
             n_threads=self._n_threads,
             limits=self._limits,

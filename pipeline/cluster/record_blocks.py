@@ -31,7 +31,6 @@ def record_missing_on(
     recipe: Recipe[Producer],
     *,
     sketch: SketchSpec,
-    slab: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
     n_threads: int | None = None,
     limits: Limits | None = None,
@@ -49,8 +48,6 @@ def record_missing_on(
         How a worker makes its producer.
     sketch : SketchSpec
         Sketch resolution.
-    slab : int, optional
-        Samples that a worker collects at a time, from the plan; default: as without a limit.
     storage_options : mapping, optional
         As the cache was opened with.
     n_threads : int, optional
@@ -88,7 +85,7 @@ def record_missing_on(
 
     name = f"actisketch-{secrets.token_hex(6)}"
     with token_in(cache, storage_options or {}) as token:
-        plugin = BlockPlugin(name, recipe, token, sketch=sketch, slab=slab, n_threads=n_threads)
+        plugin = BlockPlugin(name, recipe, token, sketch=sketch, n_threads=n_threads)
         with installed(client, plugin):
             run = Coordinator(client, partial(run_block, name), name=name, limits=limits, on_done=tell)
             run.run(blocks)

@@ -7,7 +7,6 @@ store, commits, merging) and says how fast that went.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage import Cache, CacheSpec, PointSpec, sample_nbytes
+from ..record.producer import Consumer
 from ..sketch import SketchSpec
 from .connecting import connected
 from .merge_tree import merged_sketches_on
@@ -46,13 +46,15 @@ class RehearsalRecipe:
         """Return the range: the samples depend on nothing else."""
         return f"rehearsal-{start}-{stop}"
 
-    def batches(self, start: int, stop: int) -> Iterator[Mapping[str, NDArray[np.float32]]]:
-        """Yield rectified waves, about half of them zero."""
+    def hand_over(self, start: int, stop: int, consumer: Consumer) -> None:
+        """Hand over rectified waves, about half of them zero."""
         for first in range(start, stop, self.batch_size):
             rows = np.arange(first, min(first + self.batch_size, stop))
             if self.batch_s:
                 time.sleep(self.batch_s)
-            yield {point.name: _waves(rows, point.shape) for point in self.points}
+            for point in self.points:
+                consumer.take(point.name, _waves(rows, point.shape))
+            consumer.end_batch(len(rows))
 
 
 def rehearsal_spec(

@@ -9,21 +9,18 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Executor
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-import numpy as np
 from distributed import Worker, WorkerPlugin, get_worker, secede
 from distributed.protocol.pickle import dumps, loads
-from numpy.typing import NDArray
 
-from ...storage import Block, Cache, PointSpec
+from ...storage import Block, Cache, PointSpec, WritingThreads
 from ...storage.errors import IncompleteError, InputError
 from ...storage.reachability import Token, check_token
-from ..record.producer import Producer
-from ..record.recorder import BLOCKS_IN_FLIGHT, record_block, recording_threads
+from ..record.producer import Consumer, Producer
+from ..record.recorder import BLOCKS_IN_FLIGHT, record_block, writing_threads
 from ..sketch import SketchSpec
 from .recipes import Recipe
 
@@ -102,8 +99,8 @@ class LoadedOnce(WorkerPlugin, Generic[Loaded]):  # type: ignore[misc] # distrib
 class _Recording:
     cache: Cache
     producer: Producer
-    pool: Executor
-    in_flight: threading.Semaphore
+    writing: WritingThreads
+    available: threading.Semaphore
     """Limits how many blocks are in memory."""
 
 
@@ -118,8 +115,6 @@ class BlockPlugin(LoadedOnce[_Recording]):
         Of the cache.
     sketch : SketchSpec
         Sketch resolution.
-    slab : int, optional
-        Samples that are collected at a time, as `record_block`.
     """
 
     def __init__(
@@ -129,11 +124,10 @@ class BlockPlugin(LoadedOnce[_Recording]):
         token: Token,
         *,
         sketch: SketchSpec,
-        slab: int | None = None,
         n_threads: int | None = None,
     ) -> None:
         super().__init__(name, recipe, n_threads=n_threads)
-        self._token, self._sketch, self._slab = token, sketch, slab
+        self._token, self._sketch = token, sketch
 
     def _load(self, host: str) -> _Recording:
         check_token(self._token, host=host)
@@ -141,43 +135,41 @@ class BlockPlugin(LoadedOnce[_Recording]):
         cache = Cache.attach(self._token.url, storage_options=self._token.storage_options)
         if tuple(point.name for point in producer.points) != tuple(p.name for p in cache.spec.points):
             raise InputError("the network on this worker has other points than the cache")
-        pool = recording_threads(self._n_threads)
-        return _Recording(cache, producer, pool, threading.Semaphore(BLOCKS_IN_FLIGHT))
+        return _Recording(cache, producer, writing_threads(cache.spec), threading.Semaphore(BLOCKS_IN_FLIGHT))
 
     def record(self, block: Block, leave_pool: Callable[[], None]) -> None:
         """Compute and commit a block, unless that was done already."""
         ready = self.ready()
         if ready.cache.is_committed(block):
             return  # the worker that committed it died before Dask knew
-        with ready.in_flight:
-            producer = _InTurn(ready.producer, self._turn, leave_pool, last=block.stop)
-            record_block(ready.cache, producer, block, sketch=self._sketch, slab=self._slab, pool=ready.pool)
+        with ready.available:
+            producer = _InTurn(ready.producer, self._turn, leave_pool)
+            record_block(ready.cache, producer, block, sketch=self._sketch, writing=ready.writing)
 
 
 class _InTurn:
     """A producer that computes one block at a time in this process, and then leaves the thread pool.
 
-    The next block is computed while this one is sketched and written, whatever the number of Dask's threads.
+    The next block is computed while this one is written and committed, whatever the number of Dask's threads.
     """
 
-    def __init__(
-        self, producer: Producer, turn: threading.Lock, leave_pool: Callable[[], None], *, last: int
-    ) -> None:
-        self._producer, self._turn, self._leave_pool, self._last = producer, turn, leave_pool, last
+    def __init__(self, producer: Producer, turn: threading.Lock, leave_pool: Callable[[], None]) -> None:
+        self._producer, self._turn, self._leave_pool = producer, turn, leave_pool
+        self._content_hash = ""
 
     @property
     def points(self) -> tuple[PointSpec, ...]:
         return self._producer.points
 
     def content_hash(self, start: int, stop: int) -> str:
-        with self._turn:
-            return self._producer.content_hash(start, stop)
+        """Return the hash of the samples that were handed over."""
+        return self._content_hash
 
-    def batches(self, start: int, stop: int) -> Iterator[Mapping[str, NDArray[np.float32]]]:
+    def hand_over(self, start: int, stop: int, consumer: Consumer) -> None:
         with self._turn:
-            yield from self._producer.batches(start, stop)
-        if stop == self._last:  # the block may be computed in several parts
-            self._leave_pool()
+            self._producer.hand_over(start, stop, consumer)
+            self._content_hash = self._producer.content_hash(start, stop)
+        self._leave_pool()
 
 
 def run_block(name: str, block: Block) -> None:

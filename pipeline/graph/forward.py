@@ -6,7 +6,7 @@ Pure Keras operations, so that it can be traced by ``tf.function`` and costs wha
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,11 @@ def needed_nodes(graph: Graph, wanted: Sequence[int]) -> tuple[Node, ...]:
 
 
 def forward_function(
-    graph: Graph, points: Sequence[Point] | Sequence[int], *, dtype: str = "float32"
+    graph: Graph,
+    points: Sequence[Point] | Sequence[int],
+    *,
+    dtype: str = "float32",
+    on_value: Callable[[int, Any], Any] | None = None,
 ) -> Callable[[Sequence[Any]], tuple[list[Any], list[Any]]]:
     """Return a function from the inputs of a network to the tensors of ``points`` and its outputs.
 
@@ -42,6 +46,8 @@ def forward_function(
         Points, or indices of values.
     dtype : str, default="float32"
         Of the tensors of the points.
+    on_value : callable, optional
+        Called with the index of each value and its tensor when that is computed; returns the tensor to go on with.
 
     Returns
     -------
@@ -56,9 +62,15 @@ def forward_function(
     steps = steps_to(graph, [*wanted, *graph.outputs])
 
     def call(inputs: Sequence[Any]) -> tuple[list[Any], list[Any]]:
-        values = fed_values(graph, inputs)
+        values: dict[int, Any] = {}
+
+        def add(computed: Iterable[tuple[int, Any]]) -> None:
+            for index, tensor in computed:
+                values[index] = tensor if on_value is None else on_value(index, tensor)
+
+        add(fed_values(graph, inputs).items())
         for node, extra in steps:
-            values.update(zip(node.outputs, call_node(node, values, extra), strict=True))
+            add(zip(node.outputs, call_node(node, values, extra), strict=True))
         tensors = [keras.ops.cast(values[index], dtype) for index in wanted]
         return tensors, [values[index] for index in graph.outputs]
 

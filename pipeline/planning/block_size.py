@@ -6,9 +6,8 @@ as large as all of these allow, in whole batches, and at least one batch:
 * a sixteenth of the run;
 * about a minute of work, estimated from the multiplications of the network and the bytes of its activations, and not
   measured: the same job makes the same blocks on every machine;
-* with activations: one slab, or several until the chunks of the smallest layer are worth a file. Sketches alone do not
-  wait to be written: their blocks have as many slabs as the lines above allow, since the record of a block with twice
-  the samples is hardly larger;
+* with activations: half a gigabyte of them, or more until the chunks of the smallest layer are worth a file. Blocks of
+  sketches alone have all that the lines above allow: the record of twice the samples is hardly larger;
 * the memory limit. A default limit is another one on each machine: where it is more than 4 GiB, 4 GiB count.
 
 ``record.block_samples`` replaces all but the last. Statistics do not depend on the size of blocks.
@@ -21,7 +20,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...storage import sample_nbytes
-from ..record.recorder import SLAB_NBYTES
 from .memory import RunNeeds
 
 __all__ = ["choose_block_samples"]
@@ -34,6 +32,9 @@ LONGEST_BLOCK_S = 60
 MULTIPLICATIONS_PER_S = 20e9
 SKETCHED_BYTES_PER_S = 400e6
 
+# A block of activations has so many bytes: a few seconds of a disk.
+BLOCK_NBYTES = 512 * 2**20
+
 # Smaller chunks are not worth a file, unless the block becomes so large that losing it would hurt: a minute for a disk
 # behind a network.
 WORTHWHILE_CHUNK_NBYTES = 256 * 2**10
@@ -44,26 +45,23 @@ def choose_block_samples(needs: RunNeeds) -> int:
     """Return the samples of a block: a multiple of the batch size, one batch if not even that fits."""
     record, n_samples = needs.settings.record, needs.n_samples
     batch_size, nbytes = record.batch_size, sample_nbytes(needs.points)
-    per_slab = max(1, SLAB_NBYTES // nbytes // batch_size)
+    per_block = max(1, BLOCK_NBYTES // nbytes // batch_size)
     if record.block_samples is not None:
         n_batches = -(-min(record.block_samples, n_samples) // batch_size)
     else:
         sample_s = needs.network.multiplications / MULTIPLICATIONS_PER_S + nbytes / SKETCHED_BYTES_PER_S
         most = max(1, min(n_samples // FEWEST_BLOCKS, int(LONGEST_BLOCK_S / sample_s)) // batch_size)
-        n_batches = min(most, per_slab)
-        if record.activations and n_batches == per_slab:
-            n_batches = _joined(n_batches, batch_size, [sample_nbytes([p]) for p in needs.points], most)
-        elif not record.activations:
-            # Whole slabs: the last batches of a block would be collected one by one.
-            n_batches = max(n_batches, most // per_slab * per_slab)
+        n_batches = most
+        if record.activations and most >= per_block:
+            n_batches = _joined(per_block, batch_size, [sample_nbytes([p]) for p in needs.points], most)
     while n_batches > 1 and not needs.fits(n_batches * batch_size):
-        slabs = n_batches // 2 // per_slab * per_slab
-        n_batches = slabs or min(per_slab, n_batches * 7 // 8)
+        halved = n_batches // 2 // per_block * per_block
+        n_batches = halved or min(per_block, n_batches * 7 // 8)
     return n_batches * batch_size
 
 
 def _joined(n_batches: int, batch_size: int, points_nbytes: Sequence[int], most: int) -> int:
-    """Double the batches of a block of one slab until its smallest chunk is worth a file."""
+    """Double the batches of a block until its smallest chunk is worth a file."""
     while (
         n_batches * batch_size * min(points_nbytes) < WORTHWHILE_CHUNK_NBYTES
         and 2 * n_batches * batch_size * sum(points_nbytes) <= LARGEST_BLOCK_NBYTES

@@ -1,4 +1,4 @@
-"""Foresee what a run takes in memory, for any size of its blocks and slabs.
+"""Foresee what a run takes in memory, for any size of its blocks.
 
 Arithmetic only: the packages know their own bytes, which are added up here.
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...storage import CacheSpec, PointSpec, encoding_nbytes, sample_nbytes
+from ...storage import CacheSpec, PointSpec, encoding_nbytes
 from ...storage.codecs import DEFAULT_CODEC
+from ...storage.writing import WRITING_THREADS
 from ..factors.merge import merged_nbytes
-from ..record.block_memory import open_block_nbytes, recording_threads_nbytes
+from ..record.block_memory import counting_nbytes, held_nbytes, open_block_nbytes
 from ..record.point_sketch import sketch_spec
-from ..record.recorder import BLOCKS_IN_FLIGHT, RECORDING_THREADS, SLAB_NBYTES, slab_samples
+from ..record.recorder import BLOCKS_IN_FLIGHT
 from ..settings.job_settings import JobSettings
 from ..settings.sizes import format_bytes
 from ..sketch import SketchSpec
@@ -27,6 +28,8 @@ RUNTIME_NBYTES, MEASURED_NBYTES = 128 * 2**20, 100 * 2**20
 COPIED_WEIGHTS = 1.5
 # Networks of convolutions have smaller weights; huge ones are those of Dense layers and embeddings.
 COPIES_NBYTES = 256 * 2**20
+# And for each point, with the layers before it: 0.8 MiB were measured beyond what is counted (ResNet50, MobileNetV2).
+RUNTIME_POINT_NBYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,11 +43,11 @@ class MemoryProjection:
     batch: int
     """The samples of one batch, and the network's largest tensors."""
     blocks: int
-    """Activations in flight: two slabs, and the chunks that are filled by more than one batch."""
+    """Values that are with their taps; chunks that are being filled, those of all points at once, and written."""
     codec: int
     """Encoding the largest chunks, one for each thread: copies, compressed forms, aligned memory."""
     sketches: int
-    """Sketches of all points in open blocks, and the larger of recording threads and merging."""
+    """Sketches of all points in open blocks, and the larger of counting and merging."""
     runtime: int
     """The traced network, its weights in other layouts, compiled loops, threads."""
     certificate: int = 0
@@ -125,37 +128,22 @@ class RunNeeds:
             codec=chosen.cache.codec or DEFAULT_CODEC,
         )
 
-    def largest_slab(self, block_samples: int) -> int:
-        """Return the samples that are collected at a time: fewer under a tight memory limit."""
-        batch_size, slab_nbytes = self.settings.record.batch_size, SLAB_NBYTES
-        while True:
-            slab = slab_samples(
-                self.points, batch_size=batch_size, block_samples=block_samples, slab_nbytes=slab_nbytes
-            )
-            if slab == batch_size or self.fits(block_samples, slab):
-                return slab
-            slab_nbytes = (slab - 1) * sample_nbytes(self.points)
-
-    def fits(self, block_samples: int, slab: int | None = None) -> bool:
+    def fits(self, block_samples: int) -> bool:
         """Return whether a run keeps to the memory limit."""
-        return self.memory(block_samples, slab).total <= self.memory_limit
+        return self.memory(block_samples).total <= self.memory_limit
 
-    def memory(self, block_samples: int, slab: int | None = None) -> MemoryProjection:
-        """Return what a run takes; a slab is the number of samples that are collected at a time."""
+    def memory(self, block_samples: int) -> MemoryProjection:
+        """Return what a run takes."""
         network, batch_size = self.network, self.settings.record.batch_size
-        if slab is None:
-            slab = slab_samples(self.points, batch_size=batch_size, block_samples=block_samples)
         cache = self.cache(block_samples)
-        n_slabs = min(BLOCKS_IN_FLIGHT, -(-self.n_samples // slab))
         recording = {
-            # Recorded tensors are counted with their slab. The network also holds input, output and workspace of the
-            # layer at work.
+            # Values that are with their taps are counted with the blocks. The network also holds input, output and
+            # workspace of the layer at work.
             "batch": min(batch_size, self.n_samples)
             * (2 * network.input_nbytes + 3 * network.largest_tensor_nbytes),
-            "blocks": n_slabs * min(slab, self.n_samples) * sample_nbytes(self.points)
-            + _gathered_nbytes(cache, slab),
-            "codec": encoding_nbytes(cache, n_threads=RECORDING_THREADS),
-            "sketches": self._sketches_nbytes(block_samples, slab),
+            "blocks": held_nbytes(cache),
+            "codec": encoding_nbytes(cache, n_threads=WRITING_THREADS),
+            "sketches": self._sketches_nbytes(block_samples),
         }
         # The allocator was seen to keep up to as much as the weights; recording uses the rest again.
         stays = min(network.model_nbytes, network.loading_nbytes)
@@ -163,27 +151,18 @@ class RunNeeds:
         later = max(0, network.certificate_nbytes + recording["sketches"] - sum(recording.values()))
         copies = min(COPIES_NBYTES, int(COPIED_WEIGHTS * network.model_nbytes))
         runtime = max(RUNTIME_NBYTES, MEASURED_NBYTES + copies)
+        runtime += RUNTIME_POINT_NBYTES * len(self.points)
         return MemoryProjection(
             model=network.model_nbytes, loading=loading, certificate=later, runtime=runtime, **recording
         )
 
-    def _sketches_nbytes(self, block_samples: int, slab: int) -> int:
-        record = self.settings.record
-        # A worker opens the next block before it has finished the one before.
-        n_open = BLOCKS_IN_FLIGHT if record.workers or record.scheduler else 1
-        n_open = min(n_open, -(-self.n_samples // block_samples))
+    def _sketches_nbytes(self, block_samples: int) -> int:
+        n_open = min(BLOCKS_IN_FLIGHT, -(-self.n_samples // block_samples))
         block = min(block_samples, self.n_samples)
-        opened = open_block_nbytes(self.points, self.sketch, block_samples=block, slab_samples=slab)
+        batch_size = self.settings.record.batch_size
+        opened = open_block_nbytes(self.points, self.sketch, block_samples=block, batch_size=batch_size)
         merged = merged_nbytes(
             self.points, self.sketch, block_samples=block_samples, n_samples=self.n_samples
         )
         # Merging begins when the threads have ended; pieces of the open blocks may not be freed by then.
-        return n_open * opened + max(recording_threads_nbytes(self.sketch), merged)
-
-
-def _gathered_nbytes(cache: CacheSpec, slab: int) -> int:
-    """Return the bytes of the chunks that more than one slab fills."""
-    if not cache.keeps_activations:
-        return 0
-    sizes = cache.chunk_samples
-    return sum(sizes[p.name] * sample_nbytes([p]) for p in cache.points if sizes[p.name] > slab)
+        return n_open * opened + max(counting_nbytes(self.sketch), merged)

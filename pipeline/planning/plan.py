@@ -41,8 +41,6 @@ class Plan:
     n_samples: int
     batch_size: int
     block_samples: int
-    slab_samples: int
-    """Samples that are collected before they are sketched and written; they do not affect the bytes."""
     memory: MemoryProjection
     memory_limit: int
     activations_nbytes: int
@@ -71,6 +69,8 @@ class Plan:
         """Return plain JSON values."""
         memory = {**asdict(self.memory), "total": self.memory.total}
         whole = {"n_blocks": self.n_blocks, "disk_nbytes": self.disk_nbytes}
+        # An earlier program collected several batches before they were sketched.
+        whole["slab_samples"] = self.batch_size
         return {**asdict(self), "memory": memory, **whole}
 
     def check(
@@ -197,7 +197,6 @@ def make_plan(
         empty_sketch(needs.sketch, point)  # refuses too many channels now, and not in the first block
     has_cache = block_samples is not None
     block_samples = block_samples or _block_samples(needs, is_default=limit is not None)
-    slab = needs.largest_slab(block_samples)
     stored = projection(needs.cache(block_samples))
     last = n_samples - (stored.n_blocks - 1) * block_samples
     whole, rest = (stored_sketches_nbytes(points, needs.sketch, n) for n in (block_samples, last))
@@ -215,8 +214,7 @@ def make_plan(
         n_samples=n_samples,
         batch_size=record.batch_size,
         block_samples=block_samples,
-        slab_samples=slab,
-        memory=needs.memory(block_samples, slab),
+        memory=needs.memory(block_samples),
         memory_limit=memory_limit,
         default_limit=limit,
         activations_nbytes=stored.nbytes,

@@ -7,13 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...storage import PointSpec, record_nbytes, sample_nbytes
+from ...storage import CacheSpec, PointSpec, record_nbytes, sample_nbytes
 from ..sketch import SketchSpec
 from ..sketch.forecast import counters_nbytes
+from .open_block import UNMERGED_NBYTES
 from .point_sketch import forecast_of
-from .recorder import JOINED_NBYTES, RECORDING_THREADS, UNMERGED_NBYTES
+from .recorder import waiting_nbytes
+from .taps import AHEAD_NBYTES, SMALL_NBYTES, TAPS_AT_ONCE
 
-__all__ = ["block_record_nbytes", "open_block_nbytes", "recording_threads_nbytes", "stored_sketches_nbytes"]
+__all__ = [
+    "block_record_nbytes",
+    "counting_nbytes",
+    "held_nbytes",
+    "open_block_nbytes",
+    "stored_sketches_nbytes",
+]
 
 
 def stored_sketches_nbytes(points: Sequence[PointSpec], spec: SketchSpec, n_samples: int) -> int:
@@ -29,22 +37,42 @@ def block_record_nbytes(points: Sequence[PointSpec], spec: SketchSpec, n_samples
 
 
 def open_block_nbytes(
-    points: Sequence[PointSpec], spec: SketchSpec, *, block_samples: int, slab_samples: int
+    points: Sequence[PointSpec], spec: SketchSpec, *, block_samples: int, batch_size: int
 ) -> int:
     """Return the memory of the sketches of a block while it is recorded, in bytes."""
     foreseen = [forecast_of(point, spec, block_samples) for point in points]
     # Sketches of one update have nothing to add up.
-    in_parts = sum(
-        each.nbytes
-        for each, point in zip(foreseen, points, strict=True)
-        if block_samples > slab_samples or slab_samples * sample_nbytes([point]) > JOINED_NBYTES
-    )
-    widened = sorted(each.widened_nbytes for each in foreseen)[-RECORDING_THREADS:]
+    in_parts = sum(each.nbytes for each in foreseen) if block_samples > batch_size else 0
+    widened = sorted(each.widened_nbytes for each in foreseen)[-TAPS_AT_ONCE:]
     sketched = sum(each.nbytes for each in foreseen) + min(UNMERGED_NBYTES, 15 * in_parts) + sum(widened)
     # A sketch is freed when it is packed; then the record is put together from the packed ones.
     return max(sketched, 2 * block_record_nbytes(points, spec, block_samples))
 
 
-def recording_threads_nbytes(spec: SketchSpec) -> int:
-    """Return the memory of the threads that sketch: counters of one point, and small batches put together."""
-    return RECORDING_THREADS * (counters_nbytes(spec) + JOINED_NBYTES)
+def counting_nbytes(spec: SketchSpec) -> int:
+    """Return the memory of the threads that count: the counters of one point each."""
+    return TAPS_AT_ONCE * counters_nbytes(spec)
+
+
+def held_nbytes(spec: CacheSpec) -> int:
+    """Return the bytes of values that are with their taps, and of chunks that are being filled or written."""
+    return _with_taps_nbytes(spec) + (_chunks_nbytes(spec) if spec.keeps_activations else 0)
+
+
+def _with_taps_nbytes(spec: CacheSpec) -> int:
+    batch = min(spec.batch_size, spec.n_samples)
+    values = [batch * sample_nbytes([point]) for point in spec.points]
+    largest = max(values)
+    # What follows a large value waits: see `Taps`. The value after it is computed by then.
+    large = min(max(AHEAD_NBYTES, largest) + largest, sum(values))
+    return large + sum(each for each in values if each < SMALL_NBYTES)
+
+
+def _chunks_nbytes(spec: CacheSpec) -> int:
+    chunk_samples = spec.chunk_samples
+    sizes = {p.name: chunk_samples[p.name] * sample_nbytes([p], spec.dtype) for p in spec.points}
+    # Those of several batches are open from the first of them to the last, at all points at once; others are filled by
+    # the taps at work.
+    several = [nbytes for name, nbytes in sizes.items() if chunk_samples[name] > spec.batch_size]
+    others = sorted(nbytes for name, nbytes in sizes.items() if chunk_samples[name] <= spec.batch_size)
+    return sum(several) + sum(others[-TAPS_AT_ONCE:]) + max(waiting_nbytes(spec), *sizes.values())

@@ -1,12 +1,12 @@
-"""Where activations come from: a protocol, and its implementation by a Keras network.
+"""Where activations come from, and who takes them: two protocols, and a Keras network that produces.
 
-The run engine knows only the protocol, so a producer without a model can stand in for Keras.
+The recorder knows only the protocols, so a producer without a model can stand in for Keras.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -26,12 +26,29 @@ from ..graph import (
     shape_words,
 )
 from ..sources import Source
+from .taps import Taps
 
-__all__ = ["KerasProducer", "Producer"]
+__all__ = ["Consumer", "KerasProducer", "Producer"]
+
+
+class Consumer(Protocol):
+    """What values are handed over to."""
+
+    def take(self, point: str, values: NDArray[np.float32]) -> None:
+        """Take the next values of a point, of shape (n, *point shape).
+
+        Those of a point come in the order of the samples. Different points may come from several threads at once, and
+        in any order. The array is given away: the producer does not write to its memory again.
+        """
+        ...
+
+    def end_batch(self, n_samples: int) -> None:
+        """Be told that all points of a batch were handed over, and how many samples that had."""
+        ...
 
 
 class Producer(Protocol):
-    """Activations of samples, batch by batch, in a fixed order."""
+    """Computes the activations of samples, batch by batch, in a fixed order."""
 
     @property
     def points(self) -> tuple[PointSpec, ...]:
@@ -42,17 +59,17 @@ class Producer(Protocol):
         """Return a hash of the content and order of the samples start..stop-1."""
         ...
 
-    def batches(self, start: int, stop: int) -> Iterator[Mapping[str, NDArray[np.float32]]]:
-        """Yield ``{point: float32 of shape (n_batch, *point shape)}`` for the samples start..stop-1.
+    def hand_over(self, start: int, stop: int, consumer: Consumer) -> None:
+        """Compute the samples start..stop-1; hand each point's values over as they are computed, once.
 
-        ``start`` is a multiple of the batch size, so the same samples always meet the same
-        batch. Arrays are given away: the producer does not write to their memory again.
+        ``start`` is a multiple of the batch size, so the same samples always meet the same batch. What the consumer
+        raises ends that, and goes on to the caller as it is.
         """
         ...
 
 
 class KerasProducer:
-    """One pass of a Keras network over a source: every point an output of one ``tf.function``.
+    """One pass of a Keras network over a source: one ``tf.function`` with a tap on the value of every point.
 
     Parameters
     ----------
@@ -71,11 +88,6 @@ class KerasProducer:
     ------
     InputError
         If the samples do not fit the inputs of the network.
-
-    Notes
-    -----
-    Activations are read without a copy where the device is the CPU: with copies the pass over
-    MobileNetV2 was 40 % slower.
     """
 
     def __init__(
@@ -91,9 +103,12 @@ class KerasProducer:
         self._allow_random, self._is_checked = allow_random, False
         self._source, self._batch_size = source, batch_size
         self._inputs = match_inputs(graph, source.inputs)
+        self._taps = Taps()
+        self._traced_shapes: dict[str, tuple[int | None, ...]] = {}
         shapes: Sequence[tuple[int | None, ...]] = [point.shape for point in points]
         if any(None in shape for shape in shapes):
-            shapes = [tuple(tensor.shape[1:]) for tensor in self._function.structured_outputs]
+            _ = self._function
+            shapes = [self._traced_shapes[point.name] for point in points]
         self._points = tuple(_point_spec(point, shape) for point, shape in zip(points, shapes, strict=True))
 
     @cached_property
@@ -102,15 +117,25 @@ class KerasProducer:
         import tensorflow as tf
 
         specs = [tf.TensorSpec((None, *self._source.inputs[i].shape), dtype) for i, dtype in self._inputs]
-        forward = forward_function(self._graph, self._graph_points)
+        forward = forward_function(self._graph, self._graph_points, on_value=self._tapped)
 
         @tf.function(input_signature=[specs], autograph=False)  # type: ignore[untyped-decorator]  # no stubs
-        def activations(inputs: list[Any]) -> list[Any]:
-            recorded, _ = forward(inputs)
-            return recorded
+        def run_through(inputs: list[Any]) -> list[Any]:
+            with self._taps.tracing() as tokens:
+                forward(inputs)
+            return tokens
 
         with refusals_explained(graph=self._graph):
-            return activations.get_concrete_function()
+            return run_through.get_concrete_function()
+
+    def _tapped(self, index: int, tensor: Any) -> Any:
+        """Put a tap on a value if it belongs to points; return what the network goes on with."""
+        names = [point.name for point in self._graph_points if point.value == index]
+        if not names:
+            return tensor
+        shape = tuple(tensor.shape[1:])
+        self._traced_shapes.update(dict.fromkeys(names, shape))
+        return self._taps.tap(names, tensor, nbytes=4 * self._batch_size * math.prod(n or 1 for n in shape))
 
     def check(self) -> tuple[str, ...]:
         """Return the names of the layers that are random at inference, found on the first batch.
@@ -173,18 +198,20 @@ class KerasProducer:
         """Where activations are recorded, in model order."""
         return self._points
 
-    def batches(self, start: int, stop: int) -> Iterator[Mapping[str, NDArray[np.float32]]]:
-        """Yield the activations of the samples start..stop-1, batch by batch."""
-        names = [point.name for point in self._points]
+    def hand_over(self, start: int, stop: int, consumer: Consumer) -> None:
+        """Compute the samples start..stop-1, batch by batch; see `Producer`."""
         for first in range(start, stop, self._batch_size):
             last = min(first + self._batch_size, stop)
             inputs = self._read(first, last)
-            with refusals_explained(first, last, self._graph):
+            n_skipped = 1 if self._is_left_over(first, last) else 0
+            with (
+                self._taps.handing_to(consumer.take, n_skipped=n_skipped),
+                refusals_explained(first, last, self._graph),
+            ):
                 if first == 0 and not self._is_checked:
                     self._checked(inputs)
-                outputs = self._function(inputs)
-            rows = slice(1 if self._is_left_over(first, last) else None)
-            yield {name: _view(tensor)[rows] for name, tensor in zip(names, outputs, strict=True)}
+                self._function(inputs)
+            consumer.end_batch(last - first)
 
 
 def _point_spec(point: Point, shape: tuple[int | None, ...]) -> PointSpec:
@@ -209,11 +236,3 @@ def _n_places(shape: Sequence[int | None], but_axis: int | None = None) -> int:
     """Return the product of the axes, or of all but one."""
     lengths = [n or 1 for n in shape]
     return math.prod(lengths) // (lengths[but_axis] if but_axis is not None and lengths else 1)
-
-
-def _view(tensor: Any) -> NDArray[np.float32]:
-    """Return a tensor's memory as an array, without a copy where it lies in this process' memory."""
-    if "CPU" in tensor.device:
-        return np.asarray(memoryview(tensor))
-    array: NDArray[np.float32] = tensor.numpy()
-    return array

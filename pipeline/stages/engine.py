@@ -73,13 +73,7 @@ class LocalEngine(AbstractContextManager["LocalEngine"]):
 
     def record_missing(self, job: Prepared, cache: Cache, on_event: OnEvent) -> int:
         """Record the missing blocks; return how many there were."""
-        return record_missing(
-            cache,
-            job.producer,
-            sketch=sketch_spec(job.settings),
-            slab=job.plan.slab_samples,
-            on_event=on_event,
-        )
+        return record_missing(cache, job.producer, sketch=sketch_spec(job.settings), on_event=on_event)
 
     def merge_sketches(self, cache: Cache) -> dict[str, PointSketch]:
         """Return the sketches of all blocks merged, by point."""

@@ -38,6 +38,10 @@ from actisketch.pipeline.settings.loading import validate_job
 from actisketch.pipeline.sketch import SketchSpec
 from actisketch.storage import Cache
 
+class Nobody:
+    take = staticmethod(lambda point, values: None)
+    end_batch = staticmethod(lambda n_samples: None)
+
 if __name__ == "__main__":
     folder, n_workers, points = sys.argv[1], int(sys.argv[2]), sys.argv[3]
     points = points if points == "parameters" else [points]
@@ -49,7 +53,7 @@ if __name__ == "__main__":
     with Cache.create_or_resume(f"{folder}/cache-{sys.argv[3]}-{n_workers}", job.spec) as cache:
         sketch = SketchSpec()
         if n_workers == 0:
-            list(job.producer.batches(0, 8))
+            job.producer.hand_over(0, 8, Nobody())
             started = time.perf_counter()
             record_missing(cache, job.producer, sketch=sketch)
             print(json.dumps(time.perf_counter() - started))

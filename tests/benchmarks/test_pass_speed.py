@@ -1,20 +1,26 @@
-"""What recording costs beside the network itself, and beside one run of the network per layer.
+"""What recording costs beside the network itself: five networks, every way in turn.
 
-``pytest tests/benchmarks/test_pass_speed.py --benchmark-enable -s`` prints images/s and ratios, all from one
-run, alternating. Without the option each way runs once, on a small network.
+``pytest tests/benchmarks/test_pass_speed.py --benchmark-enable -s`` prints, for each network, medians of the ratios to
+the bare network of the same round, and the bound: the same cores doing the network's work and the sketch kernel's, with
+nothing between them. "As outputs" is the earlier design: every point an output of the pass, sketched when it ends.
+Without the option each way runs once, on small networks.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
-from actisketch.pipeline.graph import read_graph, select_points
+from actisketch.pipeline.graph import forward_function, read_graph, select_points
+from actisketch.pipeline.record.point_sketch import channel_axis_of, empty_sketch, with_channels
 from actisketch.pipeline.record.producer import KerasProducer
 from actisketch.pipeline.record.recorder import record_missing
 from actisketch.pipeline.sketch import SketchSpec
@@ -23,70 +29,145 @@ from actisketch.storage import Cache, CacheSpec
 
 from .conftest import timed
 
-N_ROUNDS = 3
+N_ROUNDS = 5
 
 
-def test_recording_every_layer_against_the_bare_network_and_a_run_per_layer(
-    tmp_path: Path, *, is_measured: bool
-) -> None:
+@dataclass(frozen=True)
+class Case:
+    """A network, and how it is recorded when figures are wanted."""
+
+    make: Callable[[int], Any]
+    """Takes the size of an image."""
+    size: int
+    small_size: int
+    batch_size: int
+    n_batches: int
+    block_batches: int
+
+
+def application(name: str) -> Callable[[int], Any]:
+    """Return what makes a network of Keras' own."""
     import keras
+
+    return lambda size: getattr(keras.applications, name)(
+        input_shape=(size, size, 3), weights=None, classes=10
+    )
+
+
+def cifar_vgg(size: int) -> Any:
+    """VGG16's convolutions but the last three, for small images."""
+    import keras
+
+    layers = keras.layers
+    x = inputs = keras.Input((size, size, 3))
+    for n_filters, n in ((64, 2), (128, 2), (256, 3), (512, 3)):
+        for _ in range(n):
+            x = layers.Conv2D(n_filters, 3, padding="same", activation="relu")(x)
+        x = layers.MaxPooling2D()(x)
+    x = layers.Dense(512, activation="relu")(layers.Flatten()(x))
+    return keras.Model(inputs, layers.Dense(10, activation="softmax")(x))
+
+
+def lenet(size: int) -> Any:
+    """Return the small network whose pass costs little beside its calls."""
+    import keras
+
+    layers = keras.layers
+    x = inputs = keras.Input((size, size, 1))
+    for n_filters in (6, 16):
+        x = layers.Conv2D(n_filters, 5, padding="same", activation="relu")(x)
+        x = layers.AveragePooling2D(2)(x)
+    x = layers.Flatten()(x)
+    for units in (120, 84):
+        x = layers.Dense(units, activation="relu")(x)
+    return keras.Model(inputs, layers.Dense(10, activation="softmax")(x))
+
+
+CASES = {
+    "VGG16": Case(application("VGG16"), 224, 32, 8, 3, 1),
+    "ResNet50": Case(application("ResNet50"), 224, 32, 16, 4, 1),
+    "MobileNetV2": Case(application("MobileNetV2"), 224, 32, 32, 4, 1),
+    "CIFAR-VGG": Case(cifar_vgg, 32, 16, 64, 16, 4),
+    "LeNet": Case(lenet, 28, 28, 128, 64, 16),
+}
+
+
+def kernel_s(points: Sequence[Any], samples: Sequence[Any]) -> float:
+    """Return the seconds that one core sketches the values of a batch, each point's at once, hot from a first time."""
+    total_s = 0.0
+    for point, values in zip(points, samples, strict=True):
+        sketch = empty_sketch(SketchSpec(), point)
+
+        def update(values: Any = values, sketch: Any = sketch, axis: int = channel_axis_of(point)) -> None:
+            sketch.update(with_channels(values), channel_axis=axis)
+
+        update()
+        total_s += timed(update)
+    return total_s
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_recording_against_the_bare_network(tmp_path: Path, name: str, *, is_measured: bool) -> None:
     import tensorflow as tf
 
-    size, n_samples, batch_size = (160, 128, 32) if is_measured else (32, 8, 4)
-    model = keras.applications.MobileNetV2(input_shape=(size, size, 3), weights=None)
-    images = np.random.default_rng(3).random((n_samples, size, size, 3), dtype=np.float32)
+    case = CASES[name]
+    size, batch_size = (case.size, case.batch_size) if is_measured else (case.small_size, 4)
+    n_samples = batch_size * (case.n_batches if is_measured else 2)
+    model = case.make(size)
+    images = np.random.default_rng(3).random((n_samples, *model.input_shape[1:]), dtype=np.float32)
     graph = read_graph(model)
-    points = select_points(graph, "parameters")
-    producer = KerasProducer(graph, points, as_source(images), batch_size=batch_size)
-    bare = tf.function(lambda x: model(x, training=False), autograph=False)
+    chosen = select_points(graph, "parameters")
+    producer = KerasProducer(graph, chosen, as_source(images), batch_size=batch_size)
+    points = producer.points
     batches = [tf.constant(images[i : i + batch_size]) for i in range(0, n_samples, batch_size)]
+    bare = tf.function(lambda x: model(x, training=False), autograph=False)
+    forward = forward_function(graph, chosen)
+    outputs = tf.function(lambda x: forward([x])[0], autograph=False)
 
-    def forward() -> None:
+    def network() -> None:
         for batch in batches:
             memoryview(bare(batch))
 
-    def all_points() -> None:
-        for _ in producer.batches(0, n_samples):
-            pass
+    def as_outputs() -> None:
+        sketches = [empty_sketch(SketchSpec(), point) for point in points]
+        for batch in batches:
+            for point, sketch, tensor in zip(points, sketches, outputs(batch), strict=True):
+                sketch.update(
+                    with_channels(np.asarray(memoryview(tensor))), channel_axis=channel_axis_of(point)
+                )
 
     def recorded(*, keep: bool) -> None:
-        folder = tmp_path / f"{time.perf_counter_ns()}"
         spec = CacheSpec(
-            points=producer.points,
+            points=points,
             n_samples=n_samples,
             batch_size=batch_size,
-            block_samples=batch_size,
+            block_samples=batch_size * (case.block_batches if is_measured else 1),
             identity={},
             keeps_activations=keep,
         )
-        with Cache.create_or_resume(folder, spec) as cache:
+        with Cache.create_or_resume(tmp_path / f"{time.perf_counter_ns()}", spec) as cache:
             record_missing(cache, producer, sketch=SketchSpec())
 
-    # SNN toolbox's way: a model that ends at the layer, and the whole data set through it, for each layer.
-    tensors = [model.get_layer(point.layer_name).output for point in points]
-    chosen = tensors[:: max(1, len(tensors) // 6)]
-    per_layer_models = [keras.Model(model.inputs, tensor) for tensor in chosen]
-
-    def per_layer() -> None:
-        for each in per_layer_models:
-            each.predict(images, batch_size=batch_size, verbose=0)
-
     ways: dict[str, Callable[[], Any]] = {
-        "bare network": forward,
-        "all points, one pass": all_points,
-        "+ sketches": lambda: recorded(keep=False),
-        "+ cache": lambda: recorded(keep=True),
-        f"a run per layer ({len(chosen)} of {len(points)} layers)": per_layer,
+        "bare network": network,
+        "as outputs, sketched one by one": as_outputs,
+        "sketches only": lambda: recorded(keep=False),
+        "with the cache": lambda: recorded(keep=True),
     }
     for action in ways.values():
         action()  # traced and compiled, not measured
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(N_ROUNDS if is_measured else 1):
-        for name, action in ways.items():
-            seconds[name].append(timed(action))
-    median_s = {name: statistics.median(times) for name, times in seconds.items()}
-    for name, each_s in median_s.items():
-        ratio = each_s / median_s["bare network"]
-        print(f"{name:<40} {n_samples / each_s:8.0f} images/s  {ratio:6.2f} x the bare network")
+        for way, action in ways.items():
+            seconds[way].append(timed(action))
+    bare_s, n_cores = seconds["bare network"], len(os.sched_getaffinity(0))
+    print(
+        f"\n{name}, {size} px, batches of {batch_size}: {n_samples / statistics.median(bare_s):.0f} images/s"
+    )
+    for way, times_s in seconds.items():
+        ratio = statistics.median(one / other for one, other in zip(times_s, bare_s, strict=True))
+        print(f"  {way:<32} {ratio:5.2f} x the bare network")
+    kernel = len(batches) * kernel_s(points, [np.asarray(memoryview(t)) for t in outputs(batches[0])])
+    print(f"  {'bound for sketches':<32} {1 + kernel / n_cores / statistics.median(bare_s):5.2f} x")
 
     assert len(list(tmp_path.iterdir())) == 2 * (1 + (N_ROUNDS if is_measured else 1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actisketch.pipeline.cluster.rehearsal import RehearsalRecipe
+from actisketch.pipeline.record.producer import Consumer
 from actisketch.storage.errors import StorageError
 
 
@@ -37,7 +38,7 @@ class FaultyRecipe(RehearsalRecipe):
             raise StorageError("no network here")
         return self
 
-    def batches(self, start: int, stop: int) -> Iterator[Mapping[str, NDArray[np.float32]]]:
+    def hand_over(self, start: int, stop: int, consumer: Consumer) -> None:
         with (Path(self.folder) / f"{start:08d}").open("a") as log:
             log.write(f"{os.getpid()} {time.time()}\n")
         times = len((Path(self.folder) / f"{start:08d}").read_text().splitlines())
@@ -45,11 +46,18 @@ class FaultyRecipe(RehearsalRecipe):
             os.kill(os.getpid(), 9)
         if times <= (self.transient_blocks or {}).get(start, 0):
             raise StorageError(f"the store did not answer ({times})")
-        for batch in super().batches(start, stop):
-            if start in self.nan_blocks:
-                yield {name: np.full_like(array, np.nan) for name, array in batch.items()}
-            else:
-                yield batch
+        super().hand_over(start, stop, _Poisoned(consumer) if start in self.nan_blocks else consumer)
+
+
+class _Poisoned:
+    """Hands NaN on in place of what it takes."""
+
+    def __init__(self, consumer: Consumer) -> None:
+        self._consumer = consumer
+        self.end_batch = consumer.end_batch
+
+    def take(self, point: str, values: NDArray[np.float32]) -> None:
+        self._consumer.take(point, np.full_like(values, np.nan))
 
 
 def computed(folder: Path) -> dict[int, int]:

@@ -256,17 +256,26 @@ def test_what_comes_back_from_workers_equals_numpy(shared_client: Any, tmp_path:
         record_missing_on(shared_client, cache, RehearsalRecipe(), sketch=SKETCH)
         stored = np.concatenate(list(cache.chunks("point1")))
 
-    expected = np.concatenate([batch["point1"] for batch in RehearsalRecipe().batches(0, 3 * BLOCK)])
-    np.testing.assert_array_equal(stored, expected)
+    expected: list[Any] = []
+
+    class Taken:
+        def take(self, point: str, values: Any) -> None:
+            expected.extend([values] * (point == "point1"))
+
+        def end_batch(self, n_samples: int) -> None:
+            pass
+
+    RehearsalRecipe().hand_over(0, 3 * BLOCK, Taken())
+    np.testing.assert_array_equal(stored, np.concatenate(expected))
 
 
-def test_blocks_of_several_slabs_are_written_as_in_process(
+def test_blocks_whose_chunks_wait_for_each_other_are_written_as_in_process(
     threads_client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a worker in this process, so that a slab can be made small."""
+    """With a worker in this process, so that the room for chunks can be made small."""
     from actisketch.pipeline.record import recorder
 
-    monkeypatch.setattr(recorder, "SLAB_NBYTES", 4 * 4 * (16 * 16 * 8 + 64))
+    monkeypatch.setattr(recorder, "WAITING_NBYTES", 1)
     recipe = RehearsalRecipe(batch_size=4)
     for name in ("here", "dask"):
         with new_cache(tmp_path / name, recipe, 9) as cache:
@@ -275,5 +284,4 @@ def test_blocks_of_several_slabs_are_written_as_in_process(
             else:
                 record_missing_on(threads_client, cache, recipe, sketch=SKETCH)
 
-    assert recorder.slab_samples(recipe.points, batch_size=4, block_samples=BLOCK) == 4
     assert contents(tmp_path / "dask", without=IN_WORK) == contents(tmp_path / "here", without=IN_WORK)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,10 @@ def test_activations_are_recorded_once_and_reloaded(
     first = reload(small_model, small_data, tmp_path)
     calls: list[int] = []
 
-    def batches(*_: object) -> Iterator[object]:
+    def hand_over(*_: object) -> None:
         calls.append(1)
-        return iter(())
 
-    monkeypatch.setattr("actisketch.pipeline.record.producer.KerasProducer.batches", batches)
+    monkeypatch.setattr("actisketch.pipeline.record.producer.KerasProducer.hand_over", hand_over)
     second, other = (
         reload(small_model, small_data, tmp_path),
         reload(small_model, small_data, tmp_path, layer="first"),

@@ -29,6 +29,15 @@ def difference() -> keras.Model:
     return keras.Model([one, other], outputs, name="inner")
 
 
+class Nobody:
+    """A consumer that is never handed anything."""
+
+    def take(self, point: str, values: Any) -> None:
+        raise AssertionError(point)
+
+    end_batch = None
+
+
 def read_in_the_wrong_order(inner: Any, node: Any) -> list[Any]:
     return list(reversed(node.input_tensors))
 
@@ -45,7 +54,7 @@ def test_a_graph_with_swapped_inputs_is_neither_recorded_nor_certified(
     normalized = normalize_model(model, dict.fromkeys(["inner/p", "inner/q", "classes"], 2.0))
 
     with pytest.raises(InputError, match="something else at its output 'classes'"):
-        list(producer.batches(0, 6))
+        producer.hand_over(0, 6, Nobody())
     with pytest.raises(InputError, match="something else at its output 'classes'"):
         certify(model, normalized, source, batch_size=3)
 

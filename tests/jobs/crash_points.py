@@ -22,6 +22,7 @@ import numpy as np
 from actisketch.pipeline.factors.factors_file import Factors
 from actisketch.pipeline.factors.merged_file import merged_key
 from actisketch.pipeline.folder.folder import RunFolder
+from actisketch.pipeline.record.producer import Consumer
 from actisketch.pipeline.record.recorder import record_missing
 from actisketch.pipeline.results.run import open_run
 from actisketch.pipeline.settings.job_settings import JobSettings
@@ -43,10 +44,12 @@ class Producer:
     def content_hash(self, start: int, stop: int) -> str:
         return f"{start}-{stop}"
 
-    def batches(self, start: int, stop: int) -> Any:
+    def hand_over(self, start: int, stop: int, consumer: Consumer) -> None:
         for first in range(start, stop, self.batch_size):
             rows = np.arange(first, min(first + self.batch_size, stop))
-            yield {p.name: _rows(rows, p.shape) for p in POINTS}
+            for p in POINTS:
+                consumer.take(p.name, _rows(rows, p.shape))
+            consumer.end_batch(len(rows))
 
 
 def _rows(rows: Any, shape: tuple[int, ...]) -> Any:

@@ -47,6 +47,19 @@ def networks(keras: Any) -> dict[str, Any]:
     }
 
 
+class Last:
+    """Keeps the values of the last batch."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, Any] = {}
+
+    def take(self, point: str, values: Any) -> None:
+        self.values[point] = values.copy()
+
+    def end_batch(self, n_samples: int) -> None:
+        pass
+
+
 def main(repeats: str) -> None:
     """Print ``{network: {samples per batch: [hashes that were seen]}}``."""
     keras = import_keras()
@@ -61,9 +74,11 @@ def main(repeats: str) -> None:
             producer = KerasProducer(graph, points, as_source(samples), batch_size=16)
             seen = set()
             for _ in range(int(repeats)):
-                *_, last = producer.batches(0, len(samples))
-                assert all(len(array) == n_last for array in last.values())
-                seen.add(hashlib.sha256(b"".join(array.tobytes() for array in last.values())).hexdigest())
+                last = Last()
+                producer.hand_over(0, len(samples), last)
+                arrays = [last.values[point.name] for point in producer.points]
+                assert all(len(array) == n_last for array in arrays)
+                seen.add(hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest())
             found[name][str(n_last)] = sorted(seen)
     print(json.dumps(found))
 

@@ -1,11 +1,12 @@
 """A producer of activations without a model, so that most tests of the engine need no TensorFlow."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
+from actisketch.pipeline.record.producer import Consumer
 from actisketch.storage import PointSpec
 
 
@@ -33,13 +34,15 @@ class StandInProducer:
     def all_values(self, name: str) -> np.ndarray:
         return np.stack([self.sample(name, i) for i in range(self.n_samples)])
 
-    def batches(self, start: int, stop: int) -> Iterator[Mapping[str, np.ndarray]]:
+    def hand_over(self, start: int, stop: int, consumer: Consumer) -> None:
         for first in range(start, stop, self.batch_size):
             last = min(first + self.batch_size, stop)
             self.calls.append((first, last))
             if self.fail_at is not None and first <= self.fail_at < last:
                 raise RuntimeError(f"the producer fails at sample {self.fail_at}")
-            yield {name: np.stack([self.sample(name, i) for i in range(first, last)]) for name in self.shapes}
+            for name in self.shapes:
+                consumer.take(name, np.stack([self.sample(name, i) for i in range(first, last)]))
+            consumer.end_batch(last - first)
 
 
 @pytest.fixture

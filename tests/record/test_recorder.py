@@ -130,12 +130,9 @@ def test_exact_percentiles_are_those_of_numpy_to_the_last_bit(tmp_path, producer
     assert answer == [np.percentile(values, q) for q in qs]
 
 
-@pytest.mark.parametrize("joined_nbytes", [1, 2**23])
 def test_nan_in_the_activations_names_point_block_and_index_and_commits_nothing_of_the_block(
-    tmp_path, producer, monkeypatch, joined_nbytes
+    tmp_path, producer
 ):
-    monkeypatch.setattr("actisketch.pipeline.record.recorder.JOINED_NBYTES", joined_nbytes)
-
     class Poisoned(type(producer)):
         def sample(self, name, index):
             values = super().sample(name, index)
@@ -158,25 +155,23 @@ def test_nan_in_the_activations_names_point_block_and_index_and_commits_nothing_
 
 def test_a_producer_that_ends_early_is_found_out(tmp_path, make_producer):
     class Short(make_producer):
-        def batches(self, start, stop):
-            yield from super().batches(start, min(stop, 40))
+        def hand_over(self, start, stop, consumer):
+            super().hand_over(start, min(stop, 40), consumer)
 
     short = Short()
     with make_cache(tmp_path / "c", short) as cache, pytest.raises(InputError, match="has become shorter"):
         record_missing(cache, short, sketch=SKETCH)
 
 
-@pytest.mark.parametrize("joined_nbytes", [1, 4 * 30 * 10, 2**23])
-@pytest.mark.parametrize("slab_nbytes", [1, 4 * 37 * 4, 4 * 37 * 8, 2**29])
-def test_the_bytes_do_not_depend_on_how_many_samples_are_collected_at_a_time(
-    tmp_path, producer, monkeypatch, slab_nbytes, joined_nbytes
+@pytest.mark.parametrize("waiting_nbytes", [1, 4 * 37 * 24, 2**29])
+def test_the_bytes_do_not_depend_on_how_many_chunks_wait_to_be_written(
+    tmp_path, producer, monkeypatch, waiting_nbytes
 ):
-    """A sample has 37 values: blocks of 24 samples are collected by 4, 4, 8 and 24, and joined by 4, 8 and 24."""
+    """A sample has 37 values, a block 24 samples: one chunk waits, those of one block, or all."""
     with make_cache(tmp_path / "plain", producer, block_samples=24) as cache:
         record_missing(cache, producer, sketch=SKETCH)
-    monkeypatch.setattr("actisketch.pipeline.record.recorder.SLAB_NBYTES", slab_nbytes)
-    monkeypatch.setattr("actisketch.pipeline.record.recorder.JOINED_NBYTES", joined_nbytes)
-    with make_cache(tmp_path / "slabs", producer, block_samples=24) as cache:
+    monkeypatch.setattr("actisketch.pipeline.record.recorder.WAITING_NBYTES", waiting_nbytes)
+    with make_cache(tmp_path / "changed", producer, block_samples=24) as cache:
         record_missing(cache, producer, sketch=SKETCH)
     with make_cache(tmp_path / "one by one", producer, block_samples=24) as cache:
         for block in cache.blocks:
@@ -186,13 +181,10 @@ def test_the_bytes_do_not_depend_on_how_many_samples_are_collected_at_a_time(
         paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "lock"]
         return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
-    assert files(tmp_path / "plain") == files(tmp_path / "slabs") == files(tmp_path / "one by one")
+    assert files(tmp_path / "plain") == files(tmp_path / "changed") == files(tmp_path / "one by one")
 
 
-def test_a_slab_that_fails_in_the_middle_of_a_block_leaves_the_block_missing(
-    tmp_path, make_producer, monkeypatch
-):
-    monkeypatch.setattr("actisketch.pipeline.record.recorder.SLAB_NBYTES", 1)
+def test_a_batch_that_fails_in_the_middle_of_a_block_leaves_the_block_missing(tmp_path, make_producer):
     failing = make_producer(fail_at=30)
     with make_cache(tmp_path / "c", failing, block_samples=24) as cache, pytest.raises(RuntimeError):
         record_missing(cache, failing, sketch=SKETCH)
@@ -291,23 +283,10 @@ def test_the_bytes_do_not_depend_on_when_a_sketch_is_added_up(
     tmp_path, producer, monkeypatch, unmerged_nbytes
 ):
     spec = SketchSpec(per_channel=True)
-    monkeypatch.setattr("actisketch.pipeline.record.recorder.JOINED_NBYTES", 1)
     for name, nbytes in (("apart", 2**30), ("added up", unmerged_nbytes)):
-        monkeypatch.setattr("actisketch.pipeline.record.recorder.UNMERGED_NBYTES", nbytes)
+        monkeypatch.setattr("actisketch.pipeline.record.open_block.UNMERGED_NBYTES", nbytes)
         with make_cache(tmp_path / name, producer, block_samples=48) as cache:
             record_missing(cache, producer, sketch=spec)
 
     apart, added_up = (list(Cache.open(tmp_path / name).all_sketches()) for name in ("apart", "added up"))
     assert apart == added_up
-
-
-@pytest.mark.parametrize("slab", [4, 8, 24])
-def test_a_planned_slab_changes_nothing_but_how_much_is_collected_at_a_time(tmp_path, producer, slab):
-    with make_cache(tmp_path / "plain", producer, block_samples=24) as cache:
-        record_missing(cache, producer, sketch=SKETCH)
-    with make_cache(tmp_path / "slabs", producer, block_samples=24) as cache:
-        record_missing(cache, producer, sketch=SKETCH, slab=slab)
-
-    plain, slabs = (Cache.open(tmp_path / name) for name in ("plain", "slabs"))
-    assert list(plain.all_sketches()) == list(slabs.all_sketches())
-    assert np.array_equal(np.concatenate(list(slabs.chunks("conv"))), producer.all_values("conv"))

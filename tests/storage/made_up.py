@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from actisketch.pipeline.record.producer import Consumer
 from actisketch.storage import Block, Cache, CacheSpec, PointSpec
 
 POINTS = (
@@ -109,8 +110,10 @@ class MadeUpProducer:
         """Return what identifies the samples."""
         return f"made up {start}:{stop}"
 
-    def batches(self, start: int, stop: int) -> Iterator[Mapping[str, NDArray[np.float32]]]:
-        """Yield the activations batch by batch."""
+    def hand_over(self, start: int, stop: int, consumer: Consumer) -> None:
+        """Hand over the activations batch by batch."""
         for first in range(start, stop, self.batch_size):
             last = min(first + self.batch_size, stop)
-            yield {point.name: activations(point, first, last) for point in self.points}
+            for point in self.points:
+                consumer.take(point.name, activations(point, first, last))
+            consumer.end_batch(last - first)

@@ -90,7 +90,7 @@ def main(output: str, settings_json: str) -> None:
     before = process_nbytes("VmRSS")
     job = plan_job(settings, model=model, source=as_source(samples))
     with Cache.create_or_resume(job.cache_url, job.spec) as cache:
-        record_missing(cache, job.producer, sketch=sketch_spec(settings), slab=job.plan.slab_samples)
+        record_missing(cache, job.producer, sketch=sketch_spec(settings))
     recording = process_nbytes("VmHWM") - before
     factors_of(cache, merged_sketches(cache), settings)
     taken = process_nbytes("VmHWM") - before

@@ -9,13 +9,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from actisketch.pipeline.record.producer import Consumer
 from actisketch.pipeline.record.recorder import record_missing
 from actisketch.pipeline.sketch import SketchSpec
 from actisketch.storage import Cache, CacheSpec, PointSpec
@@ -47,15 +44,15 @@ class NotingProducer(made_up.MadeUpProducer):
     n_most: int = N_BLOCKS
     n_begun: int = 0
 
-    def batches(self, start: int, stop: int) -> Iterator[Mapping[str, NDArray[np.float32]]]:
-        """Yield the activations, slowly."""
+    def hand_over(self, start: int, stop: int, consumer: Consumer) -> None:
+        """Hand over the activations, slowly."""
         while self.n_begun == self.n_most:
             time.sleep(0.1)
         object.__setattr__(self, "n_begun", self.n_begun + 1)
         os.write(self.notes, f"{start}\n".encode())
-        for batch in super().batches(start, stop):
+        for first in range(start, stop, self.batch_size):
+            super().hand_over(first, min(first + self.batch_size, stop), consumer)
             time.sleep(self.sleep_s)
-            yield batch
 
 
 def main(cache_path: str, notes_path: str, sleep_s: str, n_most: str) -> None:
