@@ -6,9 +6,10 @@ know models, nor what a sketch means.
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import Any
@@ -54,6 +55,7 @@ class Cache:
         self._may_write = may_write
         self._layout = Layout(spec)
         self._ledger = Ledger(store, self._layout)
+        self._before_chunk: Callable[[], None] = lambda: None
 
     # --- open and close
 
@@ -171,6 +173,13 @@ class Cache:
         sound = self._ledger.scan()
         return tuple(self._ledger.header(block) for block in self.blocks if block.index in sound)
 
+    def survey(self) -> tuple[tuple[CommitRecord, ...], tuple[Block, ...]]:
+        """Return the records that are whole, in order and without their sketches, and the blocks with a damaged one.
+
+        Takes no lock, and looks at the store each time: a job may be writing.
+        """
+        return self._ledger.survey()
+
     def is_committed(self, block: Block) -> bool:
         """Whether a sound record of the block is there; looks at that record only."""
         return self._ledger.is_committed(block)
@@ -230,6 +239,12 @@ class Cache:
 
     # --- read
 
+    def watched(self, check: Callable[[], None]) -> Cache:
+        """Return the same cache, to read, that calls ``check`` before each chunk: what it raises ends a long read."""
+        watched = copy.copy(self)
+        watched._lock, watched._may_write, watched._before_chunk = None, False, check
+        return watched
+
     def all_sketches(self) -> Iterator[Mapping[str, bytes]]:
         """Yield the sketches of all points block by block; IncompleteError where a block is missing."""
         for block in self.blocks:
@@ -287,6 +302,7 @@ class Cache:
                 block=block.index,
             )
         for index, (key, expected) in enumerate(zip(keys, committed, strict=True)):
+            self._before_chunk()
             stored = self.store.read(key)
             problem = "is missing" if stored is None else expected.problem(stored)
             if stored is None or problem:

@@ -10,16 +10,37 @@ from pathlib import Path
 
 from .documents import is_document_of
 from .errors import FormatError, MismatchError
-from .keys import COMMITS, DOCUMENT, PRIVATE, parse_chunk_key, parse_record_key
+from .files import open_to_read
+from .keys import COMMITS, DOCUMENT, LOCK, PRIVATE, parse_chunk_key, parse_record_key
+from .locks import Holder
 from .spec import CacheSpec
 from .stores import Store
 
-__all__ = ["holds_cache", "refuse_foreign", "refuse_linked_arrays", "refuse_lost_description"]
+__all__ = ["holds_cache", "refuse_foreign", "refuse_linked_arrays", "refuse_lost_description", "writer_of"]
+
+# What a holder writes has about a hundred bytes.
+_HOLDER_NBYTES = 4096
 
 
 def holds_cache(folder: Path) -> bool:
     """Whether a local folder has the description of a cache."""
     return (folder / DOCUMENT).exists()
+
+
+def writer_of(folder: Path) -> Holder | None:
+    """Return the process that writes to the cache in a local folder; None if there is none, or it is known to be dead.
+
+    Takes no lock. Whether a process of another host is alive cannot be seen: it counts as it says.
+    """
+    path = folder / LOCK
+    try:
+        if not path.stat().st_size:
+            return None
+        with open(path, "rb", opener=open_to_read) as file:
+            holder = Holder.parse(file.read(_HOLDER_NBYTES))
+    except OSError:
+        return None
+    return None if holder is None or holder.is_dead else holder
 
 
 def refuse_lost_description(store: Store) -> None:

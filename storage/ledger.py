@@ -173,6 +173,16 @@ class Ledger:
             if header.block == block:
                 yield header
 
+    def survey(self) -> tuple[tuple[CommitRecord, ...], tuple[Block, ...]]:
+        """Return the headers of the blocks with a whole record, and the blocks with one that is not, in order."""
+        # Listed first: a block that is committed meanwhile is not damaged.
+        places = [parse_record_key(key) for key, _ in self._store.list(COMMITS)]
+        listed = {Block(*place).index for place in places if place and self._layout.has_block(Block(*place))}
+        sound = self.scan()
+        headers = tuple(header for header in self.readable_headers() if header.block.index in sound)
+        damaged = listed - {header.block.index for header in headers}
+        return headers, tuple(block for block in self._blocks if block.index in damaged)
+
     def content_hash(self) -> str:
         """Return a hash of all headers: they hold the checksums of all chunks and sketches."""
         hasher = hashlib.blake2b(digest_size=16)

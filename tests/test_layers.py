@@ -32,6 +32,7 @@ ORDER = [
     "pipeline.api",
     "pipeline.conversion",
     "pipeline",
+    "pipeline.service",
     "pipeline.demo",
     "pipeline.cli",
     "pipeline.__main__",

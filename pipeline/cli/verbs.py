@@ -26,6 +26,7 @@ _VERBS = {
     "report": "work",
     "verify": "ask",
     "export": "exporting",
+    "serve": "serving",
 }
 # Not listed: it tries a cluster, and no run.
 _HIDDEN = {"rehearse": "rehearse"}

@@ -88,7 +88,7 @@ def split_counts(
     return np.diff(at_edges)
 
 
-def histogram(sketch: Sketch, *, divisor: float = 1.0) -> Histogram:
+def histogram(sketch: Sketch, *, divisor: float = 1.0, n_bars: int | None = None) -> Histogram:
     """Return the bars of the non-zero values of `sketch`, and choose the axis that shows them best.
 
     Parameters
@@ -96,11 +96,13 @@ def histogram(sketch: Sketch, *, divisor: float = 1.0) -> Histogram:
     sketch : Sketch
     divisor : float, default=1.0
         Positive; the values are divided by it first.
+    n_bars : int, optional
+        Default: 12 to 96, fewer for few values.
 
     Returns
     -------
     Histogram
-        Of 12 to 96 bars, fewer for few values. On a linear axis unless the largest magnitude is over 50
+        On a linear axis unless the largest magnitude is over 50
         times the median one; then on a logarithmic axis, symmetric when there are values of both signs.
     """
     lower, upper, counts = sketch.buckets(nonzero=True)
@@ -110,7 +112,7 @@ def histogram(sketch: Sketch, *, divisor: float = 1.0) -> Histogram:
     upper = np.minimum(upper, sketch.maximum) / divisor
     low, high = float(lower[0]), float(upper[-1])
     widest = max(abs(low), abs(high))
-    n_bars = int(min(MOST_BARS, max(FEWEST_BARS, 2 * math.sqrt(counts.sum()))))
+    n_bars = n_bars or int(min(MOST_BARS, max(FEWEST_BARS, 2 * math.sqrt(counts.sum()))))
     median = _median_magnitude(lower, upper, counts)
     if median * SPREAD_FOR_LOG >= widest or high <= 0:
         edges, scale, linear_width = _linear_edges(low, high, n_bars), "linear", 0.0

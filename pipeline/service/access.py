@@ -1,0 +1,126 @@
+"""Who may ask: one-time keys for browsers, tokens for scripts. Compared in constant time, kept as hashes only.
+
+Knows secrets. Does not know requests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ...storage.errors import InputError
+
+__all__ = ["TOKEN_VARIABLE", "Access", "read_tokens"]
+
+TOKEN_VARIABLE = "ACTISKETCH_TOKEN"
+# A shorter one can be guessed.
+SHORTEST_TOKEN = 16
+LONGEST_TOKEN = 1000
+# A browser signs in again after a week. Each sign-in needs a key that was printed, so there are few.
+SESSION_S = 7 * 24 * 3600
+MOST_SESSIONS = 1000
+
+
+class Access:
+    """The secrets of one service.
+
+    Parameters
+    ----------
+    tokens : iterable of str
+        For scripts.
+    """
+
+    def __init__(self, tokens: Iterable[str] = ()) -> None:
+        self._tokens = [_hash(token) for token in tokens]
+        self._key = b""
+        self._sessions: OrderedDict[bytes, float] = OrderedDict()
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether scripts can ask."""
+        return bool(self._tokens)
+
+    def new_key(self) -> str:
+        """Return the key that the next browser signs in with; an earlier one that was not used is void."""
+        key = secrets.token_urlsafe(32)
+        self._key = _hash(key)
+        return key
+
+    def exchange(self, key: str) -> str | None:
+        """Return a session for a key, which is void then; None if it is not the key."""
+        if not self._key or not hmac.compare_digest(self._key, _hash(key)):
+            return None
+        self._key = b""
+        session = secrets.token_urlsafe(32)
+        self._sessions[_hash(session)] = time.monotonic() + SESSION_S
+        while len(self._sessions) > MOST_SESSIONS:
+            self._sessions.popitem(last=False)
+        return session
+
+    def is_token(self, token: str) -> bool:
+        """Whether it is one of the tokens."""
+        found = _hash(token)
+        # All are compared: how long it takes does not tell which.
+        return sum(hmac.compare_digest(found, known) for known in self._tokens) > 0
+
+    def is_session(self, session: str) -> bool:
+        """Whether it is a session that is not over."""
+        # Looked up by its hash: how long that takes tells nothing of the session.
+        ends_s = self._sessions.get(_hash(session))
+        return ends_s is not None and time.monotonic() < ends_s
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+def read_tokens(
+    path: Path | None, environment: Mapping[str, str] = os.environ
+) -> tuple[tuple[str, ...], list[str]]:
+    """Return the tokens in a file (one a line, ``#`` begins a comment) and in the environment, and warnings.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or a token could be guessed or not be sent.
+    """
+    found, told = [], []
+    if path is not None:
+        try:
+            lines = path.read_text(encoding="ascii").splitlines()
+            mode = path.stat().st_mode
+        except OSError as error:
+            raise InputError(f"the token file {str(path)!r} cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise InputError(
+                f"the token file {str(path)!r} is not ASCII text: write one token a line"
+            ) from None
+        found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        if not found:
+            raise InputError(
+                f"the token file {str(path)!r} has no token: write one a line, of 16 characters or more"
+            )
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            told.append(f"others can read the token file {str(path)!r}: `chmod 600` it")
+    if environment.get(TOKEN_VARIABLE):
+        found.append(environment[TOKEN_VARIABLE].strip())
+    for token in found:
+        if (
+            not SHORTEST_TOKEN <= len(token) <= LONGEST_TOKEN
+            or not token.isascii()
+            or not token.isprintable()
+        ):
+            raise InputError(
+                f"a token of {len(token)} characters is refused: give {SHORTEST_TOKEN} to {LONGEST_TOKEN} printable "
+                "ASCII characters, as from `openssl rand -hex 32`"
+            )
+        if " " in token:
+            raise InputError("a token contains a space, which a request cannot send: write one token a line")
+    return tuple(found), told

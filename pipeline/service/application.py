@@ -1,0 +1,138 @@
+"""The ASGI application: the addresses, their errors, the guard in front of them.
+
+FastAPI, because the OpenAPI document, the checks of what is asked and the documentation of each follow from the types
+that the code has anyway, and pydantic is needed for the settings already.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from .access import Access
+from .desk import Desk
+from .guard import Guard
+from .open_runs import FRESH_S, OpenRuns
+from .problems import ERROR_KINDS, problem_response
+from .routes import make_router
+from .run_root import RunRoot
+from .workers import Workers
+
+__all__ = ["ServiceSettings", "make_application"]
+
+PROGRAM = importlib.metadata.version("actisketch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSettings:
+    """How much a service may take."""
+
+    memory_limit: int = 2**30
+    """Bytes for sketches of runs that were asked."""
+    time_limit_s: float = 120.0
+    """For one question."""
+    n_threads: int = 4
+    """For answers from sketches."""
+    n_long_threads: int = 2
+    """For answers that read activations."""
+    n_waiting: int = 1000
+    """Questions that may wait for a thread."""
+    n_long_waiting: int = 16
+    fresh_s: float = FRESH_S
+    """How old an answer may be."""
+    hosts: Sequence[str] = ()
+    """Names that requests may use beside addresses and localhost."""
+
+
+def make_application(
+    root: RunRoot,
+    access: Access,
+    *,
+    settings: ServiceSettings | None = None,
+    cookie: str = "actisketch",
+    root_path: str = "",
+    on_sign_in: Callable[[], None] = lambda: None,
+) -> ASGIApp:
+    """Return the application that serves the runs under a root.
+
+    Parameters
+    ----------
+    root : RunRoot
+    access : Access
+        Who may ask.
+    settings : ServiceSettings, optional
+    cookie : str
+        Name of the cookie of a browser that has signed in.
+    root_path : str
+        Where a proxy puts the service.
+    on_sign_in : callable
+        Told when a browser has signed in.
+    """
+    settings = settings or ServiceSettings()
+    limit_s = settings.time_limit_s
+    quick = Workers("quick", n_threads=settings.n_threads, n_waiting=settings.n_waiting, limit_s=limit_s)
+    long = Workers(
+        "long", n_threads=settings.n_long_threads, n_waiting=settings.n_long_waiting, limit_s=limit_s
+    )
+    opening = Workers("open", n_threads=2, n_waiting=settings.n_waiting, limit_s=limit_s)
+    runs = OpenRuns(root, opening, limit_nbytes=settings.memory_limit, fresh_s=settings.fresh_s)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        for workers in (quick, long, opening):
+            workers.close()
+
+    api = FastAPI(
+        title="actisketch",
+        version=PROGRAM,
+        summary="Activation statistics of Keras networks, with a guaranteed interval for every number.",
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,  # their pages load scripts from other machines
+        redoc_url=None,
+        root_path=root_path,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    # A handler of Exception itself would be called last, and let the error go on.
+    for kind in (*(kind for kind, *_ in ERROR_KINDS), HTTPException, RequestValidationError):
+        api.add_exception_handler(kind, _as_problem)
+    api.include_router(make_router(Desk(root, runs, quick=quick, long=long)))
+    _add_health(api, root)
+    return Guard(api, access=access, cookie=cookie, hosts=settings.hosts, on_sign_in=on_sign_in)
+
+
+async def _as_problem(request: Request, error: Exception) -> Response:
+    return problem_response(request, error)
+
+
+def _add_health(api: FastAPI, root: RunRoot) -> None:
+    """Add what a load balancer and a browser ask first."""
+
+    @api.get("/healthz", summary="Whether the process answers", response_model=dict[str, str])
+    async def healthz() -> Response:
+        """Answer as long as the process lives."""
+        return JSONResponse({"status": "ok"})
+
+    @api.get("/readyz", summary="Whether runs can be read", response_model=dict[str, str])
+    def readyz() -> Response:
+        """Answer 503 while the folder that is served is away, as after a mount was lost."""
+        if root.path.is_dir():
+            return JSONResponse({"status": "ok"})
+        return JSONResponse({"status": "the folder that is served is away"}, 503)
+
+    @api.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return HTMLResponse(
+            '<!doctype html><html lang="en"><meta charset="utf-8"><title>actisketch</title><h1>actisketch</h1>'
+            '<p><a href="api/v1/runs">The runs</a>; <a href="api/v1/openapi.json">the questions that can be asked'
+            "</a>.</p></html>\n"
+        )

@@ -1,0 +1,159 @@
+"""The list of runs, from their manifests alone: paged, sorted, filtered.
+
+Knows small files. Opens no cache.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ...storage.claim import writer_of
+from ...storage.files import open_to_read
+from ...storage.parsing import LARGEST_NBYTES, parse_json
+from ..settings.visible import visible
+from .run_root import MANIFEST, RunRoot, id_of
+
+__all__ = ["SORT_KEYS", "Catalogue", "CatalogueRow", "RunState", "chosen_rows"]
+
+RunState = Literal["running", "complete", "stopped", "damaged"]
+"""``stopped``: something is left to do, and nobody does it; running the job again resumes it."""
+
+# Several requests in a row see the same folders.
+FRESH_S = 1.0
+# A row takes less than a kilobyte.
+MOST_ROWS = 200_000
+
+Signature = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatalogueRow:
+    """What a list says of a run."""
+
+    id: str
+    name: str
+    """Its path below the root."""
+    model: str
+    state: RunState
+    n_samples: int | None
+    percentile: float | None
+    has_own_cache: bool
+    """Whether its cache is a folder beside its manifest."""
+    changed_s: float
+    """When its manifest was written, seconds since 1970."""
+
+
+SORT_KEYS: Mapping[str, Callable[[CatalogueRow], Any]] = {
+    "name": lambda row: row.name,
+    "model": lambda row: (row.model, row.name),
+    "state": lambda row: (row.state, row.name),
+    "samples": lambda row: (row.n_samples or 0, row.name),
+    "changed": lambda row: (row.changed_s, row.name),
+}
+
+
+class Catalogue:
+    """The runs under a root. A manifest is read again only when it has changed; may be asked from several threads."""
+
+    def __init__(self, root: RunRoot) -> None:
+        self._root, self._lock = root, threading.Lock()
+        self._read: dict[str, tuple[Signature, dict[str, Any]]] = {}
+        self._rows: list[CatalogueRow] = []
+        self._walked_s, self._is_cut = float("-inf"), False
+
+    def rows(self) -> tuple[list[CatalogueRow], bool]:
+        """Return a row for each run, in no order, and whether there are too many files to look at all."""
+        with self._lock:
+            if time.monotonic() - self._walked_s > FRESH_S:
+                found = list(self._root.walk())
+                self._is_cut = "" in found or len(found) > MOST_ROWS
+                self._rows = [row for path in found[:MOST_ROWS] if path and (row := self.row(path))]
+                self._read = {row.name: self._read[row.name] for row in self._rows}
+                self._walked_s = time.monotonic()
+            return self._rows, self._is_cut
+
+    def row(self, path: str) -> CatalogueRow | None:
+        """Return the row of one run; None if there is none at this path below the root."""
+        folder = os.path.join(self._root.path, path)
+        try:
+            at = os.lstat(os.path.join(folder, MANIFEST))
+        except OSError:  # deleted meanwhile
+            return None
+        signature = (at.st_mtime_ns, at.st_size, at.st_ino)
+        known = self._read.get(path)
+        if known is None or known[0] != signature:
+            known = self._read[path] = (signature, _facts(os.path.join(folder, MANIFEST)))
+        facts = known[1]
+        return CatalogueRow(
+            id=id_of(path),
+            name=path,
+            model=facts["model"],
+            state=self._state(folder, facts),
+            n_samples=facts["n_samples"],
+            percentile=facts["percentile"],
+            has_own_cache=facts["cache"] is None,
+            changed_s=at.st_mtime,
+        )
+
+    def _state(self, folder: str, facts: Mapping[str, Any]) -> RunState:
+        if facts["stages"] is None:
+            return "damaged"
+        url = facts["cache"]
+        # A cache elsewhere is not looked at here: it may be a mount that hangs.
+        cache = Path(folder) / "cache"
+        if url is None and not cache.is_symlink() and writer_of(cache) is not None:
+            return "running"
+        return "complete" if facts["wanted"] <= facts["stages"] else "stopped"
+
+
+def _facts(path: str) -> dict[str, Any]:
+    """Return what a list needs of a manifest. It may come from anybody: what is not as expected counts as damaged."""
+    damaged: dict[str, Any] = {
+        "model": "",
+        "n_samples": None,
+        "percentile": None,
+        "cache": None,
+        "stages": None,
+        "wanted": set(),
+    }
+    try:
+        with open(path, "rb", opener=open_to_read) as file:
+            tree = parse_json(file.read(LARGEST_NBYTES + 1))
+        settings, n_samples = tree.get("settings", {}), tree.get("n_samples")
+        percentile = settings.get("factors", {}).get("percentile")
+        wanted = {"factors"} | {
+            stage for stage in ("normalize", "report") if settings.get(stage, {}).get("enabled", True)
+        }
+        if not isinstance(tree["actisketch_run"], int):
+            return damaged
+        return {
+            "model": visible(str(tree.get("model", {}).get("name", "")))[:200],
+            "n_samples": n_samples if isinstance(n_samples, int) else None,
+            "percentile": float(percentile) if isinstance(percentile, int | float) else None,
+            "cache": settings.get("cache", {}).get("url"),
+            "stages": set(tree.get("stages", {})),
+            "wanted": wanted,
+        }
+    except (OSError, ValueError, AttributeError, TypeError, KeyError, OverflowError):
+        return damaged
+
+
+def chosen_rows(
+    rows: Iterable[CatalogueRow], *, name: str | None, model: str | None, state: str | None, sort: str
+) -> list[CatalogueRow]:
+    """Return the rows that fit, sorted; ``name`` and ``model`` are parts in any case, ``sort`` may begin with ``-``."""
+    name, model = (name or "").casefold(), (model or "").casefold()
+    fitting = [
+        row
+        for row in rows
+        if (not name or name in row.name.casefold())
+        and (not model or model in row.model.casefold())
+        and (state is None or row.state == state)
+    ]
+    return sorted(fitting, key=SORT_KEYS[sort.removeprefix("-")], reverse=sort.startswith("-"))

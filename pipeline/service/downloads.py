@@ -1,0 +1,115 @@
+"""Files of a run, and results as files for other programs. Each is opened once, without following links, and checked.
+
+Knows runs and files. Does not know HTTP.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...storage.errors import IncompleteError, NotFoundError
+from .open_runs import OpenRun
+from .questions import factors_answer
+from .workers import Stop
+
+__all__ = ["OpenFile", "TextFile", "certificate_of", "exported", "network_of"]
+
+PART_NBYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextFile:
+    """A file that is made for the answer."""
+
+    name: str
+    media_type: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenFile:
+    """A file of the run that is open; `parts` reads and closes it."""
+
+    name: str
+    media_type: str
+    descriptor: int
+    nbytes: int
+
+    def parts(self) -> Iterator[bytes]:
+        """Yield the bytes that the file had when it was opened."""
+        try:
+            left = self.nbytes
+            while left and (part := os.read(self.descriptor, min(left, PART_NBYTES))):
+                left -= len(part)
+                yield part
+        finally:
+            os.close(self.descriptor)
+
+
+def certificate_of(opened: OpenRun) -> dict[str, Any]:
+    """Return the certificate; NotFoundError if there is none that is up to date."""
+    found = opened.run.certificate()
+    if found is None:
+        raise _nothing_yet("certificate", opened)
+    return found
+
+
+def network_of(opened: OpenRun) -> OpenFile:
+    """Return the file of the normalised network; NotFoundError if there is none that is up to date."""
+    run = opened.run
+    if run.normalized_key() is None:
+        raise _nothing_yet("normalised network", opened)
+    try:
+        descriptor = os.open(run.folder.network_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        raise _nothing_yet("normalised network", opened) from None
+    at = os.fstat(descriptor)
+    if not stat.S_ISREG(at.st_mode):
+        os.close(descriptor)
+        raise _nothing_yet("normalised network", opened)
+    name = f"{_file_name(opened)}-normalized.keras"
+    return OpenFile(
+        name=name, media_type="application/octet-stream", descriptor=descriptor, nbytes=at.st_size
+    )
+
+
+def exported(
+    opened: OpenRun, stop: Stop, *, kind: str, changes: Mapping[str, Any], partial_run: bool
+) -> TextFile:
+    """Return factors as a file that another program reads, as ``actisketch export`` writes it.
+
+    Raises
+    ------
+    IncompleteError
+        If not all blocks are recorded, which the file could not say, unless ``partial_run``.
+    """
+    so_far, suffix = opened.so_far, ""
+    if not so_far.is_complete:
+        suffix = f"-{so_far.n_blocks_done}-of-{so_far.n_blocks}-blocks"
+        if not partial_run:
+            raise IncompleteError(
+                f"{so_far.n_blocks_done} of {so_far.n_blocks} blocks are recorded, and a file of this format cannot "
+                "say so: wait for the run, ask for format=json, or add partial=true"
+            )
+    factors = None if kind == "tdigest" else factors_answer(opened, changes, stop)[1]
+    text = opened.run.export(kind, factors=factors)
+    ending, media_type = ("csv", "text/csv") if kind == "csv" else ("json", "application/json")
+    name = f"{_file_name(opened)}-{kind}{suffix}.{ending}"
+    return TextFile(name=name, media_type=f"{media_type}; charset=utf-8", content=text.encode())
+
+
+def _nothing_yet(what: str, opened: OpenRun) -> NotFoundError:
+    return NotFoundError(
+        f"the run {opened.id!r} has no {what} that is up to date: `actisketch status {opened.folder}` says what is "
+        "missing or out of date, and running the job again makes it"
+    )
+
+
+def _file_name(opened: OpenRun) -> str:
+    """Return a name for files of a run that every system takes and no header misreads."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", opened.id.replace("~1", "-"))[:80].strip(".-") or "run"

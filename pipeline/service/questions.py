@@ -1,0 +1,247 @@
+"""From a question about a run to its answer: one call of the run each, as the command line makes.
+
+Knows runs and answers. Does not know HTTP.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from ...storage.claim import writer_of
+from ..factors.factors_file import Factors, PointFactor
+from ..results.comparison import compare_runs
+from ..results.percentile_rows import PercentileRow
+from ..results.run import Run
+from ..sketch import Sketch, to_tdigest_dict
+from .answers import (
+    ComparedAnswer,
+    ComparisonAnswer,
+    DigestAnswer,
+    FactorAnswer,
+    FactorsAnswer,
+    PercentileAnswer,
+    PercentilesAnswer,
+    PointAnswer,
+    PointsAnswer,
+    Recorded,
+    RunAnswer,
+    number,
+)
+from .open_runs import OpenRun
+from .workers import Stop
+
+__all__ = [
+    "comparison_of",
+    "digest_of",
+    "factors_answer",
+    "is_nonzero",
+    "percentile_of",
+    "percentiles_of",
+    "points_of",
+    "recorded_of",
+    "run_answer",
+]
+
+
+def recorded_of(opened: OpenRun) -> Recorded:
+    """Return what the answers are from."""
+    so_far = opened.so_far
+    return Recorded(
+        n_blocks=so_far.n_blocks,
+        n_blocks_done=so_far.n_blocks_done,
+        n_samples=so_far.n_samples,
+        n_samples_done=so_far.n_samples_done,
+        is_complete=so_far.is_complete,
+        damage=list(so_far.damage),
+    )
+
+
+def is_nonzero(run: Run, nonzero: bool | None) -> bool:
+    """Return whether zeros are left out: as asked, or as the run."""
+    return run.settings.factors.nonzero if nonzero is None else nonzero
+
+
+def run_answer(opened: OpenRun, *, name: str, state: str) -> RunAnswer:
+    """Return what is known of a run as a whole. Reads its results and compares their hashes."""
+    run = opened.run
+    status, holder = run.status(), writer_of(run.folder.cache_path)
+    writer = None
+    if holder is not None:
+        since = datetime.fromtimestamp(holder.since_s, UTC).isoformat(timespec="seconds")
+        writer = f"process {holder.pid} on {holder.host} since {since}"
+    manifest = opened.manifest
+    return RunAnswer(
+        id=opened.id,
+        name=name,
+        model=str(manifest.get("model", {}).get("name", "")),
+        state=state,  # type: ignore[arg-type]  # one of the four words
+        writer=writer,
+        recorded=recorded_of(opened),
+        n_points=status.n_points,
+        cache_nbytes=status.cache_nbytes,
+        has_factors=status.has_factors,
+        has_network=status.has_network,
+        has_report=status.has_report,
+        certificate_passed=status.certificate_passed,
+        out_of_date=list(status.out_of_date),
+        random_layers=list(status.random_layers),
+        settings=run.settings.model_dump(mode="json", exclude={"output"}),
+        versions=manifest.get("versions", {}),
+    )
+
+
+def percentiles_of(
+    opened: OpenRun,
+    *,
+    points: Sequence[str] | None,
+    qs: Sequence[float],
+    channel: int | None,
+    nonzero: bool | None,
+    exact: bool,
+    stop: Stop,
+) -> PercentilesAnswer:
+    """Return percentiles of points, or of one channel of each."""
+    run = opened.run
+    if exact:
+        run = run.answering_from(run.cache.watched(stop.check), run.sketches)
+    without_zeros = is_nonzero(run, nonzero)
+    if channel is not None:
+        for name in points or run.points:
+            run.sketch(name, channel=channel)  # refuses what is not there
+    rows = run.percentiles(
+        qs, points=points, nonzero=without_zeros, exact=exact, per_channel=channel is not None
+    )
+    chosen = [row for row in rows if row.channel == channel]
+    counts = {
+        name: _count(run.sketch(name, channel=channel), without_zeros) for name in {r.point for r in chosen}
+    }
+    return PercentilesAnswer(
+        run=opened.id,
+        recorded=recorded_of(opened),
+        nonzero=without_zeros,
+        percentiles=[_percentile_answer(row, counts[row.point]) for row in chosen],
+    )
+
+
+def percentile_of(
+    run: Run, point: str, q: float, *, nonzero: bool, channel: int | None = None
+) -> PercentileAnswer:
+    """Return one percentile from the sketch of a point or of a channel."""
+    sketch = run.sketch(point, channel=channel)
+    found = sketch.percentile(q, nonzero=nonzero)
+    row = PercentileRow(
+        point=point, channel=channel, q=q, value=found.value, lo=found.lo, hi=found.hi, exact=False
+    )
+    return _percentile_answer(row, _count(sketch, nonzero))
+
+
+def _percentile_answer(row: PercentileRow, n_values: int) -> PercentileAnswer:
+    return PercentileAnswer(
+        point=row.point,
+        channel=row.channel,
+        q=row.q,
+        value=number(row.value),
+        lo=number(row.lo),
+        hi=number(row.hi),
+        exact=row.exact,
+        n_values=n_values,
+    )
+
+
+def _count(sketch: Sketch, nonzero: bool) -> int:
+    return sketch.n_nonzero if nonzero else sketch.n
+
+
+def points_of(opened: OpenRun, *, q: float | None, nonzero: bool | None) -> PointsAnswer:
+    """Return the statistics of all points."""
+    run = opened.run
+    without_zeros, q = is_nonzero(run, nonzero), run.settings.factors.percentile if q is None else q
+    table, answers = run.statistics(), []
+    for spec in run.cache.spec.points:
+        channels = run.sketches[spec.name].channels
+        answers.append(
+            PointAnswer(
+                name=spec.name,
+                layer_type=str(spec.meta.get("layer_type", "")),
+                activation=str(spec.meta.get("activation", "")),
+                percentile=percentile_of(run, spec.name, q, nonzero=without_zeros),
+                n_channels=None if channels is None else channels.n_channels,
+                **table[spec.name],
+            )
+        )
+    return PointsAnswer(run=opened.id, recorded=recorded_of(opened), nonzero=without_zeros, points=answers)
+
+
+def factors_answer(opened: OpenRun, changes: Mapping[str, Any], stop: Stop) -> tuple[FactorsAnswer, Factors]:
+    """Return factors for the run's settings with these changes, as an answer and as they are."""
+    run = opened.run
+    if changes.get("exact", run.settings.factors.exact):
+        run = run.answering_from(run.cache.watched(stop.check), run.sketches)
+    factors = run.factors(**changes)
+    remarks = run.with_factors(changes).factors.warnings()
+    answer = FactorsAnswer(
+        run=opened.id,
+        recorded=recorded_of(opened),
+        nonzero=factors.nonzero,
+        per_channel=factors.per_channel,
+        input_factor=factors.input_factor,
+        remarks=list(remarks),
+        points=[_factor_answer(run, point, nonzero=factors.nonzero) for point in factors.points],
+    )
+    return answer, factors
+
+
+def _factor_answer(run: Run, point: PointFactor, *, nonzero: bool) -> FactorAnswer:
+    facts = dataclasses.asdict(point)
+    numbers = {name: number(facts[name]) for name in ("percentile", "value", "lo", "hi")}
+    factor = list(point.factor) if isinstance(point.factor, tuple) else point.factor
+    n_values = _count(run.sketches[point.name].layer, nonzero)
+    return FactorAnswer(**{**facts, **numbers, "factor": factor, "n_values": n_values})
+
+
+def digest_of(
+    opened: OpenRun, point: str, *, channel: int | None, nonzero: bool | None, compression: float
+) -> DigestAnswer:
+    """Return the t-digest of a point or of a channel."""
+    without_zeros = is_nonzero(opened.run, nonzero)
+    digest = opened.run.digest(point, channel=channel, nonzero=without_zeros, compression=compression)
+    return DigestAnswer(
+        run=opened.id,
+        recorded=recorded_of(opened),
+        point=point,
+        channel=channel,
+        nonzero=without_zeros,
+        digest=to_tdigest_dict(digest),
+    )
+
+
+def comparison_of(
+    first: OpenRun, second: OpenRun, *, percentile: float | None, second_percentile: float | None
+) -> ComparisonAnswer:
+    """Return two runs, or two percentiles of one, point by point."""
+    a, b = first.run, second.run
+    found = compare_runs(a, b, percentile=percentile, second_percentile=second_percentile)
+    rows = [
+        ComparedAnswer(
+            point=row.point,
+            first=_factor_answer(a, row.first, nonzero=a.settings.factors.nonzero),
+            second=_factor_answer(b, row.second, nonzero=b.settings.factors.nonzero),
+            ratio=number(row.ratio),
+            distance=number(row.distance.value),
+            distance_lo=number(row.distance.lo),
+            distance_hi=number(row.distance.hi),
+        )
+        for row in found
+    ]
+    return ComparisonAnswer(
+        first=first.id,
+        second=second.id,
+        first_recorded=recorded_of(first),
+        second_recorded=recorded_of(second),
+        only_in_first=[name for name in a.points if name not in set(b.points)],
+        only_in_second=[name for name in b.points if name not in set(a.points)],
+        points=rows,
+    )

@@ -1,0 +1,220 @@
+"""The addresses of the service: which question each asks.
+
+Knows HTTP and questions. Does not know how runs are opened or who may ask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from ..results.export import KINDS
+from .answers import (
+    ComparisonAnswer,
+    DigestAnswer,
+    DistributionAnswer,
+    FactorsAnswer,
+    PercentilesAnswer,
+    PointsAnswer,
+    Problem,
+    RunAnswer,
+    RunsAnswer,
+)
+from .desk import Desk, Made
+from .distributions import distribution_of, distribution_picture
+from .downloads import TextFile, certificate_of, exported, network_of
+from .open_runs import OpenRun
+from .questions import comparison_of, digest_of, factors_answer, percentiles_of, points_of
+from .workers import Stop
+
+__all__ = ["make_router"]
+
+MOST_RUNS = 500
+MOST_QS = 100
+MOST_POINTS = 1000
+MOST_BINS = 2000
+
+Percent = Annotated[float, Query(ge=0, le=100, allow_inf_nan=False)]
+Percents = Annotated[
+    list[Annotated[float, Query(ge=0, le=100, allow_inf_nan=False)]], Query(min_length=1, max_length=MOST_QS)
+]
+OptionalPercent = Annotated[float | None, Query(ge=0, le=100, allow_inf_nan=False)]
+Channel = Annotated[int | None, Query(ge=0, lt=2**31, description="Counted from 0; default: all together.")]
+Nonzero = Annotated[bool | None, Query(description="Without the zeros; default: as the run.")]
+Exact = Annotated[bool, Query(description="From the recorded activations, in one pass: may take minutes.")]
+Name = Annotated[str, Query(max_length=1000)]
+
+PROBLEM = {
+    "model": Problem,
+    "description": "What was asked, what was found, what to do.",
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
+FILE = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+
+
+def _percentiles(opened: OpenRun, stop: Stop, **asked: Any) -> Made:
+    return percentiles_of(opened, stop=stop, **asked)
+
+
+def _distribution(
+    opened: OpenRun, stop: Stop, *, point: str, kind: Literal["json", "png", "svg"], asked: dict[str, Any]
+) -> Made:
+    if kind == "json":
+        return distribution_of(opened, point, **asked)
+    content = distribution_picture(opened, point, kind=kind, **asked)
+    return TextFile(name="", media_type="image/png" if kind == "png" else "image/svg+xml", content=content)
+
+
+def make_router(desk: Desk) -> APIRouter:
+    """Return the addresses below ``/api/v1``; ``desk`` answers."""
+    router = APIRouter(prefix="/api/v1", responses={"4XX": PROBLEM, "5XX": PROBLEM})
+
+    @router.get("/runs", response_model=RunsAnswer, summary="The runs under the root")
+    async def list_runs(
+        request: Request,
+        name: Annotated[str | None, Query(max_length=1000, description="Part of the name.")] = None,
+        model: Annotated[str | None, Query(max_length=1000, description="Part of the name.")] = None,
+        state: Literal["running", "complete", "stopped", "damaged"] | None = None,
+        sort: Annotated[str, Query(pattern="^-?(name|model|state|samples|changed)$")] = "-changed",
+        offset: Annotated[int, Query(ge=0, lt=2**31)] = 0,
+        limit: Annotated[int, Query(ge=1, le=MOST_RUNS)] = 100,
+    ) -> Response:
+        """Return one page. Runs are found by their manifests; folders behind links are not looked at."""
+        chosen = {"name": name, "model": model, "state": state, "sort": sort}
+        return await desk.listed(request, chosen, offset=offset, limit=limit)
+
+    @router.get("/runs/{run}", response_model=RunAnswer, summary="One run")
+    async def show_run(request: Request, run: str) -> Response:
+        """Return state, settings, versions, what there is and what is damaged or out of date."""
+        return await desk.shown(request, run)
+
+    @router.get("/runs/{run}/points", response_model=PointsAnswer, summary="The statistics of all points")
+    async def show_points(
+        request: Request, run: str, q: OptionalPercent = None, nonzero: Nonzero = None
+    ) -> Response:
+        """Return counts, extremes, mean, standard deviation and one percentile of each point."""
+        make = lambda opened, stop: points_of(opened, q=q, nonzero=nonzero)  # noqa: E731
+        return await desk.answer(request, run, make)
+
+    @router.get("/runs/{run}/percentile", response_model=PercentilesAnswer, summary="Any percentile")
+    async def show_percentile(
+        request: Request,
+        run: str,
+        q: Percents,
+        point: Annotated[
+            list[Name] | None, Query(max_length=MOST_POINTS, description="Default: all points.")
+        ] = None,
+        channel: Channel = None,
+        nonzero: Nonzero = None,
+        exact: Exact = False,
+    ) -> Response:
+        """Return percentiles with the intervals that contain them; `q` and `point` may be given several times."""
+        make = partial(_percentiles, points=point, qs=q, channel=channel, nonzero=nonzero, exact=exact)
+        return await desk.answer(request, run, make, is_long=exact)
+
+    @router.get(
+        "/runs/{run}/factors", response_model=FactorsAnswer, summary="Scale factors", responses={200: FILE}
+    )
+    async def show_factors(
+        request: Request,
+        run: str,
+        percentile: OptionalPercent = None,
+        schedule: Annotated[float | None, Query(ge=0, le=100, allow_inf_nan=False)] = None,
+        per_channel: bool | None = None,
+        nonzero: Nonzero = None,
+        exact: bool | None = None,
+        format: Annotated[str, Query(pattern=f"^({'|'.join(KINDS)})$")] = "json",
+        partial_run: Annotated[
+            bool, Query(alias="partial", description="Also a file of a run that is not complete.")
+        ] = False,
+    ) -> Response:
+        """Return the factors for these settings, or a file for another program (`format`)."""
+        asked = {
+            "percentile": percentile,
+            "schedule": schedule,
+            "per_channel": per_channel,
+            "nonzero": nonzero,
+            "exact": exact,
+        }
+        changes = {name: value for name, value in asked.items() if value is not None}
+        make: Callable[..., Made]
+        if format == "json":
+            make = lambda opened, stop: factors_answer(opened, changes, stop)[0]  # noqa: E731
+        else:
+            make = partial(exported, kind=format, changes=changes, partial_run=partial_run)
+        return await desk.answer(request, run, make, is_long=bool(exact))
+
+    @router.get(
+        "/runs/{run}/distribution",
+        response_model=DistributionAnswer,
+        summary="The distribution of a point",
+        responses={200: FILE},
+    )
+    async def show_distribution(
+        request: Request,
+        run: str,
+        point: Name,
+        channel: Channel = None,
+        bins: Annotated[int | None, Query(ge=1, le=MOST_BINS)] = None,
+        q: OptionalPercent = None,
+        nonzero: Nonzero = None,
+        format: Literal["json", "png", "svg"] = "json",
+    ) -> Response:
+        """Return a histogram with a percentile marked, as numbers or as a picture."""
+        asked: dict[str, Any] = {"channel": channel, "bins": bins, "q": q, "nonzero": nonzero}
+        make = partial(_distribution, point=point, kind=format, asked=asked)
+        return await desk.answer(request, run, make)
+
+    @router.get("/runs/{run}/digest", response_model=DigestAnswer, summary="The t-digest of a point")
+    async def show_digest(
+        request: Request,
+        run: str,
+        point: Name,
+        channel: Channel = None,
+        nonzero: Nonzero = None,
+        compression: Annotated[float, Query(ge=10, le=10_000, allow_inf_nan=False)] = 200.0,
+    ) -> Response:
+        """Return a t-digest in the form that the tdigest package reads."""
+        make = lambda opened, stop: digest_of(  # noqa: E731
+            opened, point, channel=channel, nonzero=nonzero, compression=compression
+        )
+        return await desk.answer(request, run, make)
+
+    @router.get("/runs/{run}/certificate", response_model=dict[str, Any], summary="The certificate")
+    async def show_certificate(request: Request, run: str) -> Response:
+        """Return the certificate of the normalised network as it was written."""
+        return await desk.answer(request, run, lambda opened, stop: certificate_of(opened))
+
+    @router.get(
+        "/runs/{run}/network",
+        summary="The normalised network",
+        response_class=Response,
+        responses={200: FILE},
+    )
+    async def get_network(request: Request, run: str) -> Response:
+        """Return the file of the normalised network."""
+        return await desk.answer(request, run, lambda opened, stop: network_of(opened))
+
+    @router.get("/compare", response_model=ComparisonAnswer, summary="Two runs, or two percentiles of one")
+    async def compare(
+        request: Request,
+        a: Name,
+        b: Name,
+        percentile: OptionalPercent = None,
+        second_percentile: OptionalPercent = None,
+    ) -> Response:
+        """Return the factors and the distance of each point that both runs have; those furthest apart first."""
+        return await desk.compared(
+            request,
+            a,
+            b,
+            lambda first, second: comparison_of(
+                first, second, percentile=percentile, second_percentile=second_percentile
+            ),
+        )
+
+    return router

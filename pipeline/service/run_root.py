@@ -1,0 +1,190 @@
+"""The folder that is served: which runs lie in it, under which ids, and that nothing outside of it is opened.
+
+Knows paths. Does not know requests or results.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...storage import is_url
+from ...storage.errors import InputError, NotFoundError
+from ...storage.stores import path_of
+
+__all__ = ["RunRoot", "id_of", "path_in_id"]
+
+MANIFEST = "run.json"
+# Runs are kept in folders by project and date, hardly deeper.
+DEEPEST = 8
+# A data set beside the runs may have millions of files: a listing ends, and says so.
+MOST_ENTRIES = 300_000
+LONGEST_ID = 1000
+
+
+def id_of(path: str) -> str:
+    """Return the id of a run in URLs: its path below the root, with ``~1`` for each slash (RFC 6901).
+
+    Examples
+    --------
+    >>> id_of("vgg/first"), id_of("a~b")
+    ('vgg~1first', 'a~0b')
+    """
+    return path.replace("~", "~0").replace("/", "~1")
+
+
+def path_in_id(run_id: str) -> str:
+    """Return the path below the root that an id stands for.
+
+    Raises
+    ------
+    NotFoundError
+        If no folder below the root can have that path.
+    """
+    parts = [part.replace("~0", "~") for part in run_id.split("~1")]
+    is_path = all(part and part not in (".", "..") and "/" not in part and "\\" not in part for part in parts)
+    if not is_path or "\0" in run_id or len(run_id) > LONGEST_ID or len(parts) > DEEPEST:
+        raise _no_run(run_id)
+    return "/".join(parts)
+
+
+def _no_run(run_id: str) -> NotFoundError:
+    return NotFoundError(f"there is no run {run_id[:200]!r} here: GET /api/v1/runs lists the runs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRoot:
+    """The folder that is served.
+
+    Parameters
+    ----------
+    path : Path
+        Resolved.
+    allowed : sequence of str
+        Folders and URLs outside of the root in which caches of its runs may lie.
+    """
+
+    path: Path
+    allowed: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, path: str | Path, allowed: Sequence[str] = ()) -> RunRoot:
+        """Return the root at a path; InputError if that is no folder."""
+        resolved = Path(path).resolve()
+        if not resolved.is_dir():
+            raise InputError(f"there is no folder {str(path)!r} to serve: create it, or name another")
+        if (resolved / MANIFEST).exists():
+            raise InputError(f"{str(path)!r} is a run: serve the folder above it, {str(resolved.parent)!r}")
+        return cls(path=resolved, allowed=tuple(allowed))
+
+    def walk(self) -> Iterator[str]:
+        """Yield the path below the root of each run, in no order; a last empty one if there are too many files.
+
+        Links are not followed. Nothing below a run, a cache or a hidden folder is looked at.
+        """
+        folders, n_seen = [("", 0)], 0
+        while folders:
+            below, depth = folders.pop()
+            entries = _entries(os.path.join(self.path, below))
+            n_seen += len(entries)
+            if n_seen > MOST_ENTRIES:
+                yield ""
+                return
+            if any(entry.name == ".actisketch" for entry in entries):
+                continue
+            for entry in entries:
+                if entry.name.startswith(".") or not _is_folder(entry) or not _is_nameable(entry.name):
+                    continue
+                path = f"{below}/{entry.name}" if below else entry.name
+                if _is_kind(f"{entry.path}/{MANIFEST}", stat.S_ISREG):
+                    yield path
+                elif depth + 1 < DEEPEST:
+                    folders.append((path, depth + 1))
+
+    def folder_of(self, run_id: str) -> Path:
+        """Return the folder of a run.
+
+        Raises
+        ------
+        NotFoundError
+            If there is none under the root, or a link leads to it.
+        """
+        path = self.path
+        for part in path_in_id(run_id).split("/"):
+            path = path / part
+            if part.startswith(".") or not _is_nameable(part) or not _is_kind(path, stat.S_ISDIR):
+                raise _no_run(run_id)
+        if not _is_kind(path / MANIFEST, stat.S_ISREG):
+            raise _no_run(run_id)
+        return path
+
+    def check_inside(self, folder: Path, cache_url: str | None) -> None:
+        """Refuse a run that would have files elsewhere read: through a link, or in a cache that its manifest names.
+
+        Raises
+        ------
+        InputError
+            The message says what the operator can allow.
+        """
+        for place in (folder, folder / "cache", folder / "cache" / ".actisketch", folder / "report"):
+            for entry in _entries(place):
+                if entry.is_symlink():
+                    self._check_place(os.path.realpath(entry.path), f"the link {entry.name!r}")
+        if cache_url is None:
+            return
+        if is_url(cache_url) and not cache_url.startswith("file:"):
+            if not any(_is_below_url(cache_url, prefix) for prefix in self.allowed):
+                raise InputError(
+                    f"the cache of this run lies in an object store, {cache_url!r}, which this service may not open: "
+                    "the operator can start it with --allow and that URL, or one above it"
+                )
+            return
+        path = path_of(cache_url) if is_url(cache_url) else cache_url
+        self._check_place(os.path.realpath(path), "the cache of this run")
+
+    def _check_place(self, path: str, what: str) -> None:
+        places = [str(self.path), *(os.path.realpath(each) for each in self.allowed if not is_url(each))]
+        if not any(path == place or path.startswith(place.rstrip("/") + "/") for place in places):
+            raise InputError(
+                f"{what} leads out of the folder that is served: the operator can start the service with --allow and "
+                "the folder where it leads"
+            )
+
+
+def _is_nameable(name: str) -> bool:
+    """Whether the name of a folder can be part of a URL and of JSON: it is text."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\\" not in name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
+
+
+def _is_kind(path: str | Path, is_kind: Callable[[int], bool]) -> bool:
+    """Whether there is something of this kind, and no link to it."""
+    try:
+        return is_kind(os.lstat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    try:
+        return list(os.scandir(folder))
+    except OSError:
+        return []
+
+
+def _is_below_url(url: str, prefix: str) -> bool:
+    """Whether a URL is the prefix or below it; ``..`` in it is not below anything."""
+    return ".." not in url.split("/") and (url == prefix or url.startswith(prefix.rstrip("/") + "/"))

@@ -1,0 +1,204 @@
+"""Listen on an address and serve: uvicorn, with a time limit for requests that never end.
+
+Knows sockets. Does not know what is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ...storage.errors import InputError
+from .access import Access
+from .application import ServiceSettings, make_application
+from .run_root import RunRoot
+
+__all__ = ["Listening", "serve_runs"]
+
+logger = logging.getLogger(__name__)
+
+# For the first line and the headers; a client that sends them byte by byte takes a connection no longer.
+HEADERS_S = 15.0
+KEEP_ALIVE_S = 15
+# For answers that are on their way when the service is stopped.
+STOP_S = 10
+# Of the first line and the headers together.
+HEADERS_NBYTES = 32 * 2**10
+MOST_CONNECTIONS = 2000
+
+
+class _ImpatientProtocol(H11Protocol):
+    """Closes connections whose request does not arrive in time; uvicorn waits for ever."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._is_idle:
+            self._wait()
+        else:
+            self._wait_no_more()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._wait_no_more()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        if self._late is None:
+            self._late = self.loop.call_later(HEADERS_S, self._give_up)
+
+    def _wait_no_more(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _give_up(self) -> None:
+        self._late = None
+        if self._is_idle:
+            self.transport.close()
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether no request is being answered; uvicorn sets the cycle to None before the first."""
+        cycle: Any = self.cycle
+        return cycle is None or bool(cycle.response_complete)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """Where the service listens."""
+
+    host: str = "127.0.0.1"
+    port: int = 8570
+    """0: a free one."""
+    root_path: str = ""
+    """Where a proxy puts the service, as ``/statistics``."""
+
+
+def serve_runs(
+    root: RunRoot,
+    access: Access,
+    listening: Listening,
+    *,
+    settings: ServiceSettings,
+    announce: Callable[[str], None],
+) -> None:
+    """Serve until the process is told to stop (SIGTERM, SIGINT); answers on their way are finished.
+
+    Parameters
+    ----------
+    root : RunRoot
+    access : Access
+    listening : Listening
+    settings : ServiceSettings
+    announce : callable
+        Given the address with the key for a browser: at the start, and again when a key was used.
+
+    Raises
+    ------
+    InputError
+        If the address is not this machine's or is taken, or is not a loopback address and there are no tokens.
+    """
+    _check_root_path(listening.root_path)
+    with _bound(listening, has_tokens=access.has_tokens) as bound:
+        address, port = bound.getsockname()[:2]
+        host = address
+        if ipaddress.ip_address(address).is_unspecified:
+            host = socket.gethostname()
+            settings = replace(settings, hosts=(*settings.hosts, host))
+        shown = f"[{host}]" if ":" in host else host
+
+        def tell() -> None:
+            announce(f"http://{shown}:{port}{listening.root_path}/?key={access.new_key()}")
+
+        application = make_application(
+            root,
+            access,
+            settings=settings,
+            cookie=f"actisketch-{port}",
+            root_path=listening.root_path,
+            on_sign_in=tell,
+        )
+        config = uvicorn.Config(
+            application,
+            http=_ImpatientProtocol,
+            ws="none",
+            lifespan="on",
+            loop="asyncio",
+            log_config=None,
+            # Ours has no keys in it.
+            access_log=False,
+            server_header=False,
+            root_path=listening.root_path,
+            # Whoever is in front of it decides whether cookies are for https only.
+            proxy_headers=bool(listening.root_path or settings.hosts),
+            limit_concurrency=MOST_CONNECTIONS,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=STOP_S,
+            h11_max_incomplete_event_size=HEADERS_NBYTES,
+        )
+        server = _Announcing(config, tell)
+        # uvicorn raises the signal again that has stopped it; a service that was told to stop has done its work.
+        with suppress(KeyboardInterrupt):
+            server.run(sockets=[bound])
+
+
+class _Announcing(uvicorn.Server):
+    """Tells the address when requests are answered, not before."""
+
+    def __init__(self, config: uvicorn.Config, tell: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._tell = tell
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._tell()
+
+
+@contextmanager
+def _bound(listening: Listening, *, has_tokens: bool) -> Iterator[socket.socket]:
+    """Yield a socket that listens on the address; other addresses than loopback only with tokens."""
+    host, port = listening.host, listening.port
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        raise InputError(
+            f"--host {host!r} is no address of this machine ({error}): give one, as 127.0.0.1"
+        ) from None
+    family, _, _, _, address = found[0]
+    if not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback and not has_tokens:
+        raise InputError(
+            f"--host {host} can be reached from other machines: give a token, with --token-file or in the environment "
+            "(ACTISKETCH_TOKEN), or leave --host out"
+        )
+    try:
+        bound = socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise InputError(
+            f"{host} port {port} cannot be listened on ({error.strerror}): choose another --port, 0 for a free one"
+        ) from None
+    with bound:
+        yield bound
+
+
+def _check_root_path(root_path: str) -> None:
+    is_path = root_path.startswith("/") and not root_path.endswith("/") and root_path.isascii()
+    if root_path and not (is_path and all(c.isalnum() or c in "/-_.~" for c in root_path)):
+        raise InputError(
+            f"--root-path {root_path!r} is refused: give the path of the proxy, with a slash before and none behind, "
+            "as /statistics"
+        )
