@@ -5,6 +5,7 @@ Knows keys. Does not know what a cache holds.
 
 from __future__ import annotations
 
+import os
 from itertools import islice
 from pathlib import Path
 
@@ -27,14 +28,14 @@ def holds_cache(folder: Path) -> bool:
     return (folder / DOCUMENT).exists()
 
 
-def writer_of(folder: Path) -> Holder | None:
+def writer_of(folder: str | Path) -> Holder | None:
     """Return the process that writes to the cache in a local folder; None if there is none, or it is known to be dead.
 
     Takes no lock. Whether a process of another host is alive cannot be seen: it counts as it says.
     """
-    path = folder / LOCK
+    path = f"{folder}/{LOCK}"
     try:
-        if not path.stat().st_size:
+        if not os.stat(path).st_size:
             return None
         with open(path, "rb", opener=open_to_read) as file:
             holder = Holder.parse(file.read(_HOLDER_NBYTES))

@@ -58,7 +58,6 @@ def make_application(
     *,
     settings: ServiceSettings | None = None,
     cookie: str = "actisketch",
-    root_path: str = "",
     on_sign_in: Callable[[], None] = lambda: None,
 ) -> ASGIApp:
     """Return the application that serves the runs under a root.
@@ -71,8 +70,6 @@ def make_application(
     settings : ServiceSettings, optional
     cookie : str
         Name of the cookie of a browser that has signed in.
-    root_path : str
-        Where a proxy puts the service.
     on_sign_in : callable
         Told when a browser has signed in.
     """
@@ -98,7 +95,6 @@ def make_application(
         openapi_url="/api/v1/openapi.json",
         docs_url=None,  # their pages load scripts from other machines
         redoc_url=None,
-        root_path=root_path,
         lifespan=lifespan,
         redirect_slashes=False,
     )

@@ -5,17 +5,17 @@ Knows small files. Opens no cache.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from ...storage.claim import writer_of
 from ...storage.files import open_to_read
-from ...storage.parsing import LARGEST_NBYTES, parse_json
+from ...storage.parsing import LARGEST_NBYTES
 from ..settings.visible import visible
 from .run_root import MANIFEST, RunRoot, id_of
 
@@ -80,15 +80,16 @@ class Catalogue:
 
     def row(self, path: str) -> CatalogueRow | None:
         """Return the row of one run; None if there is none at this path below the root."""
-        folder = os.path.join(self._root.path, path)
+        folder = f"{self._root.path}/{path}"
+        manifest = f"{folder}/{MANIFEST}"
         try:
-            at = os.lstat(os.path.join(folder, MANIFEST))
+            at = os.lstat(manifest)
         except OSError:  # deleted meanwhile
             return None
         signature = (at.st_mtime_ns, at.st_size, at.st_ino)
         known = self._read.get(path)
         if known is None or known[0] != signature:
-            known = self._read[path] = (signature, _facts(os.path.join(folder, MANIFEST)))
+            known = self._read[path] = (signature, _facts(manifest, at.st_size))
         facts = known[1]
         return CatalogueRow(
             id=id_of(path),
@@ -106,13 +107,13 @@ class Catalogue:
             return "damaged"
         url = facts["cache"]
         # A cache elsewhere is not looked at here: it may be a mount that hangs.
-        cache = Path(folder) / "cache"
-        if url is None and not cache.is_symlink() and writer_of(cache) is not None:
+        cache = f"{folder}/cache"
+        if url is None and not os.path.islink(cache) and writer_of(cache) is not None:
             return "running"
         return "complete" if facts["wanted"] <= facts["stages"] else "stopped"
 
 
-def _facts(path: str) -> dict[str, Any]:
+def _facts(path: str, nbytes: int) -> dict[str, Any]:
     """Return what a list needs of a manifest. It may come from anybody: what is not as expected counts as damaged."""
     damaged: dict[str, Any] = {
         "model": "",
@@ -123,8 +124,8 @@ def _facts(path: str) -> dict[str, Any]:
         "wanted": set(),
     }
     try:
-        with open(path, "rb", opener=open_to_read) as file:
-            tree = parse_json(file.read(LARGEST_NBYTES + 1))
+        # Depth is not checked, as for other documents: only what lies near the top is looked at.
+        tree = json.loads(_content(path, nbytes))
         settings, n_samples = tree.get("settings", {}), tree.get("n_samples")
         percentile = settings.get("factors", {}).get("percentile")
         wanted = {"factors"} | {
@@ -140,8 +141,19 @@ def _facts(path: str) -> dict[str, Any]:
             "stages": set(tree.get("stages", {})),
             "wanted": wanted,
         }
-    except (OSError, ValueError, AttributeError, TypeError, KeyError, OverflowError):
+    except (OSError, ValueError, AttributeError, TypeError, KeyError, OverflowError, RecursionError):
         return damaged
+
+
+def _content(path: str, nbytes: int) -> bytes:
+    """Return a small file, whole; ten thousand of them are read in less than a second."""
+    if nbytes > LARGEST_NBYTES:
+        raise ValueError(f"it has {nbytes:,} bytes")
+    descriptor = open_to_read(path)
+    try:
+        return os.read(descriptor, nbytes)
+    finally:
+        os.close(descriptor)
 
 
 def chosen_rows(

@@ -175,7 +175,7 @@ def _marks(opened: OpenRun) -> dict[str, str]:
 
 def _etag(request: Request, *keys: str) -> str:
     asked = sorted(request.query_params.multi_items())
-    return f'"{content_key(PROGRAM, keys, request.url.path, asked)}"'
+    return f'"{content_key(PROGRAM, keys, request.scope["path"], asked)}"'
 
 
 def _is_known(request: Request, etag: str) -> bool:

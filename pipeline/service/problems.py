@@ -63,13 +63,14 @@ OWN_DETAILS = {
 
 def problem_of(request: Request, status: int, detail: str, *, kind: str, title: str, **facts: Any) -> Problem:
     """Return an error as the answer that describes it."""
+    path = request.scope["path"]
     query = f"?{request.url.query}" if request.url.query else ""
     return Problem(
         title=title,
         status=status,
         detail=_shown(detail, LONGEST_DETAIL),
         kind=kind,
-        asked=_shown(f"{request.method} {request.url.path}{query}", LONGEST_ASKED),
+        asked=_shown(f"{request.method} {path}{query}", LONGEST_ASKED),
         request_id=request.scope.get("actisketch_request_id", ""),
         **facts,
     )

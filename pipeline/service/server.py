@@ -129,7 +129,6 @@ def serve_runs(
             access,
             settings=settings,
             cookie=f"actisketch-{port}",
-            root_path=listening.root_path,
             on_sign_in=tell,
         )
         config = uvicorn.Config(
@@ -186,13 +185,21 @@ def _bound(listening: Listening, *, has_tokens: bool) -> Iterator[socket.socket]
             "(ACTISKETCH_TOKEN), or leave --host out"
         )
     try:
-        bound = socket.create_server(address[:2], family=family)
+        bound = listen(str(address[0]), port, family)
     except OSError as error:
         raise InputError(
             f"{host} port {port} cannot be listened on ({error.strerror}): choose another --port, 0 for a free one"
         ) from None
     with bound:
         yield bound
+
+
+def listen(address: str, port: int, family: int = socket.AF_INET) -> socket.socket:
+    """Return a socket that listens; OSError if the system refuses."""
+    bound = socket.create_server((address, port), family=family)
+    # For each connection: the second part of an answer would wait 40 ms until the client has confirmed the first.
+    bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return bound
 
 
 def _check_root_path(root_path: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -130,33 +131,37 @@ def root(made_once: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made_once, tmp_path / "root"))
 
 
+def make_client(root: Path, *, allowed: Sequence[str] = (), **settings: Any) -> TestClient:
+    """Return a client with a token of the service over a root; enter it."""
+    application = make_application(
+        RunRoot.of(root, allowed),
+        Access([TOKEN]),
+        settings=ServiceSettings(**{"fresh_s": 0.0, **settings}),
+    )
+    return TestClient(
+        application,
+        base_url="http://127.0.0.1:8570",
+        headers={"authorization": f"Bearer {TOKEN}"},
+        raise_server_exceptions=False,
+        follow_redirects=False,
+    )
+
+
 @pytest.fixture
 def client_of() -> Iterator[Callable[..., TestClient]]:
-    """Return a client with a token of the service over a root."""
-    clients = []
+    """Return a client of the service over a root."""
+    with ExitStack() as stack:
+        yield lambda root, **facts: stack.enter_context(make_client(root, **facts))
 
-    def client(root: Path, *, allowed: Sequence[str] = (), **settings: Any) -> TestClient:
-        application = make_application(
-            RunRoot.of(root, allowed),
-            Access([TOKEN]),
-            settings=ServiceSettings(**{"fresh_s": 0.0, **settings}),
-        )
-        made = TestClient(
-            application,
-            base_url="http://127.0.0.1:8570",
-            headers={"authorization": f"Bearer {TOKEN}"},
-            raise_server_exceptions=False,
-            follow_redirects=False,
-        )
-        clients.append(made.__enter__())
-        return made
 
-    yield client
-    for made in clients:
-        made.__exit__(None, None, None)
+@pytest.fixture(scope="session")
+def client(made_once: Path) -> Iterator[TestClient]:
+    """A client of the service over runs that are only read."""
+    with make_client(made_once) as made:
+        yield made
 
 
 @pytest.fixture
-def client(root: Path, client_of: Callable[..., TestClient]) -> TestClient:
-    """A client of the service over the root."""
+def own(root: Path, client_of: Callable[..., TestClient]) -> TestClient:
+    """A client of the service over runs that a test changes."""
     return client_of(root)

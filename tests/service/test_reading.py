@@ -16,8 +16,8 @@ DENSE = POINTS[1].name
 API = "/api/v1/runs"
 
 
-def test_a_percentile_comes_with_its_interval_and_its_number_of_samples(client, root):
-    made = MadeRun(root / "first")
+def test_a_percentile_comes_with_its_interval_and_its_number_of_samples(client, made_once):
+    made = MadeRun(made_once / "first")
     asked = {"q": [50, 99.9, 100], "point": DENSE}
     answer = client.get(f"{API}/first/percentile", params=asked).json()
     values = made.all_values(DENSE)
@@ -38,8 +38,8 @@ def test_a_percentile_comes_with_its_interval_and_its_number_of_samples(client, 
         assert row["n_values"] == np.count_nonzero(values)
 
 
-def test_all_values_and_exact_percentiles(client, root):
-    made = MadeRun(root / "first")
+def test_all_values_and_exact_percentiles(client, made_once):
+    made = MadeRun(made_once / "first")
     asked = {"q": 73, "point": "conv", "nonzero": False, "exact": True}
     (row,) = client.get(f"{API}/first/percentile", params=asked).json()["percentiles"]
     values = made.all_values("conv")
@@ -56,8 +56,8 @@ def test_without_a_point_all_are_answered(client):
 
 
 @pytest.mark.parametrize("exact", [False, True])
-def test_one_channel(client, root, exact):
-    made = MadeRun(root / "vgg" / "channels")
+def test_one_channel(client, made_once, exact):
+    made = MadeRun(made_once / "vgg" / "channels")
     asked = {"q": 90, "point": "conv", "channel": 1, "exact": exact}
     (row,) = client.get(f"{API}/vgg~1channels/percentile", params=asked).json()["percentiles"]
     values = made.all_values("conv")[..., 1]
@@ -66,9 +66,9 @@ def test_one_channel(client, root, exact):
     assert (row["channel"], row["n_values"]) == (1, np.count_nonzero(values))
 
 
-def test_while_a_run_goes_on_the_answers_are_of_the_blocks_that_are_there(client, root):
+def test_while_a_run_goes_on_the_answers_are_of_the_blocks_that_are_there(own, root):
     made = MadeRun(root / "half")
-    ask = lambda: client.get(f"{API}/half/percentile", params={"q": 100, "point": DENSE})  # noqa: E731
+    ask = lambda: own.get(f"{API}/half/percentile", params={"q": 100, "point": DENSE})  # noqa: E731
     first = ask()
 
     assert first.json()["recorded"]["n_blocks_done"] == 2
@@ -85,31 +85,31 @@ def test_while_a_run_goes_on_the_answers_are_of_the_blocks_that_are_there(client
     assert second.headers["etag"] != first.headers["etag"]
 
 
-def test_answers_of_blocks_one_by_one_are_those_of_all_at_once(root, client, client_of):
+def test_answers_of_blocks_one_by_one_are_those_of_all_at_once(root, own, client_of):
     made = MadeRun(root / "slowly", changes={"sketch": {"per_channel": True}}).begin()
     for _ in range(3):
         made.record(1)
-        grown = client.get(f"{API}/slowly/points").json()
+        grown = own.get(f"{API}/slowly/points").json()
     asked = {"q": [1, 50, 99.9], "channel": 1, "point": "conv"}
-    by_blocks = client.get(f"{API}/slowly/percentile", params=asked).json()
+    by_blocks = own.get(f"{API}/slowly/percentile", params=asked).json()
     at_once = client_of(root)
 
     assert at_once.get(f"{API}/slowly/points").json() == grown
     assert at_once.get(f"{API}/slowly/percentile", params=asked).json() == by_blocks
 
 
-def test_a_run_without_any_block_has_no_values(client, root):
+def test_a_run_without_any_block_has_no_values(own, root):
     MadeRun(root / "begun").begin()
-    answer = client.get(f"{API}/begun/percentile", params={"q": 50}).json()
+    answer = own.get(f"{API}/begun/percentile", params={"q": 50}).json()
 
     assert answer["recorded"]["n_samples_done"] == 0
     assert {row["value"] for row in answer["percentiles"]} == {None}
-    assert client.get(f"{API}/begun/points").status_code == 200
-    assert client.get(f"{API}/begun/distribution", params={"point": "conv"}).status_code == 200
+    assert own.get(f"{API}/begun/points").status_code == 200
+    assert own.get(f"{API}/begun/distribution", params={"point": "conv"}).status_code == 200
 
 
-def test_points_have_the_statistics_of_the_command_line(client, root):
-    run, answer = open_run(root / "first"), client.get(f"{API}/first/points").json()
+def test_points_have_the_statistics_of_the_command_line(client, made_once):
+    run, answer = open_run(made_once / "first"), client.get(f"{API}/first/points").json()
 
     for row in answer["points"]:
         assert {key: row[key] for key in run.statistics()[row["name"]]} == run.statistics()[row["name"]]
@@ -117,8 +117,8 @@ def test_points_have_the_statistics_of_the_command_line(client, root):
     assert [row["layer_type"] for row in answer["points"]] == ["Conv2D", "Dense"]
 
 
-def test_factors_are_those_of_the_command_line(client, root):
-    run = open_run(root / "first")
+def test_factors_are_those_of_the_command_line(client, made_once):
+    run = open_run(made_once / "first")
     answer = client.get(f"{API}/first/factors", params={"percentile": 90, "schedule": 1.5}).json()
     expected = run.factors(percentile=90.0, schedule=1.5)
 
@@ -128,16 +128,16 @@ def test_factors_are_those_of_the_command_line(client, root):
     assert "0.9 is in percent" in client.get(f"{API}/first/factors?percentile=0.9").json()["remarks"][0]
 
 
-def test_factors_of_channels(client, root):
+def test_factors_of_channels(client, made_once):
     answer = client.get(f"{API}/vgg~1channels/factors", params={"per_channel": True}).json()
-    expected = open_run(root / "vgg" / "channels").factors(per_channel=True)
+    expected = open_run(made_once / "vgg" / "channels").factors(per_channel=True)
 
     assert answer["points"][0]["factor"] == list(expected.points[0].factor)
 
 
 @pytest.mark.parametrize("kind", ["csv", "toolbox", "tdigest"])
-def test_files_for_other_programs_are_those_of_export(client, root, kind):
-    run = open_run(root / "first")
+def test_files_for_other_programs_are_those_of_export(client, made_once, kind):
+    run = open_run(made_once / "first")
     answer = client.get(f"{API}/first/factors", params={"format": kind})
 
     assert answer.text == run.export(kind)
@@ -153,8 +153,8 @@ def test_a_file_of_a_part_of_a_run_is_given_only_if_it_is_asked_for(client):
     assert "2-of-3-blocks" in given.headers["content-disposition"]
 
 
-def test_the_bars_of_a_distribution_hold_every_value(client, root):
-    values = MadeRun(root / "first").all_values("conv")
+def test_the_bars_of_a_distribution_hold_every_value(client, made_once):
+    values = MadeRun(made_once / "first").all_values("conv")
     answer = client.get(f"{API}/first/distribution", params={"point": "conv", "bins": 31}).json()
 
     assert len(answer["counts"]) == 31
@@ -178,8 +178,8 @@ def test_the_distribution_as_a_picture(client):
     assert svg.content == again.content
 
 
-def test_a_digest_is_read_by_the_tdigest_package(client, root):
-    values = MadeRun(root / "first").all_values("conv")
+def test_a_digest_is_read_by_the_tdigest_package(client, made_once):
+    values = MadeRun(made_once / "first").all_values("conv")
     answer = client.get(f"{API}/first/digest", params={"point": "conv", "nonzero": False}).json()
     digest = TDigest().update_from_dict(answer["digest"])
 
@@ -187,12 +187,12 @@ def test_a_digest_is_read_by_the_tdigest_package(client, root):
     assert digest.percentile(95) == pytest.approx(np.percentile(values, 95), rel=0.05)
 
 
-def test_certificate_and_network_of_a_finished_run(client, root):
+def test_certificate_and_network_of_a_finished_run(client, made_once):
     certificate = client.get(f"{API}/old/certificate")
     network = client.get(f"{API}/old/network")
 
     assert certificate.json()["passed"] is True
-    assert network.content == (root / "old" / "normalized.keras").read_bytes()
+    assert network.content == (made_once / "old" / "normalized.keras").read_bytes()
     assert network.headers["content-disposition"] == 'attachment; filename="old-normalized.keras"'
     assert client.get(f"{API}/first/network").status_code == 404
     assert client.get(f"{API}/first/certificate").json()["kind"] == "not-found"
@@ -208,9 +208,9 @@ def test_a_run_tells_what_it_has(client):
     assert answer["versions"]["keras"] == "3.15.1"
 
 
-def test_two_runs_are_compared_point_by_point(client, root):
+def test_two_runs_are_compared_point_by_point(client, made_once):
     answer = client.get("/api/v1/compare", params={"a": "first", "b": "other"}).json()
-    first, other = open_run(root / "first").factors(), open_run(root / "other").factors()
+    first, other = open_run(made_once / "first").factors(), open_run(made_once / "other").factors()
     rows = {row["point"]: row for row in answer["points"]}
 
     assert rows.keys() == {p.name for p in POINTS}
@@ -247,8 +247,8 @@ def test_an_answer_that_the_client_has_is_not_sent_again(client):
         assert first.headers["cache-control"] == "private, no-cache"
 
 
-def test_another_question_or_other_results_have_another_etag(client, root):
-    etag = lambda path: client.get(f"{API}/first/{path}").headers["etag"]  # noqa: E731
+def test_another_question_or_other_results_have_another_etag(own, root):
+    etag = lambda path: own.get(f"{API}/first/{path}").headers["etag"]  # noqa: E731
     first = etag("percentile?q=50")
 
     assert first != etag("percentile?q=51")

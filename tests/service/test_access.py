@@ -1,0 +1,230 @@
+"""Who may ask, under which name, from which page; what every response carries; what is logged."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+
+import pytest
+from starlette.testclient import TestClient
+
+from actisketch.pipeline.service.access import Access, read_tokens
+from actisketch.pipeline.service.application import ServiceSettings, make_application
+from actisketch.pipeline.service.guard import is_allowed_host
+from actisketch.pipeline.service.run_root import RunRoot
+from actisketch.storage.errors import InputError
+
+from .conftest import TOKEN
+
+API = "/api/v1/runs"
+BASE = "http://127.0.0.1:8570"
+
+
+@pytest.fixture
+def signing(made_once):
+    """An application, its access, and the keys that it would print."""
+    access, keys = Access([TOKEN, "another-long-token"]), []
+    application = make_application(
+        RunRoot.of(made_once), access, cookie="c", on_sign_in=lambda: keys.append(access.new_key())
+    )
+    keys.append(access.new_key())
+    with TestClient(application, base_url=BASE, follow_redirects=False) as client:
+        yield client, keys
+
+
+def test_a_browser_signs_in_once_with_a_key(signing):
+    client, keys = signing
+    answer = client.get("/", params={"key": keys[0]})
+    cookie = answer.headers["set-cookie"]
+
+    assert (answer.status_code, answer.headers["location"]) == (303, "/")
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert "Path=/" in cookie
+    assert keys[0] not in cookie
+    assert client.get(API).status_code == 200
+    assert client.get("/").status_code == 200
+
+    client.cookies.clear()
+    assert client.get("/", params={"key": keys[0]}).status_code == 401
+    assert len(keys) == 2
+    assert client.get("/", params={"key": keys[1]}).status_code == 303
+
+
+def test_a_cookie_is_for_https_where_the_browser_sees_https(made_once):
+    access = Access()
+    application = make_application(RunRoot.of(made_once), access)
+    with TestClient(
+        application, base_url="https://127.0.0.1", root_path="/stats", follow_redirects=False
+    ) as client:
+        answer = client.get("/stats/", params={"key": access.new_key()})
+
+        assert answer.headers["location"] == "/stats/"
+        assert "Secure" in answer.headers["set-cookie"]
+        assert "Path=/stats" in answer.headers["set-cookie"]
+        assert client.get("/stats/api/v1/runs").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"authorization": "Bearer "},
+        {"authorization": f"Bearer {TOKEN}x"},
+        {"authorization": f"Bearer {TOKEN[:-1]}"},
+        {"authorization": f"Basic {TOKEN}"},
+        {"authorization": TOKEN},
+        {"authorization": "Bearer \xff\xfe".encode("latin-1")},
+        {"cookie": "c=guess"},
+        {"cookie": f"c={TOKEN}"},
+        {"cookie": b"\xff=;;;c"},
+    ],
+)
+@pytest.mark.parametrize(
+    "path",
+    [API, f"{API}/first", "/", "/?key=", "/?key=guess", "/api/v1/openapi.json", "/nope", "/healthz%0A"],
+)
+def test_without_the_right_secret_nothing_is_told(signing, headers, path):
+    client, _ = signing
+    answer = client.get(path, headers=headers)
+
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert "first" not in answer.json()["detail"].split()
+
+
+@pytest.mark.parametrize("token", [TOKEN, "another-long-token"])
+def test_a_script_sends_a_token(signing, token):
+    client, _ = signing
+
+    assert client.get(API, headers={"authorization": f"Bearer {token}"}).status_code == 200
+    assert client.get(f"/?key={token}").status_code == 401
+
+
+def test_health_needs_no_sign_in(signing):
+    client, _ = signing
+
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ok"}
+
+
+def test_a_root_that_is_away_is_not_ready(root, own):
+    root.rename(root.with_name("away"))
+
+    assert own.get("/readyz").status_code == 503
+    assert own.get("/healthz").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "is_allowed"),
+    [
+        ("127.0.0.1", True),
+        ("127.0.0.1:8570", True),
+        ("localhost:1", True),
+        ("LOCALHOST.", True),
+        ("[::1]:8570", True),
+        ("[::1]", True),
+        ("10.1.2.3:80", True),
+        ("stats.example.org", True),
+        ("evil.example.org", False),
+        ("127.0.0.1.evil.org", False),
+        ("stats.example.org.evil.org:80", False),
+        ("", False),
+        ("127.0.0.1:80:80", False),
+        ("127.0.0.1:x", False),
+        ("localhost@evil.org", False),
+        ("2130706433", False),
+    ],
+)
+def test_a_name_that_was_made_to_point_here_is_refused(made_once, host, is_allowed):
+    assert is_allowed_host(host, ["stats.example.org"]) == is_allowed
+    application = make_application(
+        RunRoot.of(made_once), Access([TOKEN]), settings=ServiceSettings(hosts=["stats.example.org"])
+    )
+    headers = {"host": host, "authorization": f"Bearer {TOKEN}"}
+
+    answer = TestClient(application, base_url=BASE).get("/healthz", headers=headers)
+
+    assert answer.status_code == (200 if is_allowed else 421)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"origin": "http://evil.example.org"}, 403),
+        ({"origin": "null"}, 403),
+        ({"origin": "http://127.0.0.1:9999"}, 403),
+        ({"origin": BASE}, 405),
+        ({}, 405),
+        ({"cookie": "c=x"}, 403),
+        ({"sec-fetch-site": "cross-site"}, 403),
+    ],
+)
+@pytest.mark.parametrize("method", ["post", "put", "delete", "patch"])
+def test_pages_of_others_change_nothing(client, headers, status, method):
+    assert getattr(client, method)(API, headers=headers).status_code == status
+
+
+def test_a_large_body_is_refused(client):
+    answer = client.post(API, content=b"x" * 300_000)
+
+    assert answer.status_code == 413
+    assert client.post(API, content=b"", headers={"content-length": "-1"}).status_code == 413
+
+
+@pytest.mark.parametrize(
+    "path", [API, "/", "/nope", f"{API}/first/distribution?point=conv&format=svg", "/healthz"]
+)
+def test_every_response_says_what_browsers_may_do_with_it(client, path):
+    headers = client.get(path).headers
+
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert "server" not in headers
+    assert re.fullmatch("[0-9a-f]{16}", headers["x-request-id"])
+
+
+def test_requests_are_logged_as_json_without_secrets(signing, caplog):
+    client, keys = signing
+    with caplog.at_level(logging.INFO, logger="actisketch.access"):
+        client.get("/", params={"key": keys[0]})
+        client.get(f"{API}/a%0Ab", params={"q": "1\n2"}, headers={"authorization": f"Bearer {TOKEN}"})
+    lines = [
+        json.loads(record.getMessage()) for record in caplog.records if record.name == "actisketch.access"
+    ]
+
+    assert [line["status"] for line in lines] == [303, 404]
+    assert lines[0]["query"] == "key=..."
+    assert lines[1]["path"] == f"{API}/a\\nb"
+    assert lines[1]["method"] == "GET"
+    assert len({line["request_id"] for line in lines}) == 2
+    assert not any(secret in caplog.text for secret in (keys[0], TOKEN))
+
+
+def test_tokens_come_from_a_file_and_the_environment(tmp_path):
+    path = tmp_path / "tokens"
+    path.write_text(f"# for the dashboard\n{TOKEN}\n\n  another-long-token  \n")
+    path.chmod(0o600)
+
+    assert read_tokens(path, {"ACTISKETCH_TOKEN": "a-third-long-token"}) == (
+        (TOKEN, "another-long-token", "a-third-long-token"),
+        [],
+    )
+    path.chmod(0o644)
+    assert "chmod 600" in read_tokens(path, {})[1][0]
+    assert read_tokens(None, {}) == ((), [])
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"# nothing\n", b"short\n", b"\xff" * 20, b"two words of a token\n", b"x" * 2000]
+)
+def test_a_token_file_that_is_of_no_use_is_refused(tmp_path, content):
+    path = tmp_path / "tokens"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="token"):
+        read_tokens(path, {})
+    with pytest.raises(InputError, match="cannot be read"):
+        read_tokens(tmp_path / "missing", {})

@@ -1,0 +1,125 @@
+"""The list of runs: from small files, paged, sorted, filtered; it tells the truth while runs change."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import pytest
+
+from actisketch.pipeline.service.catalogue import Catalogue
+from actisketch.pipeline.service.run_root import RunRoot
+from actisketch.storage import Cache
+
+from .conftest import MadeRun
+
+API = "/api/v1/runs"
+
+
+def names(client, **asked):
+    return [run["name"] for run in client.get(API, params=asked).json()["runs"]]
+
+
+def test_every_run_is_listed_with_its_state(client):
+    rows = {run["name"]: run for run in client.get(API).json()["runs"]}
+
+    assert rows.keys() == {"first", "other", "half", "old", "vgg/channels"}
+    assert rows["vgg/channels"]["id"] == "vgg~1channels"
+    assert rows["first"]["state"] == "complete"
+    assert rows["half"]["state"] == "stopped"
+    assert (rows["half"]["n_blocks_done"], rows["half"]["n_blocks"], rows["half"]["n_points"]) == (2, 3, 2)
+    assert (rows["old"]["model"], rows["old"]["n_samples"], rows["old"]["percentile"]) == (
+        "functional",
+        53,
+        99.9,
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({"name": "IR"}, ["first"]),
+        ({"name": "/"}, ["vgg/channels"]),
+        ({"model": "FUNC"}, ["old"]),
+        ({"state": "stopped"}, ["half"]),
+        ({"state": "running"}, []),
+        ({"sort": "name"}, ["first", "half", "old", "other", "vgg/channels"]),
+        ({"sort": "-name", "limit": 2}, ["vgg/channels", "other"]),
+        ({"sort": "name", "offset": 3}, ["other", "vgg/channels"]),
+        ({"sort": "-samples", "limit": 1}, ["old"]),
+        ({"sort": "model", "limit": 1}, ["old"]),
+        ({"name": "o", "state": "complete", "sort": "name"}, ["old", "other"]),
+        ({"offset": 99}, []),
+    ],
+)
+def test_filters_order_and_pages(client, asked, found):
+    assert names(client, **asked) == found
+
+
+def test_the_total_counts_all_pages(client):
+    answer = client.get(API, params={"limit": 1, "name": "o"}).json()
+
+    assert (answer["n_total"], len(answer["runs"])) == (2, 1)
+
+
+def test_a_run_that_somebody_records_is_running(root, client_of):
+    made = MadeRun(root / "half")
+    client = client_of(root)
+    with Cache.create_or_resume(made.run.cache_path, made.spec):
+        assert names(client, state="running") == ["half"]
+        assert str(os.getpid()) in client.get(f"{API}/half").json()["writer"]
+
+
+def test_the_lock_of_a_process_that_was_killed_is_nobodys(root, client_of):
+    lock = root / "half" / "cache" / ".actisketch" / "lock"
+    made = MadeRun(root / "half")
+    with Cache.create_or_resume(made.run.cache_path, made.spec):
+        holder = json.loads(lock.read_text())
+    lock.write_text(json.dumps({**holder, "started_s": holder["started_s"] - 100}))
+
+    assert names(client_of(root), state="running") == []
+
+
+def test_new_changed_and_deleted_runs_are_seen(root, monkeypatch):
+    monkeypatch.setattr("actisketch.pipeline.service.catalogue.FRESH_S", 0.0)
+    catalogue = Catalogue(RunRoot.of(root))
+    rows = lambda: {row.name: row.state for row in catalogue.rows()[0]}  # noqa: E731
+    before = rows()
+    MadeRun(root / "a" / "new").begin()
+    MadeRun(root / "half").record().finish()
+    shutil.rmtree(root / "old")
+
+    assert before.pop("old") == "complete"
+    assert rows() == {**before, "a/new": "stopped", "half": "complete"}
+
+
+def test_a_manifest_that_cannot_be_read_is_listed_as_damaged(root, client_of):
+    (root / "first" / "run.json").write_bytes(b"{")
+    (root / "other" / "run.json").write_text(
+        '{"actisketch_run": 1, "settings": [], "model": 5, "n_samples": "x"}'
+    )
+    (root / "old" / "run.json").write_text(
+        '{"actisketch_run": 1, "settings": {"factors": {"percentile": NaN}}}'
+    )
+
+    assert sorted(names(client_of(root), state="damaged")) == ["first", "other"]
+    assert client_of(root).get(API, params={"name": "old"}).json()["runs"][0]["percentile"] is None
+
+
+def test_folders_without_runs_are_passed_over(root, client_of):
+    (root / ".hidden").mkdir()
+    shutil.copytree(root / "first", root / ".hidden" / "run")
+    shutil.copytree(root / "first", root / "first" / "inner")
+    shutil.copytree(root / "first" / "cache", root / "cache-alone")
+    (root / "cache-alone" / "conv" / "run.json").write_text("{}")
+    (root / "deep" / "/".join("abcdefghi")).mkdir(parents=True)
+    (root / b"\xff".decode("utf-8", "surrogateescape")).mkdir()
+
+    assert len(names(client_of(root))) == 5
+
+
+def test_a_listing_of_too_many_files_ends_and_says_so(root, client_of, monkeypatch):
+    monkeypatch.setattr("actisketch.pipeline.service.run_root.MOST_ENTRIES", 3)
+
+    assert client_of(root).get(API).json()["is_cut"] is True

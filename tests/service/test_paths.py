@@ -1,0 +1,215 @@
+"""Nothing outside of the root is read, however it is named."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from urllib.parse import quote
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from actisketch.pipeline.service.run_root import RunRoot, id_of, path_in_id
+from actisketch.storage.errors import InputError, NotFoundError
+
+from .conftest import make_client, make_run
+
+API = "/api/v1/runs"
+QUESTIONS = ("", "/points", "/percentile?q=50", "/certificate", "/network", "/distribution?point=conv")
+
+# `.` and `..` as they are: test_server.py, for a client takes them out of the address.
+HOSTILE = [
+    "~1",
+    "..~1outside",
+    "first~1..~1..~1outside",
+    "first~1..~1first",
+    "~1etc~1passwd",
+    "first~1",
+    "first~1cache",
+    "first\x00",
+    "\\..\\outside",
+    "first/../../outside",
+    "%2e%2e~1outside",
+    ".actisketch",
+    "link",
+    "via~1outside",
+    "a" * 5000,
+    "~1".join("abcdefghijkl"),
+    "\ud800",
+    "~",
+    "~0",
+    "~2first",
+]
+
+
+class Opened:
+    """The paths that this process opens or lists."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        sys.addaudithook(self._hook)
+
+    def _hook(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event in ("open", "os.listdir", "os.scandir") and isinstance(arguments[0], str | os.PathLike):
+            self.paths.append(os.fspath(arguments[0]))
+
+
+@pytest.fixture(scope="module")
+def opened():
+    return Opened()
+
+
+@pytest.fixture(scope="module")
+def trap(tmp_path_factory, made_once):
+    """A root with links to a run beside it."""
+    folder = tmp_path_factory.mktemp("trap")
+    root = folder / "root"
+    make_run(folder / "outside")
+    shutil.copytree(made_once / "first", root / "first")
+    (root / "link").symlink_to(folder / "outside")
+    (root / "via").symlink_to(folder)
+    with make_client(root) as client:
+        yield client, root, folder / "outside"
+
+
+@pytest.mark.parametrize("run_id", HOSTILE)
+def test_a_hostile_id_is_not_found(trap, opened, run_id):
+    client, _, outside = trap
+    opened.paths.clear()
+    for question in QUESTIONS:
+        answer = client.get(f"{API}/{quote(run_id.encode('utf-8', 'surrogatepass'), safe='')}{question}")
+
+        assert answer.status_code == 404, answer.text
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert len(answer.text) < 3000
+    assert [path for path in opened.paths if path.startswith(str(outside))] == []
+
+
+@given(st.text(alphabet="~01./\\ab\0%", max_size=12))
+@settings(max_examples=150)
+@example("~01")
+def test_an_id_leads_into_the_root_or_nowhere(made_once, run_id):
+    try:
+        path = path_in_id(run_id)
+    except NotFoundError:
+        return
+
+    assert ".." not in path.split("/")
+    assert not path.startswith("/")
+    assert os.path.normpath(made_once / path).startswith(str(made_once) + "/")
+
+
+@given(st.text(min_size=1, max_size=20).filter(lambda t: t not in (".", "..") and not set(t) & set("/\\\0")))
+def test_an_id_and_its_path_are_one_to_one(name):
+    path = f"a/{name}"
+
+    assert path_in_id(id_of(path)) == path
+
+
+def test_links_are_not_listed(trap):
+    client, _, _ = trap
+
+    assert [run["name"] for run in client.get(API).json()["runs"]] == ["first"]
+
+
+@pytest.mark.parametrize(
+    "name", ["cache", "statistics.json", "factors.json", "sketches.npz", "normalized.keras", "x"]
+)
+def test_a_run_with_a_link_out_of_the_root_is_refused(root, client_of, tmp_path, opened, name):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("do not read")
+    at = root / "old" / name
+    if at.exists():
+        shutil.move(at, outside / name)
+    else:
+        (outside / name).write_text("do not read")
+    at.symlink_to(outside / name)
+    client = client_of(root)
+    opened.paths.clear()
+    for question in QUESTIONS:
+        answer = client.get(f"{API}/old{question}")
+
+        assert answer.status_code == 422
+        assert "--allow" in answer.json()["detail"]
+    assert client.get(API).status_code == 200
+    assert [path for path in opened.paths if path.startswith(str(outside))] == []
+
+    assert client_of(root, allowed=[str(outside)]).get(f"{API}/old/percentile?q=5").status_code == 200
+
+
+def test_a_manifest_that_is_a_link_is_no_run(root, own, tmp_path):
+    shutil.move(root / "first" / "run.json", tmp_path / "run.json")
+    (root / "first" / "run.json").symlink_to(tmp_path / "run.json")
+
+    assert own.get(f"{API}/first").status_code == 404
+    assert "first" not in [run["name"] for run in own.get(API).json()["runs"]]
+
+
+@pytest.mark.parametrize(
+    "url", ["/etc", "../../outside", "file:///etc", "s3://bucket/x", "http://127.0.0.1:1/x", "memory://x"]
+)
+def test_a_manifest_that_names_a_cache_elsewhere_is_refused(root, own, url):
+    path = root / "first" / "run.json"
+    tree = json.loads(path.read_text())
+    tree["settings"]["cache"]["url"] = url
+    del tree["content_hash"]
+    path.write_text(json.dumps(tree))
+    answer = own.get(f"{API}/first/percentile?q=50")
+
+    assert answer.status_code == 422
+    assert "--allow" in answer.json()["detail"]
+
+
+def test_an_allowed_url_covers_what_is_below_it_only(tmp_path):
+    root = RunRoot.of(tmp_path, ["s3://bucket/runs", "http://127.0.0.1:5/a/"])
+    for url in ("s3://bucket/runs", "s3://bucket/runs/x", "http://127.0.0.1:5/a/b"):
+        root.check_inside(tmp_path, url)
+    for url in ("s3://bucket/runs2", "s3://bucket/runs/../x", "s3://bucket", "http://127.0.0.1:50/a/b"):
+        with pytest.raises(InputError, match="--allow"):
+            root.check_inside(tmp_path, url)
+
+
+def test_names_that_are_markup_or_control_characters_are_shown_as_text(root, own):
+    name = "<img src=x onerror=alert(1)>"
+    shutil.copytree(root / "first", root / name)
+    shutil.copytree(root / "first", root / "a\x1b[2Jb")
+    listed = own.get(API, headers={"accept": "text/html"})
+    page = own.get(f"{API}/{quote(name)}x", headers={"accept": "text/html"})
+
+    assert listed.headers["content-type"] == "application/json"
+    assert own.get(f"{API}/{quote(name)}/points").status_code == 200
+    assert "<img" not in page.text
+    assert "&lt;img" in page.text
+    assert own.get(f"{API}/{quote('a' + chr(27) + '[2Jb')}").status_code == 200
+
+
+def test_a_pipe_in_place_of_a_file_does_not_hang(root, own):
+    for name in ("statistics.json", "sketches.npz", "certificate.json", "normalized.keras"):
+        path = root / "old" / name
+        path.unlink()
+        os.mkfifo(path)
+
+    for question in QUESTIONS:
+        assert own.get(f"{API}/old{question}").status_code in (200, 404, 409)
+
+
+@pytest.mark.parametrize("place", ["in cache", "in commits"])
+def test_a_link_inside_the_cache_gives_nothing_away(root, own, tmp_path, place):
+    secret = tmp_path / "secret"
+    secret.write_bytes(np.arange(10_000, dtype=np.uint8).tobytes() + b"a secret text")
+    cache = root / "first" / "cache"
+    where = cache / ".actisketch" / "commits" if place == "in commits" else cache / "conv"
+    target = min(path for path in where.iterdir() if path.name != "zarr.json")
+    target.unlink()
+    target.symlink_to(secret)
+    answers = [
+        own.get(f"{API}/first{q}") for q in (*QUESTIONS, "/percentile?q=3&exact=true", "/percentile?q=3")
+    ]
+
+    assert all("secret text" not in answer.text for answer in answers)
+    assert {answer.status_code for answer in answers} <= {200, 404, 409}

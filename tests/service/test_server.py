@@ -1,0 +1,401 @@
+"""The service as its own process and over real connections: addresses, signals, strange requests, slow clients."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.cookiejar import CookieJar
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import uvicorn
+
+from actisketch.pipeline.service import server
+from actisketch.pipeline.service.access import Access
+from actisketch.pipeline.service.application import ServiceSettings, make_application
+from actisketch.pipeline.service.run_root import RunRoot
+
+from .conftest import TOKEN, MadeRun
+
+API = "/api/v1/runs"
+AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "actisketch.pipeline", "serve", *map(str, arguments)]
+
+
+@contextmanager
+def started(*arguments: object, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A service in a process of its own, and the address that it printed."""
+    process = subprocess.Popen(
+        command(*arguments, "--port", 0),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            address = process.stdout.readline().strip()
+            assert address.startswith("http://"), process.communicate()[1]
+            yield process, address
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def served(made_once):
+    with started(made_once, ACTISKETCH_TOKEN=TOKEN) as (process, address):
+        yield process, address
+
+
+def raw(address: str, request: bytes) -> bytes:
+    """Everything that is answered to these bytes."""
+    parts = urlsplit(address)
+    with socket.create_connection((parts.hostname, parts.port), timeout=20) as connection:
+        connection.sendall(request)
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+        return answer
+
+
+def get(address: str, path: str) -> bytes:
+    host = urlsplit(address).netloc
+    return raw(
+        address,
+        f"GET {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close\r\n\r\n".encode(
+            "latin-1"
+        ),
+    )
+
+
+def test_the_printed_address_signs_a_browser_in(served):
+    _, address = served
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(CookieJar()))
+    with browser.open(address) as page:
+        assert page.status == 200
+        assert "key" not in page.url
+    with browser.open(address.partition("?")[0] + "api/v1/runs") as answer:
+        assert b"vgg~1channels" in answer.read()
+
+
+def test_no_secret_stands_in_the_list_of_processes(served):
+    process, address = served
+    line = Path(f"/proc/{process.pid}/cmdline").read_bytes().decode()
+
+    assert TOKEN not in line
+    assert urlsplit(address).query.removeprefix("key=") not in line
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/v1/runs/..",
+        "/api/v1/runs/.",
+        "/api/v1/runs/../../../../etc/passwd",
+        "/api/v1/runs/first/../../../outside",
+        "/api/v1/runs/%2e%2e/points",
+        "/api/v1/runs/%2e%2e%2foutside/points",
+        "/api/v1/runs/..%2f..%2f..%2fetc%2fpasswd/network",
+        "/api/v1/runs/%252e%252e%252foutside/points",
+        "/api/v1/runs/first%00/points",
+        "/api/v1/runs/%c0%ae%c0%ae%c0%afoutside/points",
+        "/api/v1/runs/first%2fcache/points",
+        "/api/v1/runs//first/points",
+        "//api/v1/runs",
+        "/../../etc/passwd",
+        "/static/../../etc/passwd",
+        "/healthz/../api/v1/runs/nope",
+        "/api/v1/runs/" + "a/" * 5000,
+    ],
+)
+def test_a_strange_path_is_not_found(served, path):
+    answer = get(served[1], path)
+
+    assert answer.startswith(b"HTTP/1.1 404"), answer[:300]
+    assert b"root:" not in answer
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", b"400"),
+        (b"nonsense\r\n\r\n", b"400"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"400"),
+        (b"GET /" + b"a" * 1_000_000 + b" HTTP/1.1\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nHost: evil\r\nConnection: close\r\n\r\n", b"4"),
+        (b"GET / HTTP/1.1\r\nHost: evil.example.org\r\nConnection: close\r\n\r\n", b"421"),
+        (
+            b"GET http://evil.example.org/ HTTP/1.1\r\nHost: evil.example.org\r\nConnection: close\r\n\r\n",
+            b"421",
+        ),
+        (
+            b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 999999999\r\nConnection: close\r\n\r\n",
+            b"413",
+        ),
+    ],
+)
+def test_a_strange_request_is_refused(served, request_bytes, status):
+    try:
+        answer = raw(served[1], request_bytes)
+    except ConnectionError:  # while a megabyte was still on its way
+        answer = b"HTTP/1.1 400"
+
+    assert answer.startswith(b"HTTP/1.1 " + status), answer[:200]
+    assert b"Traceback" not in answer
+
+
+def test_tensorflow_is_never_loaded(served):
+    process, address = served
+    asked = ["", "/points", "/percentile?q=5&exact=true", "/factors?per_channel=true", "/factors?format=csv"]
+    asked += [f"/distribution?point=conv&format={kind}" for kind in ("json", "png", "svg")]
+    asked += ["/digest?point=conv&channel=0"]
+    for question in asked:
+        assert get(address, f"{API}/vgg~1channels{question}").startswith(b"HTTP/1.1 200")
+    for question in ("/network", "/certificate"):
+        assert get(address, f"{API}/old{question}").startswith(b"HTTP/1.1 200")
+    assert get(address, "/api/v1/compare?a=first&b=other").startswith(b"HTTP/1.1 200")
+    libraries = Path(f"/proc/{process.pid}/maps").read_text()
+
+    assert "numpy" in libraries
+    assert not re.search(r"tensorflow|jaxlib|/torch/", libraries)
+
+
+def test_a_service_that_is_told_to_stop_ends_well(made_once):
+    with started(made_once) as (process, address):
+        assert b"421" not in get(address, "/healthz")
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(30) == 0
+        _, errors = process.communicate()
+
+    assert '"path": "/healthz"' in errors
+    assert "Traceback" not in errors
+
+
+@pytest.fixture
+def refused(monkeypatch, capsys):
+    """Start a service that cannot be; return what it says."""
+    from actisketch.pipeline.cli import commands
+    from actisketch.pipeline.cli.session import run_command
+
+    monkeypatch.delenv("ACTISKETCH_TOKEN", raising=False)
+    monkeypatch.setattr("actisketch.pipeline.cli.serving._log_requests", lambda quiet: None)
+
+    def refused(*arguments):
+        assert run_command(commands, ["serve", *map(str, arguments)]) == 2
+        return capsys.readouterr().err
+
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--host", "0.0.0.0"], "token"),
+        (["--host", "::"], "token"),
+        (["--host", "nowhere.invalid"], "no address"),
+        (["--root-path", "stats"], "--root-path"),
+        (["--root-path", "/stats/"], "--root-path"),
+        (["--root-path", "/a\r\nb"], "--root-path"),
+        (["--token-file", "missing"], "cannot be read"),
+        (["--memory-limit", "much"], "--memory-limit"),
+    ],
+)
+def test_a_service_that_cannot_be_is_refused(made_once, refused, arguments, told):
+    assert told in refused(made_once, *arguments)
+
+
+def test_a_port_that_is_taken_and_a_root_that_is_none_are_refused(made_once, refused, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert "--port" in refused(made_once, "--port", taken.getsockname()[1])
+    assert "no folder" in refused(tmp_path / "nowhere")
+    assert "the folder above it" in refused(made_once / "first")
+
+
+@contextmanager
+def served_here(root: Path, **settings: object) -> Iterator[tuple[str, int]]:
+    """A service in a thread of this process, over real connections."""
+    application = make_application(
+        RunRoot.of(root), Access([TOKEN]), settings=ServiceSettings(**{"fresh_s": 0.0, **settings})
+    )
+    config = uvicorn.Config(
+        application, http=server._ImpatientProtocol, ws="none", lifespan="on", loop="asyncio", log_config=None
+    )
+    running = uvicorn.Server(config)
+    with server.listen("127.0.0.1", 0) as bound:
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]})
+        thread.start()
+        try:
+            while not running.started:
+                time.sleep(0.01)
+            yield bound.getsockname()[:2]
+        finally:
+            running.should_exit = True
+            thread.join()
+
+
+def trickle(connection: socket.socket) -> None:
+    """Send the headers of a request byte by byte, for five seconds."""
+    connection.sendall(b"GET / HTTP/1.1\r\nX: ")
+    for _ in range(100):
+        connection.sendall(b"y")
+        time.sleep(0.05)
+
+
+def test_a_client_that_never_ends_its_request_is_let_go(made_once, monkeypatch):
+    monkeypatch.setattr(server, "HEADERS_S", 0.4)
+    with served_here(made_once) as place:
+        idle = socket.create_connection(place, timeout=10)
+        slow = socket.create_connection(place, timeout=10)
+        begun = time.monotonic()
+        with slow, pytest.raises((BrokenPipeError, ConnectionResetError)):
+            trickle(slow)
+
+        assert time.monotonic() - begun < 4
+        assert idle.recv(10) == b""
+        idle.close()
+
+        # A connection that has been answered is given the same time for its next request.
+        used = http.client.HTTPConnection(*place, timeout=10)
+        used.request("GET", "/healthz")
+        assert used.getresponse().read() == b'{"status":"ok"}'
+        used.sock.sendall(b"GET /healthz HT")
+        assert used.sock.recv(10) == b""
+        used.close()
+
+
+class SlowChunks:
+    """Reading a chunk takes a while; counts them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from actisketch.storage import cache
+
+        self.n_read, decode = 0, cache.decode
+
+        def slow(*arguments: object, **more: object) -> object:
+            self.n_read += 1
+            time.sleep(0.1)
+            return decode(*arguments, **more)
+
+        monkeypatch.setattr(cache, "decode", slow)
+
+
+@pytest.fixture
+def slow_run(tmp_path):
+    """A run of 20 blocks, with buckets so wide that exact percentiles have to read the activations."""
+    MadeRun(tmp_path / "root" / "slow", changes={"sketch": {"bits": 12}}, n_samples=120).begin().record()
+    return tmp_path / "root"
+
+
+def test_a_question_that_takes_too_long_is_stopped(slow_run, client_of, monkeypatch):
+    chunks = SlowChunks(monkeypatch)
+    client = client_of(slow_run, time_limit_s=0.5, n_long_threads=1, n_long_waiting=0)
+    answer = client.get(f"{API}/slow/percentile?q=60&exact=true")
+
+    assert answer.status_code == 504
+    assert "--time-limit" in answer.json()["detail"]
+    assert answer.headers["retry-after"]
+    time.sleep(0.3)
+    n_read = chunks.n_read
+    time.sleep(0.4)
+    assert chunks.n_read == n_read < 15
+
+
+def test_a_question_whose_client_has_gone_is_stopped_and_others_wait_their_turn(slow_run, monkeypatch):
+    chunks = SlowChunks(monkeypatch)
+    with served_here(slow_run, n_long_threads=1, n_long_waiting=0) as place:
+        first = http.client.HTTPConnection(*place)
+        first.request("GET", f"{API}/slow/percentile?q=60&exact=true", headers=AUTHORIZED)
+        while not chunks.n_read:
+            time.sleep(0.01)
+        second = http.client.HTTPConnection(*place)
+        second.request("GET", f"{API}/slow/percentile?q=61&exact=true", headers=AUTHORIZED)
+        refused = second.getresponse()
+
+        assert refused.status == 503
+        assert b"ask again" in refused.read()
+        second.request("GET", f"{API}/slow/percentile?q=61", headers=AUTHORIZED)
+        assert second.getresponse().read().startswith(b'{"run":"slow"')
+
+        first.close()
+        time.sleep(0.8)
+        n_read = chunks.n_read
+        time.sleep(0.4)
+
+        assert chunks.n_read == n_read < 30
+        second.close()
+
+
+def ask_all_the_time(
+    place: tuple[str, int], until: threading.Event, problems: list[str], times: list[float]
+) -> None:
+    """Ask for the maximum, which never falls while more is recorded."""
+    connection, largest = http.client.HTTPConnection(*place, timeout=60), 0.0
+    while not until.is_set():
+        begun = time.perf_counter()
+        connection.request("GET", f"{API}/growing/percentile?q=100&point=conv", headers=AUTHORIZED)
+        answer = connection.getresponse()
+        body = answer.read()
+        times.append(time.perf_counter() - begun)
+        found = re.search(rb'"value":([0-9.]+)', body)
+        if answer.status != 200 or (found and float(found[1]) < largest):
+            problems.append(body.decode()[:500])
+            return
+        largest = float(found[1]) if found else largest
+    connection.close()
+
+
+def read_while_recording(
+    root: Path, *, n_readers: int, n_blocks: int, fresh_s: float
+) -> tuple[list[str], list[float]]:
+    """Many readers while a run is recorded; return what went wrong, and how long each answer took."""
+    made = MadeRun(root / "growing", n_samples=6 * n_blocks).begin()
+    problems: list[str] = []
+    times: list[float] = []
+    until = threading.Event()
+    with served_here(root, fresh_s=fresh_s) as place:
+        readers = [
+            threading.Thread(target=ask_all_the_time, args=(place, until, problems, times))
+            for _ in range(n_readers)
+        ]
+        for reader in readers:
+            reader.start()
+        for _ in range(n_blocks):
+            made.record(1)
+        made.finish()
+        until.set()
+        for reader in readers:
+            reader.join()
+    return problems, times
+
+
+def test_readers_of_a_run_that_is_recorded_never_see_an_error(tmp_path):
+    problems, times = read_while_recording(tmp_path, n_readers=8, n_blocks=25, fresh_s=0.0)
+
+    assert problems == []
+    assert len(times) > 25
+
+
+@pytest.mark.slow
+def test_200_readers_while_a_run_is_recorded(tmp_path):
+    problems, times = read_while_recording(tmp_path, n_readers=200, n_blocks=150, fresh_s=1.0)
+
+    assert problems == []
+    assert len(times) > 2000
+    ordered = sorted(times)
+    assert ordered[int(len(ordered) * 0.99)] < 10 * ordered[len(ordered) // 2]
