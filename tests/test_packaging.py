@@ -68,6 +68,8 @@ HEAVY = ("tensorflow", "keras", "distributed", "numba", "matplotlib")
         ("actisketch.pipeline.sources", ("tensorflow", "keras", "distributed", "matplotlib")),
         ("actisketch.pipeline.cli.verbs", (*HEAVY, "pydantic")),
         ("actisketch.pipeline.cli.ask", ("tensorflow", "keras", "distributed", "numba")),
+        ("actisketch.pipeline.cli.serving", (*HEAVY, "pydantic", "fastapi", "uvicorn")),
+        ("actisketch.pipeline.service.application", HEAVY),
         ("actisketch.pipeline.cli.exporting", ("tensorflow", "keras", "distributed", "numba", "matplotlib")),
     ],
 )

@@ -48,14 +48,8 @@ class Run:
         The model's table as the folder has it, to show it to the user.
     """
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        settings: JobSettings,
-        cache: Cache | None = None,
-        sketches: Mapping[str, PointSketch] | None = None,
-    ) -> None:
-        self.folder, self._opened, self._given = folder, cache, sketches
+    def __init__(self, folder: RunFolder, settings: JobSettings, cache: Cache | None = None) -> None:
+        self.folder, self._opened = folder, cache
         self.asked_model: ModelSettings = settings.model
         self.settings = settings.model_copy(update={"model": settings.model.without_code()})
 
@@ -78,8 +72,6 @@ class Run:
         IncompleteError
             If blocks are missing.
         """
-        if self._given is not None:
-            return dict(self._given)
         recorded = self._recorded  # first, as the cache knows then which records are whole
         check_complete(self.cache)
         kept = load_merged(self.folder.merged_path, recorded, self.points)
@@ -184,13 +176,7 @@ class Run:
         return self.sketch(point, channel=channel).digest(compression, nonzero=nonzero)
 
     def sketch(self, point: str, *, channel: int | None = None) -> Sketch:
-        """Return the sketch of one point, or of one channel of it; see :meth:`digest`.
-
-        Raises
-        ------
-        InputError
-            For an unknown point or channel, or a run without sketches per channel.
-        """
+        """Return the sketch of one point, or of one channel of it; as :meth:`digest`."""
         (name,) = self._chosen([point])
         sketch = self.sketches[name]
         return sketch.layer if channel is None else channels_of(sketch, name).channel(channel)
@@ -251,12 +237,6 @@ class Run:
         None if there is none, it was changed, or it is of other factors, settings, samples or labels than the run.
         """
         return self._saved.normalized_key()
-
-    def answering_from(self, cache: Cache, sketches: Mapping[str, PointSketch]) -> Run:
-        """Return the same run that answers from these merged sketches, and reads activations from this cache."""
-        run = Run(self.folder, self.settings, cache, sketches)
-        run.asked_model = self.asked_model
-        return run
 
     def with_factors(self, changes: Mapping[str, Any]) -> JobSettings:
         """Return the run's settings with other keys in ``[factors]``; whoever asks for a percentile gets that."""

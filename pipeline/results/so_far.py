@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ...storage import Block
+from ...storage import Block, Cache
 from ...storage.errors import FormatError, IncompleteError
 from ..factors.merge import merge_records
 from ..factors.merged_file import load_merged, merged_key
@@ -17,7 +17,26 @@ from ..record.point_sketch import empty_sketch, sketch_spec
 from ..sketch import PointSketch, merge_sketches
 from .run import Run
 
-__all__ = ["SoFar", "recorded_so_far"]
+__all__ = ["RunSoFar", "SoFar", "recorded_so_far"]
+
+
+class RunSoFar(Run):
+    """A run that answers from given sketches, and reads activations from a given cache.
+
+    Parameters
+    ----------
+    run : Run
+    cache : Cache
+        That of the run.
+    sketches : mapping of str to PointSketch
+        Merged sketches of some of its blocks, or of all.
+    """
+
+    def __init__(self, run: Run, cache: Cache, sketches: Mapping[str, PointSketch]) -> None:
+        super().__init__(run.folder, run.settings, cache)
+        self.asked_model = run.asked_model
+        # In the place of what the property would read.
+        self.__dict__["sketches"] = dict(sketches)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +145,7 @@ def _so_far(
 ) -> SoFar:
     spec = run.cache.spec
     return SoFar(
-        run=run.answering_from(run.cache, sketches),
+        run=RunSoFar(run, run.cache, sketches),
         key=key,
         n_blocks=spec.n_blocks,
         n_blocks_done=len(commits),

@@ -21,7 +21,7 @@ __all__ = [
     "PercentilesAnswer",
     "PointAnswer",
     "PointsAnswer",
-    "Problem",
+    "ProblemAnswer",
     "Recorded",
     "RunAnswer",
     "RunSummary",
@@ -37,7 +37,7 @@ def number(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
 
 
-class Problem(BaseModel):
+class ProblemAnswer(BaseModel):
     """An error, as RFC 9457 has it."""
 
     model_config = ConfigDict(extra="allow")

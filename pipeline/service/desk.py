@@ -125,40 +125,37 @@ class Desk:
         }
 
 
-Packed = tuple[bytes, str, str | None] | OpenFile
+Packed = TextFile | OpenFile
 
 
 def _packed(made: Made) -> Packed:
-    """Return an answer as bytes, their type and the name of a file; this is done in the thread, too."""
-    if isinstance(made, OpenFile):
+    """Return an answer as bytes, which are made in the thread too; without a name, it is no file to keep."""
+    if isinstance(made, TextFile | OpenFile):
         return made
-    if isinstance(made, TextFile):
-        name = None if made.media_type.startswith("image/") else made.name
-        return made.content, made.media_type, name
     if isinstance(made, BaseModel):
-        return made.model_dump_json().encode(), "application/json", None
-    return json.dumps(made, allow_nan=False).encode(), "application/json", None
+        content = made.model_dump_json().encode()
+    else:
+        content = json.dumps(made, allow_nan=False).encode()
+    return TextFile(name="", media_type="application/json", content=content)
 
 
 def _response(packed: Packed, headers: dict[str, str]) -> Response:
+    if packed.name:
+        headers["content-disposition"] = f'attachment; filename="{packed.name}"'
     if isinstance(packed, OpenFile):
-        headers |= {
-            "content-length": str(packed.nbytes),
-            "content-disposition": f'attachment; filename="{packed.name}"',
-        }
+        headers["content-length"] = str(packed.nbytes)
         return StreamingResponse(packed.parts(), headers=headers, media_type=packed.media_type)
-    content, media_type, name = packed
-    if name is not None:
-        headers["content-disposition"] = f'attachment; filename="{name}"'
-    if media_type == "image/svg+xml":
+    if packed.remarks:
+        headers["actisketch-remarks"] = json.dumps(packed.remarks)
+    if packed.media_type == "image/svg+xml":
         # The picture's own styles, and nothing else.
         headers["content-security-policy"] = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
-    return Response(content, headers=headers, media_type=media_type)
+    return Response(packed.content, headers=headers, media_type=packed.media_type)
 
 
 def _hashed(request: Request, packed: Packed, headers: dict[str, str]) -> Response:
     """Return an answer whose ETag is its own hash: of what is known only when it is made."""
-    content = b"" if isinstance(packed, OpenFile) else packed[0]
+    content = b"" if isinstance(packed, OpenFile) else packed.content
     etag = f'"{hashlib.blake2b(content, digest_size=16).hexdigest()}"'
     kept = {**CACHED, "etag": etag, **headers}
     if _is_known(request, etag):

@@ -14,7 +14,7 @@ from ..report.numbers import count_text, number_text
 from ..sketch import Sketch
 from .answers import DistributionAnswer, PercentileAnswer
 from .open_runs import OpenRun
-from .questions import is_nonzero, percentile_of, recorded_of
+from .questions import is_nonzero, percentile_answer, recorded_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,5 +109,5 @@ def _found(
     run = opened.run
     sketch = run.sketch(point, channel=channel)
     asked = run.settings.factors.percentile if q is None else q
-    percentile = percentile_of(run, point, asked, nonzero=is_nonzero(run, nonzero), channel=channel)
+    percentile = percentile_answer(run, point, asked, nonzero=is_nonzero(run, nonzero), channel=channel)
     return histogram(sketch, n_bars=bins), sketch, percentile

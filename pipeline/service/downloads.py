@@ -10,16 +10,20 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ...storage.errors import IncompleteError, NotFoundError
+from ..exporters import Exported
 from .open_runs import OpenRun
-from .questions import factors_answer
+from .questions import reading
 from .workers import Stop
 
 __all__ = ["OpenFile", "TextFile", "certificate_of", "exported", "network_of"]
 
 PART_NBYTES = 2**20
+MEDIA_TYPES = {".csv": "text/csv; charset=utf-8", ".json": "application/json"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +33,8 @@ class TextFile:
     name: str
     media_type: str
     content: bytes
+    remarks: tuple[str, ...] = ()
+    """What a person should know beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +102,24 @@ def exported(
                 f"{so_far.n_blocks_done} of {so_far.n_blocks} blocks are recorded, and a file of this format cannot "
                 "say so: wait for the run, ask for format=json, or add partial=true"
             )
-    factors = None if kind == "tdigest" else factors_answer(opened, changes, stop)[1]
-    text = opened.run.export(kind, factors=factors)
-    ending, media_type = ("csv", "text/csv") if kind == "csv" else ("json", "application/json")
-    name = f"{_file_name(opened)}-{kind}{suffix}.{ending}"
-    return TextFile(name=name, media_type=f"{media_type}; charset=utf-8", content=text.encode())
+    made = reading(opened, stop, is_exact=bool(changes.get("exact"))).exported(kind, **changes)
+    ending = Path(made.file_name).suffix
+    name = f"{_file_name(opened)}-{_plain(kind)}{suffix}{_plain(ending)}"
+    return TextFile(
+        name=name,
+        media_type=MEDIA_TYPES.get(ending, "application/octet-stream"),
+        content=_content(made),
+        remarks=tuple(made.warnings),
+    )
+
+
+def _content(made: Exported) -> bytes:
+    if isinstance(made.content, str):
+        return made.content.encode()
+    with TemporaryDirectory(prefix="actisketch-") as folder:
+        path = Path(folder) / "export"
+        made.write(path)
+        return path.read_bytes()
 
 
 def _nothing_yet(what: str, opened: OpenRun) -> NotFoundError:
@@ -112,4 +131,8 @@ def _nothing_yet(what: str, opened: OpenRun) -> NotFoundError:
 
 def _file_name(opened: OpenRun) -> str:
     """Return a name for files of a run that every system takes and no header misreads."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", opened.id.replace("~1", "-"))[:80].strip(".-") or "run"
+    return _plain(opened.id.replace("~1", "-")).strip(".-") or "run"
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text)[:80]

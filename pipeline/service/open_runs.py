@@ -129,7 +129,7 @@ class OpenRuns:
         so_far = recorded_so_far(run, None if before is None else before.so_far)
         manifest = run.folder.manifest()
         ended_s = time.monotonic()
-        if before is not None and so_far.run.sketches is before.run.sketches:
+        if before is not None and so_far.key == before.so_far.key:
             nbytes = before.nbytes
         else:
             nbytes = SMALLEST_NBYTES + sum(map(_nbytes, so_far.run.sketches.values()))

@@ -24,7 +24,7 @@ from ...storage.errors import (
     StorageError,
 )
 from ..settings.visible import visible
-from .answers import Problem
+from .answers import ProblemAnswer
 from .workers import Gone, Overloaded, Stopped, TooLong
 
 __all__ = ["ERROR_KINDS", "problem_of", "problem_response", "respond"]
@@ -61,11 +61,13 @@ OWN_DETAILS = {
 }
 
 
-def problem_of(request: Request, status: int, detail: str, *, kind: str, title: str, **facts: Any) -> Problem:
+def problem_of(
+    request: Request, status: int, detail: str, *, kind: str, title: str, **facts: Any
+) -> ProblemAnswer:
     """Return an error as the answer that describes it."""
     path = request.scope["path"]
     query = f"?{request.url.query}" if request.url.query else ""
-    return Problem(
+    return ProblemAnswer(
         title=title,
         status=status,
         detail=_shown(detail, LONGEST_DETAIL),
@@ -93,7 +95,7 @@ def problem_response(request: Request, error: Exception) -> Response:
     return respond(request, problem)
 
 
-def _invalid(request: Request, error: RequestValidationError) -> Problem:
+def _invalid(request: Request, error: RequestValidationError) -> ProblemAnswer:
     told = []
     for each in error.errors()[:5]:
         place = ".".join(str(part) for part in each["loc"][1:]) or str(each["loc"][0])
@@ -102,7 +104,7 @@ def _invalid(request: Request, error: RequestValidationError) -> Problem:
     return problem_of(request, 422, detail, kind="invalid", title="The question is not understood")
 
 
-def _http(request: Request, error: HTTPException) -> Problem:
+def _http(request: Request, error: HTTPException) -> ProblemAnswer:
     known = {
         404: ("not-found", "there is nothing at this address: api/v1/openapi.json lists the addresses"),
         405: ("method", "this address takes other methods: see the header Allow"),
@@ -111,7 +113,7 @@ def _http(request: Request, error: HTTPException) -> Problem:
     return problem_of(request, error.status_code, detail, kind=kind, title=str(error.detail))
 
 
-def respond(request: Request, problem: Problem, headers: Any = None) -> Response:
+def respond(request: Request, problem: ProblemAnswer, headers: Any = None) -> Response:
     """Return the response that holds a problem: JSON, or a page for a browser."""
     wants_page = "text/html" in request.headers.get("accept", "")
     kept = {**(headers or {}), "cache-control": "no-store"}
@@ -121,7 +123,7 @@ def respond(request: Request, problem: Problem, headers: Any = None) -> Response
     return JSONResponse(body, problem.status, headers=kept, media_type="application/problem+json")
 
 
-def _page(problem: Problem) -> str:
+def _page(problem: ProblemAnswer) -> str:
     title, detail = html.escape(problem.title), html.escape(problem.detail)
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'

@@ -11,10 +11,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ...storage.claim import writer_of
-from ..factors.factors_file import Factors, PointFactor
-from ..results.comparison import compare_runs
+from ..factors.factors_file import PointFactor
+from ..results.compared_runs import compare_runs
 from ..results.percentile_rows import PercentileRow
 from ..results.run import Run
+from ..results.so_far import RunSoFar
 from ..sketch import Sketch, to_tdigest_dict
 from .answers import (
     ComparedAnswer,
@@ -38,9 +39,10 @@ __all__ = [
     "digest_of",
     "factors_answer",
     "is_nonzero",
-    "percentile_of",
+    "percentile_answer",
     "percentiles_of",
     "points_of",
+    "reading",
     "recorded_of",
     "run_answer",
 ]
@@ -93,6 +95,14 @@ def run_answer(opened: OpenRun, *, name: str, state: str) -> RunAnswer:
     )
 
 
+def reading(opened: OpenRun, stop: Stop, *, is_exact: bool) -> Run:
+    """Return the run, which stops to read activations when ``stop`` says so."""
+    run = opened.run
+    if is_exact or run.settings.factors.exact:
+        return RunSoFar(run, run.cache.watched(stop.check), run.sketches)
+    return run
+
+
 def percentiles_of(
     opened: OpenRun,
     *,
@@ -104,9 +114,7 @@ def percentiles_of(
     stop: Stop,
 ) -> PercentilesAnswer:
     """Return percentiles of points, or of one channel of each."""
-    run = opened.run
-    if exact:
-        run = run.answering_from(run.cache.watched(stop.check), run.sketches)
+    run = reading(opened, stop, is_exact=exact)
     without_zeros = is_nonzero(run, nonzero)
     if channel is not None:
         for name in points or run.points:
@@ -122,11 +130,11 @@ def percentiles_of(
         run=opened.id,
         recorded=recorded_of(opened),
         nonzero=without_zeros,
-        percentiles=[_percentile_answer(row, counts[row.point]) for row in chosen],
+        percentiles=[_row_answer(row, counts[row.point]) for row in chosen],
     )
 
 
-def percentile_of(
+def percentile_answer(
     run: Run, point: str, q: float, *, nonzero: bool, channel: int | None = None
 ) -> PercentileAnswer:
     """Return one percentile from the sketch of a point or of a channel."""
@@ -135,10 +143,10 @@ def percentile_of(
     row = PercentileRow(
         point=point, channel=channel, q=q, value=found.value, lo=found.lo, hi=found.hi, exact=False
     )
-    return _percentile_answer(row, _count(sketch, nonzero))
+    return _row_answer(row, _count(sketch, nonzero))
 
 
-def _percentile_answer(row: PercentileRow, n_values: int) -> PercentileAnswer:
+def _row_answer(row: PercentileRow, n_values: int) -> PercentileAnswer:
     return PercentileAnswer(
         point=row.point,
         channel=row.channel,
@@ -167,7 +175,7 @@ def points_of(opened: OpenRun, *, q: float | None, nonzero: bool | None) -> Poin
                 name=spec.name,
                 layer_type=str(spec.meta.get("layer_type", "")),
                 activation=str(spec.meta.get("activation", "")),
-                percentile=percentile_of(run, spec.name, q, nonzero=without_zeros),
+                percentile=percentile_answer(run, spec.name, q, nonzero=without_zeros),
                 n_channels=None if channels is None else channels.n_channels,
                 **table[spec.name],
             )
@@ -175,14 +183,12 @@ def points_of(opened: OpenRun, *, q: float | None, nonzero: bool | None) -> Poin
     return PointsAnswer(run=opened.id, recorded=recorded_of(opened), nonzero=without_zeros, points=answers)
 
 
-def factors_answer(opened: OpenRun, changes: Mapping[str, Any], stop: Stop) -> tuple[FactorsAnswer, Factors]:
-    """Return factors for the run's settings with these changes, as an answer and as they are."""
-    run = opened.run
-    if changes.get("exact", run.settings.factors.exact):
-        run = run.answering_from(run.cache.watched(stop.check), run.sketches)
+def factors_answer(opened: OpenRun, changes: Mapping[str, Any], stop: Stop) -> FactorsAnswer:
+    """Return factors for the run's settings with these changes."""
+    run = reading(opened, stop, is_exact=bool(changes.get("exact")))
     factors = run.factors(**changes)
     remarks = run.with_factors(changes).factors.warnings()
-    answer = FactorsAnswer(
+    return FactorsAnswer(
         run=opened.id,
         recorded=recorded_of(opened),
         nonzero=factors.nonzero,
@@ -191,7 +197,6 @@ def factors_answer(opened: OpenRun, changes: Mapping[str, Any], stop: Stop) -> t
         remarks=list(remarks),
         points=[_factor_answer(run, point, nonzero=factors.nonzero) for point in factors.points],
     )
-    return answer, factors
 
 
 def _factor_answer(run: Run, point: PointFactor, *, nonzero: bool) -> FactorAnswer:

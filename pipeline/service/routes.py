@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from ..results.export import KINDS
 from .answers import (
     ComparisonAnswer,
     DigestAnswer,
@@ -20,7 +19,7 @@ from .answers import (
     FactorsAnswer,
     PercentilesAnswer,
     PointsAnswer,
-    Problem,
+    ProblemAnswer,
     RunAnswer,
     RunsAnswer,
 )
@@ -49,9 +48,9 @@ Exact = Annotated[bool, Query(description="From the recorded activations, in one
 Name = Annotated[str, Query(max_length=1000)]
 
 PROBLEM = {
-    "model": Problem,
+    "model": ProblemAnswer,
     "description": "What was asked, what was found, what to do.",
-    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemAnswer"}}},
 }
 FILE = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 
@@ -123,11 +122,16 @@ def make_router(desk: Desk) -> APIRouter:
         request: Request,
         run: str,
         percentile: OptionalPercent = None,
+        method: Annotated[
+            str | None, Query(max_length=100, description="How ranges are chosen; default: as the run.")
+        ] = None,
+        bits: Annotated[int | None, Query(ge=1, le=64, description="Of the whole numbers.")] = None,
+        symmetric: bool | None = None,
         schedule: Annotated[float | None, Query(ge=0, le=100, allow_inf_nan=False)] = None,
         per_channel: bool | None = None,
         nonzero: Nonzero = None,
         exact: bool | None = None,
-        format: Annotated[str, Query(pattern=f"^({'|'.join(KINDS)})$")] = "json",
+        format: Annotated[str, Query(max_length=100, description="As of `actisketch export`.")] = "json",
         partial_run: Annotated[
             bool, Query(alias="partial", description="Also a file of a run that is not complete.")
         ] = False,
@@ -135,6 +139,9 @@ def make_router(desk: Desk) -> APIRouter:
         """Return the factors for these settings, or a file for another program (`format`)."""
         asked = {
             "percentile": percentile,
+            "method": method,
+            "bits": bits,
+            "symmetric": symmetric,
             "schedule": schedule,
             "per_channel": per_channel,
             "nonzero": nonzero,
@@ -143,7 +150,7 @@ def make_router(desk: Desk) -> APIRouter:
         changes = {name: value for name, value in asked.items() if value is not None}
         make: Callable[..., Made]
         if format == "json":
-            make = lambda opened, stop: factors_answer(opened, changes, stop)[0]  # noqa: E731
+            make = lambda opened, stop: factors_answer(opened, changes, stop)  # noqa: E731
         else:
             make = partial(exported, kind=format, changes=changes, partial_run=partial_run)
         return await desk.answer(request, run, make, is_long=bool(exact))

@@ -11,8 +11,9 @@ import pytest
 from actisketch.pipeline.service.catalogue import Catalogue
 from actisketch.pipeline.service.run_root import RunRoot
 
-from ..service.conftest import make_run
-from ..service.test_server import API, AUTHORIZED, served_here
+from ..service.conftest import AUTHORIZED, make_run, served_here
+
+API = "/api/v1/runs"
 
 N_RUNS = 10_000
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import uvicorn
 from numpy.typing import NDArray
 from starlette.testclient import TestClient
 
 from actisketch.pipeline.factors.merged_file import merged_key
 from actisketch.pipeline.folder.folder import RunFolder
 from actisketch.pipeline.record.point_sketch import empty_sketch, sketch_spec, with_channels
+from actisketch.pipeline.service import server
 from actisketch.pipeline.service.access import Access
 from actisketch.pipeline.service.application import ServiceSettings, make_application
 from actisketch.pipeline.service.run_root import RunRoot
@@ -29,6 +33,7 @@ POINTS = (
     PointSpec(name="<b>dense/1</b>", shape=(7,), meta={"layer_type": "Dense", "activation": "relu"}),
 )
 TOKEN = "a-token-for-the-tests"
+AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 OLD_RUN = Path(__file__).parents[1] / "jobs" / "version_0_1" / "finished"
 N_SAMPLES, BLOCK_SAMPLES, BATCH_SIZE = 17, 6, 3
 
@@ -165,3 +170,25 @@ def client(made_once: Path) -> Iterator[TestClient]:
 def own(root: Path, client_of: Callable[..., TestClient]) -> TestClient:
     """A client of the service over runs that a test changes."""
     return client_of(root)
+
+
+@contextmanager
+def served_here(root: Path, **settings: object) -> Iterator[tuple[str, int]]:
+    """A service in a thread of this process, over real connections."""
+    application = make_application(
+        RunRoot.of(root), Access([TOKEN]), settings=ServiceSettings(**{"fresh_s": 0.0, **settings})
+    )
+    config = uvicorn.Config(
+        application, http=server._ImpatientProtocol, ws="none", lifespan="on", loop="asyncio", log_config=None
+    )
+    running = uvicorn.Server(config)
+    with server.listen("127.0.0.1", 0) as bound:
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]})
+        thread.start()
+        try:
+            while not running.started:
+                time.sleep(0.01)
+            yield bound.getsockname()[:2]
+        finally:
+            running.should_exit = True
+            thread.join()

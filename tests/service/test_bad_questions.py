@@ -51,7 +51,7 @@ def test_a_percentile_that_is_none(client, q):
         ("/distribution?point=conv&format=exe", "format"),
         ("/digest?point=conv&compression=1", "compression"),
         ("/factors?schedule=-1", "schedule"),
-        ("/factors?format=pickle", "format"),
+        ("/factors?format=pickle", "toolbox-parsed"),
         ("/factors?percentile=nan", "percentile"),
         ("/factors?per_channel=true", "sketch.per_channel"),
         ("/factors?percentile=10&schedule=50", "schedule"),

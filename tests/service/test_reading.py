@@ -135,6 +135,14 @@ def test_factors_of_channels(client, made_once):
     assert answer["points"][0]["factor"] == list(expected.points[0].factor)
 
 
+def test_ranges_for_low_precision_are_those_of_the_command_line(client, made_once):
+    asked = {"method": "mse", "bits": 4, "symmetric": True}
+    answer = client.get(f"{API}/first/factors", params=asked).json()
+    expected = open_run(made_once / "first").factors(**asked)
+
+    assert [row["factor"] for row in answer["points"]] == [p.factor for p in expected.points]
+
+
 @pytest.mark.parametrize("kind", ["csv", "toolbox", "tdigest"])
 def test_files_for_other_programs_are_those_of_export(client, made_once, kind):
     run = open_run(made_once / "first")

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -19,17 +18,12 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-import uvicorn
 
 from actisketch.pipeline.service import server
-from actisketch.pipeline.service.access import Access
-from actisketch.pipeline.service.application import ServiceSettings, make_application
-from actisketch.pipeline.service.run_root import RunRoot
 
-from .conftest import TOKEN, MadeRun
+from .conftest import TOKEN, served_here
 
 API = "/api/v1/runs"
-AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 
 
 def command(*arguments: object) -> list[str]:
@@ -227,28 +221,6 @@ def test_a_port_that_is_taken_and_a_root_that_is_none_are_refused(made_once, ref
     assert "the folder above it" in refused(made_once / "first")
 
 
-@contextmanager
-def served_here(root: Path, **settings: object) -> Iterator[tuple[str, int]]:
-    """A service in a thread of this process, over real connections."""
-    application = make_application(
-        RunRoot.of(root), Access([TOKEN]), settings=ServiceSettings(**{"fresh_s": 0.0, **settings})
-    )
-    config = uvicorn.Config(
-        application, http=server._ImpatientProtocol, ws="none", lifespan="on", loop="asyncio", log_config=None
-    )
-    running = uvicorn.Server(config)
-    with server.listen("127.0.0.1", 0) as bound:
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [bound]})
-        thread.start()
-        try:
-            while not running.started:
-                time.sleep(0.01)
-            yield bound.getsockname()[:2]
-        finally:
-            running.should_exit = True
-            thread.join()
-
-
 def trickle(connection: socket.socket) -> None:
     """Send the headers of a request byte by byte, for five seconds."""
     connection.sendall(b"GET / HTTP/1.1\r\nX: ")
@@ -277,125 +249,3 @@ def test_a_client_that_never_ends_its_request_is_let_go(made_once, monkeypatch):
         used.sock.sendall(b"GET /healthz HT")
         assert used.sock.recv(10) == b""
         used.close()
-
-
-class SlowChunks:
-    """Reading a chunk takes a while; counts them."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from actisketch.storage import cache
-
-        self.n_read, decode = 0, cache.decode
-
-        def slow(*arguments: object, **more: object) -> object:
-            self.n_read += 1
-            time.sleep(0.1)
-            return decode(*arguments, **more)
-
-        monkeypatch.setattr(cache, "decode", slow)
-
-
-@pytest.fixture
-def slow_run(tmp_path):
-    """A run of 20 blocks, with buckets so wide that exact percentiles have to read the activations."""
-    MadeRun(tmp_path / "root" / "slow", changes={"sketch": {"bits": 12}}, n_samples=120).begin().record()
-    return tmp_path / "root"
-
-
-def test_a_question_that_takes_too_long_is_stopped(slow_run, client_of, monkeypatch):
-    chunks = SlowChunks(monkeypatch)
-    client = client_of(slow_run, time_limit_s=0.5, n_long_threads=1, n_long_waiting=0)
-    answer = client.get(f"{API}/slow/percentile?q=60&exact=true")
-
-    assert answer.status_code == 504
-    assert "--time-limit" in answer.json()["detail"]
-    assert answer.headers["retry-after"]
-    time.sleep(0.3)
-    n_read = chunks.n_read
-    time.sleep(0.4)
-    assert chunks.n_read == n_read < 15
-
-
-def test_a_question_whose_client_has_gone_is_stopped_and_others_wait_their_turn(slow_run, monkeypatch):
-    chunks = SlowChunks(monkeypatch)
-    with served_here(slow_run, n_long_threads=1, n_long_waiting=0) as place:
-        first = http.client.HTTPConnection(*place)
-        first.request("GET", f"{API}/slow/percentile?q=60&exact=true", headers=AUTHORIZED)
-        while not chunks.n_read:
-            time.sleep(0.01)
-        second = http.client.HTTPConnection(*place)
-        second.request("GET", f"{API}/slow/percentile?q=61&exact=true", headers=AUTHORIZED)
-        refused = second.getresponse()
-
-        assert refused.status == 503
-        assert b"ask again" in refused.read()
-        second.request("GET", f"{API}/slow/percentile?q=61", headers=AUTHORIZED)
-        assert second.getresponse().read().startswith(b'{"run":"slow"')
-
-        first.close()
-        time.sleep(0.8)
-        n_read = chunks.n_read
-        time.sleep(0.4)
-
-        assert chunks.n_read == n_read < 30
-        second.close()
-
-
-def ask_all_the_time(
-    place: tuple[str, int], until: threading.Event, problems: list[str], times: list[float]
-) -> None:
-    """Ask for the maximum, which never falls while more is recorded."""
-    connection, largest = http.client.HTTPConnection(*place, timeout=60), 0.0
-    while not until.is_set():
-        begun = time.perf_counter()
-        connection.request("GET", f"{API}/growing/percentile?q=100&point=conv", headers=AUTHORIZED)
-        answer = connection.getresponse()
-        body = answer.read()
-        times.append(time.perf_counter() - begun)
-        found = re.search(rb'"value":([0-9.]+)', body)
-        if answer.status != 200 or (found and float(found[1]) < largest):
-            problems.append(body.decode()[:500])
-            return
-        largest = float(found[1]) if found else largest
-    connection.close()
-
-
-def read_while_recording(
-    root: Path, *, n_readers: int, n_blocks: int, fresh_s: float
-) -> tuple[list[str], list[float]]:
-    """Many readers while a run is recorded; return what went wrong, and how long each answer took."""
-    made = MadeRun(root / "growing", n_samples=6 * n_blocks).begin()
-    problems: list[str] = []
-    times: list[float] = []
-    until = threading.Event()
-    with served_here(root, fresh_s=fresh_s) as place:
-        readers = [
-            threading.Thread(target=ask_all_the_time, args=(place, until, problems, times))
-            for _ in range(n_readers)
-        ]
-        for reader in readers:
-            reader.start()
-        for _ in range(n_blocks):
-            made.record(1)
-        made.finish()
-        until.set()
-        for reader in readers:
-            reader.join()
-    return problems, times
-
-
-def test_readers_of_a_run_that_is_recorded_never_see_an_error(tmp_path):
-    problems, times = read_while_recording(tmp_path, n_readers=8, n_blocks=25, fresh_s=0.0)
-
-    assert problems == []
-    assert len(times) > 25
-
-
-@pytest.mark.slow
-def test_200_readers_while_a_run_is_recorded(tmp_path):
-    problems, times = read_while_recording(tmp_path, n_readers=200, n_blocks=150, fresh_s=1.0)
-
-    assert problems == []
-    assert len(times) > 2000
-    ordered = sorted(times)
-    assert ordered[int(len(ordered) * 0.99)] < 10 * ordered[len(ordered) // 2]
