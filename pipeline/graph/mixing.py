@@ -13,7 +13,7 @@ from .forward import call_node, fed_values, steps_to
 from .graph import Graph
 from .nodes import Node
 
-__all__ = ["mixing_node"]
+__all__ = ["Mixing"]
 
 PARTS: Final = (slice(1, None), slice(1))
 """Of a batch. Both, since a largest or first value is in one of them only."""
@@ -21,17 +21,15 @@ PARTS: Final = (slice(1, None), slice(1))
 IsClose = Callable[[Any, Any], bool]
 
 
-def mixing_node(
-    graph: Graph, inputs: Sequence[Any], values: Mapping[int, Any], is_close: IsClose
-) -> Node | None:
-    """Return the first node that mixes samples; None when each sample's values are its own.
+class Mixing:
+    """Looks for such a layer while the values of a batch are computed one after the other.
 
     Parameters
     ----------
     graph : Graph
         Not random.
-    inputs, values
-        A batch, and for it every value of the graph by its index.
+    inputs : sequence of tensor
+        The batch.
     is_close : callable
         Tells whether two tensors of one shape agree.
 
@@ -40,18 +38,37 @@ def mixing_node(
     Each node is called alone, with a part of its inputs: rounding that grows from layer to layer is no mixing. A node
     that moves the axis of samples, as networks with time first have, is found as well, so the whole network is called.
     """
-    steps = [(node, extra) for node, extra in steps_to(graph, graph.outputs) if _may_mix(node)]
-    for rows in PARTS if len(inputs[0]) > 1 else ():
-        part = {index: _part(value, rows, len(inputs[0])) for index, value in values.items()}
-        mixing = [
-            node
-            for node, extra in steps
-            if not all(map(is_close, call_node(node, part, extra), (part[index] for index in node.outputs)))
-            and _mixes_when_traced(node, extra, values, rows, len(inputs[0]), is_close)
-        ]
-        if mixing and not _is_each_its_own(graph, [tensor[rows] for tensor in inputs], part, is_close):
-            return mixing[0]
-    return None
+
+    def __init__(self, graph: Graph, inputs: Sequence[Any], is_close: IsClose) -> None:
+        self._graph, self._inputs, self._is_close = graph, inputs, is_close
+        self._suspects: list[tuple[Node, slice]] = []
+
+    def look(self, node: Node, extra: dict[str, Any], values: Mapping[int, Any]) -> None:
+        """Look at a node; ``values`` has those that it takes and gives."""
+        n_samples = len(self._inputs[0])
+        if not _may_mix(node):
+            return
+        for rows in PARTS if n_samples > 1 else ():
+            given = {index: _part(values[index], rows, n_samples) for index in node.inputs}
+            expected = [_part(values[index], rows, n_samples) for index in node.outputs]
+            if not all(map(self._is_close, call_node(node, given, extra), expected)) and _mixes_when_traced(
+                node, extra, values, rows, n_samples, self._is_close
+            ):
+                self._suspects.append((node, rows))
+
+    def node(self) -> Node | None:
+        """Return the first node that mixes samples; None when each sample's values are its own."""
+        if not self._suspects:
+            return None
+        values = _all_values(self._graph, self._inputs)
+        for rows in PARTS:
+            suspects = [node for node, looked_at in self._suspects if looked_at == rows]
+            part = {index: _part(value, rows, len(self._inputs[0])) for index, value in values.items()}
+            if suspects and not _is_each_its_own(
+                self._graph, [tensor[rows] for tensor in self._inputs], part, self._is_close
+            ):
+                return suspects[0]
+        return None
 
 
 def _may_mix(node: Node) -> bool:
@@ -96,11 +113,15 @@ def _is_each_its_own(
     graph: Graph, inputs: Sequence[Any], expected: Mapping[int, Any], is_close: IsClose
 ) -> bool:
     """Return whether a part of a batch gives the same values as within the batch, where the shapes are equal."""
+    return all(
+        is_close(value, expected[index])
+        for index, value in _all_values(graph, inputs).items()
+        if getattr(value, "shape", None) == getattr(expected[index], "shape", None)
+    )
+
+
+def _all_values(graph: Graph, inputs: Sequence[Any]) -> dict[int, Any]:
     values = fed_values(graph, inputs)
     for node, extra in steps_to(graph, graph.outputs):
         values.update(zip(node.outputs, call_node(node, values, extra), strict=True))
-    return all(
-        is_close(value, expected[index])
-        for index, value in values.items()
-        if getattr(value, "shape", None) == getattr(expected[index], "shape", None)
-    )
+    return values

@@ -7,6 +7,7 @@ differ.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -17,10 +18,10 @@ from ...storage.errors import InputError
 from .code import brings_code
 from .forward import call_node, fed_values, forward_function, steps_to
 from .graph import Graph
-from .mixing import mixing_node
+from .mixing import Mixing
 from .nodes import Node
 
-__all__ = ["check_model"]
+__all__ = ["check_model", "is_the_same"]
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +66,7 @@ def check_model(graph: Graph, inputs: Sequence[Any], *, allow_random: bool = Fal
     """
     first = [tensor[:N_SAMPLES] for tensor in inputs]
     try:
-        random, values = _twice(graph, first)
-        found = [values[index] for index in graph.outputs]
+        random, found, mixing = _looked_through(graph, first)
         differing = None if random else _first_difference(_outputs_of_model(graph, first), found)
     except Exception as error:  # whatever the network's own code raises
         logger.info("the network was not compared with its graph: %s", error)
@@ -80,7 +80,7 @@ def check_model(graph: Graph, inputs: Sequence[Any], *, allow_random: bool = Fal
         raise _random(random)
     if differing is None:
         if not random:
-            _refuse_mixing(graph, first, values)
+            _refuse_mixing(mixing)
         return tuple(node.name for node in random)
     name = graph.producer(graph.outputs[differing]).name
     raise InputError(
@@ -104,12 +104,10 @@ def _random(nodes: Sequence[Node]) -> InputError:
     )
 
 
-def _refuse_mixing(graph: Graph, inputs: Sequence[Any], values: Mapping[int, Any]) -> None:
+def _refuse_mixing(mixing: Mixing) -> None:
     try:
-        node = mixing_node(graph, inputs, values, _is_the_same)
-    except (
-        Exception
-    ) as error:  # whatever the network's own code raises, as one that takes batches of one size
+        node = mixing.node()
+    except Exception as error:  # as in `_looked_through`
         logger.info("whether samples influence each other could not be tested: %s", error)
         return
     if node is not None:
@@ -121,18 +119,35 @@ def _refuse_mixing(graph: Graph, inputs: Sequence[Any], values: Mapping[int, Any
         )
 
 
-def _twice(graph: Graph, inputs: Sequence[Any]) -> tuple[list[Node], dict[int, Any]]:
-    """Return the nodes that give other outputs when called again with the same inputs, and every value of the graph.
+def _looked_through(graph: Graph, inputs: Sequence[Any]) -> tuple[list[Node], list[Any], Mixing]:
+    """Return the nodes that give other outputs when called again, the outputs of the graph, and signs of mixing.
 
-    Only layers that bring code of their own are called again: at inference Keras' do the same each time.
+    Only layers that bring code of their own are called again: at inference Keras' do the same each time. A value is let
+    go after the last node that takes it: all of a large network together are a gigabyte.
     """
-    values = fed_values(graph, inputs)
-    random = []
-    for node, extra in steps_to(graph, graph.outputs):
+    values, steps = fed_values(graph, inputs), steps_to(graph, graph.outputs)
+    n_takers = Counter(index for node, _ in steps for index in set(node.inputs))
+    n_takers.update(graph.outputs)
+    random: list[Node] = []
+    mixing, looks = Mixing(graph, inputs, is_the_same), True
+    for node, extra in steps:
         outputs, is_random = _called(node, values, extra)
         values.update(zip(node.outputs, outputs, strict=True))
         random += [node] if is_random else []
-    return random, values
+        try:
+            if looks and not random:
+                mixing.look(node, extra, values)
+        except (
+            Exception
+        ) as error:  # whatever the network's own code raises, as one that takes batches of one size
+            logger.info("whether samples influence each other could not be tested: %s", error)
+            looks = False
+        del outputs
+        for index in set(node.inputs):
+            n_takers[index] -= 1
+        for index in [i for i in (*node.inputs, *node.outputs) if not n_takers[i]]:
+            values.pop(index, None)
+    return random, [values[index] for index in graph.outputs], mixing
 
 
 def _called(node: Node, values: dict[int, Any], extra: dict[str, Any]) -> tuple[list[Any], bool]:
@@ -193,7 +208,7 @@ def _is_repeated(one: Any, other: Any) -> bool:
     return _is_equal(one, other, REPEATS, REPEAT)
 
 
-def _is_the_same(one: Any, other: Any) -> bool:
+def is_the_same(one: Any, other: Any) -> bool:
     """Return whether a layer gave the same for a part of a batch."""
     return _is_equal(one, other, TOLERANCES, TOLERANCE)
 
