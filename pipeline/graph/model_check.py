@@ -7,6 +7,7 @@ differ.
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -21,12 +22,15 @@ from .graph import Graph
 from .mixing import Mixing
 from .nodes import Node
 
-__all__ = ["check_model", "is_the_same"]
+__all__ = ["check_model", "check_nbytes", "is_the_same"]
 
 logger = logging.getLogger(__name__)
 
 N_SAMPLES: Final = 4
 """Enough that samples of zeros alone are unlikely; the check costs two calls of the network with so many."""
+FEWEST: Final = 2
+VALUES_NBYTES: Final = 128 * 2**20
+"""Of a large network fewer samples are taken, since Keras keeps all values of a call until it ends."""
 TOLERANCES: Final = {"float16": 0.05, "bfloat16": 0.1}
 TOLERANCE: Final = 1e-3
 """Of the largest output. Both run the same kernels on the same numbers: on a CPU they give the same bits."""
@@ -64,7 +68,7 @@ def check_model(graph: Graph, inputs: Sequence[Any], *, allow_random: bool = Fal
     Not compared: outputs that are no floats, and a random network with its model. Nor one that fails only where it
     is not compiled, such as convolutions with ``channels_first`` on a CPU. If it fails compiled too, that is raised.
     """
-    first = [tensor[:N_SAMPLES] for tensor in inputs]
+    first = [tensor[: _n_samples(graph)] for tensor in inputs]
     try:
         random, found, mixing = _looked_through(graph, first)
         differing = None if random else _first_difference(_outputs_of_model(graph, first), found)
@@ -88,6 +92,19 @@ def check_model(graph: Graph, inputs: Sequence[Any], *, allow_random: bool = Fal
         "one: rebuild it without nested models, keras.Model(inputs, outputs), with the same layers",
         layer=name,
     )
+
+
+def check_nbytes(graph: Graph) -> int:
+    """Return the bytes that the values of the check take, where their shapes are known beforehand."""
+    return _n_samples(graph) * _sample_nbytes(graph)
+
+
+def _n_samples(graph: Graph) -> int:
+    return min(N_SAMPLES, max(FEWEST, VALUES_NBYTES // max(1, _sample_nbytes(graph))))
+
+
+def _sample_nbytes(graph: Graph) -> int:
+    return sum(4 * math.prod(n or 1 for n in value.shape) for value in graph.values)
 
 
 def _random(nodes: Sequence[Node]) -> InputError:
