@@ -41,8 +41,8 @@ def open_block_nbytes(
 ) -> int:
     """Return the memory of the sketches of a block while it is recorded, in bytes."""
     foreseen = [forecast_of(point, spec, block_samples) for point in points]
-    # Sketches of one update have nothing to add up.
-    in_parts = sum(each.nbytes for each in foreseen) if block_samples > batch_size else 0
+    # Sketches of channels keep updates apart; those of one update have nothing to add up.
+    in_parts = sum(each.channels_nbytes for each in foreseen) if block_samples > batch_size else 0
     widened = sorted(each.widened_nbytes for each in foreseen)[-TAPS_AT_ONCE:]
     sketched = sum(each.nbytes for each in foreseen) + min(UNMERGED_NBYTES, 15 * in_parts) + sum(widened)
     # A sketch is freed when it is packed; then the record is put together from the packed ones.

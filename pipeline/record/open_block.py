@@ -17,8 +17,8 @@ from .point_sketch import add_up, channel_axis_of, empty_sketch, sketch_nbytes, 
 
 __all__ = ["UNMERGED_NBYTES", "OpenBlock"]
 
-# A sketch keeps what its updates add apart, since adding up many together is faster: in an open block so much of it
-# over all points.
+# Sketches of channels keep what updates add apart, since adding up many together is faster: in an open block so much of
+# it over all points.
 UNMERGED_NBYTES = 32 * 2**20
 
 

@@ -24,9 +24,12 @@ GROUP_BITS = 20
 """A group of channels has about ``2**GROUP_BITS`` counters: fewer channels at a higher resolution."""
 
 
+_NOTHING_FOUND = np.array([[fb.EMPTY_MIN_KEY, fb.EMPTY_MAX_KEY] * 2 + [0] * 5] * MAX_GROUP, np.int64)
+
+
 def nothing_found(n_channels: int) -> NDArray[np.int64]:
     """Return the state of counters of no values, of shape (n_channels, 9), laid out as told in `kernels`."""
-    return np.tile(np.array([fb.EMPTY_MIN_KEY, fb.EMPTY_MAX_KEY] * 2 + [0] * 5, np.int64), (n_channels, 1))
+    return _NOTHING_FOUND[:n_channels].copy()
 
 
 def touched_nbytes(state: NDArray[np.int64], *, bits: int) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from .open_tally import LOOSE_VALUES
 from .sketch_spec import SketchSpec
 
 __all__ = [
@@ -32,7 +33,7 @@ _SIGN_AND_EXPONENT_BITS = 9
 # Powers of two beside those that the number of values tells: the bell curve's top, and where it thins out.
 _MORE_OCTAVES = 2
 
-# A bucket in memory: number, count, sum, flag. Beside them what answers percentiles once asked.
+# A bucket in memory once it was asked for: number, count, sum, flag. Beside them what answers percentiles once asked.
 _BUCKET_NBYTES = 21
 _ASKED_BUCKET_NBYTES = 50
 # Channels are kept in narrower integers between updates.
@@ -46,16 +47,18 @@ _STORED_CHANNEL_NBYTES = 16
 # More values than these count as these: a sketch grows by one power of two with each doubling.
 _MANY_VALUES = 2**36
 
-# Dense counters and low-bit sums, 8 bytes each, for one point at a time per thread.
-_COUNTER_NBYTES = 16
+# Open counters: a word for each bucket of the powers of two that occur, however rarely; two wider ones beside words
+# that were emptied in between; pages that are touched for little.
+_WORD_NBYTES = 8
+_WIDE_NBYTES = 16
+_OPEN_NBYTES = 64 * 2**10
 # Channels are counted in groups of about 2**20 dense counters.
 _GROUP_BITS = 20
 
 
 def counters_nbytes(spec: SketchSpec) -> int:
-    """Return the bytes of the dense counters of one thread."""
-    bits = max(spec.bits, _GROUP_BITS, spec.channel_bits) if spec.per_channel else spec.bits
-    return _COUNTER_NBYTES << bits
+    """Return the bytes of the counters of one thread, in which channels are counted."""
+    return _WORD_NBYTES << max(_GROUP_BITS, spec.channel_bits) if spec.per_channel else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,16 +73,23 @@ class SketchForecast:
     channels: int
     """Buckets of all channels together; 0 without sketches of channels."""
     n_channels: int
+    open_nbytes: int
+    """Bytes of the counters of values and maxima while these are added."""
 
     @property
     def nbytes(self) -> int:
         """Bytes in memory while values are added."""
-        return (self.layer + self.maxima) * _BUCKET_NBYTES + self.channels * _CHANNEL_BUCKET_NBYTES
+        return self.open_nbytes + self.channels_nbytes
+
+    @property
+    def channels_nbytes(self) -> int:
+        """Bytes in memory of the sketches of channels."""
+        return self.channels * _CHANNEL_BUCKET_NBYTES
 
     @property
     def asked_nbytes(self) -> int:
         """Bytes in memory once percentiles have been computed."""
-        return (self.layer + self.maxima) * _ASKED_BUCKET_NBYTES + self.channels * _CHANNEL_BUCKET_NBYTES
+        return (self.layer + self.maxima) * _ASKED_BUCKET_NBYTES + self.channels_nbytes
 
     @property
     def widened_nbytes(self) -> int:
@@ -121,6 +131,7 @@ def sketch_forecast(
         maxima=_occupied(n_samples, spec.bits, is_signed),
         channels=n_channels * of_channel,
         n_channels=n_channels,
+        open_nbytes=sum(_open_nbytes(n, spec.bits, is_signed) for n in (n_values, n_samples)),
     )
 
 
@@ -129,6 +140,18 @@ def _occupied(n_values: int, bits: int, is_signed: bool) -> int:
     per_octave = 1 << (bits - _SIGN_AND_EXPONENT_BITS)
     n_octaves = max(0.0, math.log2(max(1, n_values) / per_octave)) + _MORE_OCTAVES
     return min(n_values, 1 << bits, int((1 + is_signed) * per_octave * n_octaves))
+
+
+def _open_nbytes(n_values: int, bits: int, is_signed: bool) -> int:
+    """Return the bytes of open counters of this many values that are not zero, at most."""
+    if n_values <= LOOSE_VALUES:
+        return 4 * n_values
+    per_octave = (1 + is_signed) << (bits - _SIGN_AND_EXPONENT_BITS)
+    n_octaves = math.log2(n_values) + _MORE_OCTAVES
+    # A word is emptied when it is half full: after that many values of one bucket.
+    n_wide = max(0.0, n_octaves - math.log2(per_octave << (bits - 1)))
+    nbytes = per_octave * (n_octaves * _WORD_NBYTES + n_wide * _WIDE_NBYTES)
+    return _OPEN_NBYTES + min(int(nbytes), (_WORD_NBYTES + _WIDE_NBYTES) << bits)
 
 
 def _per_stored_bucket(bits: int) -> int:

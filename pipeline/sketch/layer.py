@@ -116,6 +116,9 @@ class Sketch:
         array = parse_array(array, point=point, block=block)
         self._add(layer_slabs(array), array.size, lambda: nonfinite_error(array, point=point, block=block))
 
+    def __reduce__(self) -> tuple[Any, tuple[Tally, OnNonFinite]]:
+        return Sketch._of, (self.tally, self._on_nonfinite)  # open counters belong to one sketch
+
     def _add(
         self,
         slabs: Iterable[NDArray[np.float32]],

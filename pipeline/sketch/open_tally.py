@@ -145,6 +145,3 @@ class OpenTally:
         if self._n_loose:
             self._parts.append(sort_layer(self._loose_values(), bits=self.bits))
             self._n_loose = 0
-
-    def __reduce__(self) -> tuple[type[OpenTally], tuple[Tally]]:
-        return OpenTally, (self.settle(),)

@@ -91,6 +91,51 @@ def test_ingest_of_a_layer(is_measured: bool) -> None:
         show("layer, half zeros, 1e8 values", sizes, best_seconds(runs, turns=5), subject="actisketch")
 
 
+def cpu_seconds(runs: Mapping[str, Callable[[], object]], *, turns: int) -> dict[str, float]:
+    """Return the least processor time of each, in seconds: other programs do not count."""
+    least = dict.fromkeys(runs, float("inf"))
+    for _ in range(turns):
+        for name, run in runs.items():
+            start = time.process_time_ns()
+            run()
+            least[name] = min(least[name], (time.process_time_ns() - start) / 1e9)
+    return least
+
+
+@pytest.mark.parametrize("shape", [(16, 112, 112, 64), (16, 14, 14, 256), (16, 7, 7, 512), (128, 120)])
+@pytest.mark.parametrize("kind", ["rectified", "normal"])
+def test_an_update_is_as_fast_as_its_kernel(shape: tuple[int, ...], kind: str, is_measured: bool) -> None:
+    """Of a point whose counters are open, beside its two loops and what they could not be faster than."""
+    from actisketch.pipeline.sketch import kernels
+    from actisketch.pipeline.sketch.counters import lend
+    from actisketch.pipeline.sketch.counting import nothing_found
+
+    shape = shape if is_measured else (4, 50)
+    values = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    values = np.maximum(values, 0) if kind == "rectified" else values
+    point, patterns = PointSketch.empty(SketchSpec()), values.reshape(-1).view(np.uint32)
+    (words,), (state,), (found,) = lend(1, 3, 1 << 20), nothing_found(1), nothing_found(1)
+    maxima, copied = np.zeros(len(values), np.uint32), np.empty_like(values)
+
+    def ask() -> None:
+        point.update(values)
+        _ = point.layer.tally
+
+    runs: dict[str, Callable[[], object]] = {
+        "update": lambda: point.update(values),
+        "survey of it": lambda: kernels.survey_rows(patterns, patterns.size // len(values), maxima, found),
+        "count of it": lambda: kernels.count(patterns, found, words, state, 12),
+        "update and tally": ask,
+        "np.copyto": lambda: np.copyto(copied, values),
+        "np.max": lambda: values.max(),
+    }
+    seconds = cpu_seconds(runs, turns=30 if is_measured else 1)
+    assert point.layer.n == values.size * 2 * (30 if is_measured else 1)
+    if is_measured:
+        show(f"{kind} {shape}, cpu", dict.fromkeys(runs, values.size), seconds, subject="update")
+        print(f"  an update takes {seconds['update'] * 1e6:.1f} us")
+
+
 def test_ingest_of_channels(is_measured: bool) -> None:
     n_channels = 512 if is_measured else 16
     values = half_zeros((100 if is_measured else 1) * 16_384 * n_channels // 32).reshape(

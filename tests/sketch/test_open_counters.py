@@ -1,0 +1,124 @@
+"""Counters that stay open between updates hold what is right, whenever it is asked for and however it is copied."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import pickle
+import subprocess
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from actisketch.pipeline.sketch import PointSketch, Sketch, SketchSpec
+from actisketch.pipeline.sketch.forecast import sketch_forecast
+from actisketch.storage.errors import InputError
+
+from .distributions import NAMES, Values, make
+
+
+def sketch_of(*parts: Values, bits: int = 20) -> Sketch:
+    sketch = Sketch(bits)
+    for part in parts:
+        sketch.update(part)
+    return sketch
+
+
+@pytest.mark.usefixtures("engine")
+class TestAnOpenSketch:
+    @pytest.mark.parametrize("size", [300, 20_000])
+    @pytest.mark.parametrize("name", ["rectified", "heavy tail", "any pattern"])
+    def test_that_is_asked_between_updates_ends_as_if_it_were_not(self, name: str, size: int) -> None:
+        parts = np.array_split(make(name)[: 3 * size], 3)
+        asked = Sketch()
+        for part in parts:
+            asked.update(part)
+            assert asked.n == sketch_of(*parts).n or part is not parts[-1]
+
+        assert asked.to_bytes() == sketch_of(*parts).to_bytes()
+
+    def test_is_as_before_after_a_refused_update(self) -> None:
+        values = make("negative")
+        bad = values.copy()
+        bad[-1] = np.nan
+        sketch = sketch_of(values, values)
+        for array in (bad, bad[-10:], bad.reshape(2, -1).T):
+            with pytest.raises(InputError, match="1 NaN"):
+                sketch.update(array)
+        sketch.update(values)
+
+        assert sketch.to_bytes() == sketch_of(values, values, values).to_bytes()
+
+    def test_is_copied_with_all_it_counted(self) -> None:
+        values = make("rectified")
+        for copied in (copy.copy, copy.deepcopy, lambda sketch: pickle.loads(pickle.dumps(sketch))):
+            sketch = sketch_of(values)
+            other = copied(sketch)
+            other.update(values)
+
+            assert sketch.to_bytes() == sketch_of(values).to_bytes()
+            assert other.to_bytes() == sketch_of(values, values).to_bytes()
+
+    @pytest.mark.parametrize("bits", [12, 16, 20])
+    def test_counts_more_values_of_one_bucket_than_a_word_holds(self, bits: int) -> None:
+        """A word of 20 bits is emptied after half a million values."""
+        same = np.full(1_100_000, -1.5, np.float32)
+        others = same - 3 * np.spacing(np.float32(1.5))
+        sketch = sketch_of(same, same, bits=bits)
+
+        assert sketch.percentile(50) == sketch.percentile(0)
+        assert (sketch.n, sketch.sum) == (2_200_000, -3_300_000.0)
+        sketch.update(others)
+        assert (sketch.n, sketch.minimum, sketch.maximum) == (3_300_000, others[0], -1.5)
+        assert sketch.sum == float(Fraction(-3_300_000) + 1_100_000 * Fraction(float(others[0])))
+        assert sketch.percentile(50).width > 0
+
+
+@pytest.mark.parametrize("is_signed", [False, True])
+@pytest.mark.parametrize("n_samples", [100, 1_000, 30_000])
+def test_open_counters_take_what_was_foreseen(n_samples: int, is_signed: bool) -> None:
+    samples = np.random.default_rng(n_samples).standard_normal((n_samples, 100), dtype=np.float32)
+    point = PointSketch.empty(SketchSpec())
+    for part in np.array_split(samples if is_signed else np.maximum(samples, 0), 3):
+        point.update(part)
+    foreseen = sketch_forecast(
+        SketchSpec(), n_samples=n_samples, sample_values=100, n_channels=1, is_signed=is_signed
+    )
+
+    assert point.layer.nbytes + point.maxima.nbytes <= foreseen.nbytes <= 2 * foreseen.open_nbytes
+    assert foreseen.nbytes <= 1.6 * (point.layer.nbytes + point.maxima.nbytes)
+
+
+HASHES = """
+import hashlib
+import numpy as np
+from actisketch.pipeline.sketch import PointSketch, SketchSpec, kernels
+from tests.sketch.distributions import NAMES, make
+print(kernels.HAS_COMPRESS)
+for name in NAMES:
+    point = PointSketch.empty(SketchSpec(per_channel=True), 20)
+    point.update(np.resize(make(name), (3, 2_000, 20)))
+    print(hashlib.sha256(point.to_bytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_a_plain_processor_counts_the_same_bytes() -> None:
+    """Compiled for one without vectors of 512 bits, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", HASHES],
+        env={**os.environ, "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    expected = []
+    for name in NAMES:
+        point = PointSketch.empty(SketchSpec(per_channel=True), 20)
+        point.update(np.resize(make(name), (3, 2_000, 20)))
+        expected.append(hashlib.sha256(point.to_bytes()).hexdigest())
+
+    assert done.stdout.split() == ["False", *expected]
