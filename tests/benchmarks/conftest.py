@@ -1,12 +1,23 @@
-"""Whether figures are wanted, how long a call takes, and networks that are as if they were trained."""
+"""Whether figures are wanted, how long a call takes, and networks that are as if they were trained.
+
+Without figures a benchmark shows only that it still runs: then it is one of the slow tests.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("benchmark_enable"):
+        for item in items:
+            if item.path.is_relative_to(Path(__file__).parent):
+                item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

@@ -29,7 +29,6 @@ def test_the_table_has_the_rows_and_our_errors_that_the_script_makes() -> None:
     assert [line[:3] for line in rows()[1:]] == made
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["constant", "sorted"])
 def test_the_errors_of_the_tdigest_package_are_those_that_the_script_makes(name: str) -> None:
     column, (peer, step) = next((name, peer) for name, peer in bench.PEERS.items() if "tdigest," in name)

@@ -1,6 +1,6 @@
 """What a cluster costs and gives: overhead of one worker, scaling to two, cost of a block on the scheduler.
 
-``pytest tests/benchmarks/test_dask_speed.py -m slow --benchmark-enable -s`` prints the figures. Without the option each
+``pytest tests/benchmarks/test_dask_speed.py --benchmark-enable -s`` prints the figures. Without the option each
 is run once, small. What two processes can gain is up to the machine: two that run nothing but the network, at the same
 time, are the measure beside which two workers stand.
 """
@@ -13,8 +13,6 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from actisketch.pipeline.cluster import connected, record_missing_on
 from actisketch.pipeline.cluster.rehearsal import RehearsalRecipe, rehearsal_spec
@@ -97,7 +95,6 @@ print(json.dumps(time.perf_counter() - started))
 """
 
 
-@pytest.mark.slow
 def test_two_workers_record_nearly_twice_as_fast_and_one_costs_little(
     tmp_path: Path, *, is_measured: bool
 ) -> None:
@@ -159,7 +156,6 @@ def _run(folder: Path, n_workers: int, points: str) -> float:
     return float(json.loads(done.stdout.splitlines()[-1]))
 
 
-@pytest.mark.slow
 def test_the_scheduler_costs_milliseconds_a_block_and_its_memory_stays_flat(
     tmp_path: Path, *, is_measured: bool
 ) -> None:

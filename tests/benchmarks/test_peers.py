@@ -1,6 +1,6 @@
 """Whole normalisations beside SNN toolbox's method, and percentiles beside onnxruntime's calibrater.
 
-``pytest tests/benchmarks/test_peers.py -m slow --benchmark-enable -s`` prints seconds, memory and ratios, medians of
+``pytest tests/benchmarks/test_peers.py --benchmark-enable -s`` prints seconds, memory and ratios, medians of
 alternating turns; without the option every way runs once, small. Each way runs in a process of its own: one_way.py.
 The toolbox's method is one `predict` a layer, ``np.savez_compressed``, ``np.percentile``, and weights divided layer by
 layer; the calibrater is that of percentiles, held to the outputs of activation functions as we are.
@@ -20,8 +20,6 @@ import numpy as np
 import pytest
 
 from .one_way import BATCH_SIZE, N_BINS, PERCENTILE, SHAPES, network, samples
-
-pytestmark = pytest.mark.slow
 
 N_ROUNDS = 3
 WORDS = {

@@ -1,6 +1,6 @@
 """How long a command takes that finds everything done, beside what it cannot do without.
 
-``pytest tests/benchmarks/test_reload_speed.py -m slow --benchmark-enable -s`` prints seconds and ratios of whole
+``pytest tests/benchmarks/test_reload_speed.py --benchmark-enable -s`` prints seconds and ratios of whole
 processes, best of alternating turns. Without the option each is started once.
 """
 
@@ -11,8 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 N_ROUNDS = 5
 LOAD = """
 import sys
@@ -21,7 +19,6 @@ load_network(sys.argv[1])
 """
 
 
-@pytest.mark.slow
 def test_a_run_with_nothing_to_do_takes_what_importing_and_loading_take(
     tmp_path: Path, demo_files: dict[str, str], *, is_measured: bool
 ) -> None:

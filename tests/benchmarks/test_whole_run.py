@@ -1,6 +1,6 @@
 """What a whole run costs beside the bare network: record with cache, factors, normalise, certify, on all samples.
 
-``pytest tests/benchmarks/test_whole_run.py -m slow --benchmark-enable -s`` prints the ratio for ResNet50 at 224 px,
+``pytest tests/benchmarks/test_whole_run.py --benchmark-enable -s`` prints the ratio for ResNet50 at 224 px,
 median of alternating turns, and the share of each stage; asked for are 3, wanted 2.4. Statistics of BatchNormalization
 are those of a batch, as in a trained network. Without the option a small network runs once.
 """
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 from actisketch.pipeline import run
 from actisketch.pipeline.events import Event, StageDone, StageStarted
@@ -38,7 +37,6 @@ class StageTimes:
             self.seconds[event.stage].append(time.perf_counter() - self._started_s)
 
 
-@pytest.mark.slow
 def test_a_whole_run_beside_the_bare_network(tmp_path: Path, *, is_measured: bool) -> None:
     import keras
     import tensorflow as tf

@@ -43,7 +43,7 @@ def certificate(model, data, tmp_path, labels=None, n_samples=N):
 
 def right_share(model, classes):
     """The oracle: Keras and NumPy alone."""
-    return float((model.predict(X, verbose=0).argmax(axis=-1) == classes).mean())
+    return float((np.asarray(model(X, training=False)).argmax(axis=-1) == classes).mean())
 
 
 FITTING = {

@@ -125,7 +125,7 @@ def test_no_mutation_of_a_document_ends_in_a_traceback(finished, name):
         tree, sketches = json.loads(whole[PREFIX_NBYTES:end]), whole[end + 4 :]
     else:
         tree = read_document(path) if name in DOCUMENTS else json.loads(whole)
-    for _ in range(N_MUTATIONS):
+    for _ in range(N_MUTATIONS if name != "statistics.json" else 20):  # which nothing reads
         odd = mutated(tree, rng)
         if name == "record":
             path.write_bytes(record(prefix, odd, sketches))
@@ -140,7 +140,7 @@ def test_no_mutation_of_a_document_ends_in_a_traceback(finished, name):
         assert found is None or found.exit_code != 2 or name in ("record", "run.json", "factors.json"), found
         assert found is None or len(str(found)) < 2000
 
-    assert n_told > 0 or name == "statistics.json"  # which nothing reads
+    assert n_told > 0 or name == "statistics.json"
 
 
 DEEP = b"[" * 200_000 + b"]" * 200_000

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,16 @@ pytestmark = [
 ]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_ports(n: int) -> list[int]:
+    """Return ports that are free, and that the system gives to nobody who asks for any port."""
+    first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    found: set[int] = set()
+    while len(found) < n:
+        port = 1024 + secrets.randbelow(first - 1024)
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("", port))
+            found.add(port)
+    return sorted(found)
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +57,7 @@ def slurm() -> Iterator[Path]:
     key = folder / "munge.key"
     key.write_bytes(secrets.token_bytes(128))
     key.chmod(0o600)
+    ports = free_ports(2)
     host, n_cores = socket.gethostname().split(".")[0], len(os.sched_getaffinity(0))
     (folder / "slurm.conf").write_text(
         f"""ClusterName=test
@@ -57,8 +65,8 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
-SlurmctldPort={free_port()}
-SlurmdPort={free_port()}
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.pid
 StateSaveLocation={folder}/state
@@ -97,6 +105,7 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
                     subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
                 )
             time.sleep(1)
+            assert processes[-1].poll() is None, (folder / f"{command[0]}.out").read_text()
         yield folder
     finally:
         for process in reversed(processes):

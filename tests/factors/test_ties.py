@@ -29,7 +29,7 @@ def joined_network(axis=-1):
 
 
 def activations(model, name):
-    return keras.Model(model.inputs, model.get_layer(name).output).predict(DATA, verbose=0)
+    return np.asarray(keras.Model(model.inputs, model.get_layer(name).output)(DATA, training=False))
 
 
 def recorded(model, folder, **settings):

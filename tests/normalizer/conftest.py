@@ -59,6 +59,11 @@ def _certified(
     return normalized, certificate
 
 
+def outputs_of(model: keras.Model, samples: Samples) -> NDArray[Any]:
+    """Return what Keras itself computes; ``predict`` gives the same and traces the network first."""
+    return np.asarray(model(samples, training=False))
+
+
 @pytest.fixture
 def randomize() -> Callable[..., None]:
     return _randomize

@@ -17,6 +17,8 @@ from actisketch.pipeline.normalizer import normalize_model
 from actisketch.pipeline.sources import as_source
 from actisketch.storage.errors import InputError
 
+from .conftest import outputs_of
+
 layers = keras.layers
 SAMPLES = np.random.default_rng(331).normal(0, 2, (64, 6)).astype(np.float32)
 
@@ -67,7 +69,7 @@ def test_a_function_that_computes_as_one_of_keras_is_treated_as_that(
     rebuilt = keras.Model.from_config(normalized.model.get_config())  # as loading the saved network does
     rebuilt.set_weights(normalized.model.get_weights())
     np.testing.assert_allclose(
-        rebuilt.predict(SAMPLES, verbose=0) * 2.0, model.predict(SAMPLES, verbose=0), rtol=1e-4, atol=1e-5
+        outputs_of(rebuilt, SAMPLES) * 2.0, outputs_of(model, SAMPLES), rtol=1e-4, atol=1e-5
     )
 
 
@@ -143,4 +145,4 @@ def test_a_lambda_is_to_be_named_and_pinned_and_that_works(
     normalize_model(model, {"hidden": 1.0, "classes": 2.0}, pin=[layer]).model.save(tmp_path / "n.keras")
     loaded = keras.saving.load_model(tmp_path / "n.keras")
     x = np.random.default_rng(257).normal(size=(6, *model.input_shape[1:])).astype(np.float32)
-    np.testing.assert_allclose(loaded.predict(x, verbose=0) * 2.0, model.predict(x, verbose=0), rtol=1e-5)
+    np.testing.assert_allclose(outputs_of(loaded, x) * 2.0, outputs_of(model, x), rtol=1e-5)

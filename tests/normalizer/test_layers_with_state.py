@@ -14,6 +14,8 @@ import tensorflow as tf
 from actisketch.pipeline import run
 from actisketch.pipeline.normalizer import normalize_model
 
+from .conftest import outputs_of
+
 layers = keras.layers
 RNG = np.random.default_rng(353)
 WHOLE = RNG.integers(0, 9, (40, 3))
@@ -102,14 +104,14 @@ def network(layer: Any, dtype: str, width: int = 3) -> keras.Model:
 def test_a_pinned_layer_with_state_is_rebuilt_certified_and_saved(tmp_path: Path, what: str) -> None:
     build, samples = LAYERS[what]
     model = network(build(), samples.dtype.name)
-    expected = model.predict(samples, verbose=0)
+    expected = outputs_of(model, samples)
     found = run(model, samples, output=tmp_path / "r", settings={"normalize": {"pin": ["p"]}})
     loaded = keras.saving.load_model(found.folder.network_path)
 
     assert found.certificate()["passed"]
     scale = found.saved_factors().by_point()["classes"]
-    np.testing.assert_allclose(loaded.predict(samples, verbose=0) * scale, expected, rtol=1e-4, atol=1e-5)
-    np.testing.assert_array_equal(model.predict(samples, verbose=0), expected)
+    np.testing.assert_allclose(outputs_of(loaded, samples) * scale, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(outputs_of(model, samples), expected)
 
 
 TEXT: dict[str, tuple[Callable[[], Any], int]] = {

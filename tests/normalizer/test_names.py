@@ -13,6 +13,8 @@ import pytest
 from actisketch.pipeline.graph import read_graph, select_points
 from actisketch.pipeline.normalizer import normalize_in_place, normalize_model
 
+from .conftest import outputs_of
+
 layers = keras.layers
 SAMPLES = np.random.default_rng(227).normal(0, 2, (16, 6)).astype(np.float32)
 
@@ -100,7 +102,7 @@ def test_a_network_whose_names_meet_when_it_is_flat_is_normalised_and_saved(
 
     assert certificate.passed
     np.testing.assert_allclose(
-        loaded.predict(SAMPLES, verbose=0) * last, model.predict(SAMPLES, verbose=0), rtol=1e-4, atol=1e-4
+        outputs_of(loaded, SAMPLES) * last, outputs_of(model, SAMPLES), rtol=1e-4, atol=1e-4
     )
     # What has a name of its own keeps it.
     names = {layer.name for layer in normalized.model.layers}
@@ -116,7 +118,7 @@ def test_a_rescaling_with_an_offset_serves_places_of_different_scale(mode: Any, 
 
     assert certificate.passed
     np.testing.assert_allclose(
-        normalized.model.predict(SAMPLES, verbose=0) * 5.0, model.predict(SAMPLES, verbose=0), atol=1e-5
+        outputs_of(normalized.model, SAMPLES) * 5.0, outputs_of(model, SAMPLES), atol=1e-5
     )
     scales = [layer.scale for layer in normalized.model.layers if isinstance(layer, layers.Rescaling)]
     assert scales == [4.0, 6.0]
@@ -147,7 +149,7 @@ def test_a_lambda_can_be_pinned_and_identified(options: Any, scale: float, certi
     assert normalized.scales["a"] == scale
     assert normalized.model.get_layer("double") is not double
     np.testing.assert_allclose(
-        normalized.model.predict(SAMPLES, verbose=0) * 5.0, model.predict(SAMPLES, verbose=0), atol=1e-5
+        outputs_of(normalized.model, SAMPLES) * 5.0, outputs_of(model, SAMPLES), atol=1e-5
     )
 
 
@@ -176,4 +178,4 @@ def test_the_twin_computes_what_the_network_will_compute_in_place(between: Any, 
     twin = normalize_model(model, factors, keep_structure=True, **options).model
     normalize_in_place(model, factors, **options)
 
-    np.testing.assert_array_equal(twin.predict(SAMPLES, verbose=0), model.predict(SAMPLES, verbose=0))
+    np.testing.assert_array_equal(outputs_of(twin, SAMPLES), outputs_of(model, SAMPLES))

@@ -14,6 +14,8 @@ from actisketch.pipeline.graph import read_graph, select_points
 from actisketch.pipeline.normalizer import normalize_model
 from actisketch.storage.errors import InputError
 
+from .conftest import outputs_of
+
 layers, ops = keras.layers, keras.ops
 rng = np.random.default_rng(233)
 SAMPLES = rng.normal(0, 2, (8, 3, 4, 5)).astype(np.float32)
@@ -40,13 +42,13 @@ def factors_of(model: keras.Model, mode: str) -> dict[str, Any]:
 
 
 def check(model: keras.Model, samples: Any, mode: str, certified: Any) -> Any:
-    """Assert that the function is kept, by the certificate and by Keras' own predict."""
+    """Assert that the function is kept, by the certificate and by Keras itself."""
     normalized, certificate = certified(model, factors_of(model, mode), samples, mode=mode)
 
     assert certificate.passed
     np.testing.assert_allclose(
-        normalized.model.predict(samples, verbose=0) * normalized.scales["o"],
-        model.predict(samples, verbose=0),
+        outputs_of(normalized.model, samples) * normalized.scales["o"],
+        outputs_of(model, samples),
         rtol=1e-4,
         atol=1e-4,
     )
@@ -191,8 +193,8 @@ def test_quantised_layers_and_lora_are_refused_or_pinned(network: Any, change: A
 
     assert certificate.passed
     np.testing.assert_allclose(
-        normalized.model.predict(samples, verbose=0) * normalized.scales["o"],
-        model.predict(samples, verbose=0),
+        outputs_of(normalized.model, samples) * normalized.scales["o"],
+        outputs_of(model, samples),
         rtol=1e-4,
         atol=1e-4,
     )
@@ -202,7 +204,7 @@ def test_quantised_layers_and_lora_are_refused_or_pinned(network: Any, change: A
 def test_an_activation_function_with_weights_is_refused_with_advice(called: bool) -> None:
     model = between(layers.Dense(3, activation=layers.PReLU(), name="p"))
     if called:  # only then the activation has its weights
-        model.predict(SAMPLES, verbose=0)
+        model(SAMPLES)
     with pytest.raises(InputError, match=r"'p' is a layer with weights \(PReLU\): put it behind 'p'"):
         normalize_model(model, factors_of(model, "layer"))
 

@@ -11,6 +11,8 @@ import pytest
 from actisketch.pipeline.normalizer import normalize_model
 from actisketch.storage.errors import InputError
 
+from .conftest import outputs_of
+
 layers = keras.layers
 SAMPLES = np.random.default_rng(31).random((7, 5), dtype=np.float32)
 MODULES = ["mine.layers", "mine.ops.layers", "keras_mine.src.ops.layers"]
@@ -54,11 +56,11 @@ def test_a_pinned_layer_is_rebuilt_with_weights_of_its_own(module: str) -> None:
     own = from_module(Gain, module)(name="own")
     model = network(own)
     own.gain.assign([2.0, 3.0, 5.0, 7.0, 11.0])
-    expected = model.predict(SAMPLES, verbose=0)
+    expected = outputs_of(model, SAMPLES)
     normalized = normalize_model(model, {"first": 2.0, "last": 3.0}, pin=["own"]).model
     own.gain.assign(np.zeros(5))
 
-    np.testing.assert_allclose(3 * normalized.predict(SAMPLES, verbose=0), expected, rtol=1e-5)
+    np.testing.assert_allclose(3 * outputs_of(normalized, SAMPLES), expected, rtol=1e-5)
     assert type(normalized.get_layer("own")) is type(own)
 
 
@@ -71,6 +73,4 @@ def test_a_pinned_operation_is_copied_if_keras_knows_its_class(module: str) -> N
     with keras.saving.custom_object_scope({"Doubled": kind}):
         normalized = normalize_model(model, {"first": 2.0, "last": 3.0}, pin=["own"]).model
 
-    np.testing.assert_allclose(
-        3 * normalized.predict(SAMPLES, verbose=0), model.predict(SAMPLES, verbose=0), rtol=1e-5
-    )
+    np.testing.assert_allclose(3 * outputs_of(normalized, SAMPLES), outputs_of(model, SAMPLES), rtol=1e-5)

@@ -14,6 +14,8 @@ from actisketch.pipeline.graph import read_graph, select_points
 from actisketch.pipeline.normalizer import normalize_in_place, normalize_model
 from actisketch.pipeline.sources import as_source
 
+from .conftest import outputs_of
+
 layers = keras.layers
 SAMPLES = np.random.default_rng(211).normal(0, 2, (16, 6)).astype(np.float32)
 
@@ -57,7 +59,7 @@ def test_an_adapted_normalization_keeps_what_it_learnt() -> None:
 
     assert certify(model, normalized, as_source(SAMPLES), batch_size=8).passed
     np.testing.assert_allclose(
-        normalized.model.predict(SAMPLES, verbose=0) * 3.0, model.predict(SAMPLES, verbose=0), atol=1e-5
+        outputs_of(normalized.model, SAMPLES) * 3.0, outputs_of(model, SAMPLES), atol=1e-5
     )
 
 
@@ -67,13 +69,13 @@ def test_weights_change_in_place_though_the_first_call_of_their_layer_leads_nowh
     inner = keras.Model([a, b], [shared(a), shared(b)])
     used = inner([x, x])[1]
     model = keras.Model(x, layers.Dense(2, activation="softmax", name="out")(used))
-    before = model.predict(SAMPLES, verbose=0)
+    before = outputs_of(model, SAMPLES)
     (name,) = [point.name for point in select_points(read_graph(model)) if point.name != "out"]
 
     scales = normalize_in_place(model, {name: 2.5, "out": 1.0})
 
     assert scales[name] == 2.5
-    np.testing.assert_allclose(model.predict(SAMPLES, verbose=0), before, atol=1e-6)
+    np.testing.assert_allclose(outputs_of(model, SAMPLES), before, atol=1e-6)
 
 
 PinnedModel = Callable[[], tuple[keras.Model, dict[str, float]]]

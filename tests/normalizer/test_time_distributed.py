@@ -12,6 +12,8 @@ import pytest
 from actisketch.pipeline.graph import read_graph, select_points
 from actisketch.pipeline.normalizer import normalize_in_place
 
+from .conftest import outputs_of
+
 layers = keras.layers
 SAMPLES = np.random.default_rng(61).random((5, 3, 6, 6, 2), dtype=np.float32)
 
@@ -79,8 +81,8 @@ def test_scales_pass_as_the_layer_within_lets_them(
         # A PReLU is a point of its own, tied to the layer before it.
         assert point.is_dead or case == "PReLU" or point.peak == pytest.approx(1.0, rel=1e-5)
     np.testing.assert_allclose(
-        normalized.model.predict(SAMPLES, verbose=0) * normalized.scales["out"],
-        model.predict(SAMPLES, verbose=0),
+        outputs_of(normalized.model, SAMPLES) * normalized.scales["out"],
+        outputs_of(model, SAMPLES),
         rtol=1e-4,
         atol=1e-4,
     )
@@ -115,12 +117,10 @@ def test_one_layer_at_each_time_and_by_itself_has_one_scale(peaks: Any, certifie
 def test_weights_within_are_changed_in_place(randomize: Any) -> None:
     model = video(*FREE["Dense"]())
     randomize(model)
-    before = model.predict(SAMPLES, verbose=0)
+    before = outputs_of(model, SAMPLES)
     scales = normalize_in_place(model, {point.name: 3.0 for point in select_points(read_graph(model))})
 
-    np.testing.assert_allclose(
-        model.predict(SAMPLES, verbose=0) * scales["out"], before, rtol=1e-4, atol=1e-4
-    )
+    np.testing.assert_allclose(outputs_of(model, SAMPLES) * scales["out"], before, rtol=1e-4, atol=1e-4)
     assert scales == {"first": 3.0, "tried": 3.0, "out": 3.0}
 
 
