@@ -2,8 +2,6 @@
 
 import re
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -80,14 +78,13 @@ def test_the_output_in_the_readme_is_what_the_demo_prints(demo_run):
 
 
 @pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
-def test_the_python_example_of_the_readme_runs(tmp_path, example):
-    done = subprocess.run(
-        [sys.executable, "-c", example], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
+def test_the_python_example_of_the_readme_runs(tmp_path, example, warm_python):
+    done = warm_python.start("-c", example, cwd=tmp_path)
+    out, err = done.communicate()
 
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "True" in done.stdout
-    assert "PercentileRow(point='hidden', q=99.9" in done.stdout
+    assert done.returncode == 0, err[-2000:]
+    assert "True" in out
+    assert "PercentileRow(point='hidden', q=99.9" in out
 
 
 def test_every_flag_in_the_readme_exists():

@@ -58,7 +58,7 @@ def test_no_neuron_exceeds_its_factor_for_more_than_the_percentile_leaves(tmp_pa
     factors = found.saved_factors().by_point()
     graph = read_graph(model)
     before_out = keras.Model(model.inputs, model.get_layer("out").input)
-    neurons = np.asarray(before_out(DATA, training=False))
+    neurons = np.asarray(before_out([DATA], training=False))
     merges = [name for name in found.points if name not in {"a", "b", "out"}]
     nonzero = neurons[neurons != 0]
     (factor,) = {factors[name] for name in merges}

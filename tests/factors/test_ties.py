@@ -29,7 +29,7 @@ def joined_network(axis=-1):
 
 
 def activations(model, name):
-    return np.asarray(keras.Model(model.inputs, model.get_layer(name).output)(DATA, training=False))
+    return np.asarray(keras.Model(model.inputs, model.get_layer(name).output)([DATA], training=False))
 
 
 def recorded(model, folder, **settings):
