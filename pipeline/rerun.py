@@ -105,7 +105,9 @@ def normalize_run(
         ).reload_or_compute()
     weights = None
     if weights_h5 is not None:
-        weights = with_weights_of(rewriting_of(factors, job.settings).rewrite(job.model), job.model)
+        weights = with_weights_of(
+            rewriting_of(factors, job.graph, job.settings).rewrite(job.model), job.model
+        )
     if output is not None:
         folder.check_side_results()
         write_json(folder.factors_path, factors.to_dict())

@@ -18,7 +18,7 @@ from ...storage.errors import InputError, OverBudgetError
 from ..certifier import Comparer, Comparison
 from ..events import OnEvent, Remark, ignore_event
 from ..factors.exact_source import ExactSource
-from ..graph import model_fingerprint
+from ..graph import model_fingerprint, places_of
 from ..normalizer import Rewriting
 from ..planning.machine_memory import usable_memory
 from ..planning.memory_limit import PROCESS_NBYTES
@@ -122,7 +122,7 @@ class ClusterEngine:
         record = job.settings.record
         recipe = KerasRecipe(
             network=network,
-            points=record.points,
+            points=places_of(job.points),
             batch_size=record.batch_size,
             allow_random=job.settings.model.allow_random,
         )

@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from ...storage.errors import MismatchError
 from ..certifier import Comparison, ComparisonSettings
-from ..graph import model_fingerprint, read_graph, select_points
+from ..graph import graph_for, model_fingerprint, points_at
 from ..normalizer import Rewriting
 from ..record.model import import_keras, load_network
 from ..record.producer import KerasProducer, Producer
@@ -87,15 +87,16 @@ class KerasRecipe:
     """Activations of a Keras network over samples."""
 
     network: NetworkRecipe
-    points: Any
+    points: Mapping[str, int | None]
+    """Of the coordinator; see `places_of`."""
     batch_size: int
     allow_random: bool = False
 
     def make(self, n_threads: int) -> Producer:
         """Return the producer; errors as `NetworkRecipe.open`."""
         model, source = self.network.open(n_threads)
-        graph = read_graph(model)
-        points = select_points(graph, self.points)
+        graph = graph_for(model, source.inputs)
+        points = points_at(graph, self.points, source.inputs)
         return KerasProducer(
             graph, points, source, batch_size=self.batch_size, allow_random=self.allow_random
         )

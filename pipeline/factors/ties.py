@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...storage.errors import InputError
-from ..graph import Graph, Point
+from ..graph import AnyPoint, Graph, Point, graph_points
 from ..normalizer import Exceptions, Factor, Mode, held_scales, propagate
 from ..settings.job_settings import InputFactor, JobSettings, NormalizeSettings
 
@@ -61,11 +61,11 @@ def input_scales(given: InputFactor) -> float | dict[str, Factor]:
     return {name: np.asarray(each) if isinstance(each, list) else each for name, each in given.items()}
 
 
-def job_ties(graph: Graph, points: Sequence[Point], settings: JobSettings) -> Ties:
+def job_ties(graph: Graph, points: Sequence[AnyPoint], settings: JobSettings) -> Ties:
     """Return which points of a job's network share a scale, whether it is to be normalised now, later or never.
 
     So a run has the same factors before its network is normalised and after. A network that cannot be normalised as
-    the settings stand has no ties.
+    the settings stand has no ties, and no rule reaches points inside nodes.
 
     Raises
     ------
@@ -73,7 +73,9 @@ def job_ties(graph: Graph, points: Sequence[Point], settings: JobSettings) -> Ti
         As :func:`read_ties`, if it is to be normalised.
     """
     try:
-        return read_ties(graph, points, settings.normalize, per_channel=settings.sketch.per_channel)
+        return read_ties(
+            graph, graph_points(points), settings.normalize, per_channel=settings.sketch.per_channel
+        )
     except InputError as error:
         if settings.normalize.enabled:
             raise

@@ -17,7 +17,8 @@ from ...storage.errors import InputError
 from .code import IRRELEVANT_ENDINGS, LIBRARIES, code_hash, code_hashes, is_library, told_lambdas
 from .kinds import is_misnamed
 from .nodes import Node, Slot
-from .reading import read_graph
+from .opaque import opaque_node
+from .reading import is_subclassed, read_graph
 from .state import layer_settings, layers_within, state_hash
 
 __all__ = ["model_fingerprint"]
@@ -34,7 +35,7 @@ def model_fingerprint(model: Any) -> dict[str, str]:
     Parameters
     ----------
     model : keras.Model
-        Functional or built Sequential.
+        Functional, built Sequential, or subclassed and built.
 
     Returns
     -------
@@ -54,8 +55,9 @@ def model_fingerprint(model: Any) -> dict[str, str]:
     Names of layers, initialisers, regularisers and the optimizer are no part of it. The same network saved
     and loaded, or built anew in another process with the same weights, has the same fingerprint.
     """
-    graph = read_graph(model)
-    first_calls = {id(node.operation): node.index for node in graph.first_calls}
+    # What a subclassed model is called with belongs to the data.
+    nodes, first, ends = _read(model)
+    first_calls = {id(node.operation): node.index for node in first}
     topology = [
         {
             "type": node.type,
@@ -68,17 +70,26 @@ def model_fingerprint(model: Any) -> dict[str, str]:
             **({"functions": functions} if (functions := _misnamed(node.operation)) else {}),
             **({"within": within} if (within := _settings_within(node.operation)) else {}),
         }
-        for node in graph.nodes
+        for node in nodes
     ]
-    text = json.dumps([topology, graph.inputs, graph.outputs], sort_keys=True, separators=(",", ":"))
+    text = json.dumps([topology, *ends], sort_keys=True, separators=(",", ":"))
     fingerprint = {
         "topology": hashlib.sha256(text.encode()).hexdigest(),
-        "weights": _weights_hash(graph.first_calls),
-        "dtype_policy": ",".join(sorted({_policy(node.operation) for node in graph.nodes} - {""})),
-        **_code(graph.first_calls),
+        "weights": _weights_hash(first),
+        "dtype_policy": ",".join(sorted({_policy(node.operation) for node in nodes} - {""})),
+        **_code(first),
     }
-    state = state_hash(graph.first_calls)
+    state = state_hash(first)
     return fingerprint if state is None else {**fingerprint, "state": state}
+
+
+def _read(model: Any) -> tuple[Sequence[Node], Sequence[Node], tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Return the nodes of a network, the first of each layer, and its inputs and outputs."""
+    if is_subclassed(model):
+        node = opaque_node(model)
+        return [node], [node], ((), ())
+    graph = read_graph(model)
+    return graph.nodes, graph.first_calls, (graph.inputs, graph.outputs)
 
 
 def _code(nodes: Sequence[Node]) -> dict[str, str]:

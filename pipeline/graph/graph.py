@@ -17,7 +17,7 @@ __all__ = ["Graph"]
 
 @dataclass(frozen=True, eq=False)
 class Graph:
-    """Nodes and values of a model; made by `read_graph`.
+    """Nodes and values of a model; made by `read_graph`, or by `opaque_graph` where the model has no graph.
 
     Parameters
     ----------
@@ -35,6 +35,8 @@ class Graph:
         Node of a BatchNormalization -> node of the linear layer that it can be folded into.
     every_point : mapping of str to Point
         Every node as a point, by name; several may stand for the same tensor.
+    is_opaque : bool
+        Whether it is one node that calls the whole model, because that is subclassed; made by `opaque_graph`.
     """
 
     nodes: tuple[Node, ...]
@@ -45,6 +47,7 @@ class Graph:
     model: Any = field(repr=False, default=None)
     folded: Mapping[int, int] = field(repr=False, default_factory=dict)
     every_point: Mapping[str, Point] = field(repr=False, default_factory=dict)
+    is_opaque: bool = False
 
     @cached_property
     def consumers(self) -> tuple[tuple[int, ...], ...]:
@@ -75,6 +78,8 @@ class Graph:
     @property
     def input_keys(self) -> tuple[str, ...]:
         """For each input of the model the name that data call it by: its key in the dict the model was built with."""
+        if self.is_opaque:
+            return tuple(name for name, _, _ in self.input_specs)
         struct = getattr(self.model, "_inputs_struct", None)
         keys = {id(tensor): key for key, tensor in struct.items()} if isinstance(struct, dict) else {}
         names = (name for name, _, _ in self.input_specs)

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from .code import brings_code
-from .forward import call_node, fed_values, steps_to
 from .graph import Graph
 from .nodes import Node
+from .steps import call_node, fed_values, steps_to
 
 __all__ = ["Mixing"]
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Node", "Point", "Slot", "Value"]
+__all__ = ["AnyPoint", "InnerPoint", "Node", "Point", "Slot", "Value"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +83,39 @@ class Point:
     def n_channels(self) -> int | None:
         """Size of the channel axis; 1 for a point without axes."""
         return self.shape[self.channel_axis] if self.shape else 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InnerPoint:
+    """A place inside a node of the graph: the output of one call of a layer that another layer calls.
+
+    No rule of the graph reaches it: it is never tied or pinned, and its layer is never rewritten.
+    """
+
+    name: str
+    """``"encoder/block_1/mha/query"``: the names of the layers around it; ``":1"`` for its layer's second call."""
+    layer_name: str
+    layer_type: str
+    activation: str
+    """The function that the layer applies last; ``"linear"`` for none."""
+    node: int
+    """The node of the graph that holds it."""
+    shape: tuple[int | None, ...]
+    """Without the axis of the samples."""
+    channel_axis: int
+    n_params: int
+    layer: Any
+    """The Keras layer itself."""
+    call: int
+    """0 for the first call of this layer, 1 for the second; calls in the graph come first."""
+    place: int
+    """Among all calls inside nodes, in the order of a trace."""
+    n_rows: int = 1
+    """Rows along the tensor's first axis for each sample: 4 windows of an image are 4, the first axis of `shape`.
+
+    0: all samples share one row, as positions do.
+    """
+    pinned: bool = False
+
+
+AnyPoint = Point | InnerPoint

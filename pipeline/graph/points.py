@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 
 from ...storage.errors import InputError
 from .graph import Graph
@@ -24,7 +24,9 @@ from .kinds import (
 )
 from .nodes import Node, Point
 
-__all__ = ["every_point", "select_points"]
+__all__ = ["N_NEAR_NAMES", "WORDS", "every_point", "matching", "named", "nothing_found", "select_points"]
+
+WORDS = ("neurons", "parameters", "merges", "inputs", "all")
 
 MERGE_TYPES = TYING_MERGES | {"Multiply", "Dot", "Concatenate", "ops.Multiply", "ops.Concatenate"}
 # Layers whose output is bounded or curved by a function within, not only by `activation`.
@@ -60,15 +62,23 @@ def select_points(graph: Graph, which: str | Iterable[str] = "parameters") -> tu
     inference-time identities, and then at most one separate activation layer. Points that
     end at the same tensor are one point, named after the first layer.
     """
-    wanted = [which] if isinstance(which, str) else list(which)
-    candidates = list(graph.every_point.values())
     chosen: set[str] = set()
-    for pattern in wanted:
-        found = _found(graph, candidates, pattern)
+    for pattern in [which] if isinstance(which, str) else which:
+        found = matching(graph, pattern)
         if not found:
-            raise _nothing_found(pattern, candidates)
+            raise nothing_found(pattern, _names(graph))
         chosen.update(found)
-    return _without_twins(graph, [point for point in candidates if point.name in chosen])
+    return named(graph, chosen)
+
+
+def matching(graph: Graph, pattern: str) -> list[str]:
+    """Return the names of the points that one word or pattern means; see `select_points`."""
+    return _found(graph, list(graph.every_point.values()), pattern)
+
+
+def named(graph: Graph, names: Container[str]) -> tuple[Point, ...]:
+    """Return the points with these names, in topological order, one for each tensor."""
+    return _without_twins(graph, [point for point in graph.every_point.values() if point.name in names])
 
 
 def every_point(graph: Graph) -> list[Point]:
@@ -187,16 +197,22 @@ def _without_twins(graph: Graph, points: list[Point]) -> tuple[Point, ...]:
     return tuple(kept)
 
 
-def _nothing_found(pattern: str, candidates: list[Point]) -> InputError:
-    names = [point.name for point in candidates if point.layer_type != "InputLayer"]
+def _names(graph: Graph) -> list[str]:
+    return [point.name for point in graph.every_point.values() if point.layer_type != "InputLayer"]
+
+
+def nothing_found(pattern: str, names: Sequence[str]) -> InputError:
+    """Return the error for a word or a pattern that means none of the points with these names."""
     if pattern in {"parameters", "neurons"}:
         return InputError("the model has no layer with parameters: there is nothing to normalise")
-    if pattern in {"all", "merges", "inputs"}:
-        return InputError(f"points={pattern!r} matches nothing in this model: it has {names[:N_NEAR_NAMES]}")
-    near = difflib.get_close_matches(pattern, names, n=N_NEAR_NAMES, cutoff=0.4) or names[:N_NEAR_NAMES]
+    if pattern in WORDS:
+        return InputError(
+            f"points={pattern!r} matches nothing in this model: it has {list(names[:N_NEAR_NAMES])}"
+        )
+    near = difflib.get_close_matches(pattern, names, n=N_NEAR_NAMES, cutoff=0.4) or list(names[:N_NEAR_NAMES])
     return InputError(
         f"no layer of the model matches {pattern!r}: near names are {', '.join(near)}; patterns such as "
-        "'conv*' and the words neurons, parameters, merges, inputs, all are allowed",
+        "'conv*' and the words neurons, parameters, leaves, merges, inputs, all are allowed",
         pattern=pattern,
         near=near,
     )

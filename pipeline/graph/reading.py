@@ -19,7 +19,7 @@ from .nodes import Node, Slot, Value
 from .points import every_point
 from .state import check_stateless
 
-__all__ = ["read_graph", "why_opaque"]
+__all__ = ["channel_axis", "is_subclassed", "n_params", "read_graph", "why_opaque"]
 
 
 def read_graph(model: Any) -> Graph:
@@ -55,15 +55,23 @@ def read_graph(model: Any) -> Graph:
 
 def _function_of(model: Any) -> Any:
     """Return what holds the nodes of ``model``, or None when it has no graph that can be trusted."""
-    call = getattr(type(model), "call", None)
-    owner = f"{getattr(call, '__module__', '')}:{getattr(call, '__qualname__', '')}"
-    if not owner.startswith("keras."):
-        return None
-    if owner.endswith(":Sequential.call"):
+    owner = _owner_of_call(model)
+    if owner == "keras:Sequential.call":
         return model._functional
-    if owner.endswith((":Functional.call", ":Function.call")):
-        return model
-    return None
+    return model if owner in ("keras:Functional.call", "keras:Function.call") else None
+
+
+def _owner_of_call(model: Any) -> str:
+    """Return the package whose code computes a model, and the name of that code."""
+    call = getattr(type(model), "call", None)
+    return f"{getattr(call, '__module__', '').split('.')[0]}:{getattr(call, '__qualname__', '')}"
+
+
+def is_subclassed(model: Any) -> bool:
+    """Return whether it is a Keras model of which only its own code knows what it calls."""
+    import keras
+
+    return isinstance(model, keras.Model) and not _owner_of_call(model).startswith("keras:")
 
 
 def _no_graph(model: Any) -> str:
@@ -205,6 +213,7 @@ class _Reader:
         call: int = 0,
     ) -> list[int]:
         start = len(self.values)
+        given = self.values[inputs[0]] if inputs else None
         for tensor in outputs:
             self.values.append(
                 Value(
@@ -212,7 +221,7 @@ class _Reader:
                     shape=tuple(tensor.shape[1:]),
                     dtype=str(tensor.dtype),
                     node=len(self.nodes),
-                    channel_axis=self._channel_axis(operation, inputs, rank=len(tensor.shape) - 1),
+                    channel_axis=channel_axis(operation, given, rank=len(tensor.shape) - 1),
                 )
             )
         numbers = tuple(range(start, len(self.values)))
@@ -228,23 +237,10 @@ class _Reader:
                 args=args,
                 kwargs=kwargs or {},
                 call=call,
-                n_params=_n_params(operation),
+                n_params=n_params(operation),
             )
         )
         return list(numbers)
-
-    def _channel_axis(self, operation: Any, inputs: tuple[int, ...], *, rank: int) -> int:
-        data_format = getattr(operation, "data_format", None)
-        axis = getattr(operation, "axis", None)
-        if data_format is not None:
-            return -rank if data_format == "channels_first" and rank > 1 else -1
-        if isinstance(axis, int) and type(operation).__name__ in {"BatchNormalization", "Concatenate"}:
-            at = axis if axis < 0 else axis - rank - 1
-            return at if at >= -max(rank, 1) else -1  # along the samples there are no channels
-        if type_of(operation) == "Dense" or not inputs:
-            return -1
-        first = self.values[inputs[0]]
-        return first.channel_axis if len(first.shape) == rank else -1
 
     def _unique(self, name: str) -> str:
         found, count = name, 1
@@ -252,6 +248,20 @@ class _Reader:
             found, count = f"{name}#{count}", count + 1
         self._names.add(found)
         return found
+
+
+def channel_axis(operation: Any, given: Value | None, *, rank: int) -> int:
+    """Return the axis of the channels in what an operation gives, as a negative number; ``given`` is its input."""
+    data_format = getattr(operation, "data_format", None)
+    axis = getattr(operation, "axis", None)
+    if data_format is not None:
+        return -rank if data_format == "channels_first" and rank > 1 else -1
+    if isinstance(axis, int) and type(operation).__name__ in {"BatchNormalization", "Concatenate"}:
+        at = axis if axis < 0 else axis - rank - 1
+        return at if at >= -max(rank, 1) else -1  # along the samples there are no channels
+    if type_of(operation) == "Dense" or given is None:
+        return -1
+    return given.channel_axis if len(given.shape) == rank else -1
 
 
 def _inputs_in_order(inner: Any, node: Any) -> list[Any] | None:
@@ -284,7 +294,8 @@ def _inputs_in_order(inner: Any, node: Any) -> list[Any] | None:
     return ordered if fits and n_others == 0 else None
 
 
-def _n_params(operation: Any) -> int:
+def n_params(operation: Any) -> int:
+    """Return how many parameters a layer has; 0 for a bare operation."""
     count = getattr(operation, "count_params", None)
     return int(count()) if callable(count) and getattr(operation, "built", True) else 0
 

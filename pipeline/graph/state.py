@@ -34,8 +34,8 @@ def layer_settings(layer: Any, name: str) -> dict[str, Any]:
     """
     try:
         settings: dict[str, Any] = layer.get_config()
-    except NotImplementedError:
-        # Keras cannot save this class: its attributes are all that distinguishes it.
+    except (NotImplementedError, TypeError):
+        # Keras cannot save this class, or what it holds: its attributes are all that distinguishes it.
         return _attributes(layer)
     except Exception as error:  # whatever the layer's own code raises
         raise InputError(

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from ...storage.errors import InputError
-from .forward import call_node, fed_values, steps_to
 from .graph import Graph
 from .nodes import Node
 from .state import layers_within
+from .steps import call_node, fed_values, steps_to
 
 __all__ = ["values_in_turn"]
 

@@ -34,6 +34,8 @@ def toolbox_names(graph: Graph, points: Iterable[Point]) -> dict[str, Any]:
         network -> point that holds its activations, None where none was recorded. ``unparsed``: the layers,
         by name, that its parser leaves out although they matter.
     """
+    if graph.is_opaque:
+        return {"input": graph.input_specs[0][0], "parsed": {}, "unparsed": [graph.model.name]}
     layers = list(graph.model.layers)
     first = layers[0]
     by_value = {point.value: point.name for point in points}

@@ -16,10 +16,15 @@ from numpy.typing import NDArray
 from ...storage import PointSpec
 from ...storage.errors import InputError
 from ..graph import (
+    AnyPoint,
     Graph,
+    InnerPoint,
     Point,
     check_model,
+    check_rows,
     forward_function,
+    graph_points,
+    inner_points,
     input_tensor,
     match_inputs,
     refusals_explained,
@@ -75,7 +80,7 @@ class KerasProducer:
     ----------
     graph : Graph
         The network.
-    points : sequence of Point
+    points : sequence of Point or InnerPoint
         Where to record.
     source : Source
         The samples.
@@ -93,7 +98,7 @@ class KerasProducer:
     def __init__(
         self,
         graph: Graph,
-        points: tuple[Point, ...],
+        points: tuple[AnyPoint, ...],
         source: Source,
         *,
         batch_size: int,
@@ -108,8 +113,10 @@ class KerasProducer:
         shapes: Sequence[tuple[int | None, ...]] = [point.shape for point in points]
         if any(None in shape for shape in shapes):
             _ = self._function
-            shapes = [self._traced_shapes[point.name] for point in points]
-        self._points = tuple(_point_spec(point, shape) for point, shape in zip(points, shapes, strict=True))
+            shapes = [self._traced_shapes.get(point.name, point.shape) for point in points]
+        self._points = tuple(
+            _point_spec(graph, point, shape) for point, shape in zip(points, shapes, strict=True)
+        )
 
     @cached_property
     def _function(self) -> Any:
@@ -117,7 +124,9 @@ class KerasProducer:
         import tensorflow as tf
 
         specs = [tf.TensorSpec((None, *self._source.inputs[i].shape), dtype) for i, dtype in self._inputs]
-        forward = forward_function(self._graph, self._graph_points, on_value=self._tapped)
+        forward = forward_function(
+            self._graph, self._graph_points, on_value=self._tapped, on_inner=self._tapped_inner
+        )
 
         @tf.function(input_signature=[specs], autograph=False)  # type: ignore[untyped-decorator]  # no stubs
         def run_through(inputs: list[Any]) -> list[Any]:
@@ -130,12 +139,18 @@ class KerasProducer:
 
     def _tapped(self, index: int, tensor: Any) -> Any:
         """Put a tap on a value if it belongs to points; return what the network goes on with."""
-        names = [point.name for point in self._graph_points if point.value == index]
+        names = [point.name for point in graph_points(self._graph_points) if point.value == index]
         if not names:
             return tensor
         shape = tuple(tensor.shape[1:])
         self._traced_shapes.update(dict.fromkeys(names, shape))
-        return self._taps.tap(names, tensor, nbytes=4 * self._batch_size * math.prod(n or 1 for n in shape))
+        return self._taps.tap(names, tensor, nbytes=self._nbytes(shape))
+
+    def _tapped_inner(self, point: InnerPoint, tensor: Any) -> Any:
+        return self._taps.tap([point.name], tensor, nbytes=self._nbytes(point.shape))
+
+    def _nbytes(self, shape: Sequence[int | None]) -> int:
+        return 4 * self._batch_size * math.prod(n or 1 for n in shape)
 
     def check(self) -> tuple[str, ...]:
         """Return the names of the layers that are random at inference, found on the first batch.
@@ -152,7 +167,10 @@ class KerasProducer:
 
     def _checked(self, inputs: list[Any]) -> tuple[str, ...]:
         self._is_checked = True
-        return check_model(self._graph, inputs, allow_random=self._allow_random)
+        random = check_model(self._graph, inputs, allow_random=self._allow_random)
+        if not random:
+            check_rows(self._graph, inner_points(self._graph_points), inputs)
+        return random
 
     def _read(self, start: int, stop: int) -> list[Any]:
         batch = self._source.read(start, stop)
@@ -168,7 +186,7 @@ class KerasProducer:
 
     def largest_tensor_nbytes(self) -> int:
         """Return the bytes per sample of the largest tensor of the network whose shape is known beforehand."""
-        shapes = [value.shape for value in self._graph.values]
+        shapes = [*(value.shape for value in self._graph.values), *(point.shape for point in self._points)]
         return max((4 * math.prod(n for n in shape if n is not None) for shape in shapes), default=0)
 
     def multiplications(self) -> int:
@@ -176,7 +194,11 @@ class KerasProducer:
 
         An axis whose length is not known beforehand counts as one. For estimates of time; no more than that.
         """
-        recorded = dict(zip((p.node for p in self._graph_points), self._points, strict=True))
+        recorded = {
+            point.node: spec
+            for point, spec in zip(self._graph_points, self._points, strict=True)
+            if isinstance(point, Point)
+        }
         total = 0
         for node in self._graph.nodes:
             if not (node.n_params and node.inputs):
@@ -214,7 +236,7 @@ class KerasProducer:
             consumer.end_batch(last - first)
 
 
-def _point_spec(point: Point, shape: tuple[int | None, ...]) -> PointSpec:
+def _point_spec(graph: Graph, point: AnyPoint, shape: tuple[int | None, ...]) -> PointSpec:
     known = tuple(n for n in shape if n is not None)
     if len(known) != len(shape):
         raise InputError(
@@ -228,6 +250,7 @@ def _point_spec(point: Point, shape: tuple[int | None, ...]) -> PointSpec:
         "activation": point.activation,
         "pinned": point.pinned,
         "n_params": point.n_params,
+        **({"inside": graph.nodes[point.node].name} if isinstance(point, InnerPoint) else {}),
     }
     return PointSpec(name=point.name, shape=known, channel_axis=point.channel_axis, meta=meta)
 

@@ -154,17 +154,18 @@ class DataSettings(SettingTable):
         return self
 
 
-PointChoice = Literal["neurons", "parameters", "all"]
+PointChoice = Literal["neurons", "parameters", "leaves", "all"]
 
 
 class RecordSettings(SettingTable):
     """The points to record, and the limits of the run."""
 
     points: PointChoice | list[str] = "neurons"
-    """The points to record: "neurons", "parameters", "all", or patterns such as "conv*".
+    """The points to record: "neurons", "parameters", "leaves", "all", or patterns such as "conv*".
 
     "neurons" is every layer with parameters, and every merge in front of spiking neurons or a quantiser, after its
-    activation function; "parameters" leaves out the merges.
+    activation function; "parameters" leaves out the merges. "leaves" is every layer with weights of its own, inside
+    other layers too; a pattern may name such a layer: "encoder/block_1/mha/query".
     """
     batch_size: Annotated[int, Field(gt=0, le=1_000_000)] = BATCH_SIZE
     """Samples that pass through the network together."""

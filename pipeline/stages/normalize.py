@@ -18,7 +18,7 @@ from ..factors.factors_file import Factors, PointFactor, Rule
 from ..factors.ties import input_scales
 from ..folder.folder import write_json
 from ..folder.json_file import read_document
-from ..graph import Graph, Point
+from ..graph import Graph, Point, named_inside
 from ..normalizer import Exceptions, NormalizedModel, Rewriting, Solution, propagate, solve
 from ..record.model import save_network
 from ..record.point_sketch import sketch_spec
@@ -75,10 +75,17 @@ def used_factors(factors: Factors, graph: Graph, settings: JobSettings) -> Facto
         input_factor=input_scales(factors.input_factor),
         exceptions=Exceptions(tuple(chosen.pin), tuple(chosen.treat_as_identity)),
     )
-    solution = solve(walk, factors.by_point())
-    return replace(
-        factors, points=tuple(_as_used(p, graph.every_point[p.name], solution) for p in factors.points)
-    )
+    solution = solve(walk, _of_graph(factors, graph))
+    known = graph.every_point
+    points = (_as_used(p, known[p.name], solution) if p.name in known else p for p in factors.points)
+    return replace(factors, points=tuple(points))
+
+
+def _of_graph(factors: Factors, graph: Graph) -> dict[str, Any]:
+    """Return the factors by point, without those of layers inside others, which are not rewritten."""
+    given = factors.by_point()
+    inside = named_inside(graph, given)
+    return {name: factor for name, factor in given.items() if name not in inside}
 
 
 def _as_used(p: PointFactor, point: Point, solution: Solution) -> PointFactor:
@@ -94,10 +101,10 @@ def _as_used(p: PointFactor, point: Point, solution: Solution) -> PointFactor:
     return replace(p, factor=tuple(used.tolist()) if used.size > 1 else float(used[0]), rule=rule)
 
 
-def rewriting_of(factors: Factors, settings: JobSettings) -> Rewriting:
+def rewriting_of(factors: Factors, graph: Graph, settings: JobSettings) -> Rewriting:
     """Return how the network of a run is rewritten with these factors."""
     return Rewriting(
-        factors=factors.by_point(),
+        factors=_of_graph(factors, graph),
         input_factor=input_scales(factors.input_factor),
         mode="channel" if factors.per_channel else "layer",
         pin=tuple(settings.normalize.pin),
@@ -205,7 +212,7 @@ class NormalizeStage(FileStage[Certificate]):
 
     @cached_property
     def _rewriting(self) -> Rewriting:
-        return rewriting_of(self.factors, self.job.settings)
+        return rewriting_of(self.factors, self.job.graph, self.job.settings)
 
     @cached_property
     def _normalized(self) -> NormalizedModel:

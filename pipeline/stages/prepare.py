@@ -19,10 +19,25 @@ from ...storage import Cache, CacheSpec, is_url, sample_nbytes
 from ...storage.codecs import DEFAULT_CODEC
 from ...storage.errors import InputError, MismatchError
 from ..certifier import comparison_nbytes
+from ..events import counted
 from ..factors.compute import asked_of_points
 from ..factors.ties import Ties, job_ties
 from ..folder.folder import RunFolder
-from ..graph import Graph, Point, file_code_hash, model_fingerprint, read_graph, select_points
+from ..graph import (
+    AnyPoint,
+    Graph,
+    Point,
+    built_inputs,
+    choose_points,
+    file_code_hash,
+    graph_points,
+    inner_points,
+    is_subclassed,
+    model_fingerprint,
+    opaque_graph,
+    read_graph,
+    select_points,
+)
 from ..planning.memory import NetworkNeeds
 from ..planning.plan import Plan
 from ..planning.savings import plan_with_savings
@@ -57,7 +72,7 @@ class Prepared:
     folder: RunFolder
     model: Any
     graph: Graph
-    points: tuple[Point, ...]
+    points: tuple[AnyPoint, ...]
     source: Source
     producer: KerasProducer
     fingerprint: Mapping[str, Any]
@@ -165,19 +180,19 @@ def prepare(
             custom_objects=settings.model.custom_objects,
             safe_mode=settings.model.safe_mode,
         )
-    graph = read_graph(model)
+    own = None if is_subclassed(model) else read_graph(model)
+    if own is None and settings.normalize.enabled:
+        raise _no_graph(model)
     _check_weights(model)
     held = None if existing is None else existing.spec
     if source is None:
-        spec = _data_spec(settings.data, graph)
+        spec = _data_spec(settings.data, model, own)
         source = open_source(replace(spec, fingerprint=_recorded_hashing(held, spec.fingerprint)))
     elif isinstance(source, PreparedSource):
         source = source.with_hashing(_recorded_hashing(held, source.hashed))
-    points = select_points(graph, settings.record.points)
-    _check_numbers(graph, points, normalizes=settings.normalize.enabled)
-    if held is not None and settings.record.points == "neurons":
-        _check_merges_recorded(held, graph, points)
-    asked_of_points([point.name for point in points], settings.factors)
+    graph = own or opaque_graph(model, source.inputs)
+    points = choose_points(graph, settings.record.points, source.inputs)
+    _check_points(graph, points, settings, held)
     # Here, a layer without a rule is refused before hours of recording.
     ties = job_ties(graph, points, settings)
     if settings.normalize.enabled:
@@ -203,6 +218,33 @@ def prepare(
         ties=ties,
         existing=existing,
     )
+
+
+def _no_graph(model: Any) -> InputError:
+    return InputError(
+        f"the network {model.name!r} ({type(model).__name__}) is subclassed: it has no graph, without which it cannot "
+        "be normalised; stop at the factors with normalize.enabled = false (--no-normalize), or rebuild it as a "
+        "functional model, keras.Model(inputs, outputs), with the same layers and weights",
+        model=model.name,
+    )
+
+
+def _check_points(
+    graph: Graph, points: tuple[AnyPoint, ...], settings: JobSettings, held: CacheSpec | None
+) -> None:
+    """Refuse points that no job can have, or not this one; warn of those that will not be normalised."""
+    of_graph, inside = graph_points(points), inner_points(points)
+    _check_numbers(graph, of_graph, normalizes=settings.normalize.enabled)
+    if held is not None and settings.record.points == "neurons" and not graph.is_opaque:
+        _check_merges_recorded(held, graph, of_graph)
+    asked_of_points([point.name for point in points], settings.factors)
+    if inside and settings.normalize.enabled:
+        logger.warning(
+            "normalisation rewrites layers of the graph, and leaves %s inside these as they are: %s get statistics and "
+            "factors alone",
+            counted(len(inside), "recorded layer"),
+            ", ".join(repr(point.name) for point in inside[:5]) + (" ..." if len(inside) > 5 else ""),
+        )
 
 
 def _check_merges_recorded(existing: CacheSpec, graph: Graph, points: tuple[Point, ...]) -> None:
@@ -280,9 +322,9 @@ def _gives_texts(graph: Graph, value: int) -> bool:
     return is_inverted or graph.values[value].dtype == "string"
 
 
-def _check_recorded(graph: Graph, points: tuple[Point, ...]) -> None:
+def _check_recorded(graph: Graph, points: tuple[AnyPoint, ...]) -> None:
     """Refuse, before hours of recording, to leave out points that the normaliser needs."""
-    recorded = {point.value for point in points}
+    recorded = {point.value for point in graph_points(points)}
     left_out = [
         p.name for p in select_points(graph, "parameters") if not p.pinned and p.value not in recorded
     ]
@@ -295,20 +337,24 @@ def _check_recorded(graph: Graph, points: tuple[Point, ...]) -> None:
         )
 
 
-def _data_spec(data: DataSettings, graph: Graph) -> DataSpec:
+def _data_spec(data: DataSettings, model: Any, graph: Graph | None) -> DataSpec:
     """Return what the source needs to know. For a folder of images, the network's input gives size and colours."""
     if data.path is None:
         raise InputError("no data: set data.path in the job file (or --data), or give arrays")
+    inputs = (
+        built_inputs(model)
+        if graph is None
+        else [(key, spec[1]) for key, spec in zip(graph.input_keys, graph.input_specs, strict=True)]
+    )
     size = data.image_size
     color: str | None = data.color_mode
-    shape = graph.input_specs[0][1]
-    if len(graph.input_specs) == 1 and len(shape) == 3:
-        height, width, n_channels = shape
+    if len(inputs) == 1 and len(inputs[0][1]) == 3:
+        height, width, n_channels = inputs[0][1]
         if size is None and height is not None and width is not None:
             size = (height, width)
         color = color or COLOR_MODE_OF.get(n_channels or 0)
     chosen = {**data.model_dump(), "image_size": size, "color_mode": color}
-    return DataSpec(**chosen, input_names=graph.input_keys)
+    return DataSpec(**chosen, input_names=tuple(name for name, _ in inputs))
 
 
 def _plan(

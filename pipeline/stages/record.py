@@ -12,7 +12,7 @@ from ...storage import Block, Cache
 from ...storage.errors import InputError
 from ...storage.options import StorageOptions
 from ..events import OnEvent, Remark, StageDone, StageStarted, counted
-from ..graph import toolbox_names
+from ..graph import graph_points, toolbox_names
 from ..settings.sizes import format_bytes
 from .describe import describe_data
 from .engine import Engine
@@ -109,7 +109,7 @@ def write_manifest(job: Prepared, versions: Mapping[str, Any] | None = None) -> 
             "model": {"name": job.model.name, "fingerprint": dict(job.fingerprint)},
             "n_samples": job.plan.n_samples,
             "ties": job.ties.to_dict(),
-            "toolbox": toolbox_names(job.graph, job.points),
+            "toolbox": toolbox_names(job.graph, graph_points(job.points)),
             **(versions or {}),
             **({"random_layers": list(job.random)} if job.random else {}),
         }

@@ -29,7 +29,7 @@ import tensorflow as tf
 tf.config.threading.set_intra_op_parallelism_threads(1)
 tf.config.threading.set_inter_op_parallelism_threads(1)
 from actisketch.pipeline.cluster import KerasRecipe, NetworkRecipe, connected, record_missing_on
-from actisketch.pipeline.graph import model_fingerprint
+from actisketch.pipeline.graph import model_fingerprint, places_of
 from actisketch.pipeline.stages.prepare import prepare
 from actisketch.pipeline.record.recorder import record_missing
 from actisketch.pipeline.settings.loading import validate_job
@@ -60,7 +60,7 @@ if __name__ == "__main__":
                 model_path=model, model_bytes=None, custom_objects=None, safe_mode=True,
                 fingerprint=job.fingerprint, source=job.source, data=job.source.fingerprint(),
             )
-            recipe = KerasRecipe(network=network, points=points, batch_size=8)
+            recipe = KerasRecipe(network=network, points=places_of(job.points), batch_size=8)
             first = []
             with connected(workers=n_workers) as client:
                 record_missing_on(client, cache, recipe, sketch=sketch, n_threads=1,
