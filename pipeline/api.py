@@ -46,7 +46,7 @@ def run(
     Parameters
     ----------
     model : keras.Model or path
-        Sequential or functional; it is never modified. Or a ``.keras`` or ``.h5`` file.
+        Sequential, functional, or subclassed and called before (with ``normalize=False``); it is never modified. Or a ``.keras`` or ``.h5`` file.
     data : array, list or dict of arrays, tf.data.Dataset, keras.utils.PyDataset, Source or path
         The samples, of shape (n_samples, *input shape), in a fixed order; see :func:`~.sources.as_source`.
     labels : array of shape (n_samples,), optional
@@ -55,7 +55,8 @@ def run(
         Folder of the run.
     points : str or sequence of str
         ``"neurons"`` (every layer with parameters, and every merge in front of spiking neurons or a quantiser, after
-        its activation function), ``"parameters"`` (without the merges), ``"all"``, or patterns.
+        its activation function), ``"parameters"`` (without the merges), ``"leaves"`` (every layer with weights of its
+        own, inside other layers too), ``"all"``, or patterns of names (``"encoder/block_1/mha/query"``).
     batch_size : int
         Samples that pass through the network together.
     num_samples : int, optional

@@ -104,7 +104,11 @@ def _node_of(graph: Graph, layer: Any) -> Node:
     for node in graph.nodes:
         if node.operation is layer:
             return node
-    raise InputError(f"the layer {layer.name!r} is not part of the network", layer=layer.name)
+    raise InputError(
+        f"the layer {layer.name!r} is not part of the network's graph: record a layer inside another one with "
+        "actisketch.pipeline.run(points='leaves')",
+        layer=layer.name,
+    )
 
 
 def _up_to(model: Any, layer: Any) -> Any:

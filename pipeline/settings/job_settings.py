@@ -154,7 +154,7 @@ class DataSettings(SettingTable):
         return self
 
 
-PointChoice = Literal["neurons", "parameters", "leaves", "all"]
+PointChoice = Literal["neurons", "leaves", "parameters", "all"]
 
 
 class RecordSettings(SettingTable):
