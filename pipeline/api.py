@@ -46,7 +46,8 @@ def run(
     Parameters
     ----------
     model : keras.Model or path
-        Sequential, functional, or subclassed and called before (with ``normalize=False``); it is never modified. Or a ``.keras`` or ``.h5`` file.
+        Sequential, functional, or (with ``normalize=False``) subclassed; it is never modified. Or a ``.keras`` or
+        ``.h5`` file.
     data : array, list or dict of arrays, tf.data.Dataset, keras.utils.PyDataset, Source or path
         The samples, of shape (n_samples, *input shape), in a fixed order; see :func:`~.sources.as_source`.
     labels : array of shape (n_samples,), optional
