@@ -21,7 +21,7 @@ from .inner_points import InnerCalls, traced_calls
 from .inputs import match_inputs
 from .kinds import type_of
 from .nodes import AnyPoint, InnerPoint, Point
-from .points import WORDS, matching, named, nothing_found
+from .points import WORDS, matching, named, unmatched
 
 __all__ = ["choose_points", "graph_points", "inner_points", "places_of", "points_at"]
 
@@ -138,7 +138,7 @@ class _Choice:
             self._names.update(found)
         elif pattern in WORDS or graph.is_opaque or not self._add_matching(pattern):
             inside = [each.path for each in self._layers]
-            raise nothing_found(pattern, [*graph.every_point, *inside])
+            raise unmatched(pattern, [*graph.every_point, *inside])
 
     def at(self, name: str, place: int) -> InnerPoint | None:
         """Return the point at a place of a trace, with a name."""

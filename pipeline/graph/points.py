@@ -24,7 +24,7 @@ from .kinds import (
 )
 from .nodes import Node, Point
 
-__all__ = ["N_NEAR_NAMES", "WORDS", "every_point", "matching", "named", "nothing_found", "select_points"]
+__all__ = ["N_NEAR_NAMES", "WORDS", "every_point", "matching", "named", "unmatched", "select_points"]
 
 WORDS = ("neurons", "parameters", "merges", "inputs", "all")
 
@@ -66,7 +66,7 @@ def select_points(graph: Graph, which: str | Iterable[str] = "parameters") -> tu
     for pattern in [which] if isinstance(which, str) else which:
         found = matching(graph, pattern)
         if not found:
-            raise nothing_found(pattern, _names(graph))
+            raise unmatched(pattern, _names(graph))
         chosen.update(found)
     return named(graph, chosen)
 
@@ -201,7 +201,7 @@ def _names(graph: Graph) -> list[str]:
     return [point.name for point in graph.every_point.values() if point.layer_type != "InputLayer"]
 
 
-def nothing_found(pattern: str, names: Sequence[str]) -> InputError:
+def unmatched(pattern: str, names: Sequence[str]) -> InputError:
     """Return the error for a word or a pattern that means none of the points with these names."""
     if pattern in {"parameters", "neurons"}:
         return InputError("the model has no layer with parameters: there is nothing to normalise")
