@@ -24,7 +24,7 @@ from .kinds import (
 )
 from .nodes import Node, Point
 
-__all__ = ["N_NEAR_NAMES", "WORDS", "every_point", "matching", "named", "unmatched", "select_points"]
+__all__ = ["N_NEAR_NAMES", "WORDS", "every_point", "matching", "named", "select_points", "unmatched"]
 
 WORDS = ("neurons", "parameters", "merges", "inputs", "all")
 
