@@ -161,7 +161,7 @@ class RecordSettings(SettingTable):
     """The points to record, and the limits of the run."""
 
     points: PointChoice | list[str] = "neurons"
-    """The points to record: "neurons", "parameters", "leaves", "all", or patterns such as "conv*".
+    """The points: "neurons", "parameters", "leaves", "all", or patterns such as "conv*".
 
     "neurons" is every layer with parameters, and every merge in front of spiking neurons or a quantiser, after its
     activation function; "parameters" leaves out the merges. "leaves" is every layer with weights of its own, inside
