@@ -17,12 +17,12 @@ from .folder.folder import RunFolder, write_json
 from .record.point_sketch import sketch_spec
 from .record.recorder import record_block, writing_threads
 from .results.run import Run
-from .results.trust import trusted_by_caller
 from .settings.loading import validate_job
 from .stages.factors import FactorsStage
 from .stages.normalize import NormalizeStage, check_factors, rewriting_of, used_factors
 from .stages.prepare import Prepared, prepare
 from .stages.same_data import check_data, check_data_of_damaged, data_state
+from .stages.trust import trusted_by_caller
 from .stages.versions import check_made_with, noted_versions
 from .stages.weights_h5 import save_weights_h5, with_weights_of
 
@@ -75,7 +75,9 @@ def normalize_run(
     factors = run.saved_factors() if factors_path is None else Factors.load(factors_path)
     if factors_path is not None and output is None:
         raise InputError("other factors than the run's own need a folder of their own: give output")
-    model = trusted_by_caller(run, custom_objects=custom_objects, safe_mode=safe_mode)
+    model = trusted_by_caller(
+        run.asked_model, run.folder.manifest_path, custom_objects=custom_objects, safe_mode=safe_mode
+    )
     check_made_with(run.folder, accept=accept_versions)
     if model_path is not None:
         model["path"] = str(Path(model_path).absolute())
@@ -143,7 +145,9 @@ def repair_run(
     InputError, MismatchError
         If the model or the data is missing, or has changed. Nothing is changed then.
     """
-    trusted = trusted_by_caller(run, custom_objects=custom_objects, safe_mode=safe_mode)
+    trusted = trusted_by_caller(
+        run.asked_model, run.folder.manifest_path, custom_objects=custom_objects, safe_mode=safe_mode
+    )
     check_made_with(run.folder, accept=accept_versions)
     report = run.cache.verify()
     # Only the samples of the cache: if the data has grown since, a repair does not extend the cache.

@@ -11,7 +11,7 @@ from ...storage.errors import InputError
 from ..exporters import Exported, load_exporter
 from ..results.run import open_run
 from ..settings.visible import visible
-from .flags import check_folder_of, range_options, run_argument
+from .flags import check_folder_of, code_options, range_options, run_argument
 from .session import Session
 from .show import range_table
 
@@ -27,12 +27,30 @@ __all__ = ["export"]
     show_default=True,
     metavar="NAME",
     help="json or csv: statistics and factors; tdigest: the t-digest of each point, as the tdigest package reads it; "
-    "toolbox: SNN toolbox's {percentile}.json; toolbox-parsed: the same for the network that its parser makes; or the "
-    "exporter of another package.",
+    "toolbox: SNN toolbox's {percentile}.json; toolbox-parsed: the same for the network that its parser makes; "
+    "onnxruntime: the calibration cache of quantize_static; litert: the calibration result of ai-edge-quantizer; or "
+    "the exporter of another package.",
 )
 @click.option("--percentile", type=float, metavar="X", help="In percent; default: the run's.")
 @range_options
 @click.option("--exact", is_flag=True, default=None, help="Refine to the exact percentiles from the cache.")
+@click.option(
+    "--onnx",
+    type=click.Path(path_type=Path),
+    help="The network as ONNX; default: as Keras exports it, written beside the output.",
+)
+@click.option(
+    "--tflite",
+    type=click.Path(path_type=Path),
+    help="The network for LiteRT; default: as Keras exports it, written beside the output.",
+)
+@click.option(
+    "--model", type=click.Path(path_type=Path), help="Where the network is now; default: where it was."
+)
+@click.option(
+    "--data", type=click.Path(path_type=Path), help="Where the samples are now; default: where they were."
+)
+@code_options
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -47,19 +65,27 @@ def export(session: Session, /, run: Path, kind: str, output: Path | None, **fla
       actisketch export runs/vgg --format csv --output vgg.csv
       actisketch export runs/vgg --format tdigest --output vgg.json   (tdigest.TDigest().update_from_dict reads each)
       actisketch export runs/vgg --format toolbox --exact --output log/   (writes log/99.9.json)
+      actisketch export runs/vgg --format onnxruntime --method mse --output vgg.json   (writes vgg.onnx, too)
     """
-    only_into_folder = load_exporter(kind).only_into_folder
-    made = open_run(run).exported(kind, **{key: value for key, value in flags.items() if value is not None})
+    exporter = load_exporter(kind)
+    ranges = {key: flags.pop(key) for key in ("percentile", "method", "bits", "symmetric", "exact")}
+    flags["unsafe_model"] = flags["unsafe_model"] or None
+    chosen = open_run(run)
+    if exporter.opens_network:
+        session.say_loading()
+    changes = {key: value for key, value in ranges.items() if value is not None}
+    made = chosen.exported(kind, options=flags, **changes)
     for warning in made.warnings:
         session.err.print(visible(f"warning: {warning}", kept="\n"), markup=False, highlight=False)
     if output is None:
         _print(session, made, kind)
         return
-    path = _path(output, made.file_name, only_into_folder)
+    path = _path(output, made.file_name, exporter.only_into_folder)
     made.write(path)
     if made.rows:
         range_table(session.out, made.rows)
-    session.print(f"wrote {path}")
+    for each in (*(path.with_suffix(ending) for ending in made.beside), path):
+        session.print(f"wrote {each}")
 
 
 def _print(session: Session, made: Exported, kind: str) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "JOB_FLAGS",
     "JOB_SWITCHES",
     "check_folder_of",
+    "code_options",
     "job_options",
     "json_option",
     "range_options",
@@ -91,7 +92,11 @@ def json_option(command: Command) -> Command:
 def trust_options(command: Command) -> Command:
     """Add what a run's folder never decides for the user: to run code of a network, and to mix versions."""
     text = setting_text("record.accept_versions")
-    command = click.option("--accept-versions", is_flag=True, help=text)(command)
+    return code_options(click.option("--accept-versions", is_flag=True, help=text)(command))
+
+
+def code_options(command: Command) -> Command:
+    """Add what allows code of a network to run."""
     command = click.option("--unsafe-model", is_flag=True, help=_UNSAFE)(command)
     text = setting_text("model.custom_objects")
     return click.option("--custom-objects", type=click.Path(path_type=Path), help=text)(command)

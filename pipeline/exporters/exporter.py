@@ -14,7 +14,7 @@ from ...storage import Cache
 from ..factors.factors_file import Factors
 from ..factors.ties import Ties
 from ..folder.folder import RunFolder, check_output, replacing
-from ..settings.job_settings import FactorSettings, JobSettings
+from ..settings.job_settings import FactorSettings, JobSettings, ModelSettings
 from ..sketch import Digest, PointSketch
 
 __all__ = ["ExportRequest", "Exported", "Exporter", "RangeRow", "RecordedRun"]
@@ -25,6 +25,7 @@ class RecordedRun(Protocol):
 
     folder: RunFolder
     settings: JobSettings
+    asked_model: ModelSettings
 
     @property
     def cache(self) -> Cache:
@@ -87,16 +88,23 @@ class Exported:
     warnings: tuple[str, ...] = ()
     file_name: str
     """Name of the file where only a folder is given."""
+    beside: Mapping[str, bytes] = field(default_factory=dict)
+    """Endings and contents of files that are written too, under the name of the file without its ending."""
 
     def write(self, path: Path) -> None:
-        """Write the file, whole or not at all.
+        """Write the file, whole or not at all, after those that lie beside it.
 
         Raises
         ------
         InputError
-            If the file belongs to a run.
+            If a file belongs to a run.
         """
-        check_output(path)
+        others = {path.with_suffix(ending): content for ending, content in self.beside.items()}
+        for each in (path, *others):
+            check_output(each)
+        for other, content in others.items():
+            with replacing(other) as partial:
+                partial.write_bytes(content)
         with replacing(path) as partial:
             if isinstance(self.content, str):
                 partial.write_text(self.content, encoding="utf-8")
@@ -116,5 +124,7 @@ class Exporter:
     """Names of the options that ``make`` understands."""
     takes_factors: bool = True
     """Whether settings of factors (percentile, exact, ...) change the export."""
+    opens_network: bool = False
+    """Whether it loads the network of the run, which takes seconds."""
     only_into_folder: str = ""
     """Why the target needs a folder rather than a file; empty if it does not."""

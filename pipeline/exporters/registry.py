@@ -20,6 +20,8 @@ BUILT_IN = {
     "tdigest": "as_tdigest",
     "toolbox": "as_toolbox",
     "toolbox-parsed": "as_toolbox_parsed",
+    "onnxruntime": "as_onnxruntime",
+    "litert": "as_litert",
 }
 """Names -> modules of this package; each has an ``EXPORTER``."""
 

@@ -1,0 +1,156 @@
+"""The calibration result of ai-edge-quantizer, which its ``quantize`` takes instead of calibrating by itself."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...storage.errors import InputError
+from .exporter import Exported, Exporter, ExportRequest, RangeRow
+from .extra import import_extra
+from .matching import in_batches, in_order, matched_rows
+from .reopening import NETWORK_OPTIONS, exported_by_keras, reopened
+
+__all__ = ["EXPORTER", "LiteRtNetwork"]
+
+EXTRA = "litert"
+
+
+class LiteRtNetwork:
+    """A ``.tflite`` network with all of its tensors visible.
+
+    Parameters
+    ----------
+    content : bytes
+        The file.
+    origin : str
+        What to call it in messages.
+    input_names : sequence of str
+        Of the run's network, in its order.
+
+    Raises
+    ------
+    InputError
+        If it is none, is quantised already, or has another number of inputs.
+    """
+
+    def __init__(self, content: bytes, origin: str, input_names: Sequence[str]) -> None:
+        interpreter = import_extra("ai_edge_litert.interpreter", extra=EXTRA, package="ai-edge-litert")
+        flatbuffers = import_extra(
+            "ai_edge_litert.tools.flatbuffer_utils", extra=EXTRA, package="ai-edge-litert"
+        )
+        self.origin = origin
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that all tensors stay in memory, which is wanted
+                self._interpreter = interpreter.Interpreter(
+                    model_content=content, experimental_preserve_all_tensors=True
+                )
+            (graph, *others) = flatbuffers.convert_bytearray_to_object(bytearray(content)).subgraphs
+        except Exception as error:  # of flatbuffers and of the interpreter, without a common base
+            raise InputError(
+                f"{origin} is no network of LiteRT: {' '.join(str(error).split())[:200]}"
+            ) from None
+        if others:
+            raise InputError(f"{origin} has {1 + len(others)} subgraphs: only networks of one can be matched")
+        self._details = {each["index"]: each for each in self._interpreter.get_tensor_details()}
+        if any(len(each["quantization_parameters"]["scales"]) for each in self._details.values()):
+            raise InputError(f"{origin} is quantised already: give the network of floats")
+        self._inputs = self._in_signature()
+        self._order = in_order([name for name, _ in self._inputs], input_names, origin)
+        computed = {int(i) for operator in graph.operators for i in operator.outputs}
+        shown = sorted({index for _, index in self._inputs} | computed)
+        self._index = {
+            self._details[i]["name"]: i
+            for i in shown
+            if self._details[i]["dtype"] in (np.float32, np.float16)
+        }
+        self.tensors: tuple[str, ...] = tuple(self._index)
+        self.n_axes = {name: len(self._details[i]["shape"]) for name, i in self._index.items()}
+
+    def _in_signature(self) -> list[tuple[str, int]]:
+        """Return name and place of each input; the names are those of Keras where there is one signature."""
+        if len(self._interpreter.get_signature_list()) == 1:
+            details = self._interpreter.get_signature_runner().get_input_details()
+            return [(name, int(each["index"])) for name, each in details.items()]
+        return [(each["name"], int(each["index"])) for each in self._interpreter.get_input_details()]
+
+    @property
+    def _fixed_batch(self) -> int | None:
+        """The number of samples that the network was exported for; None if it takes any."""
+        sizes = {int(self._details[i]["shape_signature"][0]) for _, i in self._inputs} - {-1}
+        return min(sizes) if sizes else None
+
+    def run(self, inputs: Sequence[NDArray[Any]], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Return tensors by name.
+
+        Raises
+        ------
+        InputError
+            If the samples do not fit the network.
+        """
+        size = self._fixed_batch or len(inputs[0])
+        return in_batches(lambda batch: self._run(batch, names), inputs, size)
+
+    def _run(self, batch: list[NDArray[Any]], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        try:
+            for (_, index), i in zip(self._inputs, self._order, strict=True):
+                self._interpreter.resize_tensor_input(index, batch[i].shape, strict=True)
+            self._interpreter.allocate_tensors()
+            for (_, index), i in zip(self._inputs, self._order, strict=True):
+                self._interpreter.set_tensor(index, batch[i])
+            self._interpreter.invoke()
+        except (ValueError, RuntimeError) as error:
+            raise InputError(
+                f"{self.origin} cannot be run on the samples of the run ({' '.join(str(error).split())}): it is "
+                "another network"
+            ) from None
+        return {name: self._interpreter.get_tensor(self._index[name]) for name in names}
+
+
+def _result_text(rows: Sequence[RangeRow], n_axes: Mapping[str, int], n_samples: int) -> str:
+    def number(value: float, axes: int) -> Any:
+        return np.full((1,) * axes, np.float32(value)).tolist()
+
+    qsvs = {
+        row.tensor: {"min": number(row.lo, n_axes[row.tensor]), "max": number(row.hi, n_axes[row.tensor])}
+        for row in rows
+    }
+    return (
+        json.dumps({"model_qsvs": qsvs, "metadata": {"num_samples_calibrated": n_samples}}, indent=1) + "\n"
+    )
+
+
+def _make(request: ExportRequest) -> Exported:
+    import_extra("ai_edge_litert", extra=EXTRA, package="ai-edge-litert")
+    given = request.options.get("tflite")
+    if given is not None and not Path(given).is_file():
+        raise InputError(
+            f"there is no file {str(given)!r}: leave --tflite out, and the network of the run is exported"
+        )
+    job = reopened(request.run, request.options)
+    content = exported_by_keras(job, "litert") if given is None else Path(given).read_bytes()
+    origin = "the network that Keras exported" if given is None else repr(str(given))
+    network = LiteRtNetwork(content, origin, [name for name, _, _ in job.graph.input_specs])
+    rows, warned = matched_rows(network, request.run, job, request.settings)
+    return Exported(
+        content=_result_text(rows, network.n_axes, job.source.n_samples),
+        rows=tuple(rows),
+        warnings=warned,
+        file_name="calibration.json",
+        beside={".tflite": content} if given is None else {},
+    )
+
+
+EXPORTER = Exporter(
+    about="the calibration result of ai-edge-quantizer, for --tflite or the network as Keras exports it",
+    make=_make,
+    options=("tflite", *NETWORK_OPTIONS),
+    opens_network=True,
+)

@@ -1,0 +1,107 @@
+"""Open the network and the samples of a finished run again, for targets that need both."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...storage.errors import InputError, MismatchError
+from ..settings.loading import validate_job
+from ..sources import as_source
+from ..stages.prepare import Prepared, prepare
+from ..stages.same_data import check_data, data_state
+from ..stages.trust import trusted_by_caller
+from .exporter import RecordedRun
+
+__all__ = ["NETWORK_OPTIONS", "exported_by_keras", "inputs_of", "point_values", "reopened"]
+
+NETWORK_OPTIONS = ("model", "data", "custom_objects", "unsafe_model")
+"""Options of every exporter that opens network and samples: where they are now, and what they may do."""
+
+
+def reopened(run: RecordedRun, options: Mapping[str, Any]) -> Prepared:
+    """Return the network and the samples that the run was recorded with.
+
+    Parameters
+    ----------
+    run : RecordedRun
+    options : mapping
+        ``model`` and ``data``: a path, or from Python the network and the samples themselves; default: where they were.
+        ``custom_objects`` and ``unsafe_model``: as in a job; the run's folder never grants them.
+
+    Raises
+    ------
+    InputError
+        If network or samples are not at hand.
+    MismatchError
+        If they are not those that were recorded.
+    """
+    model, data = options.get("model"), options.get("data")
+    tree = run.settings.model_dump()
+    tree["model"] |= trusted_by_caller(
+        run.asked_model,
+        run.folder.manifest_path,
+        custom_objects=options.get("custom_objects"),
+        safe_mode=not options.get("unsafe_model", False),
+    )
+    # Whether the network can be normalised does not matter here, and no samples beyond those of the cache do.
+    tree["normalize"]["enabled"], tree["data"]["num_samples"] = False, run.cache.spec.n_samples
+    for table, given in (("model", model), ("data", data)):
+        if isinstance(given, str | Path):
+            tree[table]["path"] = str(Path(given).expanduser().absolute())
+    in_memory = model is not None and not isinstance(model, str | Path)
+    source = None if data is None or isinstance(data, str | Path) else as_source(data)
+    for table, is_there in (("model", in_memory), ("data", source is not None)):
+        if tree[table]["path"] is None and not is_there:
+            raise InputError(
+                f"the run was recorded with {'a network' if table == 'model' else 'samples'} in memory: give --{table} "
+                f"(in Python: options={{{table!r}: ...}})",
+                setting=f"{table}.path",
+            )
+    job = prepare(validate_job(tree), model=model if in_memory else None, source=source, existing=run.cache)
+    if dict(job.fingerprint) != dict(run.cache.spec.identity.get("model", {})):
+        raise MismatchError(
+            "the network is not the one that the run was recorded with: give that one with --model"
+        )
+    check_data(run.cache, job.source, folder=run.folder, state=data_state(job.source))
+    return job
+
+
+def inputs_of(job: Prepared, start: int, stop: int) -> list[NDArray[Any]]:
+    """Return the samples start..stop-1 as the network takes them, an array for each of its inputs, in its order."""
+    from ..graph import match_inputs  # with Keras
+
+    given = job.source.read(start, stop).inputs
+    return [np.asarray(given[i], dtype=dtype) for i, dtype in match_inputs(job.graph, job.source.inputs)]
+
+
+def point_values(run: RecordedRun, job: Prepared, n_samples: int) -> dict[str, NDArray[np.float32]]:
+    """Return the activations of the first samples at each point, as the network computes them."""
+    batch = run.settings.record.batch_size
+    found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in run.points}
+    for start in range(0, n_samples, batch):
+        for activations in job.producer.batches(start, min(start + batch, n_samples)):
+            for name, values in activations.items():
+                found[name].append(values)
+    return {name: np.concatenate(parts) for name, parts in found.items()}
+
+
+def exported_by_keras(job: Prepared, kind: str) -> bytes:
+    """Return the network as Keras exports it, in the format "onnx" or "litert"."""
+    with tempfile.TemporaryDirectory(prefix="actisketch-") as folder:
+        path = Path(folder) / ("network.onnx" if kind == "onnx" else "network.tflite")
+        inputs = inputs_of(job, 0, 1)
+        job.model(inputs if len(inputs) > 1 else inputs[0])  # Keras exports only what was called once
+        try:
+            job.model.export(str(path), format=kind, verbose=False)
+        except Exception as error:  # of the converters, which have no common base
+            raise InputError(
+                f"Keras cannot export this network as {kind} ({' '.join(str(error).split())[:300]}): give a file that "
+                "was exported in another way"
+            ) from error
+        return path.read_bytes()
