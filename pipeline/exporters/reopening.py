@@ -80,15 +80,24 @@ def inputs_of(job: Prepared, start: int, stop: int) -> list[NDArray[Any]]:
     return [np.asarray(given[i], dtype=dtype) for i, dtype in match_inputs(job.graph, job.source.inputs)]
 
 
+class _Kept:
+    """Keeps the values of every point, of a few samples."""
+
+    def __init__(self, points: tuple[str, ...]) -> None:
+        self.parts: dict[str, list[NDArray[np.float32]]] = {name: [] for name in points}
+
+    def take(self, point: str, values: NDArray[np.float32]) -> None:
+        self.parts[point].append(values)
+
+    def end_batch(self, n_samples: int) -> None:
+        """Do nothing: whole batches are not needed."""
+
+
 def point_values(run: RecordedRun, job: Prepared, n_samples: int) -> dict[str, NDArray[np.float32]]:
     """Return the activations of the first samples at each point, as the network computes them."""
-    batch = run.settings.record.batch_size
-    found: dict[str, list[NDArray[np.float32]]] = {name: [] for name in run.points}
-    for start in range(0, n_samples, batch):
-        for activations in job.producer.batches(start, min(start + batch, n_samples)):
-            for name, values in activations.items():
-                found[name].append(values)
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+    kept = _Kept(run.points)
+    job.producer.hand_over(0, n_samples, kept)
+    return {name: np.concatenate(parts) for name, parts in kept.parts.items()}
 
 
 def exported_by_keras(job: Prepared, kind: str) -> bytes:
