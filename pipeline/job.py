@@ -6,12 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..storage import Cache
 from .certifier import Certificate
 from .engines import engine_for
 from .events import Event, OnEvent, StageDone, ignore_event
 from .factors.factors_file import Factors
 from .factors.merged_file import merged_key
 from .folder.folder import RunFolder
+from .folder.progress_file import progress_told
 from .results.report import draw_report
 from .results.run import open_run
 from .settings.job_settings import JobSettings
@@ -101,12 +103,37 @@ def run_job(
     folder.manifest()  # a damaged or newer one is refused before work starts
     state = data_state(job.source)
     job = _checked(job, state)
+    with progress_told(folder, listen) as told:
+        cache, n_computed, factors, certificate = _work(
+            job, settings, state, client=client, performance_report=performance_report, on_event=told
+        )
+    return JobResult(
+        folder=folder,
+        n_blocks_computed=n_computed,
+        n_blocks=len(cache.blocks),
+        factors=factors,
+        certificate=certificate,
+        is_reloaded=all(event.reloaded for event in done),
+    )
+
+
+def _work(
+    job: Prepared,
+    settings: JobSettings,
+    state: str | None,
+    *,
+    client: Any,
+    performance_report: str | Path | None,
+    on_event: OnEvent,
+) -> tuple[Cache, int, Factors, Certificate | None]:
+    """Go through the stages; return cache, number of computed blocks, factors and certificate."""
+    folder = job.folder
     is_measured = settings.normalize.input_factor == "measured"
     if is_measured:
-        job = with_measured_input(job, on_event=listen)
+        job = with_measured_input(job, on_event=on_event)
         settings = job.settings
-    with engine_for(settings, client, performance_report, listen) as engine:
-        cache, n_computed = record(job, engine, listen)
+    with engine_for(settings, client, performance_report, on_event) as engine:
+        cache, n_computed = record(job, engine, on_event)
         recorded = merged_key(cache)
         write_manifest(job)
         if is_measured:
@@ -119,24 +146,17 @@ def run_job(
             recorded=recorded,
             ties=job.ties,
             engine=engine,
-            on_event=listen,
+            on_event=on_event,
         ).reload_or_compute()
         certificate = None
         if settings.normalize.enabled:
             certificate = NormalizeStage(
-                folder=folder, job=job, factors=factors, recorded=recorded, engine=engine, on_event=listen
+                folder=folder, job=job, factors=factors, recorded=recorded, engine=engine, on_event=on_event
             ).reload_or_compute()
     if settings.report.enabled:
         run = open_run(folder.path, storage_options=settings.cache.storage_options, cache=cache)
-        draw_report(run, folder.report_path, on_event=listen)
-    return JobResult(
-        folder=folder,
-        n_blocks_computed=n_computed,
-        n_blocks=len(cache.blocks),
-        factors=factors,
-        certificate=certificate,
-        is_reloaded=all(event.reloaded for event in done),
-    )
+        draw_report(run, folder.report_path, on_event=on_event)
+    return cache, n_computed, factors, certificate
 
 
 def _checked(job: Prepared, state: str | None) -> Prepared:

@@ -22,9 +22,9 @@ from rich.progress import (
 from rich.text import Text
 
 from ..events import BlockDone, Event, Remark, SamplesDone, StageDone, StageName, StageStarted
+from ..folder.pace import Pace
 from ..settings.sizes import format_bytes
 from ..settings.visible import visible
-from .pace import Pace
 
 __all__ = ["STAGE_LABELS", "JobProgress"]
 

@@ -84,7 +84,7 @@ def serve(
         from ..service.run_root import RunRoot
         from ..service.server import Listening, serve_runs
     except ModuleNotFoundError as error:
-        if error.name not in ("fastapi", "uvicorn", "starlette"):
+        if error.name not in ("fastapi", "prometheus_client", "uvicorn", "starlette"):
             raise
         raise InputError(
             f"the service needs {error.name}, which is not installed: pip install 'actisketch[service]'"

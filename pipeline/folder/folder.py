@@ -140,6 +140,11 @@ class RunFolder:
         """``run.log``."""
         return self.path / "run.log"
 
+    @property
+    def progress_path(self) -> Path:
+        """``progress.json``: how far the job is that works here, or has failed here."""
+        return self.path / "progress.json"
+
     def owns(self, path: Path) -> bool:
         """Return whether a path is a file of this run, or lies in its cache or its report."""
         files = (
@@ -151,6 +156,7 @@ class RunFolder:
             self.merged_path,
             self.sketches_path,
             self.log_path,
+            self.progress_path,
         )
         return path in files or any(path.is_relative_to(at) for at in (self.cache_path, self.report_path))
 
@@ -167,7 +173,9 @@ class RunFolder:
         refuse_link(self.report_path)
         if self.path.is_dir() and not self.manifest_path.exists():
             foreign = sorted(
-                p.name for p in self.path.iterdir() if not p.name.startswith(".") and p != self.log_path
+                p.name
+                for p in self.path.iterdir()
+                if not p.name.startswith(".") and p not in (self.log_path, self.progress_path)
             )
             if foreign and not self._holds_a_run():
                 raise InputError(

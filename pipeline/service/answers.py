@@ -17,6 +17,7 @@ __all__ = [
     "DistributionAnswer",
     "FactorAnswer",
     "FactorsAnswer",
+    "LiveAnswer",
     "PercentileAnswer",
     "PercentilesAnswer",
     "PointAnswer",
@@ -108,6 +109,34 @@ class RunAnswer(BaseModel):
     random_layers: list[str] = Field(description="Random at inference: what was recorded is one draw.")
     settings: dict[str, Any]
     versions: dict[str, str] = Field(description="Of the packages that recorded it.")
+
+
+class LiveAnswer(BaseModel):
+    """What goes on in a run now."""
+
+    run: str
+    state: STATES
+    n_blocks: int
+    n_blocks_done: int
+    n_samples: int
+    n_samples_done: int
+    stage: str = Field("", description="Of the job that works, or has failed; empty if there is none.")
+    unit: str = Field("", description="Plural of what is counted in this stage.")
+    n_done: int = 0
+    n_total: int = Field(0, description="0 if nothing is counted.")
+    nbytes: int = Field(0, description="Activations before compression, recorded by this job.")
+    per_second: float | None = None
+    left_s: float | None = Field(None, description="Until the end of the stage.")
+    updated_s: float | None = Field(None, description="When the job has told this, seconds since 1970.")
+    messages: list[str] = []
+    error: str | None = Field(None, description="Why the job has ended.")
+
+    @property
+    def event(self) -> str:
+        """The name of the event."""
+        if self.error is not None:
+            return "failed"
+        return "complete" if self.state == "complete" else "progress"
 
 
 class PercentileAnswer(BaseModel):

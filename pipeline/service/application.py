@@ -7,6 +7,7 @@ that the code has anyway, and pydantic is needed for the settings already.
 from __future__ import annotations
 
 import importlib.metadata
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,8 +19,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from .access import Access
+from .catalogue import Catalogue
 from .desk import Desk
 from .guard import Guard
+from .live import Live
+from .metrics import MEDIA_TYPE, Metrics
 from .open_runs import FRESH_S, OpenRuns
 from .problems import ERROR_KINDS, problem_response
 from .routes import make_router
@@ -59,6 +63,7 @@ def make_application(
     settings: ServiceSettings | None = None,
     cookie: str = "actisketch",
     on_sign_in: Callable[[], None] = lambda: None,
+    stopping: threading.Event | None = None,
 ) -> ASGIApp:
     """Return the application that serves the runs under a root.
 
@@ -72,6 +77,8 @@ def make_application(
         Name of the cookie of a browser that has signed in.
     on_sign_in : callable
         Told when a browser has signed in.
+    stopping : threading.Event, optional
+        Set before the service stops, so that streams of events end.
     """
     settings = settings or ServiceSettings()
     limit_s = settings.time_limit_s
@@ -101,13 +108,37 @@ def make_application(
     # A handler of Exception itself would be called last, and let the error go on.
     for kind in (*(kind for kind, *_ in ERROR_KINDS), HTTPException, RequestValidationError):
         api.add_exception_handler(kind, _as_problem)
-    api.include_router(make_router(Desk(root, runs, quick=quick, long=long)))
+    catalogue = Catalogue(root)
+    desk = Desk(root, runs, catalogue, quick=quick, long=long)
+    live = Live(root, catalogue, quick, stopping or threading.Event())
+    api.include_router(make_router(desk, live))
     _add_health(api, root)
-    return Guard(api, access=access, cookie=cookie, hosts=settings.hosts, on_sign_in=on_sign_in)
+    metrics = Metrics()
+    metrics.watch("open_runs", "Runs whose sketches are in memory.", lambda: len(runs))
+    metrics.watch("open_runs_bytes", "Memory of these sketches, roughly.", lambda: runs.nbytes)
+    metrics.watch("event_streams", "Clients that follow a run.", lambda: live.n_streams)
+    metrics.watch("questions", "Questions that wait or are answered.", lambda: quick.n_held)
+    metrics.watch("long_questions", "The same, of those that read activations.", lambda: long.n_held)
+    _add_metrics(api, metrics)
+    return Guard(
+        api, access=access, cookie=cookie, hosts=settings.hosts, metrics=metrics, on_sign_in=on_sign_in
+    )
 
 
 async def _as_problem(request: Request, error: Exception) -> Response:
     return problem_response(request, error)
+
+
+def _add_metrics(api: FastAPI, metrics: Metrics) -> None:
+    @api.get(
+        "/metrics",
+        summary="Counts for Prometheus",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
+    def counts() -> Response:
+        """Return requests by address and status, their times, and how much is held in memory."""
+        return Response(metrics.text(), media_type=MEDIA_TYPE)
 
 
 def _add_health(api: FastAPI, root: RunRoot) -> None:

@@ -16,8 +16,9 @@ from typing import Any, Literal
 from ...storage.claim import writer_of
 from ...storage.files import open_to_read
 from ...storage.parsing import LARGEST_NBYTES
+from ..folder.progress_file import read_progress
 from ..settings.visible import visible
-from .run_root import MANIFEST, RunRoot, id_of
+from .run_root import MANIFEST, PROGRESS, RunRoot, id_of
 
 __all__ = ["SORT_KEYS", "Catalogue", "CatalogueRow", "RunState", "chosen_rows"]
 
@@ -106,6 +107,10 @@ class Catalogue:
         if facts["stages"] is None:
             return "damaged"
         url = facts["cache"]
+        if os.path.lexists(f"{folder}/{PROGRESS}"):
+            progress = read_progress(folder)
+            if progress is not None and progress.is_alive:
+                return "running"
         # A cache elsewhere is not looked at here: it may be a mount that hangs.
         cache = f"{folder}/cache"
         if url is None and not os.path.islink(cache) and writer_of(cache) is not None:

@@ -44,14 +44,16 @@ class Desk:
     ----------
     root : RunRoot
     runs : OpenRuns
+    catalogue : Catalogue
     quick, long : Workers
         Threads for answers from sketches, and for those that read activations.
     """
 
-    def __init__(self, root: RunRoot, runs: OpenRuns, *, quick: Workers, long: Workers) -> None:
-        self._root, self._runs = root, runs
+    def __init__(
+        self, root: RunRoot, runs: OpenRuns, catalogue: Catalogue, *, quick: Workers, long: Workers
+    ) -> None:
+        self._root, self._runs, self._catalogue = root, runs, catalogue
         self._quick, self._long = quick, long
-        self._catalogue = Catalogue(root)
 
     async def answer(self, request: Request, run_id: str, make: Make, *, is_long: bool = False) -> Response:
         """Return the answer that ``make`` gives of a run, or 304 if the client has it already."""

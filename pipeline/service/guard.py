@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..settings.visible import visible
 from .access import SESSION_S, Access
+from .metrics import Metrics
 from .problems import problem_of, problem_response, respond
 
 __all__ = ["Guard", "is_allowed_host"]
@@ -77,6 +78,8 @@ class Guard:
         Name of the cookie. Browsers keep the cookies of all ports of a host together.
     hosts : sequence of str
         Names that requests may use beside addresses and ``localhost``.
+    metrics : Metrics
+        Counts requests.
     on_sign_in : callable
         Told when a browser has signed in, and its key is used up.
     """
@@ -88,10 +91,11 @@ class Guard:
         access: Access,
         cookie: str,
         hosts: Sequence[str],
+        metrics: Metrics,
         on_sign_in: Callable[[], None],
     ) -> None:
         self._app, self._access, self._cookie = app, access, cookie
-        self._hosts, self._on_sign_in = hosts, on_sign_in
+        self._hosts, self._metrics, self._on_sign_in = hosts, metrics, on_sign_in
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or hand it on."""
@@ -128,7 +132,9 @@ class Guard:
                 raise
             await problem_response(request, error)(scope, receive, send_on)
         finally:
-            _log(request, request_id, status, nbytes, time.perf_counter() - started_s)
+            elapsed_s = time.perf_counter() - started_s
+            _log(request, request_id, status, nbytes, elapsed_s)
+            self._metrics.count(_method(request), _route(scope), status, elapsed_s)
 
     def _refusal(self, request: Request) -> Response | None:
         """Return the answer to a request that goes no further; None for all others."""
@@ -198,6 +204,16 @@ class Guard:
     def _problem(self, request: Request, status: int, kind: str, detail: str) -> Response:
         titles = {401: "Not signed in", 403: "Forbidden", 413: "Too large", 421: "Misdirected"}
         return respond(request, problem_of(request, status, detail, kind=kind, title=titles[status]))
+
+
+def _route(scope: Scope) -> str:
+    """Return the pattern of the address that was asked; one word for all others."""
+    return str(getattr(scope.get("route"), "path", "other"))
+
+
+def _method(request: Request) -> str:
+    """Return the method; one word for those that somebody made up."""
+    return request.method if request.method in (*SAFE_METHODS, "POST", "PUT", "DELETE", "PATCH") else "other"
 
 
 def _is_own_origin(headers: Headers) -> bool:

@@ -9,14 +9,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request
-from fastapi.responses import Response
+from fastapi import APIRouter, Header, Query, Request
+from fastapi.responses import Response, StreamingResponse
 
 from .answers import (
     ComparisonAnswer,
     DigestAnswer,
     DistributionAnswer,
     FactorsAnswer,
+    LiveAnswer,
     PercentilesAnswer,
     PointsAnswer,
     ProblemAnswer,
@@ -26,6 +27,7 @@ from .answers import (
 from .desk import Desk, Made
 from .distributions import distribution_of, distribution_picture
 from .downloads import TextFile, certificate_of, exported, network_of
+from .live import Live, id_of_state
 from .open_runs import OpenRun
 from .questions import comparison_of, digest_of, factors_answer, percentiles_of, points_of
 from .workers import Stop
@@ -68,9 +70,48 @@ def _distribution(
     return TextFile(name="", media_type="image/png" if kind == "png" else "image/svg+xml", content=content)
 
 
-def make_router(desk: Desk) -> APIRouter:
-    """Return the addresses below ``/api/v1``; ``desk`` answers."""
+def _add_live(router: APIRouter, live: Live) -> None:
+    """Add the addresses that tell what goes on now."""
+
+    @router.get("/runs/{run}/live", response_model=LiveAnswer, summary="What goes on now")
+    async def show_live(run: str) -> Response:
+        """Return stage, blocks, pace, time left and error of the job that works on a run, whoever started it."""
+        state = await live.state(run)
+        return Response(state.model_dump_json(), media_type="application/json")
+
+    @router.get(
+        "/runs/{run}/events",
+        summary="What goes on, as it happens",
+        response_class=StreamingResponse,
+        responses={
+            200: {
+                "description": "Events `progress`, `failed`, `complete` with the data of `/live`; `problem`.",
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            },
+            204: {"description": "The run is complete, and the client knows it: EventSource stops."},
+        },
+    )
+    async def follow(
+        request: Request, run: str, last_event_id: Annotated[str | None, Header(max_length=200)] = None
+    ) -> Response:
+        """Send an event whenever something changes. A client that comes back goes on after its Last-Event-ID."""
+        state = await live.state(run)  # an unknown run is refused before the stream begins
+        if state.event == "complete" and id_of_state(state) == last_event_id:
+            return Response(status_code=204)
+        live.check_room()
+        events = live.events(run, last_event_id, request.is_disconnected)
+        return StreamingResponse(
+            events,
+            media_type="text/event-stream",
+            # Proxies would wait for more.
+            headers={"x-accel-buffering": "no"},
+        )
+
+
+def make_router(desk: Desk, live: Live) -> APIRouter:
+    """Return the addresses below ``/api/v1``; ``desk`` answers, ``live`` watches."""
     router = APIRouter(prefix="/api/v1", responses={"4XX": PROBLEM, "5XX": PROBLEM})
+    _add_live(router, live)
 
     @router.get("/runs", response_model=RunsAnswer, summary="The runs under the root")
     async def list_runs(

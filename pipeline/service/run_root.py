@@ -17,7 +17,7 @@ from ...storage.stores import path_of
 
 __all__ = ["RunRoot", "id_of", "path_in_id"]
 
-MANIFEST = "run.json"
+MANIFEST, PROGRESS = "run.json", "progress.json"
 # Runs are kept in folders by project and date, hardly deeper.
 DEEPEST = 8
 # A data set beside the runs may have millions of files: a listing ends, and says so.

@@ -9,6 +9,7 @@ import asyncio
 import ipaddress
 import logging
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -124,12 +125,14 @@ def serve_runs(
         def tell() -> None:
             announce(f"http://{shown}:{port}{listening.root_path}/?key={access.new_key()}")
 
+        stopping = threading.Event()
         application = make_application(
             root,
             access,
             settings=settings,
             cookie=f"actisketch-{port}",
             on_sign_in=tell,
+            stopping=stopping,
         )
         config = uvicorn.Config(
             application,
@@ -149,18 +152,22 @@ def serve_runs(
             timeout_graceful_shutdown=STOP_S,
             h11_max_incomplete_event_size=HEADERS_NBYTES,
         )
-        server = _Announcing(config, tell)
+        server = _Announcing(config, tell, stopping)
         # uvicorn raises the signal again that has stopped it; a service that was told to stop has done its work.
         with suppress(KeyboardInterrupt):
             server.run(sockets=[bound])
 
 
 class _Announcing(uvicorn.Server):
-    """Tells the address when requests are answered, not before."""
+    """Tells the address when requests are answered, not before, and lets streams of events end when it stops."""
 
-    def __init__(self, config: uvicorn.Config, tell: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, tell: Callable[[], None], stopping: threading.Event) -> None:
         super().__init__(config)
-        self._tell = tell
+        self._tell, self._stopping = tell, stopping
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopping.set()
+        await super().shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

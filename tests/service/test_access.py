@@ -228,3 +228,24 @@ def test_a_token_file_that_is_of_no_use_is_refused(tmp_path, content):
         read_tokens(path, {})
     with pytest.raises(InputError, match="cannot be read"):
         read_tokens(tmp_path / "missing", {})
+
+
+def test_counts_for_a_monitor(made_once, client_of):
+    client = client_of(made_once)
+    for run in ("first", "other", "nope"):
+        client.get(f"{API}/{run}/percentile?q=5")
+    client.get("/made/up")
+    client.request("BREW", "/healthz")
+    counts = client.get("/metrics")
+
+    assert counts.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert (
+        'actisketch_requests_total{method="GET",route="/api/v1/runs/{run}/percentile",status="200"} 2.0'
+        in counts.text
+    )
+    assert 'route="/api/v1/runs/{run}/percentile",status="404"} 1.0' in counts.text
+    assert 'method="GET",route="other",status="404"} 1.0' in counts.text
+    assert 'method="other"' in counts.text
+    assert "nope" not in counts.text
+    assert "actisketch_open_runs 2.0" in counts.text
+    assert client.get("/metrics", headers={"authorization": ""}).status_code == 401
