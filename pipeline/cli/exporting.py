@@ -28,7 +28,8 @@ __all__ = ["export"]
     metavar="NAME",
     help="json or csv: statistics and factors; tdigest: the t-digest of each point, as the tdigest package reads it; "
     "toolbox: SNN toolbox's {percentile}.json; toolbox-parsed: the same for the network that its parser makes; "
-    "onnxruntime: the calibration cache of quantize_static; litert: the calibration result of ai-edge-quantizer; or "
+    "onnxruntime: the calibration cache of quantize_static; litert: the calibration result of ai-edge-quantizer; "
+    "hls4ml: fixed<W,I> for the result of each layer; tensorboard: histograms, into a folder; or "
     "the exporter of another package.",
 )
 @click.option("--percentile", type=float, metavar="X", help="In percent; default: the run's.")
@@ -44,6 +45,7 @@ __all__ = ["export"]
     type=click.Path(path_type=Path),
     help="The network for LiteRT; default: as Keras exports it, written beside the output.",
 )
+@click.option("--width", type=int, metavar="W", help="Bits of hls4ml's fixed<W,I>, 2 to 64.  [default: 16]")
 @click.option(
     "--model", type=click.Path(path_type=Path), help="Where the network is now; default: where it was."
 )
@@ -54,7 +56,7 @@ __all__ = ["export"]
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="File or folder to write, a folder for toolbox; default: standard output.",
+    help="File or folder to write, a folder for toolbox and tensorboard; default: standard output.",
 )
 @click.pass_obj
 def export(session: Session, /, run: Path, kind: str, output: Path | None, **flags: Any) -> None:

@@ -22,6 +22,8 @@ BUILT_IN = {
     "toolbox-parsed": "as_toolbox_parsed",
     "onnxruntime": "as_onnxruntime",
     "litert": "as_litert",
+    "hls4ml": "as_hls4ml",
+    "tensorboard": "as_tensorboard",
 }
 """Names -> modules of this package; each has an ``EXPORTER``."""
 

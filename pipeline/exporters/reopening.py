@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError, MismatchError
+from ..graph import Graph, match_inputs, model_fingerprint, read_graph
+from ..record.model import load_network
 from ..settings.loading import validate_job
 from ..sources import as_source
 from ..stages.prepare import Prepared, prepare
@@ -18,7 +20,18 @@ from ..stages.same_data import check_data, data_state
 from ..stages.trust import trusted_by_caller
 from .exporter import RecordedRun
 
-__all__ = ["NETWORK_OPTIONS", "exported_by_keras", "inputs_of", "point_values", "reopened"]
+__all__ = [
+    "NETWORK_OPTIONS",
+    "exported_by_keras",
+    "inputs_of",
+    "opened_graph",
+    "point_values",
+    "reopened",
+]
+
+_IN_MEMORY = (
+    "the run was recorded with {what} in memory: give --{table} (in Python: options={{'{table}': ...}})"
+)
 
 NETWORK_OPTIONS = ("model", "data", "custom_objects", "unsafe_model")
 """Options of every exporter that opens network and samples: where they are now, and what they may do."""
@@ -43,12 +56,7 @@ def reopened(run: RecordedRun, options: Mapping[str, Any]) -> Prepared:
     """
     model, data = options.get("model"), options.get("data")
     tree = run.settings.model_dump()
-    tree["model"] |= trusted_by_caller(
-        run.asked_model,
-        run.folder.manifest_path,
-        custom_objects=options.get("custom_objects"),
-        safe_mode=not options.get("unsafe_model", False),
-    )
+    tree["model"] |= _trusted(run, options)
     # Whether the network can be normalised does not matter here, and no samples beyond those of the cache do.
     tree["normalize"]["enabled"], tree["data"]["num_samples"] = False, run.cache.spec.n_samples
     for table, given in (("model", model), ("data", data)):
@@ -58,24 +66,45 @@ def reopened(run: RecordedRun, options: Mapping[str, Any]) -> Prepared:
     source = None if data is None or isinstance(data, str | Path) else as_source(data)
     for table, is_there in (("model", in_memory), ("data", source is not None)):
         if tree[table]["path"] is None and not is_there:
-            raise InputError(
-                f"the run was recorded with {'a network' if table == 'model' else 'samples'} in memory: give --{table} "
-                f"(in Python: options={{{table!r}: ...}})",
-                setting=f"{table}.path",
-            )
+            what = "a network" if table == "model" else "samples"
+            raise InputError(_IN_MEMORY.format(what=what, table=table), setting=f"{table}.path")
     job = prepare(validate_job(tree), model=model if in_memory else None, source=source, existing=run.cache)
-    if dict(job.fingerprint) != dict(run.cache.spec.identity.get("model", {})):
-        raise MismatchError(
-            "the network is not the one that the run was recorded with: give that one with --model"
-        )
+    _check_same(job.fingerprint, run)
     check_data(run.cache, job.source, folder=run.folder, state=data_state(job.source))
     return job
 
 
+def opened_graph(run: RecordedRun, options: Mapping[str, Any]) -> Graph:
+    """Return the graph of the network that the run was recorded with, without its samples; see `reopened`."""
+    given = options.get("model")
+    asked = _trusted(run, options)
+    path = given if given is not None else run.settings.model.path
+    if path is None:
+        raise InputError(_IN_MEMORY.format(what="a network", table="model"), setting="model.path")
+    is_file = isinstance(path, str | Path)
+    model = load_network(str(path), **asked) if is_file else path
+    _check_same(model_fingerprint(model), run)
+    return read_graph(model)
+
+
+def _trusted(run: RecordedRun, options: Mapping[str, Any]) -> dict[str, Any]:
+    return trusted_by_caller(
+        run.asked_model,
+        run.folder.manifest_path,
+        custom_objects=options.get("custom_objects"),
+        safe_mode=not options.get("unsafe_model", False),
+    )
+
+
+def _check_same(fingerprint: Mapping[str, Any], run: RecordedRun) -> None:
+    if dict(fingerprint) != dict(run.cache.spec.identity.get("model", {})):
+        raise MismatchError(
+            "the network is not the one that the run was recorded with: give that one with --model"
+        )
+
+
 def inputs_of(job: Prepared, start: int, stop: int) -> list[NDArray[Any]]:
     """Return the samples start..stop-1 as the network takes them, an array for each of its inputs, in its order."""
-    from ..graph import match_inputs  # with Keras
-
     given = job.source.read(start, stop).inputs
     return [np.asarray(given[i], dtype=dtype) for i, dtype in match_inputs(job.graph, job.source.inputs)]
 
