@@ -159,8 +159,7 @@ class RunNeeds:
     def _sketches_nbytes(self, block_samples: int) -> int:
         n_open = min(BLOCKS_IN_FLIGHT, -(-self.n_samples // block_samples))
         block = min(block_samples, self.n_samples)
-        batch_size = self.settings.record.batch_size
-        opened = open_block_nbytes(self.points, self.sketch, block_samples=block, batch_size=batch_size)
+        opened = open_block_nbytes(self.points, self.sketch, block_samples=block)
         merged = merged_nbytes(
             self.points, self.sketch, block_samples=block_samples, n_samples=self.n_samples
         )

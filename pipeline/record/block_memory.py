@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from ...storage import CacheSpec, PointSpec, record_nbytes, sample_nbytes
 from ..sketch import SketchSpec
 from ..sketch.forecast import counters_nbytes
-from .open_block import UNMERGED_NBYTES
 from .point_sketch import forecast_of
 from .recorder import waiting_nbytes
 from .taps import AHEAD_NBYTES, SMALL_NBYTES, TAPS_AT_ONCE
@@ -36,15 +35,11 @@ def block_record_nbytes(points: Sequence[PointSpec], spec: SketchSpec, n_samples
     return record_nbytes(stored_sketches_nbytes(points, spec, n_samples))
 
 
-def open_block_nbytes(
-    points: Sequence[PointSpec], spec: SketchSpec, *, block_samples: int, batch_size: int
-) -> int:
+def open_block_nbytes(points: Sequence[PointSpec], spec: SketchSpec, *, block_samples: int) -> int:
     """Return the memory of the sketches of a block while it is recorded, in bytes."""
     foreseen = [forecast_of(point, spec, block_samples) for point in points]
-    # Sketches of channels keep updates apart; those of one update have nothing to add up.
-    in_parts = sum(each.channels_nbytes for each in foreseen) if block_samples > batch_size else 0
     widened = sorted(each.widened_nbytes for each in foreseen)[-TAPS_AT_ONCE:]
-    sketched = sum(each.nbytes for each in foreseen) + min(UNMERGED_NBYTES, 15 * in_parts) + sum(widened)
+    sketched = sum(each.nbytes for each in foreseen) + sum(widened)
     # A sketch is freed when it is packed; then the record is put together from the packed ones.
     return max(sketched, 2 * block_record_nbytes(points, spec, block_samples))
 

@@ -13,13 +13,9 @@ from numpy.typing import NDArray
 from ...storage import Block, Cache, CommitRecord, PointSpec, WritingThreads
 from ...storage.errors import InputError
 from ..sketch import SketchSpec
-from .point_sketch import add_up, channel_axis_of, empty_sketch, sketch_nbytes, with_channels
+from .point_sketch import channel_axis_of, empty_sketch, with_channels
 
-__all__ = ["UNMERGED_NBYTES", "OpenBlock"]
-
-# Sketches of channels keep what updates add apart, since adding up many together is faster: in an open block so much of
-# it over all points.
-UNMERGED_NBYTES = 32 * 2**20
+__all__ = ["OpenBlock"]
 
 
 class _Column:
@@ -28,8 +24,6 @@ class _Column:
     def __init__(self, point: PointSpec, spec: SketchSpec) -> None:
         self.point = point
         self.sketch = empty_sketch(spec, point)
-        self.merged_nbytes = 0
-        """Of the sketch, when its parts were last added up."""
         self.n_taken = 0
         """Samples that were handed over."""
 
@@ -81,9 +75,6 @@ class OpenBlock:
         if self._keeps:
             self._writer.append({point: values})
         column.n_taken += len(values)
-        if sketch_nbytes(column.sketch) - column.merged_nbytes > UNMERGED_NBYTES // len(self._columns):
-            add_up(column.sketch)
-            column.merged_nbytes = sketch_nbytes(column.sketch)
 
     def end_batch(self, n_samples: int) -> None:
         """Note that all points of a batch were handed over; see `Consumer`."""

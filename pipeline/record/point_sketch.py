@@ -17,12 +17,10 @@ from ..sketch.forecast import SketchForecast, sketch_forecast
 from ..sketch.sketch_spec import MIN_BITS
 
 __all__ = [
-    "add_up",
     "channel_axis_of",
     "empty_sketch",
     "forecast_of",
     "n_channels_of",
-    "sketch_nbytes",
     "sketch_spec",
     "with_channels",
 ]
@@ -72,20 +70,6 @@ def forecast_of(point: PointSpec, spec: SketchSpec, n_samples: int) -> SketchFor
         n_channels=n_channels_of(point),
         is_signed=point.meta.get("activation") not in ("relu", "relu6"),
     )
-
-
-def sketch_nbytes(sketch: PointSketch) -> int:
-    """Return the bytes in memory of what grows with every update until it is added up: the sketches of channels.
-
-    Counters of all values of a point grow only with the range of the values.
-    """
-    return sketch.channels.nbytes if sketch.channels is not None else 0
-
-
-def add_up(sketch: PointSketch) -> None:
-    """Add up what the updates of a sketch left apart: the same numbers in less memory."""
-    if sketch.channels is not None:
-        _ = sketch.channels.tally
 
 
 def channel_axis_of(point: PointSpec) -> int:

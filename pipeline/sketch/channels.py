@@ -11,18 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
-from .arrays import parse_array, place
-from .buckets import Buckets
-from .ingest import nonfinite_error, tally_channels
+from .arrays import channel_slabs, layer_slabs, parse_array, place
+from .channel_counts import ChannelCounts
+from .ingest import has_nonfinite_values, nonfinite_error
 from .ladder import build_ladder, estimate_values, find_ranks, key_values, parse_percent, virtual_ranks
 from .layer import Sketch
 from .moments import as_float, exact_sums, square_sums
 from .sketch_spec import OnNonFinite, merged_policy, parse_bits
-from .tally import CompactTally, Tally, empty_tally, merge_tallies, same_tally
+from .tally import Tally, empty_tally, merge_tallies, part_of_channels, same_tally
 from .wire import decode_tally, encode_tally
-
-PENDING_NBYTES = 16 * 2**20
-"""Updates are kept apart up to this size in bytes, then added up."""
 
 
 class ChannelSketch:
@@ -39,34 +36,33 @@ class ChannelSketch:
     def __init__(self, n_channels: int, bits: int = 16, *, on_nonfinite: OnNonFinite = "error") -> None:
         if n_channels < 1:
             raise InputError(f"a channel sketch needs at least one channel, got {n_channels}")
-        self._kept = CompactTally.of(empty_tally(parse_bits(bits), n_channels))
-        self._pending: list[Tally] = []
+        self._counts = ChannelCounts.of(empty_tally(parse_bits(bits), n_channels))
         self._on_nonfinite: OnNonFinite = on_nonfinite
 
     @classmethod
     def _of(cls, tally: Tally, on_nonfinite: OnNonFinite = "error") -> ChannelSketch:
         sketch = cls(tally.n_channels, tally.bits, on_nonfinite=on_nonfinite)
-        sketch._kept = CompactTally.of(tally)
+        sketch._counts = ChannelCounts.of(tally)
         return sketch
 
     @property
     def bits(self) -> int:
         """Resolution: bits of the float pattern that choose a bucket."""
-        return self._kept.rest.bits
+        return self._counts.bits
 
     @property
     def n_channels(self) -> int:
         """Number of channels."""
-        return self._kept.rest.n_channels
+        return self._counts.n_channels
 
     @property
     def tally(self) -> Tally:
         """The counts behind the statistics."""
-        tally = self._kept.expand()
-        if self._pending:
-            tally = merge_tallies([tally, *self._pending])
-            self._kept, self._pending = CompactTally.of(tally), []
-        return tally
+        self._counts = self._counts.settled()
+        return self._counts.tally()
+
+    def __reduce__(self) -> tuple[Any, tuple[Tally, OnNonFinite]]:
+        return ChannelSketch._of, (self.tally, self._on_nonfinite)
 
     def update(
         self, array: Any, *, channel_axis: int = -1, point: str | None = None, block: int | None = None
@@ -81,15 +77,9 @@ class ChannelSketch:
         """
         array = parse_array(array, point=point, block=block)
         axis = parse_channel_axis(array, channel_axis, self.n_channels, point=point, block=block)
-        tally = tally_channels(array, bits=self.bits, channel_axis=axis)
-        if self._on_nonfinite == "error" and (tally.n_nan.any() or tally.n_inf.any()):
+        if self._on_nonfinite == "error" and has_nonfinite_values(layer_slabs(array)):
             raise nonfinite_error(array, point=point, block=block)
-        self._add(tally)
-
-    def _add(self, tally: Tally) -> None:
-        self._pending.append(tally)
-        if sum(part.nbytes for part in self._pending) > PENDING_NBYTES:
-            self._kept, self._pending = CompactTally.of(self.tally), []
+        self._counts = self._counts.plus(channel_slabs(array, axis))
 
     def merge(self, other: ChannelSketch) -> ChannelSketch:
         """Return the sketch of both; neither is changed. InputError if resolution or channels differ.
@@ -196,7 +186,7 @@ class ChannelSketch:
     @property
     def nbytes(self) -> int:
         """Bytes of state in memory."""
-        return self._kept.nbytes + sum(part.nbytes for part in self._pending)
+        return self._counts.nbytes
 
     def percentile(
         self, q: float, nonzero: bool = False
@@ -220,27 +210,7 @@ class ChannelSketch:
         """Return the sketch of one channel, by its index from 0."""
         if not (_is_whole(index) and 0 <= index < self.n_channels):
             raise InputError(f"channel {index!r} of {self.n_channels}: count from 0", channel=index)
-        tally = self.tally
-        part = slice(*tally.starts[index : index + 2])
-        own = slice(index, index + 1)
-        buckets = tally.buckets
-        return Sketch._of(
-            Tally(
-                bits=tally.bits,
-                buckets=Buckets(
-                    ids=buckets.ids[part] - np.uint32(index << tally.bits),
-                    counts=buckets.counts[part],
-                    sums=buckets.sums[part],
-                    atoms=buckets.atoms[part],
-                ),
-                n_zeros=tally.n_zeros[own],
-                n_nan=tally.n_nan[own],
-                n_inf=tally.n_inf[own],
-                min_keys=tally.min_keys[own],
-                max_keys=tally.max_keys[own],
-            ),
-            self._on_nonfinite,
-        )
+        return Sketch._of(part_of_channels(self.tally, int(index), int(index) + 1), self._on_nonfinite)
 
 
 def parse_channel_axis(

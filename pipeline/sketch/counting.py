@@ -6,13 +6,15 @@ arrays, or what NaN means to the user.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from . import bits as fb
 from .buckets import Buckets
 from .counters import give_back, lend
-from .tally import Tally, join_channels
+from .tally import CompactTally, Tally
 
 CHANNEL_PAD = 520
 """Counters between the channels of a group: powers of two would compete for the same places in the cache."""
@@ -61,20 +63,51 @@ def take_tally(words: NDArray[np.uint64], state: NDArray[np.int64], *, bits: int
     return tally
 
 
-def count_channels(values: NDArray[np.float32], *, bits: int) -> Tally:
-    """Return the tally of each channel of values of shape (outer, n_channels, inner)."""
-    n_channels = values.shape[1]
-    at_once = max(1, min(MAX_GROUP, 1 << max(0, GROUP_BITS - bits)))
-    words = lend(at_once, 3, (1 << bits) + CHANNEL_PAD)
-    largest, tallies = 0, []
-    for first in range(0, n_channels, at_once):
-        state = nothing_found(min(at_once, n_channels - first))
-        _count_group(values.view(np.uint32), first, words, state, 32 - bits)
-        tallies.append(take_tally(words, state, bits=bits))
+def channels_at_once(bits: int) -> int:
+    """Return how many channels are counted together."""
+    return max(1, min(MAX_GROUP, 1 << max(0, GROUP_BITS - bits)))
+
+
+def count_channels(
+    slabs: Sequence[NDArray[np.float32]], groups: Sequence[CompactTally], *, bits: int
+) -> list[CompactTally]:
+    """Return the tallies of groups of channels with the values of shape (outer, n_channels, inner) added."""
+    words = lend(channels_at_once(bits), 3, (1 << bits) + CHANNEL_PAD)
+    first, largest = 0, 0
+    added: list[CompactTally] = []
+    for group in groups:
+        state = nothing_found(group.rest.n_channels)
+        _put_back(group, words, state)
+        for slab in slabs:
+            _count_group(slab.view(np.uint32), first, words, state, 32 - bits)
+        added.append(CompactTally.of(take_tally(words, state, bits=bits)))
         largest = max(largest, touched_nbytes(state, bits=bits))
+        first += len(state)
     # Only after success: counters of an interrupted use are not zero.
     give_back(words, touched_nbytes=largest)
-    return join_channels(tallies)
+    return added
+
+
+def _put_back(group: CompactTally, words: NDArray[np.uint64], state: NDArray[np.int64]) -> None:
+    """Fill counters with what `take_tally` took from them."""
+    from . import lanes  # Numba takes half a second to import
+
+    rest, buckets = group.rest, group.buckets
+    state[:, 4], state[:, 5], state[:, 6] = rest.n_nan, rest.n_inf, rest.n_zeros
+    if not buckets.tails.size:
+        return
+    lanes.put_back(
+        buckets.tails.astype(np.uint32, copy=False),
+        buckets.starts,
+        buckets.counts.astype(np.int64),
+        buckets.sums.astype(np.int64),
+        np.unpackbits(buckets.flags, count=buckets.tails.size),
+        rest.min_keys,
+        rest.max_keys,
+        words,
+        state,
+        32 - rest.bits,
+    )
 
 
 def _count_group(

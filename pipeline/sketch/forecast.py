@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from . import channel_counts
 from .open_tally import LOOSE_VALUES
 from .sketch_spec import SketchSpec
 
@@ -36,8 +37,9 @@ _MORE_OCTAVES = 2
 # A bucket in memory once it was asked for: number, count, sum, flag. Beside them what answers percentiles once asked.
 _BUCKET_NBYTES = 21
 _ASKED_BUCKET_NBYTES = 50
-# Channels are kept in narrower integers between updates.
+# Channels are kept in narrower integers between updates, and a few values of each as they are.
 _CHANNEL_BUCKET_NBYTES = 14
+_LOOSE_CHANNEL_NBYTES = 4 * channel_counts.LOOSE_VALUES
 # Stored, by resolution: 4.1 to 5.1 bytes were measured at 20 bits, 5.1 to 5.9 at 16, up to 9.9 at 12.
 _STORED_BUCKET_NBYTES = ((18, 5), (16, 6), (0, 10))
 # Stored settings, extremes, checksums and the place in a record; for each channel counts and extremes.
@@ -79,7 +81,8 @@ class SketchForecast:
     @property
     def nbytes(self) -> int:
         """Bytes in memory while values are added."""
-        return self.open_nbytes + self.channels_nbytes
+        loose = _LOOSE_CHANNEL_NBYTES * self.n_channels if self.spec.per_channel else 0
+        return self.open_nbytes + self.channels_nbytes + loose
 
     @property
     def channels_nbytes(self) -> int:
@@ -93,7 +96,7 @@ class SketchForecast:
 
     @property
     def widened_nbytes(self) -> int:
-        """More bytes in memory while channels are added up, which widens them before and after."""
+        """More bytes in memory while channels are merged or packed, which widens them before and after."""
         return 2 * _BUCKET_NBYTES * self.channels
 
     @property

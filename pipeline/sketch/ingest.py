@@ -12,15 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
-from .arrays import channel_slabs, count_nonfinite, first_nonfinite, place
-from .compiled import is_compiled
-from .counting import count_channels
+from .arrays import count_nonfinite, first_nonfinite, place
 from .open_tally import NO_VALUES, OpenTally, has_nonfinite, survey
-from .sorting import sort_channels
-from .tally import Tally, empty_tally, merge_tallies
-
-SORTED_CHANNEL_VALUES = 128
-"""Arrays of up to this many values a channel are sorted: emptying the counters would take longer."""
+from .tally import empty_tally
 
 
 def add_slabs(
@@ -67,14 +61,9 @@ def add_slabs(
         target.add_tally(apart.settle())
 
 
-def tally_channels(array: NDArray[Any], *, bits: int, channel_axis: int) -> Tally:
-    """Return the tally of each channel of an array; NaN and infinities are counted, not bucketed."""
-    tallies = [empty_tally(bits, array.shape[channel_axis])]
-    for slab in channel_slabs(array, channel_axis):
-        is_small = slab.shape[0] * slab.shape[2] <= SORTED_CHANNEL_VALUES
-        count = count_channels if is_compiled() and not is_small else sort_channels
-        tallies.append(count(slab, bits=bits))
-    return merge_tallies(tallies)
+def has_nonfinite_values(slabs: Iterable[NDArray[np.float32]]) -> bool:
+    """Return whether there are NaN or infinities in flat values."""
+    return any(has_nonfinite(survey(values, values.size)) for values in slabs if values.size)
 
 
 def nonfinite_error(

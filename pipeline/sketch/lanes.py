@@ -12,11 +12,14 @@ import numpy as np
 from .compressing import WIDTH
 from .kernels import (
     INFINITE,
+    IS_WIDE,
     MAGNITUDE,
     N_INF,
     N_NAN,
     N_RECENT,
     N_ZEROS,
+    NEGATIVE,
+    POSITIVE,
     TILE,
     ZERO,
     _count_piece,
@@ -149,3 +152,39 @@ def count_runs(patterns, first, stage, words, state, low_bits):
                     stage[size] = patterns[row, first + channel, i]
                     size += 1
             _count_run(stage[:size], own, own_state, low_bits, kept)
+
+
+@_jit
+def put_back(tails, starts, counts, sums, atoms, least, most, words, state, low_bits):
+    """Fill empty counters with the buckets of channels, as `kernels.take_occupied` gave them.
+
+    ``tails`` are ids without the channel; ``least`` and ``most`` are the extreme keys of each channel.
+    """
+    half, n_buckets = np.int64(1) << (31 - low_bits), np.int64(1) << (32 - low_bits)
+    low_mask = np.int64((1 << low_bits) - 1)
+    for channel in range(state.shape[0]):
+        own, known = words[channel], state[channel]
+        for i in range(starts[channel], starts[channel + 1]):
+            bucket, count, total = np.int64(tails[i]), counts[i], sums[i]
+            # Where both signs occur, the inner extremes are only needed to tell which buckets are filled.
+            low_key, high_key = bucket << low_bits, bucket << low_bits | low_mask
+            place = POSITIVE if bucket >= half else NEGATIVE
+            known[place] = min(known[place], max(low_key, np.int64(least[channel])))
+            known[place + 1] = max(known[place + 1], min(high_key, np.int64(most[channel])))
+            if bucket >= half:
+                bucket -= half
+            else:
+                bucket, total = n_buckets - 1 - bucket, count * low_mask - total
+            # Where values differ, some low is not the largest: the sum will never be the count times it.
+            either = low_mask
+            if atoms[i]:
+                either = total if count == 1 else total // count
+            if count < half:
+                own[0, bucket] = (
+                    np.uint64(count) << np.uint64(32 + low_bits)
+                    | np.uint64(total) << np.uint64(low_bits)
+                    | np.uint64(either)
+                )
+            else:
+                own[0, bucket], own[1, bucket], own[2, bucket] = either, count, total
+                known[IS_WIDE] = 1

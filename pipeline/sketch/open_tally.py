@@ -34,7 +34,7 @@ def survey(values: NDArray[np.float32], row_size: int, maxima: NDArray[np.float3
     ``maxima`` has the shape (n_rows,), or (0,) if they are not wanted; a row without finite values gets NaN.
     """
     found: Found = nothing_found(1)[0]
-    if not _is_worth_compiled(values.size):
+    if not is_worth_counting(values.size):
         survey_plainly(values, row_size, maxima, found)
         return found
     from . import kernels  # Numba takes half a second to import
@@ -48,7 +48,8 @@ def has_nonfinite(found: Found) -> bool:
     return bool(found[4] or found[5])
 
 
-def _is_worth_compiled(n_values: int) -> bool:
+def is_worth_counting(n_values: int) -> bool:
+    """Return whether the kernels are faster for this many values than numpy, the cost of loading them included."""
     return is_compiled() and (n_values > LOOSE_VALUES or f"{__package__}.kernels" in sys.modules)
 
 

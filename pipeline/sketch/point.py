@@ -15,9 +15,9 @@ import numpy as np
 
 from ...storage.errors import FormatError, InputError
 from ...storage.parsing import parse_json
-from .arrays import parse_array, place, sample_slabs
+from .arrays import channel_slabs, parse_array, place, sample_slabs
 from .channels import ChannelSketch, parse_channel_axis
-from .ingest import nonfinite_error, tally_channels
+from .ingest import nonfinite_error
 from .layer import Sketch
 from .sketch_spec import SketchSpec
 from .tally import merge_tallies
@@ -103,7 +103,7 @@ class PointSketch:
             return
         channels = None
         if self.channels is not None:
-            channels = tally_channels(array, bits=self.spec.channel_bits, channel_axis=axis)
+            channels = self.channels._counts.plus(channel_slabs(array, axis))
         maxima = np.empty(array.shape[0], np.float32)
         self.maxima._counts.reserve(maxima.size)
         self.layer._add(
@@ -116,7 +116,7 @@ class PointSketch:
         # Nothing can fail any more.
         self.maxima._add_few(maxima[~np.isnan(maxima)] if self.spec.on_nonfinite == "exclude" else maxima)
         if self.channels is not None and channels is not None:
-            self.channels._add(channels)
+            self.channels._counts = channels
 
     def merge(self, other: PointSketch) -> PointSketch:
         """Return the sketch of both; neither is changed. InputError if specs or channels differ."""

@@ -183,6 +183,27 @@ def join_channels(tallies: Sequence[Tally]) -> Tally:
     )
 
 
+def part_of_channels(tally: Tally, first: int, last: int) -> Tally:
+    """Return the tally of the channels from ``first`` to ``last`` (excluded)."""
+    own = slice(first, last)
+    part = slice(*tally.starts[[first, min(last, tally.n_channels)]].tolist())
+    buckets = tally.buckets
+    return Tally(
+        bits=tally.bits,
+        buckets=Buckets(
+            ids=buckets.ids[part] - np.uint32(first << tally.bits),
+            counts=buckets.counts[part],
+            sums=buckets.sums[part],
+            atoms=buckets.atoms[part],
+        ),
+        n_zeros=tally.n_zeros[own],
+        n_nan=tally.n_nan[own],
+        n_inf=tally.n_inf[own],
+        min_keys=tally.min_keys[own],
+        max_keys=tally.max_keys[own],
+    )
+
+
 def same_tally(one: Tally, other: Tally) -> bool:
     """Return whether two tallies are equal in every number."""
     if one.bits != other.bits or one.n_channels != other.n_channels or len(one.buckets) != len(other.buckets):

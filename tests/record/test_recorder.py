@@ -276,17 +276,3 @@ def test_many_sketches_are_unpacked_a_few_at_a_time(tmp_path, producer, monkeypa
     assert merged["conv"].layer.n == 50 * 30
     assert max(groups) == 2
     assert len(groups) >= len(merged) * len(cache.blocks)
-
-
-@pytest.mark.parametrize("unmerged_nbytes", [1, 10_000])
-def test_the_bytes_do_not_depend_on_when_a_sketch_is_added_up(
-    tmp_path, producer, monkeypatch, unmerged_nbytes
-):
-    spec = SketchSpec(per_channel=True)
-    for name, nbytes in (("apart", 2**30), ("added up", unmerged_nbytes)):
-        monkeypatch.setattr("actisketch.pipeline.record.open_block.UNMERGED_NBYTES", nbytes)
-        with make_cache(tmp_path / name, producer, block_samples=48) as cache:
-            record_missing(cache, producer, sketch=spec)
-
-    apart, added_up = (list(Cache.open(tmp_path / name).all_sketches()) for name in ("apart", "added up"))
-    assert apart == added_up

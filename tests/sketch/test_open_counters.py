@@ -13,7 +13,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from actisketch.pipeline.sketch import PointSketch, Sketch, SketchSpec
+from actisketch.pipeline.sketch import ChannelSketch, PointSketch, Sketch, SketchSpec
 from actisketch.pipeline.sketch.forecast import sketch_forecast
 from actisketch.storage.errors import InputError
 
@@ -75,6 +75,70 @@ class TestAnOpenSketch:
         assert (sketch.n, sketch.minimum, sketch.maximum) == (3_300_000, others[0], -1.5)
         assert sketch.sum == float(Fraction(-3_300_000) + 1_100_000 * Fraction(float(others[0])))
         assert sketch.percentile(50).width > 0
+
+
+@pytest.mark.usefixtures("engine")
+class TestChannels:
+    @pytest.mark.parametrize("name", ["rectified", "any pattern", "negative"])
+    @pytest.mark.parametrize("cuts", [[1, 2, 500, 501, 3_000], list(range(0, 3_000, 300))])
+    @pytest.mark.parametrize("n_channels", [5, 16, 36])
+    def test_in_pieces_give_the_bytes_of_the_whole(self, name: str, cuts: list[int], n_channels: int) -> None:
+        values = make(name)
+        samples = np.resize(values[np.isfinite(values)], (3_100, n_channels))
+        whole, pieces = ChannelSketch(n_channels), ChannelSketch(n_channels)
+        whole.update(samples)
+        for i, piece in enumerate(np.split(samples, cuts)):
+            pieces.update(piece)
+            if i == 2:
+                assert pieces.n.tolist() == [cuts[2]] * n_channels
+                assert pieces.n_zeros.tolist() == (samples[: cuts[2]] == 0).sum(axis=0).tolist()
+
+        assert pieces.to_bytes() == whole.to_bytes()
+
+    def test_count_more_values_of_one_bucket_than_a_word_holds(self) -> None:
+        """A word of 16 bits is emptied after 32 thousand values."""
+        samples = np.tile(np.array([[-1.5, 0.0, 1.0, 1.25]], np.float32), (50_000, 4))
+        sketch = ChannelSketch(16)
+        for _ in range(3):
+            sketch.update(samples)
+
+        assert sketch.n.tolist() == [150_000] * 16
+        assert sketch.n_zeros.tolist() == [0, 150_000, 0, 0] * 4
+        assert sketch.sum.tolist() == [-225_000.0, 0.0, 150_000.0, 187_500.0] * 4
+        assert [ends.tolist() for ends in sketch.percentile(50)] == [[-1.5, 0.0, 1.0, 1.25] * 4] * 3
+
+    @pytest.mark.parametrize("n_rows", [3, 400, 5_000])
+    def test_are_as_before_after_a_refused_update(self, n_rows: int) -> None:
+        samples = np.resize(make("negative"), (n_rows, 20))
+        bad = samples.copy()
+        bad[-1, -1] = np.inf
+        spec = SketchSpec(per_channel=True)
+        made, expected = PointSketch.empty(spec, 20), PointSketch.empty(spec, 20)
+        for point in (made, expected):
+            point.update(samples)
+        for array in (bad, np.asfortranarray(bad)):
+            with pytest.raises(InputError, match="1 infinite"):
+                made.update(array)
+            assert made.channels is not None
+            with pytest.raises(InputError, match="1 infinite"):
+                made.channels.update(array)
+        for point in (made, expected):
+            point.update(samples)
+
+        assert made.to_bytes() == expected.to_bytes()
+
+    def test_are_copied_with_all_they_counted(self) -> None:
+        samples = make("rectified")[:2_000].reshape(-1, 20)
+        expected, sketch = ChannelSketch(20), ChannelSketch(20)
+        for each in (expected, sketch):
+            each.update(samples)
+        other = copy.copy(sketch)
+        other.update(samples[:7])
+        sketch.update(samples[7:9])
+        expected.update(samples[7:9])
+
+        assert sketch == expected
+        assert other.n.tolist() == [107] * 20
 
 
 @pytest.mark.parametrize("is_signed", [False, True])
