@@ -88,7 +88,9 @@ def split_counts(
     return np.diff(at_edges)
 
 
-def histogram(sketch: Sketch, *, divisor: float = 1.0, n_bars: int | None = None) -> Histogram:
+def histogram(
+    sketch: Sketch, *, divisor: float = 1.0, n_bars: int | None = None, is_log: bool = False
+) -> Histogram:
     """Return the bars of the non-zero values of `sketch`, and choose the axis that shows them best.
 
     Parameters
@@ -98,6 +100,8 @@ def histogram(sketch: Sketch, *, divisor: float = 1.0, n_bars: int | None = None
         Positive; the values are divided by it first.
     n_bars : int, optional
         Default: 12 to 96, fewer for few values.
+    is_log : bool, default=False
+        Take a logarithmic axis, unless all values are negative.
 
     Returns
     -------
@@ -114,7 +118,7 @@ def histogram(sketch: Sketch, *, divisor: float = 1.0, n_bars: int | None = None
     widest = max(abs(low), abs(high))
     n_bars = n_bars or int(min(MOST_BARS, max(FEWEST_BARS, 2 * math.sqrt(counts.sum()))))
     median = _median_magnitude(lower, upper, counts)
-    if median * SPREAD_FOR_LOG >= widest or high <= 0:
+    if (median * SPREAD_FOR_LOG >= widest and not is_log) or high <= 0:
         edges, scale, linear_width = _linear_edges(low, high, n_bars), "linear", 0.0
     elif low > 0:
         start = max(low, high * 10.0**-MAX_DECADES)

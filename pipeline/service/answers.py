@@ -11,6 +11,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 __all__ = [
+    "ChannelAnswer",
+    "ChannelsAnswer",
     "ComparedAnswer",
     "ComparisonAnswer",
     "DigestAnswer",
@@ -180,6 +182,25 @@ class PointAnswer(BaseModel):
     n_channels: int | None = Field(description="Channels with a sketch of their own.")
 
 
+class ChannelAnswer(PercentileAnswer):
+    """One channel of a point, with one percentile of it."""
+
+    n_zeros: int
+    minimum: float | None
+    maximum: float | None
+    is_dead: bool = Field(description="Zero for every sample.")
+
+
+class ChannelsAnswer(BaseModel):
+    """The channels of a point."""
+
+    run: str
+    recorded: Recorded
+    nonzero: bool
+    point: str
+    channels: list[ChannelAnswer]
+
+
 class PointsAnswer(BaseModel):
     """The statistics of all points, in the order of the network."""
 
@@ -223,6 +244,7 @@ class DistributionAnswer(BaseModel):
     run: str
     recorded: Recorded
     point: str
+    of: str
     channel: int | None
     scale: Literal["linear", "log", "symlog"]
     edges: list[float]

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
@@ -25,6 +25,7 @@ from .guard import Guard
 from .live import Live
 from .metrics import MEDIA_TYPE, Metrics
 from .open_runs import FRESH_S, OpenRuns
+from .pages import make_page_router
 from .problems import ERROR_KINDS, problem_response
 from .routes import make_router
 from .run_root import RunRoot
@@ -112,6 +113,7 @@ def make_application(
     desk = Desk(root, runs, catalogue, quick=quick, long=long)
     live = Live(root, catalogue, quick, stopping or threading.Event())
     api.include_router(make_router(desk, live))
+    api.include_router(make_page_router())
     _add_health(api, root)
     metrics = Metrics()
     metrics.watch("open_runs", "Runs whose sketches are in memory.", lambda: len(runs))
@@ -142,7 +144,7 @@ def _add_metrics(api: FastAPI, metrics: Metrics) -> None:
 
 
 def _add_health(api: FastAPI, root: RunRoot) -> None:
-    """Add what a load balancer and a browser ask first."""
+    """Add what a load balancer asks."""
 
     @api.get("/healthz", summary="Whether the process answers", response_model=dict[str, str])
     async def healthz() -> Response:
@@ -155,11 +157,3 @@ def _add_health(api: FastAPI, root: RunRoot) -> None:
         if root.path.is_dir():
             return JSONResponse({"status": "ok"})
         return JSONResponse({"status": "the folder that is served is away"}, 503)
-
-    @api.get("/", include_in_schema=False)
-    async def index() -> Response:
-        return HTMLResponse(
-            '<!doctype html><html lang="en"><meta charset="utf-8"><title>actisketch</title><h1>actisketch</h1>'
-            '<p><a href="api/v1/runs">The runs</a>; <a href="api/v1/openapi.json">the questions that can be asked'
-            "</a>.</p></html>\n"
-        )

@@ -5,42 +5,61 @@ Knows runs and figures. Does not know HTTP.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from ...storage.errors import NotFoundError
 from ..report.bars import Mark, paint_bars, paint_legend, paint_marks, paint_nothing
 from ..report.canvas import COLOURS, draw_png, draw_svg, figure_style, legible
 from ..report.histogram import Histogram, histogram
 from ..report.numbers import count_text, number_text
+from ..results.run import Run
 from ..sketch import Sketch
+from ..stages.after_sketches import AfterSketches
 from .answers import DistributionAnswer, PercentileAnswer
 from .open_runs import OpenRun
-from .questions import is_nonzero, percentile_answer, recorded_of
+from .questions import is_nonzero, percentile_in, recorded_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["distribution_of", "distribution_picture"]
+__all__ = ["DistributionQuestion", "Subject", "distribution_of", "distribution_picture"]
 
 WIDTH_IN, HEIGHT_IN = 6.4, 3.6
 PLACE = (0.13, 0.16, 0.84, 0.6)
 
 
-def distribution_of(
-    opened: OpenRun,
-    point: str,
-    *,
-    channel: int | None,
-    bins: int | None,
-    q: float | None,
-    nonzero: bool | None,
-) -> DistributionAnswer:
-    """Return the histogram of a point or of a channel."""
-    bars, _, percentile = _found(opened, point, channel=channel, bins=bins, q=q, nonzero=nonzero)
+Subject = Literal["activations", "normalised", "weights", "normalised-weights"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistributionQuestion:
+    """Which distribution is asked for."""
+
+    point: str
+    of: Subject = "activations"
+    channel: int | None = None
+    bins: int | None = None
+    q: float | None = None
+    nonzero: bool | None = None
+    is_log: bool = False
+
+
+def distribution_of(opened: OpenRun, asked: DistributionQuestion) -> DistributionAnswer:
+    """Return a histogram.
+
+    Raises
+    ------
+    NotFoundError
+        If the run has no sketches of what is asked for.
+    """
+    bars, _, percentile = _found(opened, asked)
     return DistributionAnswer(
         run=opened.id,
         recorded=recorded_of(opened),
-        point=point,
-        channel=channel,
+        point=asked.point,
+        of=asked.of,
+        channel=asked.channel,
         scale=bars.scale,
         edges=bars.edges.tolist(),
         counts=bars.counts.tolist(),
@@ -51,20 +70,12 @@ def distribution_of(
     )
 
 
-def distribution_picture(
-    opened: OpenRun,
-    point: str,
-    *,
-    kind: Literal["png", "svg"],
-    channel: int | None,
-    bins: int | None,
-    q: float | None,
-    nonzero: bool | None,
-) -> bytes:
-    """Return the histogram of a point or of a channel as a file."""
-    bars, sketch, percentile = _found(opened, point, channel=channel, bins=bins, q=q, nonzero=nonzero)
+def distribution_picture(opened: OpenRun, asked: DistributionQuestion, kind: Literal["png", "svg"]) -> bytes:
+    """Return a histogram as a file; see `distribution_of`."""
+    bars, sketch, percentile = _found(opened, asked)
     recorded = recorded_of(opened)
-    where = point if channel is None else f"{point}, channel {channel}"
+    where = asked.point if asked.channel is None else f"{asked.point}, channel {asked.channel}"
+    unit = "weight" if "weights" in asked.of else "activation"
     part = (
         ""
         if recorded.is_complete
@@ -78,11 +89,11 @@ def distribution_picture(
         figure.text(0.015, 0.915, told, va="top", fontsize=8, color=COLOURS["soft"])
         axes = figure.add_axes(PLACE)
         if not sketch.n:
-            paint_nothing(axes, "activations", "no values recorded")
+            paint_nothing(axes, asked.of, "no values recorded")
             return
-        paint_bars(axes, bars, colour=COLOURS["before"], unit="activation")
+        paint_bars(axes, bars, colour=COLOURS["after" if "normalised" in asked.of else "before"], unit=unit)
         paint_marks(axes, _marks(sketch, percentile))
-        paint_legend(axes, f"{count_text(sketch.n)} values")
+        paint_legend(axes, f"{asked.of}: {count_text(sketch.n)} values")
 
     with figure_style():
         return (draw_png if kind == "png" else draw_svg)(WIDTH_IN, HEIGHT_IN, paint)
@@ -97,17 +108,32 @@ def _marks(sketch: Sketch, percentile: PercentileAnswer) -> list[Mark]:
     return marks if sketch.n > sketch.n_zeros else []
 
 
-def _found(
-    opened: OpenRun,
-    point: str,
-    *,
-    channel: int | None,
-    bins: int | None,
-    q: float | None,
-    nonzero: bool | None,
-) -> tuple[Histogram, Sketch, PercentileAnswer]:
+def _found(opened: OpenRun, asked: DistributionQuestion) -> tuple[Histogram, Sketch, PercentileAnswer]:
     run = opened.run
-    sketch = run.sketch(point, channel=channel)
-    asked = run.settings.factors.percentile if q is None else q
-    percentile = percentile_answer(run, point, asked, nonzero=is_nonzero(run, nonzero), channel=channel)
-    return histogram(sketch, n_bars=bins), sketch, percentile
+    sketch = run.sketch(asked.point, channel=asked.channel)
+    nonzero = is_nonzero(run, asked.nonzero)
+    if asked.of != "activations":
+        sketch, nonzero = _other_sketch(run, asked), nonzero and asked.of == "normalised"
+    q = run.settings.factors.percentile if asked.q is None else asked.q
+    percentile = percentile_in(sketch, asked.point, q, nonzero=nonzero, channel=asked.channel)
+    return histogram(sketch, n_bars=asked.bins, is_log=asked.is_log), sketch, percentile
+
+
+def _other_sketch(run: Run, asked: DistributionQuestion) -> Sketch:
+    """Return the sketch of weights, or of the normalised network if its certificate is up to date and passed."""
+    certificate = run.certificate()
+    after = AfterSketches.load(run.folder.sketches_path) if certificate and certificate["passed"] else None
+    found: Sketch | None = None
+    if after is not None and asked.channel is None:
+        point = after.activations.get(asked.point)
+        found = {
+            "normalised": None if point is None else point.layer,
+            "weights": after.weights_before.get(asked.point),
+            "normalised-weights": after.weights_after.get(asked.point),
+        }[asked.of]
+    if found is None:
+        raise NotFoundError(
+            f"this run has no sketch of the {asked.of} of {asked.point!r}: it has them of whole layers, where the "
+            "network was normalised and its certificate is up to date"
+        )
+    return found

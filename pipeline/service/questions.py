@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ...storage.claim import writer_of
+from ..factors.exact_source import channels_of
 from ..factors.factors_file import PointFactor
 from ..results.compared_runs import compare_runs
 from ..results.percentile_rows import PercentileRow
@@ -18,6 +19,8 @@ from ..results.run import Run
 from ..results.so_far import RunSoFar
 from ..sketch import Sketch, to_tdigest_dict
 from .answers import (
+    ChannelAnswer,
+    ChannelsAnswer,
     ComparedAnswer,
     ComparisonAnswer,
     DigestAnswer,
@@ -35,11 +38,12 @@ from .open_runs import OpenRun
 from .workers import Stop
 
 __all__ = [
+    "channels_of_point",
     "comparison_of",
     "digest_of",
     "factors_answer",
     "is_nonzero",
-    "percentile_answer",
+    "percentile_in",
     "percentiles_of",
     "points_of",
     "reading",
@@ -134,11 +138,10 @@ def percentiles_of(
     )
 
 
-def percentile_answer(
-    run: Run, point: str, q: float, *, nonzero: bool, channel: int | None = None
+def percentile_in(
+    sketch: Sketch, point: str, q: float, *, nonzero: bool, channel: int | None = None
 ) -> PercentileAnswer:
-    """Return one percentile from the sketch of a point or of a channel."""
-    sketch = run.sketch(point, channel=channel)
+    """Return one percentile from a sketch."""
     found = sketch.percentile(q, nonzero=nonzero)
     row = PercentileRow(
         point=point, channel=channel, q=q, value=found.value, lo=found.lo, hi=found.hi, exact=False
@@ -175,12 +178,36 @@ def points_of(opened: OpenRun, *, q: float | None, nonzero: bool | None) -> Poin
                 name=spec.name,
                 layer_type=str(spec.meta.get("layer_type", "")),
                 activation=str(spec.meta.get("activation", "")),
-                percentile=percentile_answer(run, spec.name, q, nonzero=without_zeros),
+                percentile=percentile_in(run.sketch(spec.name), spec.name, q, nonzero=without_zeros),
                 n_channels=None if channels is None else channels.n_channels,
                 **table[spec.name],
             )
         )
     return PointsAnswer(run=opened.id, recorded=recorded_of(opened), nonzero=without_zeros, points=answers)
+
+
+def channels_of_point(
+    opened: OpenRun, point: str, *, q: float | None, nonzero: bool | None
+) -> ChannelsAnswer:
+    """Return every channel of a point with one percentile of it; InputError if channels were not sketched."""
+    run = opened.run
+    without_zeros, q = is_nonzero(run, nonzero), run.settings.factors.percentile if q is None else q
+    rows = run.percentiles([q], points=[point], nonzero=without_zeros, per_channel=True)
+    sketch = channels_of(run.sketches[point], point)
+    columns = zip(rows, sketch.n, sketch.n_zeros, sketch.minimum, sketch.maximum, strict=True)
+    answers = [
+        ChannelAnswer(
+            **_row_answer(row, int(n - n_zeros if without_zeros else n)).model_dump(),
+            n_zeros=int(n_zeros),
+            minimum=number(least),
+            maximum=number(most),
+            is_dead=bool(n == n_zeros),
+        )
+        for row, n, n_zeros, least, most in columns
+    ]
+    return ChannelsAnswer(
+        run=opened.id, recorded=recorded_of(opened), nonzero=without_zeros, point=point, channels=answers
+    )
 
 
 def factors_answer(opened: OpenRun, changes: Mapping[str, Any], stop: Stop) -> FactorsAnswer:

@@ -13,6 +13,7 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from .answers import (
+    ChannelsAnswer,
     ComparisonAnswer,
     DigestAnswer,
     DistributionAnswer,
@@ -25,11 +26,11 @@ from .answers import (
     RunsAnswer,
 )
 from .desk import Desk, Made
-from .distributions import distribution_of, distribution_picture
+from .distributions import DistributionQuestion, Subject, distribution_of, distribution_picture
 from .downloads import TextFile, certificate_of, exported, network_of
 from .live import Live, id_of_state
 from .open_runs import OpenRun
-from .questions import comparison_of, digest_of, factors_answer, percentiles_of, points_of
+from .questions import channels_of_point, comparison_of, digest_of, factors_answer, percentiles_of, points_of
 from .workers import Stop
 
 __all__ = ["make_router"]
@@ -62,11 +63,11 @@ def _percentiles(opened: OpenRun, stop: Stop, **asked: Any) -> Made:
 
 
 def _distribution(
-    opened: OpenRun, stop: Stop, *, point: str, kind: Literal["json", "png", "svg"], asked: dict[str, Any]
+    opened: OpenRun, stop: Stop, *, kind: Literal["json", "png", "svg"], asked: DistributionQuestion
 ) -> Made:
     if kind == "json":
-        return distribution_of(opened, point, **asked)
-    content = distribution_picture(opened, point, kind=kind, **asked)
+        return distribution_of(opened, asked)
+    content = distribution_picture(opened, asked, kind)
     return TextFile(name="", media_type="image/png" if kind == "png" else "image/svg+xml", content=content)
 
 
@@ -206,15 +207,19 @@ def make_router(desk: Desk, live: Live) -> APIRouter:
         request: Request,
         run: str,
         point: Name,
+        of: Subject = "activations",
         channel: Channel = None,
+        log: Annotated[bool, Query(description="A logarithmic axis.")] = False,
         bins: Annotated[int | None, Query(ge=1, le=MOST_BINS)] = None,
         q: OptionalPercent = None,
         nonzero: Nonzero = None,
         format: Literal["json", "png", "svg"] = "json",
     ) -> Response:
         """Return a histogram with a percentile marked, as numbers or as a picture."""
-        asked: dict[str, Any] = {"channel": channel, "bins": bins, "q": q, "nonzero": nonzero}
-        make = partial(_distribution, point=point, kind=format, asked=asked)
+        asked = DistributionQuestion(
+            point=point, of=of, channel=channel, bins=bins, q=q, nonzero=nonzero, is_log=log
+        )
+        make = partial(_distribution, kind=format, asked=asked)
         return await desk.answer(request, run, make)
 
     @router.get("/runs/{run}/digest", response_model=DigestAnswer, summary="The t-digest of a point")
@@ -230,6 +235,14 @@ def make_router(desk: Desk, live: Live) -> APIRouter:
         make = lambda opened, stop: digest_of(  # noqa: E731
             opened, point, channel=channel, nonzero=nonzero, compression=compression
         )
+        return await desk.answer(request, run, make)
+
+    @router.get("/runs/{run}/channels", response_model=ChannelsAnswer, summary="The channels of a point")
+    async def show_channels(
+        request: Request, run: str, point: Name, q: OptionalPercent = None, nonzero: Nonzero = None
+    ) -> Response:
+        """Return counts, extremes and one percentile of each channel, where the run has sketches of channels."""
+        make = lambda opened, stop: channels_of_point(opened, point, q=q, nonzero=nonzero)  # noqa: E731
         return await desk.answer(request, run, make)
 
     @router.get("/runs/{run}/certificate", response_model=dict[str, Any], summary="The certificate")

@@ -1,0 +1,236 @@
+// The views: runs, a run, a layer, two runs. Everything comes from the API below this page.
+"use strict";
+
+const main = document.querySelector("main");
+const here = new URLSearchParams(location.search);
+// A hundred percentiles with their intervals are fetched once: the slider moves among them without asking again.
+const QS = [0, 0.1, 1, 2, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60, 65, 70, 75, 80, 85, 90, 91, 92, 93, 94, 95, 96, 97, 98,
+  ...Array.from({ length: 10 }, (_, i) => 99 + i / 10), ...Array.from({ length: 9 }, (_, i) => 99.91 + i / 100), 99.995, 99.999, 100]
+  .map((q) => Number(q.toFixed(3)));
+const REFRESH_MS = 3000;
+
+const query = (fields) => {
+  const asked = new URLSearchParams();
+  for (const [name, value] of Object.entries(fields)) for (const each of [value].flat()) if (each !== null && each !== "") asked.append(name, each);
+  return asked.toString() ? `?${asked}` : "";
+};
+const run_path = (id) => `api/v1/runs/${encodeURIComponent(id)}`;
+const link = (fields, ...children) => make("a", { href: query(fields) || "./" }, ...children);
+
+async function ask(path, fields = {}) {
+  const answer = await fetch(path + query(fields), { headers: { accept: "application/json" } });
+  const body = await answer.json();
+  if (!answer.ok) throw new Error(body.detail || `${answer.status}`);
+  return body;
+}
+
+function show(title, ...children) {
+  document.title = `${title} - actisketch`;
+  main.replaceChildren(make("h1", {}, title), ...children.filter(Boolean));
+}
+const told = (kind, words) => make("p", { class: `told ${kind}`, role: "status" }, words);
+const STATES = { complete: "good", running: "open", stopped: "open", damaged: "bad" };
+const state_mark = (state) => make("span", { class: `state ${STATES[state]}` }, state);
+
+function recorded_marks(recorded) {
+  const marks = recorded.damage.map((damage) => told("bad", damage));
+  if (!recorded.is_complete) marks.unshift(told("open", `From ${recorded.n_blocks_done} of ${recorded.n_blocks} blocks: ${count(recorded.n_samples_done)} of ${count(recorded.n_samples)} samples.`));
+  return marks;
+}
+
+// A table whose columns sort: {title, cell(row) -> text or node, by(row) -> number or text, number}.
+function table(columns, rows, label) {
+  const body = make("tbody");
+  const heads = columns.map((column) => make("th", { scope: "col", class: column.number ? "number" : null }, column.by
+    ? make("button", { type: "button", onclick: () => sort(column) }, column.title) : column.title));
+  const lines = rows.map((row) => make("tr", {}, ...columns.map((c) => make("td", { class: c.number ? "number" : null }, c.cell(row)))));
+  const order = rows.map((row, i) => i);
+  let last = null, down = false;
+  function sort(column) {
+    down = last === column ? !down : Boolean(column.number);
+    last = column;
+    const value = (i) => column.by(rows[i]) ?? -Infinity;
+    order.sort((a, b) => (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : a - b) * (down ? -1 : 1));
+    heads.forEach((head, i) => (columns[i] === column ? head.setAttribute("aria-sort", down ? "descending" : "ascending") : head.removeAttribute("aria-sort")));
+    body.replaceChildren(...order.map((i) => lines[i]));
+  }
+  body.append(...lines);
+  return make("div", { class: "wide", role: "region", tabindex: "0", "aria-label": label }, make("table", {}, make("thead", {}, make("tr", {}, ...heads)), body));
+}
+
+// How to get the same without this page.
+function reproduce(command, python, downloads) {
+  return make("section", {}, make("h2", {}, "The same elsewhere"),
+    make("p", { class: "note" }, "On the command line, in Python (paths from the folder that is served), and as a link or a file."),
+    make("pre", {}, command), make("pre", {}, python),
+    make("p", { class: "links" }, make("a", { href: location.href }, "Permalink"), ...downloads.map(([name, path, fields]) => make("a", { href: path + query(fields), download: true }, name))));
+}
+const shell = (word) => (/^[\w./@%+=:,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
+const python_text = (word) => JSON.stringify(word);
+
+function progress_bar(n_done, n_total) {
+  if (!n_total) return "-";
+  const bar = make("progress", { max: n_total, value: n_done, "aria-label": `${n_done} of ${n_total} blocks` });
+  return make("span", {}, bar, ` ${n_done} of ${n_total}`);
+}
+
+async function show_runs() {
+  const asked = { name: here.get("name"), state: here.get("state"), sort: here.get("sort") || "-changed", offset: here.get("offset") || 0 };
+  const answer = await ask("api/v1/runs", { ...asked, limit: 100 });
+  const form = make("form", { method: "get" },
+    make("label", {}, "Name contains", make("input", { name: "name", type: "search", value: asked.name || "" })),
+    make("label", {}, "State", make("select", { name: "state" }, ...["", "running", "complete", "stopped", "damaged"].map((s) => make("option", { value: s, selected: s === (asked.state || "") }, s || "all")))),
+    make("button", { class: "act" }, "Search"));
+  if (!answer.n_total && !asked.name && !asked.state) {
+    return show("Runs", told("open", "There is no run in this folder yet."), make("p", {}, "Make the first one in it, and it appears here:"),
+      make("pre", {}, "actisketch demo --output first\nactisketch run --model network.keras --data images.npz --output runs/first"));
+  }
+  const columns = [
+    { title: "Run", cell: (r) => (r.state === "damaged" ? r.name : link({ run: r.id }, r.name)), by: (r) => r.name },
+    { title: "State", cell: (r) => state_mark(r.state), by: (r) => r.state },
+    { title: "Blocks", cell: (r) => progress_bar(r.n_blocks_done, r.n_blocks) },
+    { title: "Model", cell: (r) => r.model, by: (r) => r.model },
+    { title: "Samples", number: true, cell: (r) => count(r.n_samples), by: (r) => r.n_samples },
+    { title: "Points", number: true, cell: (r) => count(r.n_points), by: (r) => r.n_points },
+    { title: "Percentile", number: true, cell: (r) => text(r.percentile), by: (r) => r.percentile },
+    { title: "Changed (UTC)", cell: (r) => when(r.changed_s), by: (r) => r.changed_s },
+  ];
+  const first = answer.offset + 1, last = answer.offset + answer.runs.length;
+  const page = (offset, name) => link({ ...asked, offset }, name);
+  show("Runs", form, answer.is_cut ? told("bad", "There are more files in this folder than are looked at: serve a smaller one.") : null,
+    table(columns, answer.runs, "Runs"),
+    make("p", { class: "links" }, `${answer.runs.length ? first : 0} to ${last} of ${count(answer.n_total)}`,
+      answer.offset ? page(Math.max(0, answer.offset - 100), "earlier") : null, last < answer.n_total ? page(last, "later") : null));
+  if (answer.runs.some((r) => r.state === "running") && !document.querySelector("main :focus")) setTimeout(() => start(show_runs), REFRESH_MS);
+}
+
+function live_bar(id, reload) {
+  const bar = make("p", { class: "told open", role: "status" }, "Waiting for news ...");
+  const source = new EventSource(`${run_path(id)}/events`);
+  let n_blocks = null;
+  const hear = (event) => {
+    const state = JSON.parse(event.data);
+    const words = [state.state === "running" ? "Running" : state.state, state.stage ? `stage ${state.stage}` : null,
+      state.n_total ? `${count(state.n_done)} of ${count(state.n_total)} ${state.unit}` : null, state.per_second ? `${text(state.per_second, 3)} a second` : null,
+      state.left_s === null ? null : `about ${duration(state.left_s)} left`, state.error].filter(Boolean).join(", ");
+    bar.replaceChildren(`${words} `, progress_bar(state.n_blocks_done, state.n_blocks));
+    bar.className = `told ${state.error ? "bad" : state.state === "complete" ? "good" : "open"}`;
+    if (n_blocks !== null && n_blocks !== state.n_blocks_done) reload();
+    n_blocks = state.n_blocks_done;
+    if (event.type === "complete") { source.close(); reload(); }
+  };
+  for (const name of ["progress", "failed", "complete"]) source.addEventListener(name, hear);
+  source.addEventListener("problem", (event) => { bar.replaceChildren(JSON.parse(event.data).detail); source.close(); });
+  return bar;
+}
+
+async function show_run(id) {
+  const q = here.get("q") || null;
+  const run = await ask(run_path(id)), content = make("div");
+  const load = async () => {
+    const points = await ask(`${run_path(id)}/points`, { q });
+    const factors = await ask(`${run_path(id)}/factors`, { percentile: q }).catch((error) => ({ points: [], remarks: [error.message] }));
+    content.replaceChildren(...run_content(id, run, points, factors));
+  };
+  const verdict = run.certificate_passed === null ? told("open", "No certificate of a normalised network.") : run.certificate_passed
+    ? told("good", "The normalised network was certified: it computes what the original does.") : told("bad", "The certificate FAILED.");
+  const facts = { Model: run.model, State: run.state, Samples: count(run.recorded.n_samples), Points: run.n_points, "Percentile of the run": run.settings.factors.percentile, "Size on disk": `${text(run.cache_nbytes / 1e6, 3)} MB`, Writer: run.writer };
+  show(run.name, verdict, run.state === "complete" ? null : live_bar(id, () => start(load, true)),
+    ...run.out_of_date.map((what) => told("open", `The ${what} in the folder is out of date, or was changed.`)),
+    make("dl", { class: "facts" }, ...Object.entries(facts).filter(([, v]) => v !== null && v !== "").map(([name, v]) => make("div", {}, make("dt", {}, name), make("dd", {}, String(v))))),
+    make("form", { method: "get" }, make("input", { type: "hidden", name: "run", value: id }),
+      make("label", {}, "Percentile", make("input", { name: "q", type: "number", min: 0, max: 100, step: "any", value: q ?? run.settings.factors.percentile })), make("button", { class: "act" }, "Show")),
+    content);
+  await load();
+}
+
+function run_content(id, run, points, factors) {
+  const by_name = new Map(factors.points.map((f) => [f.name, f])), shown = points.points[0]?.percentile.q;
+  const factor = (p) => by_name.get(p.name)?.factor ?? null;
+  const columns = [
+    { title: "Layer", cell: (p) => link({ run: id, point: p.name }, p.name), by: (p) => points.points.indexOf(p) },
+    { title: "Type", cell: (p) => p.layer_type, by: (p) => p.layer_type },
+    { title: "Values", number: true, cell: (p) => count(p.n_values), by: (p) => p.n_values },
+    { title: "Zeros", number: true, cell: (p) => share(p.n_zeros, p.n_values), by: (p) => p.n_zeros / p.n_values },
+    { title: "Max", number: true, cell: (p) => text(p.maximum), by: (p) => p.maximum },
+    { title: `p${shown} [lo, hi]`, number: true, cell: (p) => `${text(p.percentile.value)} [${text(p.percentile.lo)}, ${text(p.percentile.hi)}]`, by: (p) => p.percentile.value },
+    { title: "Factor", number: true, cell: (p) => (Array.isArray(factor(p)) ? `${factor(p).length} channels` : text(factor(p))), by: (p) => (Array.isArray(factor(p)) ? Math.max(...factor(p)) : factor(p)) },
+    { title: "Rule", cell: (p) => by_name.get(p.name)?.rule ?? "-", by: (p) => by_name.get(p.name)?.rule },
+  ];
+  const path = run_path(id), at = { percentile: here.get("q") };
+  const legend = make("ul", { class: "legend" }, ...[["max", "maximum"], ["percentile", `p${shown} with its interval`], ["factor", "factor"], ["zeros", "share of zeros"]].map(([of, name]) => make("li", { class: `of-${of}` }, name)));
+  return [...recorded_marks(points.recorded), ...factors.remarks.map((remark) => told("open", remark)),
+    make("h2", {}, "Layers over depth"), legend,
+    make("div", { class: "wide", role: "region", tabindex: "0", "aria-label": "Layers over depth" }, depthPlot(points.points, by_name, (name) => { location.search = query({ run: id, point: name }); })),
+    make("h2", {}, "Layers"), table(columns, points.points, "Layers"),
+    reproduce(`actisketch percentiles ${shell(run.name)} -q ${shown}\nactisketch factors ${shell(run.name)} --percentile ${shown}`,
+      `open_run(${python_text(run.name)}).factors(percentile=${Number(shown).toFixed(3).replace(/0+$/, "").replace(/\.$/, ".0")}).by_point()`,
+      [["Factors, JSON", `${path}/factors`, at], ["Factors, CSV", `${path}/factors`, { ...at, format: "csv" }], ["SNN toolbox", `${path}/factors`, { ...at, format: "toolbox" }], ["t-digests", `${path}/factors`, { format: "tdigest" }],
+        ...(run.has_network ? [["Normalised network", `${path}/network`, {}], ["Certificate", `${path}/certificate`, {}]] : [])])];
+}
+
+async function show_layer(id, point) {
+  const path = run_path(id);
+  const [points, bars, answer] = await Promise.all([ask(`${path}/points`), ask(`${path}/distribution`, { point, log: true }), ask(`${path}/percentile`, { point, q: QS })]);
+  const spec = points.points.find((p) => p.name === point), rows = answer.percentiles, run_name = id.replaceAll("~1", "/").replaceAll("~0", "~");
+  const { picture, move } = histogramPlot(bars, rows);
+  const wanted = Number(here.get("q") ?? bars.percentile.q), out = make("output", { for: "q", "aria-live": "polite" });
+  const same = make("div"), near = QS.reduce((best, q, i) => (Math.abs(q - wanted) < Math.abs(QS[best] - wanted) ? i : best), 0);
+  const slide = () => {
+    const row = rows[Number(slider.value)];
+    move(Number(slider.value));
+    slider.setAttribute("aria-valuetext", `percentile ${row.q}: ${text(row.value)}`);
+    out.replaceChildren(`p${row.q} = ${text(row.value, 6)}, certainly within [${text(row.lo, 6)}, ${text(row.hi, 6)}]; as a factor ${row.value > 0 ? text(row.value, 6) : 1}`);
+    history.replaceState(null, "", query({ run: id, point, q: row.q }));
+    same.replaceChildren(reproduce(`actisketch percentiles ${shell(run_name)} -q ${row.q} --point ${shell(point)}`, `open_run(${python_text(run_name)}).percentile(${python_text(point)}, ${row.q})`,
+      [["PNG", `${path}/distribution`, { point, q: row.q, format: "png" }], ["SVG", `${path}/distribution`, { point, q: row.q, format: "svg" }], ["JSON", `${path}/distribution`, { point, q: row.q }], ["t-digest", `${path}/digest`, { point }]]));
+  };
+  const slider = make("input", { id: "q", type: "range", min: 0, max: QS.length - 1, step: 1, value: near, oninput: slide });
+  const channels = make("section"), others = make("section");
+  show(point, make("p", {}, link({ run: id }, `Run ${run_name}`)), ...recorded_marks(answer.recorded),
+    make("p", { class: "note" }, `${spec.layer_type} ${spec.activation}, shape ${spec.shape.join("x") || "1"}; ${count(spec.n_values)} values of ${count(answer.recorded.n_samples_done)} samples, ${share(spec.n_zeros, spec.n_values)} zeros, from ${text(spec.minimum)} to ${text(spec.maximum)}, mean ${text(spec.mean)}. Percentiles are of ${answer.nonzero ? "the values that are not zero" : "all values"}.`),
+    make("h2", {}, "Distribution"), make("div", { class: "wide", role: "region", tabindex: "0", "aria-label": "Distribution" }, picture),
+    make("div", { class: "fields" }, make("label", { for: "q" }, "Percentile", slider)), make("p", {}, out), channels, others, same);
+  slide();
+  const run = await ask(path);
+  if (run.certificate_passed) {
+    const picture_of = (of) => make("img", { src: `${path}/distribution${query({ point, of, format: "svg" })}`, alt: `Histogram of the ${of.replace("-", " ")} of ${point}`, loading: "lazy", onerror: (event) => event.target.remove() });
+    others.append(make("h2", {}, "Before and after normalisation"), make("div", { class: "pictures" }, ...["activations", "normalised", "weights", "normalised-weights"].map(picture_of)));
+  }
+  if (spec.n_channels) {
+    const found = await ask(`${path}/channels`, { point });
+    const dead = found.channels.filter((c) => c.is_dead).length;
+    channels.append(make("h2", {}, "Channels"), make("p", { class: "note" }, `${found.channels.length} channels, ${dead} dead: the maximum of each, and p${found.channels[0].q}.`),
+      make("div", { class: "wide", role: "region", tabindex: "0", "aria-label": "Channels" }, channelPlot(found.channels)));
+  }
+}
+
+async function show_comparison() {
+  const runs = (await ask("api/v1/runs", { limit: 500, sort: "name" })).runs.filter((r) => r.state !== "damaged");
+  const chosen = { a: here.get("a"), b: here.get("b"), percentile: here.get("percentile"), second_percentile: here.get("second_percentile") };
+  const select = (name, label) => make("label", {}, label, make("select", { name }, ...runs.map((r) => make("option", { value: r.id, selected: r.id === chosen[name] }, r.name))));
+  const q = (name, label) => make("label", {}, label, make("input", { name, type: "number", min: 0, max: 100, step: "any", value: chosen[name] ?? "" }));
+  const form = make("form", { method: "get" }, make("input", { type: "hidden", name: "view", value: "compare" }), select("a", "First run"), q("percentile", "Its percentile"), select("b", "Second run"), q("second_percentile", "Its percentile"), make("button", { class: "act" }, "Compare"));
+  show("Compare", form, make("p", { class: "note" }, "Two runs (checkpoints, data sets), or one run at two percentiles."));
+  if (!chosen.a || !chosen.b) return;
+  const found = await ask("api/v1/compare", chosen);
+  const factor = (f) => (Array.isArray(f.factor) ? `${f.factor.length} channels` : `${text(f.factor)} [${text(f.lo)}, ${text(f.hi)}]`);
+  const alone = [...found.only_in_first.map((n) => `${n} (first only)`), ...found.only_in_second.map((n) => `${n} (second only)`)];
+  main.append(...recorded_marks(found.first_recorded), ...recorded_marks(found.second_recorded), table([
+    { title: "Layer", cell: (r) => r.point, by: (r) => r.point },
+    { title: "First factor", number: true, cell: (r) => factor(r.first) },
+    { title: "Second factor", number: true, cell: (r) => factor(r.second) },
+    { title: "Ratio", number: true, cell: (r) => text(r.ratio), by: (r) => r.ratio },
+    { title: "Distance [lo, hi]", number: true, cell: (r) => `${text(r.distance, 3)} [${text(r.distance_lo, 3)}, ${text(r.distance_hi, 3)}]`, by: (r) => r.distance },
+  ], found.points, "Layers of both"), make("p", { class: "note" }, `The distance is that of Kolmogorov and Smirnov: the largest difference of the shares of values below any place. ${alone.length ? `Not compared: ${alone.join(", ")}.` : ""}`),
+    make("p", { class: "links" }, make("a", { href: location.href }, "Permalink"), make("a", { href: `api/v1/compare${query(chosen)}`, download: true }, "JSON")));
+}
+
+function start(view, keeps_page = false) {
+  return Promise.resolve().then(view).catch((error) => (keeps_page ? main.prepend(told("bad", error.message)) : show("This cannot be shown", told("bad", error.message))));
+}
+
+if (here.get("view") === "compare") start(show_comparison);
+else if (here.get("run") && here.has("point")) start(() => show_layer(here.get("run"), here.get("point")));
+else if (here.get("run")) start(() => show_run(here.get("run")));
+else start(show_runs);
