@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["DistributionQuestion", "Subject", "distribution_of", "distribution_picture"]
 
 WIDTH_IN, HEIGHT_IN = 6.4, 3.6
-PLACE = (0.13, 0.16, 0.84, 0.6)
+PLACE = (0.19, 0.16, 0.78, 0.6)
 
 
 Subject = Literal["activations", "normalised", "weights", "normalised-weights"]

@@ -120,3 +120,12 @@ def test_the_share_above_a_bucket_edge_is_exact(values: NDArray[np.float32]) -> 
 
     expected = [(values.astype(np.float64) >= place).mean() for place in places]
     np.testing.assert_allclose(shares, expected, atol=1e-12)
+
+
+def test_a_logarithmic_axis_can_be_asked_for():
+    sketch = sketch_of(np.linspace(1.0, 3.0, 997, dtype=np.float32))
+
+    assert histogram(sketch).scale == "linear"
+    assert histogram(sketch, is_log=True).scale == "log"
+    assert histogram(sketch, is_log=True, n_bars=7).counts.sum() == pytest.approx(997)
+    assert histogram(sketch_of(-np.linspace(1.0, 3.0, 97, dtype=np.float32)), is_log=True).scale == "linear"

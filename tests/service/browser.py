@@ -122,6 +122,12 @@ class Browser:
             )
             time.sleep(0.05)
 
+    def press(self, key: str, code: int, *, text: str = "") -> None:
+        """Press a key and let it go."""
+        for kind in ("rawKeyDown", "char", "keyUp") if text else ("rawKeyDown", "keyUp"):
+            facts = {"key": key, "code": key, "windowsVirtualKeyCode": code, "text": text}
+            self.call("Input.dispatchKeyEvent", type=kind, **facts)
+
     def screenshot(self, path: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> Path:
         """Keep a picture of the page."""
         self.call(

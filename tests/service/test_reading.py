@@ -186,6 +186,33 @@ def test_the_distribution_as_a_picture(client):
     assert svg.content == again.content
 
 
+def test_every_channel_with_its_counts(client, made_once):
+    values = MadeRun(made_once / "vgg" / "channels").all_values("conv").reshape(-1, 2)
+    answer = client.get(f"{API}/vgg~1channels/channels", params={"point": "conv", "q": 90}).json()
+
+    for row in answer["channels"]:
+        own = values[:, row["channel"]]
+
+        assert row["lo"] <= np.percentile(own[own != 0], 90) <= row["hi"]
+        assert (row["n_zeros"], row["maximum"]) == (np.count_nonzero(own == 0), own.max())
+        assert not row["is_dead"]
+    assert client.get(f"{API}/first/channels?point=conv").status_code == 422
+
+
+def test_the_weights_and_the_normalised_network_have_distributions(client):
+    ask = lambda **asked: client.get(f"{API}/old/distribution", params={"point": "conv", **asked})  # noqa: E731
+    before, after = ask(log=True).json(), ask(of="normalised").json()
+
+    assert before["scale"] == "log"
+    assert after["n_values"] == before["n_values"]
+    factor = client.get(f"{API}/old/factors").json()["points"][0]["factor"]
+    assert after["edges"][-1] == pytest.approx(before["edges"][-1] / factor, rel=1e-3)
+    assert ask(of="weights").json()["n_values"] == ask(of="normalised-weights").json()["n_values"] > 0
+    assert ask(of="weights", format="svg").headers["content-type"] == "image/svg+xml"
+    assert client.get(f"{API}/first/distribution?point=conv&of=weights").status_code == 404
+    assert client.get(f"{API}/first/distribution?point=conv&of=gradients").status_code == 422
+
+
 def test_a_digest_is_read_by_the_tdigest_package(client, made_once):
     values = MadeRun(made_once / "first").all_values("conv")
     answer = client.get(f"{API}/first/digest", params={"point": "conv", "nonzero": False}).json()

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from actisketch.pipeline.exporters import exporter_names
 from actisketch.pipeline.service import server
 
 from .conftest import TOKEN, served_here
@@ -157,12 +158,17 @@ def test_tensorflow_is_never_loaded(served):
     process, address = served
     asked = ["", "/points", "/percentile?q=5&exact=true", "/factors?per_channel=true", "/factors?format=csv"]
     asked += [f"/distribution?point=conv&format={kind}" for kind in ("json", "png", "svg")]
-    asked += ["/digest?point=conv&channel=0"]
+    asked += ["/digest?point=conv&channel=0", "/channels?point=conv", "/live"]
     for question in asked:
         assert get(address, f"{API}/vgg~1channels{question}").startswith(b"HTTP/1.1 200")
     for question in ("/network", "/certificate"):
         assert get(address, f"{API}/old{question}").startswith(b"HTTP/1.1 200")
     assert get(address, "/api/v1/compare?a=first&b=other").startswith(b"HTTP/1.1 200")
+    for kind in exporter_names():
+        # Some want a file of the target, which nobody can name here.
+        assert re.match(rb"HTTP/1.1 (200|422)", get(address, f"{API}/old/factors?format={kind}"))
+    for path in ("/", "/service.js", "/drawing.js", "/service.css", "/metrics"):
+        assert get(address, path).startswith(b"HTTP/1.1 200")
     libraries = Path(f"/proc/{process.pid}/maps").read_text()
 
     assert "numpy" in libraries

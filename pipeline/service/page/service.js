@@ -15,6 +15,7 @@ const query = (fields) => {
   return asked.toString() ? `?${asked}` : "";
 };
 const run_path = (id) => `api/v1/runs/${encodeURIComponent(id)}`;
+const path_of = (id) => id.replaceAll("~1", "/").replaceAll("~0", "~");
 const link = (fields, ...children) => make("a", { href: query(fields) || "./" }, ...children);
 
 async function ask(path, fields = {}) {
@@ -172,7 +173,7 @@ function run_content(id, run, points, factors) {
 async function show_layer(id, point) {
   const path = run_path(id);
   const [points, bars, answer] = await Promise.all([ask(`${path}/points`), ask(`${path}/distribution`, { point, log: true }), ask(`${path}/percentile`, { point, q: QS })]);
-  const spec = points.points.find((p) => p.name === point), rows = answer.percentiles, run_name = id.replaceAll("~1", "/").replaceAll("~0", "~");
+  const spec = points.points.find((p) => p.name === point), rows = answer.percentiles, run_name = path_of(id);
   const { picture, move } = histogramPlot(bars, rows);
   const wanted = Number(here.get("q") ?? bars.percentile.q), out = make("output", { for: "q", "aria-live": "polite" });
   const same = make("div"), near = QS.reduce((best, q, i) => (Math.abs(q - wanted) < Math.abs(QS[best] - wanted) ? i : best), 0);
@@ -194,7 +195,7 @@ async function show_layer(id, point) {
   slide();
   const run = await ask(path);
   if (run.certificate_passed) {
-    const picture_of = (of) => make("img", { src: `${path}/distribution${query({ point, of, format: "svg" })}`, alt: `Histogram of the ${of.replace("-", " ")} of ${point}`, loading: "lazy", onerror: (event) => event.target.remove() });
+    const picture_of = (of) => make("img", { src: `${path}/distribution${query({ point, of, format: "svg" })}`, alt: `Histogram of the ${of.replace("-", " ")} of ${point}`, onerror: (event) => event.target.remove() });
     others.append(make("h2", {}, "Before and after normalisation"), make("div", { class: "pictures" }, ...["activations", "normalised", "weights", "normalised-weights"].map(picture_of)));
   }
   if (spec.n_channels) {
@@ -223,7 +224,8 @@ async function show_comparison() {
     { title: "Ratio", number: true, cell: (r) => text(r.ratio), by: (r) => r.ratio },
     { title: "Distance [lo, hi]", number: true, cell: (r) => `${text(r.distance, 3)} [${text(r.distance_lo, 3)}, ${text(r.distance_hi, 3)}]`, by: (r) => r.distance },
   ], found.points, "Layers of both"), make("p", { class: "note" }, `The distance is that of Kolmogorov and Smirnov: the largest difference of the shares of values below any place. ${alone.length ? `Not compared: ${alone.join(", ")}.` : ""}`),
-    make("p", { class: "links" }, make("a", { href: location.href }, "Permalink"), make("a", { href: `api/v1/compare${query(chosen)}`, download: true }, "JSON")));
+    make("p", { class: "links" }, make("a", { href: location.href }, "Permalink"), make("a", { href: `api/v1/compare${query(chosen)}`, download: true }, "JSON")),
+  make("pre", {}, `from actisketch.pipeline.results.compared_runs import compare_runs\ncompare_runs(${["a", "b"].map((name) => `open_run(${python_text(path_of(chosen[name]))})`).join(", ")}${chosen.percentile ? `, percentile=${chosen.percentile}` : ""}${chosen.second_percentile ? `, second_percentile=${chosen.second_percentile}` : ""})`));
 }
 
 function start(view, keeps_page = false) {

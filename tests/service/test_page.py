@@ -1,0 +1,189 @@
+"""The page in a real browser: every view, the slider, a run that goes on, errors, names that are markup."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from actisketch.pipeline.events import SamplesDone, StageStarted
+from actisketch.pipeline.folder.progress_file import progress_told
+from actisketch.pipeline.service import live
+from actisketch.storage import PointSpec
+
+from .browser import CHROMIUM, Browser
+from .conftest import TOKEN, MadeRun, make_run, served_here
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
+]
+
+DENSE = "%3Cb%3Edense%2F1%3C%2Fb%3E"
+MANY = tuple(PointSpec(name=f"block{i // 3}/conv{i}", shape=(2, 3)) for i in range(300))
+
+
+@pytest.fixture(scope="module")
+def place(made_once, tmp_path_factory):
+    """The runs that others read too, and one with 300 points, in a root of their own."""
+    root = tmp_path_factory.mktemp("page") / "root"
+    shutil.copytree(made_once, root)
+    make_run(root / "many", points=MANY)
+    with served_here(root) as (host, port):
+        yield root, f"http://{host}:{port}/"
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    with Browser(tmp_path_factory.mktemp("profile")) as browser:
+        browser.call("Network.setExtraHTTPHeaders", headers={"Authorization": f"Bearer {TOKEN}"})
+        yield browser
+
+
+@pytest.fixture
+def browser(started):
+    """A browser that must not complain."""
+    started.problems.clear()
+    yield started
+    assert started.problems == []
+
+
+def texts(browser, selector):
+    return browser.run(f"[...document.querySelectorAll({json.dumps(selector)})].map(e => e.textContent)")
+
+
+def test_the_list_of_runs(place, browser):
+    browser.open(place[1])
+
+    assert texts(browser, "h1") == ["Runs"]
+    assert set(texts(browser, "tbody td:first-child")) == {
+        "first",
+        "other",
+        "half",
+        "old",
+        "vgg/channels",
+        "many",
+    }
+    assert "2 of 3" in " ".join(texts(browser, "tbody td:nth-child(3)"))
+
+    browser.run(
+        "document.querySelector('input[name=name]').value = 'vgg'; document.querySelector('form').submit()"
+    )
+    browser.wait_for("document.querySelectorAll('tbody tr').length === 1")
+    assert texts(browser, "tbody td:first-child") == ["vgg/channels"]
+
+
+def test_a_table_is_sorted_by_its_heads_with_the_keyboard(place, browser):
+    browser.open(f"{place[1]}?run=many")
+    browser.wait_for("document.querySelectorAll('tbody tr').length === 300")
+    browser.run("[...document.querySelectorAll('th button')].find(b => b.textContent === 'Layer').focus()")
+    for _ in range(2):
+        browser.press("Enter", 13, text="\r")
+
+    assert browser.run("document.querySelector('th').getAttribute('aria-sort')") == "descending"
+    assert texts(browser, "tbody tr:first-child td:first-child") == ["block99/conv299"]
+
+
+def test_a_run_with_its_layers_over_depth(place, browser):
+    browser.open(f"{place[1]}?run=many&q=50")
+    browser.wait_for("document.querySelectorAll('svg g').length === 300")
+
+    assert browser.run("document.querySelector('svg').getAttribute('aria-label')").startswith(
+        "300 layers over depth"
+    )
+    assert "p50 [lo, hi]" in texts(browser, "th")
+    assert "actisketch factors many --percentile 50" in texts(browser, "pre")[0]
+    assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_the_slider_moves_the_percentile_without_asking_again(place, browser):
+    root, address = place
+    browser.open(f"{address}?run=first&point={DENSE}")
+    browser.wait_for("document.querySelector('output')?.textContent.includes('p99.9 ')")
+    browser.run("new Promise(resolve => setTimeout(resolve, 500))")
+    n_requests = browser.run("performance.getEntriesByType('resource').length")
+    before = browser.run("document.querySelector('line.percentile').getAttribute('x1')")
+    browser.run("document.querySelector('#q').focus()")
+    for _ in range(25):
+        browser.press("ArrowLeft", 37)
+    said = texts(browser, "output")[0]
+    q = float(said.split(" ")[0][1:])
+    lo, hi = map(float, said.partition("[")[2].partition("]")[0].split(", "))
+    values = MadeRun(root / "first").all_values("<b>dense/1</b>")
+
+    assert q < 99
+    assert lo - 1e-4 <= np.percentile(values[values != 0], q) <= hi + 1e-4
+    assert browser.run("document.querySelector('line.percentile').getAttribute('x1')") != before
+    assert f"q={q:g}" in browser.run("location.search")
+    assert f"-q {q:g} --point" in texts(browser, "pre")[0]
+    assert browser.run("performance.getEntriesByType('resource').length") == n_requests
+
+
+def test_names_that_are_markup_stay_text(place, browser):
+    browser.open(f"{place[1]}?run=first&point={DENSE}")
+    browser.wait_for("document.querySelector('output')?.textContent")
+
+    assert texts(browser, "h1") == ["<b>dense/1</b>"]
+    assert browser.run("document.querySelectorAll('b').length") == 0
+
+
+def test_channels_and_the_normalised_network(place, browser):
+    browser.open(f"{place[1]}?run=vgg~1channels&point=conv")
+    browser.wait_for("document.body.innerText.includes('2 channels, 0 dead')")
+    browser.open(f"{place[1]}?run=old&point=conv")
+    browser.wait_for(
+        "[...document.images].length === 4 && [...document.images].every(i => i.naturalWidth > 0)"
+    )
+
+
+def test_two_runs_are_compared(place, browser):
+    browser.open(f"{place[1]}?view=compare&a=first&b=other")
+    browser.wait_for("document.querySelectorAll('tbody tr').length === 2")
+
+    assert 'compare_runs(open_run("first"), open_run("other"))' in texts(browser, "pre")[0]
+
+
+def test_a_run_goes_on_from_nothing_to_its_end(place, browser, monkeypatch):
+    monkeypatch.setattr(live, "INTERVAL_S", 0.1)
+    monkeypatch.setattr("actisketch.pipeline.folder.progress_file.INTERVAL_S", 0.0)
+    made = MadeRun(place[0] / "going").begin()
+    with progress_told(made.run, lambda event: None) as listen:
+        listen(StageStarted(stage="record", n_total=17, unit="samples"))
+        browser.open(f"{place[1]}?run=going")
+        for n in range(3):
+            browser.wait_for(f"document.querySelector('progress')?.value === {n}")
+            made.record(1)
+            listen(SamplesDone(n_done=min(17, 6 * n + 6)))
+        browser.wait_for("document.querySelector('progress')?.value === 3")
+        browser.wait_for("document.body.innerText.includes('17 of 17 samples')")
+        made.finish()
+    browser.wait_for("document.querySelector('.told.good')?.textContent.includes('complete')")
+    browser.wait_for("!document.body.innerText.includes('of 3 blocks')")
+
+
+def test_an_error_is_shown(place, started):
+    started.open(f"{place[1]}?run=nope")
+
+    assert texts(started, "h1") == ["This cannot be shown"]
+    assert "there is no run 'nope'" in texts(started, ".bad")[0]
+    started.problems.clear()  # the browser notes the answer 404 itself
+
+
+def test_a_folder_without_runs_says_how_to_make_one(tmp_path, browser):
+    with served_here(tmp_path) as (host, port):
+        browser.open(f"http://{host}:{port}/")
+
+        assert "actisketch demo --output first" in texts(browser, "pre")[0]
+
+
+def test_the_page_has_a_light_and_a_dark_side(place, browser, tmp_path):
+    browser.open(place[1])
+    light = browser.screenshot(tmp_path / "light.png").read_bytes()
+    ground = "getComputedStyle(document.body).backgroundColor"
+    before = browser.run(ground)
+    dark = browser.screenshot(tmp_path / "dark.png", dark=True).read_bytes()
+
+    assert (before, browser.run(ground)) == ("rgb(244, 246, 248)", "rgb(13, 17, 23)")
+    assert light != dark
