@@ -14,8 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ...storage.errors import IncompleteError, NotFoundError
-from ..exporters import Exported
+from ...storage.errors import IncompleteError, InputError, NotFoundError
+from ..exporters import Exported, load_exporter
 from .open_runs import OpenRun
 from .questions import reading
 from .workers import Stop
@@ -91,9 +91,17 @@ def exported(
 
     Raises
     ------
+    InputError
+        For a target that needs the network itself.
     IncompleteError
         If not all blocks are recorded, which the file could not say, unless ``partial_run``.
     """
+    if load_exporter(kind).opens_network:
+        # A network and samples lie wherever the run's folder says, and are loaded by TensorFlow.
+        raise InputError(
+            f"an export as {kind!r} needs the network, which the service never loads: `actisketch export RUN --format "
+            f"{kind}` makes it where the network is"
+        )
     so_far, suffix = opened.so_far, ""
     if not so_far.is_complete:
         suffix = f"-{so_far.n_blocks_done}-of-{so_far.n_blocks}-blocks"
