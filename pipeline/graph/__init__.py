@@ -7,7 +7,7 @@ from .fingerprint import model_fingerprint
 from .forward import forward_function, traced_forward
 from .graph import Graph
 from .inner_check import check_rows
-from .inner_layers import named_inside
+from .inner_layers import leaves_of_own_layers, named_inside
 from .inner_taps import tapped_calls
 from .inputs import input_order, match_inputs, shape_words
 from .keras_errors import layer_refusals, reason_of, refusals_explained
@@ -41,6 +41,7 @@ __all__ = [
     "input_tensor",
     "is_subclassed",
     "layer_refusals",
+    "leaves_of_own_layers",
     "match_inputs",
     "model_fingerprint",
     "named_inside",

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from .code import is_library
 from .graph import Graph
 
-__all__ = ["InnerLayer", "inner_layers", "is_leaf", "named_inside"]
+__all__ = ["InnerLayer", "inner_layers", "is_leaf", "leaves_of_own_layers", "named_inside"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -60,6 +61,16 @@ def named_inside(graph: Graph, names: Iterable[str]) -> frozenset[str]:
     paths = {each.path for each in inner_layers(graph)}
     return frozenset(
         name for name in names if name not in graph.every_point and {name, name.rpartition(":")[0]} & paths
+    )
+
+
+def leaves_of_own_layers(graph: Graph) -> tuple[str, ...]:
+    """Return the names of the leaves inside nodes whose class is user-defined."""
+    return tuple(
+        each.path
+        for each in inner_layers(graph)
+        if is_leaf(each.layer)
+        and not (each.is_step or each.n_graph_calls or is_library(type(graph.nodes[each.node].operation)))
     )
 
 

@@ -250,8 +250,9 @@ def _point_spec(graph: Graph, point: AnyPoint, shape: tuple[int | None, ...]) ->
         "activation": point.activation,
         "pinned": point.pinned,
         "n_params": point.n_params,
-        **({"inside": graph.nodes[point.node].name} if isinstance(point, InnerPoint) else {}),
     }
+    if isinstance(point, InnerPoint):
+        meta |= {"inside": graph.nodes[point.node].name, "place": point.place}
     return PointSpec(name=point.name, shape=known, channel_axis=point.channel_axis, meta=meta)
 
 

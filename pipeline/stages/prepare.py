@@ -17,26 +17,19 @@ import numpy as np
 
 from ...storage import Cache, CacheSpec, is_url, sample_nbytes
 from ...storage.codecs import DEFAULT_CODEC
-from ...storage.errors import InputError, MismatchError
+from ...storage.errors import InputError
 from ..certifier import comparison_nbytes
-from ..events import counted
-from ..factors.compute import asked_of_points
 from ..factors.ties import Ties, job_ties
 from ..folder.folder import RunFolder
 from ..graph import (
     AnyPoint,
     Graph,
-    Point,
     built_inputs,
-    choose_points,
     file_code_hash,
-    graph_points,
-    inner_points,
     is_subclassed,
     model_fingerprint,
     opaque_graph,
     read_graph,
-    select_points,
 )
 from ..planning.memory import NetworkNeeds
 from ..planning.plan import Plan
@@ -47,6 +40,7 @@ from ..record.producer import KerasProducer
 from ..settings.job_settings import DataSettings, JobSettings
 from ..sources import DataSpec, PreparedSource, Source, open_source
 from ..sources.data_spec import COLOR_MODE_OF
+from .job_points import check_recorded, chosen_points
 from .run_cache import cache_url
 
 __all__ = ["Prepared", "prepare"]
@@ -191,12 +185,11 @@ def prepare(
     elif isinstance(source, PreparedSource):
         source = source.with_hashing(_recorded_hashing(held, source.hashed))
     graph = own or opaque_graph(model, source.inputs)
-    points = choose_points(graph, settings.record.points, source.inputs)
-    _check_points(graph, points, settings, held)
+    points = chosen_points(graph, settings, source, held)
     # Here, a layer without a rule is refused before hours of recording.
     ties = job_ties(graph, points, settings)
     if settings.normalize.enabled:
-        _check_recorded(graph, points)
+        check_recorded(graph, points)
     producer = KerasProducer(
         graph,
         points,
@@ -227,38 +220,6 @@ def _no_graph(model: Any) -> InputError:
         "functional model, keras.Model(inputs, outputs), with the same layers and weights",
         model=model.name,
     )
-
-
-def _check_points(
-    graph: Graph, points: tuple[AnyPoint, ...], settings: JobSettings, held: CacheSpec | None
-) -> None:
-    """Refuse points that no job can have, or not this one; warn of those that will not be normalised."""
-    of_graph, inside = graph_points(points), inner_points(points)
-    _check_numbers(graph, of_graph, normalizes=settings.normalize.enabled)
-    if held is not None and settings.record.points == "neurons" and not graph.is_opaque:
-        _check_merges_recorded(held, graph, of_graph)
-    asked_of_points([point.name for point in points], settings.factors)
-    if inside and settings.normalize.enabled:
-        logger.warning(
-            "normalisation rewrites layers of the graph, and leaves %s inside these as they are: %s get statistics and "
-            "factors alone",
-            counted(len(inside), "recorded layer"),
-            ", ".join(repr(point.name) for point in inside[:5]) + (" ..." if len(inside) > 5 else ""),
-        )
-
-
-def _check_merges_recorded(existing: CacheSpec, graph: Graph, points: tuple[Point, ...]) -> None:
-    """Refuse a cache of an earlier program, which recorded no merges by default, and say how to go on with it."""
-    recorded = {point.name for point in existing.points}
-    missing = [point.name for point in points if point.name not in recorded]
-    if missing and recorded == {point.name for point in select_points(graph, "parameters")}:
-        raise MismatchError(
-            f"the cache was recorded without {', '.join(map(repr, missing[:5]))}{' ...' if len(missing) > 5 else ''}: "
-            "merges that are followed by neurons or a quantiser are recorded now (record.points = 'neurons', the "
-            "default). To go on with this cache, set record.points = 'parameters' (--points parameters); to measure "
-            "the merges too, choose another output folder",
-            points=tuple(missing),
-        )
 
 
 def _check_weights(model: Any) -> None:
@@ -293,48 +254,6 @@ def _recorded_hashing(existing: CacheSpec | None, wanted: str) -> Any:
         recorded,
     )
     return recorded
-
-
-def _check_numbers(graph: Graph, points: tuple[Point, ...], *, normalizes: bool) -> None:
-    """Refuse points that give text, and such outputs if they would be certified."""
-    for point in points:
-        if _gives_texts(graph, point.value):
-            raise InputError(
-                f"the point {point.name!r} ({point.layer_type}) gives text, not activations: leave it out "
-                "with record.points",
-                point=point.name,
-            )
-    for value in graph.outputs if normalizes else ():
-        name = graph.producer(value).name
-        if _gives_texts(graph, value):
-            raise InputError(
-                f"the output {name!r} gives text, which cannot be compared after normalisation: end the network "
-                "before it, keras.Model(inputs, outputs), or stop at the factors with normalize.enabled = false "
-                "(--no-normalize)",
-                layer=name,
-            )
-
-
-def _gives_texts(graph: Graph, value: int) -> bool:
-    node = graph.producer(value)
-    # For Keras, an inverted lookup gives numbers.
-    is_inverted = node.type == "StringLookup" and bool(getattr(node.operation, "invert", False))
-    return is_inverted or graph.values[value].dtype == "string"
-
-
-def _check_recorded(graph: Graph, points: tuple[AnyPoint, ...]) -> None:
-    """Refuse, before hours of recording, to leave out points that the normaliser needs."""
-    recorded = {point.value for point in graph_points(points)}
-    left_out = [
-        p.name for p in select_points(graph, "parameters") if not p.pinned and p.value not in recorded
-    ]
-    if left_out:
-        raise InputError(
-            f"record.points leaves out {', '.join(map(repr, left_out[:5]))}{' ...' if len(left_out) > 5 else ''}, "
-            "whose factors the normaliser needs: record them too, or stop at the factors with "
-            "normalize.enabled = false (--no-normalize)",
-            points=tuple(left_out),
-        )
 
 
 def _data_spec(data: DataSettings, model: Any, graph: Graph | None) -> DataSpec:

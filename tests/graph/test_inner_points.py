@@ -103,6 +103,7 @@ def test_they_have_statistics_factors_and_exports_of_their_own(nested_run):
         "pinned": False,
         "n_params": 42,
         "inside": "outer",
+        "place": 14,
     }
     assert "\nouter/twice,5x6," in nested_run.export("csv")
 
@@ -235,6 +236,15 @@ def test_a_layer_that_two_networks_share_is_recorded_for_each(tmp_path):
         expected = block.norm(taken + block.mha(taken, taken))
 
         np.testing.assert_allclose(result.activations("shared/norm")[:], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_default_points_of_a_network_with_own_layers_tell_of_the_leaves_inside(nested, tmp_path, caplog):
+    plan(nested, X, output=tmp_path / "r", settings={"normalize": {"enabled": False}})
+
+    assert (
+        "12 layers with weights are inside layers of your own (first 'inner/block/mha/query')" in caplog.text
+    )
+    assert "--points leaves" in caplog.text
 
 
 def test_the_layers_are_as_they_were_afterwards(nested, nested_run):

@@ -5,6 +5,7 @@ import textwrap
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers as L
 
 from actisketch.pipeline import open_run, plan, run
@@ -164,6 +165,26 @@ def test_it_is_resumed_and_reloaded_and_another_one_is_refused(tower, tmp_path):
     assert recorded(tower, X, tmp_path / "r").saved_factors() == first.saved_factors()
 
 
+def test_it_is_reloaded_from_its_file_though_keras_numbers_its_layers_anew(saved):
+    folder, _, _ = saved
+    flags = {"model": {"path": str(folder / "model.keras"), "custom_objects": str(folder / "layers.py")}}
+    flags |= {"report": {"enabled": False}}
+
+    def once(points):
+        place = {"output": folder / points, "points": points, "normalize": False, "settings": flags}
+        return run(str(folder / "model.keras"), str(folder / "x.npy"), **place)
+
+    first, again = once("leaves"), once("leaves")
+    assert list(again.points) == list(first.points)
+    assert again.saved_factors() == first.saved_factors()
+
+
+def test_another_point_of_one_shape_is_no_renamed_one(tower, tmp_path):
+    recorded(tower, X, tmp_path / "r", points="block_0")
+    with pytest.raises(MismatchError, match="only the cache has 'block_0', only this run has 'block_1'"):
+        recorded(tower, X, tmp_path / "r", points="block_1")
+
+
 def test_other_code_and_other_settings_are_another_network(tmp_path):
     class Changing(Tower):
         pass
@@ -189,6 +210,39 @@ def test_one_that_was_never_called_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"'new' \(Tower\) was never called.*model\(x\[:1\]\)"):
         recorded(Tower(name="new"), X, tmp_path / "r")
     assert not (tmp_path / "r").exists()
+
+
+class HalfBuilt(Tower):
+    def build(self, shape):
+        self.built = True  # as models do whose author forgot their layers
+
+
+def test_one_whose_layers_have_no_weights_yet_is_refused(tmp_path):
+    model = HalfBuilt(name="half")
+    model.build((None, 6))
+
+    with pytest.raises(
+        InputError, match=r"'half' \(HalfBuilt\) was never called, so the weights of its layer 'dense"
+    ):
+        recorded(model, X, tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+
+
+class Compiled(OfDict):
+    @tf.function
+    def call(self, x):
+        return self.left(x) * 2
+
+
+def test_of_one_whose_call_is_a_tf_function_the_output_is_recorded_and_that_is_said(tmp_path, caplog):
+    model = Compiled()
+    model.right.build((None, 6))
+    model(X[:1])
+    result = recorded(model, X, tmp_path / "r")
+
+    assert list(result.points) == ["Compiled"]
+    assert "'left' is called inside a loop, a branch or a tf.function ('Compiled' is recorded)" in caplog.text
+    np.testing.assert_allclose(result.activations("Compiled")[:], model.left(X) * 2, rtol=1e-4, atol=1e-5)
 
 
 class Drawing(Tower):
@@ -298,3 +352,23 @@ def test_a_worker_finds_the_points_of_layers_that_keras_numbers_anew(saved):
     found, expected = recipe.make(1).points, job.producer.points
     assert [(point.name, point.shape) for point in found] == [(point.name, point.shape) for point in expected]
     assert expected[0].name.startswith("dense")
+
+
+@pytest.mark.slow
+def test_workers_record_the_leaves_of_a_subclassed_model_as_this_process_does(saved):
+    folder, _, _ = saved
+    results = []
+    for n_workers in (0, 2):
+        settings = {
+            "model": {"custom_objects": str(folder / "layers.py")},
+            "record": {"workers": n_workers, "block_samples": 4},
+            "report": {"enabled": False},
+        }
+        place = {"output": folder / f"{n_workers}", "points": "leaves", "normalize": False, "batch_size": 4}
+        results.append(run(str(folder / "model.keras"), str(folder / "x.npy"), **place, settings=settings))
+    here, there = results
+
+    assert list(here.points)[1:] == list(there.points)[1:]
+    for one, other in zip(here.points, there.points, strict=True):
+        np.testing.assert_array_equal(here.activations(one)[:], there.activations(other)[:])
+    assert [p.factor for p in here.saved_factors().points] == [p.factor for p in there.saved_factors().points]

@@ -1,0 +1,150 @@
+"""The points of a job: what its settings choose, and whether that can be recorded, and normalised if it is to be."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+from ...storage import CacheSpec
+from ...storage.errors import InputError, MismatchError
+from ..events import counted
+from ..factors.compute import asked_of_points
+from ..graph import (
+    AnyPoint,
+    Graph,
+    InnerPoint,
+    Point,
+    choose_points,
+    graph_points,
+    inner_points,
+    leaves_of_own_layers,
+    select_points,
+)
+from ..settings.job_settings import JobSettings
+from ..sources import Source
+
+__all__ = ["check_recorded", "chosen_points"]
+
+logger = logging.getLogger(__name__)
+
+
+def chosen_points(
+    graph: Graph, settings: JobSettings, source: Source, held: CacheSpec | None
+) -> tuple[AnyPoint, ...]:
+    """Return the points to record.
+
+    Parameters
+    ----------
+    graph : Graph
+    settings : JobSettings
+    source : Source
+        The shapes of some points follow from those of the samples.
+    held : CacheSpec, optional
+        Of an existing cache.
+
+    Raises
+    ------
+    InputError
+        If there are none, or some cannot be recorded.
+    MismatchError
+        If an earlier program chose others for the cache.
+    """
+    points = _named_as_recorded(choose_points(graph, settings.record.points, source.inputs), held)
+    _check_points(graph, points, settings, held)
+    return points
+
+
+def _named_as_recorded(points: tuple[AnyPoint, ...], held: CacheSpec | None) -> tuple[AnyPoint, ...]:
+    """Return points inside layers by the names that a cache has for them: Keras may have numbered layers anew."""
+    recorded = {point.meta.get("place"): point.name for point in (held.points if held is not None else ())}
+    return tuple(
+        replace(point, name=recorded.get(point.place, point.name)) if isinstance(point, InnerPoint) else point
+        for point in points
+    )
+
+
+def _check_points(
+    graph: Graph, points: tuple[AnyPoint, ...], settings: JobSettings, held: CacheSpec | None
+) -> None:
+    """Refuse points that no job can have, or not this one; warn of those that will not be normalised."""
+    of_graph, inside = graph_points(points), inner_points(points)
+    _check_numbers(graph, of_graph, normalizes=settings.normalize.enabled)
+    if held is not None and settings.record.points == "neurons" and not graph.is_opaque:
+        _check_merges_recorded(held, graph, of_graph)
+    asked_of_points([point.name for point in points], settings.factors)
+    if inside and settings.normalize.enabled:
+        logger.warning(
+            "normalisation rewrites layers of the graph, and leaves %s inside these as they are: %s get statistics and "
+            "factors alone",
+            counted(len(inside), "recorded layer"),
+            ", ".join(repr(point.name) for point in inside[:5]) + (" ..." if len(inside) > 5 else ""),
+        )
+    if not inside and not settings.normalize.enabled and settings.record.points in ("neurons", "parameters"):
+        _tell_of_leaves(graph)
+
+
+def _tell_of_leaves(graph: Graph) -> None:
+    """Warn that user-defined layers hold layers with weights, which the default points leave out."""
+    held = leaves_of_own_layers(graph)
+    if held:
+        logger.warning(
+            "%s inside layers of your own (first %r) and not recorded: record.points = 'leaves' (--points leaves) does",
+            counted(len(held), "layer") + (" with weights is" if len(held) == 1 else " with weights are"),
+            held[0],
+        )
+
+
+def _check_merges_recorded(existing: CacheSpec, graph: Graph, points: tuple[Point, ...]) -> None:
+    """Refuse a cache of an earlier program, which recorded no merges by default, and say how to go on with it."""
+    recorded = {point.name for point in existing.points}
+    missing = [point.name for point in points if point.name not in recorded]
+    if missing and recorded == {point.name for point in select_points(graph, "parameters")}:
+        raise MismatchError(
+            f"the cache was recorded without {', '.join(map(repr, missing[:5]))}{' ...' if len(missing) > 5 else ''}: "
+            "merges that are followed by neurons or a quantiser are recorded now (record.points = 'neurons', the "
+            "default). To go on with this cache, set record.points = 'parameters' (--points parameters); to measure "
+            "the merges too, choose another output folder",
+            points=tuple(missing),
+        )
+
+
+def _check_numbers(graph: Graph, points: tuple[Point, ...], *, normalizes: bool) -> None:
+    """Refuse points that give text, and such outputs if they would be certified."""
+    for point in points:
+        if _gives_texts(graph, point.value):
+            raise InputError(
+                f"the point {point.name!r} ({point.layer_type}) gives text, not activations: leave it out "
+                "with record.points",
+                point=point.name,
+            )
+    for value in graph.outputs if normalizes else ():
+        name = graph.producer(value).name
+        if _gives_texts(graph, value):
+            raise InputError(
+                f"the output {name!r} gives text, which cannot be compared after normalisation: end the network "
+                "before it, keras.Model(inputs, outputs), or stop at the factors with normalize.enabled = false "
+                "(--no-normalize)",
+                layer=name,
+            )
+
+
+def _gives_texts(graph: Graph, value: int) -> bool:
+    node = graph.producer(value)
+    # For Keras, an inverted lookup gives numbers.
+    is_inverted = node.type == "StringLookup" and bool(getattr(node.operation, "invert", False))
+    return is_inverted or graph.values[value].dtype == "string"
+
+
+def check_recorded(graph: Graph, points: tuple[AnyPoint, ...]) -> None:
+    """Refuse, before hours of recording, to leave out points that the normaliser needs."""
+    recorded = {point.value for point in graph_points(points)}
+    left_out = [
+        p.name for p in select_points(graph, "parameters") if not p.pinned and p.value not in recorded
+    ]
+    if left_out:
+        raise InputError(
+            f"record.points leaves out {', '.join(map(repr, left_out[:5]))}{' ...' if len(left_out) > 5 else ''}, "
+            "whose factors the normaliser needs: record them too, or stop at the factors with "
+            "normalize.enabled = false (--no-normalize)",
+            points=tuple(left_out),
+        )
