@@ -34,6 +34,8 @@ GENERATED = frozenset(
     {"__dict__", "__weakref__", "__module__", "__qualname__", "__firstlineno__"}
 ) | frozenset(
     {"__static_attributes__", "__doc__", "__annotations__", "__annotate__", "__annotate_func__", "__slots__"}
+    # The address of the class, which keras-hub keeps in it.
+    | {"_api_export_symbol_id"}
 )
 PLAIN = (type(None), bool, int, float, complex, str, bytes)
 
