@@ -16,7 +16,7 @@ from ...storage.errors import InputError
 from ..sources import InputSpec
 from .graph import Graph
 from .inner_calls import InnerCall
-from .inner_layers import InnerLayer, inner_layers, is_leaf
+from .inner_layers import InnerLayer, inner_layers, is_function, is_leaf
 from .inner_points import InnerCalls, traced_calls
 from .inputs import match_inputs
 from .kinds import type_of
@@ -130,7 +130,9 @@ class _Choice:
         if pattern == "leaves" or (graph.is_opaque and pattern in OF_LAYERS):
             self._add_leaves()
         elif graph.is_opaque and pattern == "all":
-            self._inner.update((point.name, point) for point in self._calls.points)
+            self._inner.update(
+                (point.name, point) for point in self._calls.points if not self._is_step(point)
+            )
             self._names.update(matching(graph, pattern) if len(graph.outputs) == 1 else ())
         elif graph.is_opaque and pattern not in WORDS and self._add_matching(pattern):
             pass
@@ -153,7 +155,11 @@ class _Choice:
         if not leaves and not inner:
             raise InputError("the model has no layer with weights: there is nothing to record")
         self._names.update(leaves)
-        remarks = []
+        held = [
+            *((node.name, node.operation) for node in graph.first_calls),
+            *((i.path, i.layer) for i in self._layers),
+        ]
+        remarks = [f"what {name!r} calls in its tf.function" for name, layer in held if is_function(layer)]
         for each in inner:
             calls = self._calls.of(each.path)
             remarks += [remark for call in calls if (remark := self._add_recordable(call))]
@@ -191,13 +197,16 @@ class _Choice:
             points += [point for point in found if isinstance(point, InnerPoint)]
             refused += [(each, reason) for reason in found if isinstance(reason, str)]
             if is_layer and not calls and not each.n_graph_calls:
-                refused.append((each, "is never called" if each.layer.built else "was never built or called"))
+                refused.append((each, _why_no_calls(each)))
             n_matching += is_layer or bool(calls)
         if refused and (not points or not any(sign in pattern for sign in "*?[")):
             raise self._refused(*refused[0])
         self._inner.update((point.name, point) for point in points)
         _tell([f"{each.path!r} {reason}" for each, reason in refused])
         return n_matching > 0
+
+    def _is_step(self, point: InnerPoint) -> bool:
+        return any(each.is_step for each in self._layers if each.layer is point.layer)
 
     def _refused(self, inner: InnerLayer, reason: str) -> InputError:
         around = next((call.around for call in self._calls.of(inner.path)), None)
@@ -210,6 +219,12 @@ class _Choice:
             point=inner.path,
             around=name,
         )
+
+
+def _why_no_calls(inner: InnerLayer) -> str:
+    if inner.is_step:
+        return "is called for each step, or in a tf.function"
+    return "is never called" if inner.layer.built else "was never built or called"
 
 
 def _matches(pattern: str, *names: str | None) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from .code import is_library
 from .graph import Graph
 
-__all__ = ["InnerLayer", "inner_layers", "is_leaf", "leaves_of_own_layers", "named_inside"]
+__all__ = ["InnerLayer", "inner_layers", "is_function", "is_leaf", "leaves_of_own_layers", "named_inside"]
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -27,7 +27,7 @@ class InnerLayer:
     n_graph_calls: int
     """How often the graph itself calls it."""
     is_step: bool
-    """Whether a recurrent layer or a TimeDistributed is around it, which calls it once for each step."""
+    """Whether a layer is around it that calls it once for each step, or in a tf.function of its own."""
 
 
 def inner_layers(graph: Graph) -> tuple[InnerLayer, ...]:
@@ -77,7 +77,8 @@ def leaves_of_own_layers(graph: Graph) -> tuple[str, ...]:
 def is_leaf(layer: Any) -> bool:
     """Return whether a layer has weights of its own and no layer inside it has any.
 
-    A recurrent layer and a TimeDistributed count as one: what they hold is called once for each step.
+    A recurrent layer and a TimeDistributed count as one, for they call what they hold once for each step. So does a
+    layer whose ``call`` is a tf.function.
     """
     if not getattr(layer, "weights", None):
         return False
@@ -88,10 +89,15 @@ def is_leaf(layer: Any) -> bool:
 
 
 def calls_by_step(layer: Any) -> bool:
-    """Return whether a layer calls what it holds once for each step of its input."""
+    """Return whether a layer calls what it holds once for each step of its input, or in a tf.function of its own."""
     import keras
 
-    return isinstance(layer, (keras.layers.RNN, keras.layers.TimeDistributed))
+    return isinstance(layer, (keras.layers.RNN, keras.layers.TimeDistributed)) or is_function(layer)
+
+
+def is_function(layer: Any) -> bool:
+    """Return whether the ``call`` of a layer is a tf.function, which is traced apart, and not again each time."""
+    return hasattr(getattr(layer, "call", None), "python_function")
 
 
 def _held(holder: Any) -> Iterator[Any]:

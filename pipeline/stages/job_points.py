@@ -79,7 +79,11 @@ def _check_points(
             counted(len(inside), "recorded layer"),
             ", ".join(repr(point.name) for point in inside[:5]) + (" ..." if len(inside) > 5 else ""),
         )
-    if not inside and not settings.normalize.enabled and settings.record.points in ("neurons", "parameters"):
+    if (
+        not (inside or graph.is_opaque)
+        and not settings.normalize.enabled
+        and settings.record.points in ("neurons", "parameters")
+    ):
         _tell_of_leaves(graph)
 
 

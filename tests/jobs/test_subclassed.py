@@ -241,7 +241,11 @@ def test_of_one_whose_call_is_a_tf_function_the_output_is_recorded_and_that_is_s
     result = recorded(model, X, tmp_path / "r")
 
     assert list(result.points) == ["Compiled"]
-    assert "'left' is called inside a loop, a branch or a tf.function ('Compiled' is recorded)" in caplog.text
+    assert "not recorded by itself: what 'Compiled' calls in its tf.function" in caplog.text
+    with pytest.raises(
+        InputError, match=r"'left' .* in a tf.function, so it cannot be recorded: record .* 'Compiled'"
+    ):
+        recorded(model, X, tmp_path / "r", points="left")
     np.testing.assert_allclose(result.activations("Compiled")[:], model.left(X) * 2, rtol=1e-4, atol=1e-5)
 
 
