@@ -59,8 +59,8 @@ class BlockWriter:
     has the same bytes. The samples of one point come in order, so from one thread at a time. `commit` comes when all
     of them have returned. Leaving the ``with`` waits for appends that are under way; later ones are refused.
 
-    With ``writing`` samples are copied, and chunks are encoded and written by its threads. What one of them raises, the
-    next append or the commit raises.
+    With ``writing`` chunks are encoded and written by its threads. What one of them raises, the next append raises, or
+    the commit.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class BlockWriter:
         ----------
         arrays : mapping of str to ndarray of shape (any number of samples, *point shape)
             float32 or what converts to the stored dtype without overflow. Written before the call returns, or
-            copied: the caller may use the memory again.
+            copied: the caller may use the memory again. Not so with ``writing``: it is given away.
 
         Raises
         ------
@@ -174,8 +174,8 @@ class BlockWriter:
             filled = column.n_done % size
             n = min(size - filled, len(array) - taken)
             part = array[taken : taken + n]
-            if n == size and self._writing is None and part.dtype == column.dtype and part.flags.c_contiguous:
-                self._put(column, part)
+            if n == size and part.dtype == column.dtype and part.flags.c_contiguous:
+                self._put(column, part, is_own=False)
             else:
                 self._fill(column, part, filled)
             column.n_done += n
@@ -183,7 +183,7 @@ class BlockWriter:
             if column.buffer is not None and (filled + n == size or column.n_done == self.block.n_samples):
                 column.buffer[filled + n :] = np.nan
                 whole, column.buffer = column.buffer, None
-                self._put(column, whole)
+                self._put(column, whole, is_own=True)
 
     def _fill(self, column: _Column, part: NDArray[Any], filled: int) -> None:
         """Copy samples behind those that the chunk has."""
@@ -203,26 +203,31 @@ class BlockWriter:
                 block=self.block.index,
             ) from error
 
-    def _put(self, column: _Column, values: NDArray[Any]) -> None:
+    def _put(self, column: _Column, values: NDArray[Any], *, is_own: bool) -> None:
+        """Write a chunk, or have it written: memory of its own is used again then."""
         index, column.n_filled = column.n_filled, column.n_filled + 1
         if self._writing is None:
             self._write(column, index, values)
         else:
-            work = partial(self._write_later, column, index, values)
-            self._written.append(self._writing.write(values, work))
+            work = partial(self._write_later, self._writing, column, index, values, is_own=is_own)
+            self._written.append(self._writing.write(values.nbytes, work))
 
     def _write(self, column: _Column, index: int, values: NDArray[Any]) -> None:
         encoded = encode(values, self._spec.codec)
         self._store.write(column.keys[index], encoded.parts)
         column.chunks[index] = ChunkSum(encoded.nbytes, encoded.crc)
 
-    def _write_later(self, column: _Column, index: int, values: NDArray[Any]) -> None:
-        if self._is_left or self._failure is not None:
-            return
+    def _write_later(
+        self, writing: WritingThreads, column: _Column, index: int, values: NDArray[Any], *, is_own: bool
+    ) -> None:
         try:
-            self._write(column, index, values)
+            if not self._is_left and self._failure is None:
+                self._write(column, index, values)
         except BaseException as error:
             self._failure = error
+        finally:
+            if is_own:
+                writing.give_back(values)
 
     def commit(self, sketches: Mapping[str, bytes], facts: Mapping[str, Any] | None = None) -> CommitRecord:
         """Flush the chunks to the disk, then write the commit record: from then on the block is committed.

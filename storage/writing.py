@@ -51,7 +51,7 @@ class WritingThreads:
         self._free.clear()
 
     def buffer(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """Return memory for a chunk; its values are anything."""
+        """Return memory to fill a chunk in; its values are anything."""
         nbytes = math.prod(shape) * dtype.itemsize
         with self._changed:
             if self._free[nbytes]:
@@ -69,23 +69,17 @@ class WritingThreads:
         with self._changed:
             self._free[buffer.nbytes].append(buffer.reshape(-1).view(np.uint8))
 
-    def write(self, buffer: NDArray[Any], work: Callable[[], None]) -> Future[None]:
-        """Do ``work``, which writes ``buffer``, in a thread; wait until there is room for it.
-
-        The buffer is used again when the work is done.
-        """
+    def write(self, nbytes: int, work: Callable[[], None]) -> Future[None]:
+        """Do ``work``, which writes a chunk of so many bytes, in a thread; wait until there is room for it."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: not self._nbytes or self._nbytes + buffer.nbytes <= self._most_nbytes
-            )
-            self._nbytes += buffer.nbytes
-        return self._pool.submit(self._done, buffer, work)
+            self._changed.wait_for(lambda: not self._nbytes or self._nbytes + nbytes <= self._most_nbytes)
+            self._nbytes += nbytes
+        return self._pool.submit(self._done, nbytes, work)
 
-    def _done(self, buffer: NDArray[Any], work: Callable[[], None]) -> None:
+    def _done(self, nbytes: int, work: Callable[[], None]) -> None:
         try:
             work()
         finally:
-            self.give_back(buffer)
             with self._changed:
-                self._nbytes -= buffer.nbytes
+                self._nbytes -= nbytes
                 self._changed.notify_all()

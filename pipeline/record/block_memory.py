@@ -66,8 +66,9 @@ def _with_taps_nbytes(spec: CacheSpec) -> int:
 def _chunks_nbytes(spec: CacheSpec) -> int:
     chunk_samples = spec.chunk_samples
     sizes = {p.name: chunk_samples[p.name] * sample_nbytes([p], spec.dtype) for p in spec.points}
-    # Those of several batches are open from the first of them to the last, at all points at once; others are filled by
-    # the taps at work.
-    several = [nbytes for name, nbytes in sizes.items() if chunk_samples[name] > spec.batch_size]
-    others = sorted(nbytes for name, nbytes in sizes.items() if chunk_samples[name] <= spec.batch_size)
-    return sum(several) + sum(others[-TAPS_AT_ONCE:]) + max(waiting_nbytes(spec), *sizes.values())
+    # Those of several batches are open from the first of them to the last, at all points at once.
+    several = sum(nbytes for name, nbytes in sizes.items() if chunk_samples[name] > spec.batch_size)
+    # A part of a value that waits holds the whole value.
+    batch = min(spec.batch_size, spec.n_samples)
+    parts = [batch * sample_nbytes([p]) for p in spec.points if chunk_samples[p.name] < batch]
+    return several + max(waiting_nbytes(spec), *sizes.values()) + max(parts, default=0)

@@ -1,9 +1,8 @@
 """What recording costs beside the network itself: five networks, every way in turn.
 
 ``pytest tests/benchmarks/test_pass_speed.py --benchmark-enable -s`` prints, for each network, medians of the ratios to
-the bare network of the same round, and the bound: the same cores doing the network's work and the sketch kernel's, with
-nothing between them. "As outputs" is the earlier design: every point an output of the pass, sketched when it ends.
-Without the option each way runs once, on small networks.
+the bare network of the same round, and two bounds: taps that do nothing, and the same cores doing the network's work and
+the sketch kernel's with nothing between them. Without the option each way runs once, on small networks.
 """
 
 from __future__ import annotations
@@ -92,6 +91,16 @@ CASES = {
 }
 
 
+class Nobody:
+    """Takes values and does nothing with them."""
+
+    def take(self, point: str, values: Any) -> None:
+        pass
+
+    def end_batch(self, n_samples: int) -> None:
+        pass
+
+
 def kernel_s(points: Sequence[Any], samples: Sequence[Any]) -> float:
     """Return the seconds that one core sketches the values of a batch, each point's at once, hot from a first time."""
     total_s = 0.0
@@ -128,13 +137,8 @@ def test_recording_against_the_bare_network(tmp_path: Path, name: str, *, is_mea
         for batch in batches:
             memoryview(bare(batch))
 
-    def as_outputs() -> None:
-        sketches = [empty_sketch(SketchSpec(), point) for point in points]
-        for batch in batches:
-            for point, sketch, tensor in zip(points, sketches, outputs(batch), strict=True):
-                sketch.update(
-                    with_channels(np.asarray(memoryview(tensor))), channel_axis=channel_axis_of(point)
-                )
+    def taps_alone() -> None:
+        producer.hand_over(0, n_samples, Nobody())
 
     def recorded(*, keep: bool) -> None:
         spec = CacheSpec(
@@ -150,23 +154,29 @@ def test_recording_against_the_bare_network(tmp_path: Path, name: str, *, is_mea
 
     ways: dict[str, Callable[[], Any]] = {
         "bare network": network,
-        "as outputs, sketched one by one": as_outputs,
+        "taps that do nothing": taps_alone,
         "sketches only": lambda: recorded(keep=False),
         "with the cache": lambda: recorded(keep=True),
     }
     for action in ways.values():
         action()  # traced and compiled, not measured
     seconds: dict[str, list[float]] = {way: [] for way in ways}
+    processor_s: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(N_ROUNDS if is_measured else 1):
         for way, action in ways.items():
+            before_s = time.process_time()
             seconds[way].append(timed(action))
+            processor_s[way].append(time.process_time() - before_s)
     bare_s, n_cores = seconds["bare network"], len(os.sched_getaffinity(0))
     print(
         f"\n{name}, {size} px, batches of {batch_size}: {n_samples / statistics.median(bare_s):.0f} images/s"
     )
-    for way, times_s in seconds.items():
-        ratio = statistics.median(one / other for one, other in zip(times_s, bare_s, strict=True))
-        print(f"  {way:<32} {ratio:5.2f} x the bare network")
+    for way in ways:
+        of_wall, of_cores = (
+            statistics.median(one / other for one, other in zip(of[way], of["bare network"], strict=True))
+            for of in (seconds, processor_s)
+        )
+        print(f"  {way:<32} {of_wall:5.2f} x the bare network, {of_cores:5.2f} x its processor time")
     kernel = len(batches) * kernel_s(points, [np.asarray(memoryview(t)) for t in outputs(batches[0])])
     print(f"  {'bound for sketches':<32} {1 + kernel / n_cores / statistics.median(bare_s):5.2f} x")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,7 @@ def values_of(point: PointSpec, start: int, stop: int) -> Any:
 def append_all(writer: Any, block: Block) -> None:
     for start in range(block.start, block.stop, BATCH):
         for point in POINTS:
-            values = values_of(point, start, min(start + BATCH, block.stop))
-            writer.append({point.name: values})
-            values.fill(9)  # the caller may use the memory again
+            writer.append({point.name: values_of(point, start, min(start + BATCH, block.stop))})
 
 
 def write_block(cache: Cache, block: Block, writing: WritingThreads | None) -> None:
@@ -118,7 +117,7 @@ def test_memory_of_chunks_is_used_again_and_no_more_is_held_than_was_used_at_onc
         for _ in range(20):
             buffer = writing.buffer((16, 16), np.dtype(np.float32))
             seen.add(buffer.ctypes.data)
-            writing.write(buffer, lambda: None).result(PATIENCE_S)
+            writing.write(buffer.nbytes, partial(writing.give_back, buffer)).result(PATIENCE_S)
         writing.buffer((16, 32), np.dtype(np.float32))
         free = sum(len(shelf) for shelf in writing._free.values())
 
