@@ -1,8 +1,8 @@
 """What recording costs beside the network itself: five networks, every way in turn.
 
 ``pytest tests/benchmarks/test_pass_speed.py --benchmark-enable -s`` prints, for each network, medians of the ratios to
-the bare network of the same round, and two bounds: taps that do nothing, and the same cores doing the work of the network
-and of the sketch kernel with nothing between. Without the option each way runs once, on small networks.
+the bare network of the same round, and two bounds: taps that do nothing, and the same cores doing the work of the
+network and of the sketch kernel with nothing between. Without the option each way runs once, on small networks.
 """
 
 from __future__ import annotations
