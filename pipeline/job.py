@@ -151,7 +151,13 @@ def _work(
         certificate = None
         if settings.normalize.enabled:
             certificate = NormalizeStage(
-                folder=folder, job=job, factors=factors, recorded=recorded, engine=engine, on_event=on_event
+                folder=folder,
+                job=job,
+                factors=factors,
+                recorded=recorded,
+                cache=cache,
+                engine=engine,
+                on_event=on_event,
             ).reload_or_compute()
     if settings.report.enabled:
         run = open_run(folder.path, storage_options=settings.cache.storage_options, cache=cache)

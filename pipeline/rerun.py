@@ -120,6 +120,7 @@ def normalize_run(
             job=job,
             factors=factors,
             recorded=recorded,
+            cache=run.cache,
             engine=engine,
             on_event=on_event,
         ).reload_or_compute()

@@ -285,9 +285,31 @@ class Cache:
         for block in self.blocks:
             yield from self._read_chunks(point, block)
 
+    def read_chunk(self, point: str, index: int) -> NDArray[Any]:
+        """Return chunk ``index`` of a point, checked: ``spec.chunk_samples[point]`` samples, or those that are left.
+
+        May be called from several threads. Read-only.
+
+        Raises
+        ------
+        FormatError
+            If it is missing, or is not byte for byte what was committed.
+        IncompleteError
+            If its block is not committed.
+        """
+        per_block = self._spec.block_samples // self._layout.chunk_samples[self._spec.point(point).name]
+        block = self._spec.block(index // per_block)
+        return self._read_chunk(point, block, index % per_block)
+
     def _read_chunks(self, name: str, block: Block) -> Iterator[NDArray[Any]]:
-        point = self._spec.point(name)
+        self._spec.point(name)
         self._ledger.check_block(block)
+        for index in range(max(1, self._layout.n_chunks(name, block))):
+            yield self._read_chunk(name, block, index)
+
+    def _read_chunk(self, name: str, block: Block, index: int) -> NDArray[Any]:
+        """Return one chunk of a block, by its number in it."""
+        point = self._spec.point(name)
         if not self._spec.keeps_activations:
             raise InputError(
                 f"the cache {self.url!r} holds sketches only: to keep activations, make another cache",
@@ -301,22 +323,20 @@ class Cache:
                 f"the record of block {block.index} lists {len(committed)} chunks of {name!r}, not {len(keys)}",
                 block=block.index,
             )
-        for index, (key, expected) in enumerate(zip(keys, committed, strict=True)):
-            self._before_chunk()
-            stored = self.store.read(key)
-            problem = "is missing" if stored is None else expected.problem(stored)
-            if stored is None or problem:
-                raise FormatError(
-                    f"chunk {key!r} of point {name!r}, block {block.index}, {problem}: verify with "
-                    "repair recomputes it",
-                    point=name,
-                    block=block.index,
-                    key=key,
-                )
-            values = decode(
-                stored, shape=(size, *point.shape), dtype=self._spec.dtype, codec=self._spec.codec
+        key, expected = keys[index], committed[index]
+        self._before_chunk()
+        stored = self.store.read(key)
+        problem = "is missing" if stored is None else expected.problem(stored)
+        if stored is None or problem:
+            raise FormatError(
+                f"chunk {key!r} of point {name!r}, block {block.index}, {problem}: verify with "
+                "repair recomputes it",
+                point=name,
+                block=block.index,
+                key=key,
             )
-            yield values[: min(size, block.n_samples - index * size)]
+        values = decode(stored, shape=(size, *point.shape), dtype=self._spec.dtype, codec=self._spec.codec)
+        return values[: min(size, block.n_samples - index * size)]
 
     # --- the whole
 

@@ -1,7 +1,8 @@
 """Prove that a rewritten network computes what the original does: compare both on samples, and judge."""
 
 from .certificate import Certificate, OutputCertificate, PointCertificate
-from .comparison import DEFAULT_TOLERANCE, Comparer, Comparison, ComparisonSettings, comparison_nbytes
+from .comparison import DEFAULT_TOLERANCE, Comparer, Comparison, ComparisonSettings
+from .comparison_memory import comparison_nbytes
 from .doubts import Doubt, Measured
 from .judgement import certify, judge
 from .totals import ComparisonTotals

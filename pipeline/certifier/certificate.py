@@ -107,6 +107,8 @@ class Certificate:
     model_name: str
     mode: str
     n_samples: int
+    n_recorded: int = 0
+    """Samples for which the original's activations were read from the cache; for the others the original ran."""
     tolerance: float
     points: tuple[PointCertificate, ...]
     outputs: tuple[OutputCertificate, ...]
@@ -192,6 +194,7 @@ class Certificate:
                 pinned=tuple((item["name"], item["type"], item["reason"]) for item in tree["pinned"]),
                 groups=tuple(tuple(group) for group in tree["groups"]),
                 notes=tuple(tree["notes"]),
+                n_recorded=_plain(tree.get("n_recorded", 0), "n_recorded", int),
                 **{name: _plain(tree[name], name, kind) for name, kind in _PLAIN_FIELDS.items()},
             )
         except ValidationError as error:

@@ -6,7 +6,9 @@ in another process.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -14,58 +16,25 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ...storage import Cache
 from ...storage.errors import InputError, MismatchError
 from ..graph import Graph, check_model, match_inputs, read_graph, refusals_explained
 from ..normalizer.normalizing import NormalizedModel
 from ..sketch import PointSketch, SketchSpec
 from ..sources import Source
-from .batch_comparison import BatchComparison, ComparedValue
+from .batch_pass import BatchPass
+from .comparison_memory import compared_together
 from .decisions import Decisions
 from .doubts import Doubt, Measured
+from .pairing import Pairing, Span
+from .recorded import RecordedSamples, recorded_points
 from .rounding import measure_doubts
 from .totals import ComparisonTotals, ValueTotals
+from .value_comparison import ComparedValue, ValueComparison
 
-__all__ = ["DEFAULT_TOLERANCE", "Comparer", "Comparison", "ComparisonSettings", "comparison_nbytes"]
+__all__ = ["DEFAULT_TOLERANCE", "Comparer", "Comparison", "ComparisonSettings"]
 
 DEFAULT_TOLERANCE = 1e-5
-COMPARED_NBYTES = 256 * 2**20
-"""Activations of both networks that are compared at a time. A batch with more of them is compared in parts.
-
-Not a setting, because a network may round differently in a batch of another size: same samples, same certificate.
-"""
-
-
-def comparison_nbytes(
-    *,
-    weight_nbytes: Sequence[int],
-    sample_nbytes: int,
-    largest_tensor_nbytes: int,
-    batch_size: int,
-    is_half: bool = False,
-) -> int:
-    """Return the memory in bytes that normalising and certifying a network needs, without the network itself.
-
-    Parameters
-    ----------
-    weight_nbytes : sequence of int
-        Bytes of each array of weights, in float32.
-    sample_nbytes, largest_tensor_nbytes : int
-        Bytes of one sample at all points together, and in the network's largest tensor, in float32.
-    batch_size : int
-    is_half : bool
-        Whether the network computes in half precision. Then weights and activations exist in both precisions, and the
-        normalised network is computed in float64 too.
-    """
-    most = max(1, COMPARED_NBYTES // (2 * sample_nbytes))
-    n_together = -(-batch_size // -(-batch_size // most))
-    # In addition to its points, each network holds input, output and workspace of the current layer.
-    comparing = n_together * 2 * (sample_nbytes + 3 * largest_tensor_nbytes) * (3 if is_half else 2) // 2
-    # The same without points, once in float32 and once or twice in float64; their difference, also cast and scaled;
-    # and the weights of the current layer in float64.
-    n_twins = 2 if is_half else 1
-    n_tensors = 3 * (1 + 2 * n_twins) + 2 * (1 + n_twins)
-    measuring = n_together * n_tensors * largest_tensor_nbytes + 2 * n_twins * max(weight_nbytes, default=0)
-    return sum(weight_nbytes) * (2 if is_half else 1) + max(comparing, measuring)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +42,7 @@ class ComparisonSettings:
     """How two networks are compared."""
 
     batch_size: int
-    """Samples that go through both networks together, unless they have more than 256 MiB of activations."""
+    """Samples that go through both networks together, or in equal parts if the original runs too and they are large."""
     n_samples: int | None = None
     """Use only the first N samples; default: all of them."""
     sketch_spec: SketchSpec | None = None
@@ -85,8 +54,11 @@ class ComparisonSettings:
 class Comparer(Protocol):
     """What sends samples through both networks: a `Comparison` in this process, or the workers of a cluster."""
 
-    def totals(self, progress: Callable[[int], None]) -> ComparisonTotals:
-        """Return what is found on all samples; ``progress`` is told how many are done."""
+    def totals(self, progress: Callable[[int], None], *, from_cache: bool = True) -> ComparisonTotals:
+        """Return what is found on all samples; ``progress`` is told how many are done.
+
+        ``from_cache``: take the original's activations from the cache of the comparison, if it has one.
+        """
         ...
 
     def rounding(self, doubts: Mapping[int, Doubt]) -> Mapping[int, Measured]:
@@ -105,6 +77,9 @@ class Comparison:
     source : Source
         Samples, with labels if it has any.
     settings : ComparisonSettings
+    cache : Cache, optional
+        Of the original's activations on these samples. Where it holds all that is compared, in float32, the original
+        does not run.
 
     Raises
     ------
@@ -115,13 +90,25 @@ class Comparison:
     """
 
     def __init__(
-        self, original: Any, normalized: NormalizedModel, source: Source, settings: ComparisonSettings
+        self,
+        original: Any,
+        normalized: NormalizedModel,
+        source: Source,
+        settings: ComparisonSettings,
+        *,
+        cache: Cache | None = None,
     ) -> None:
         self.graph = _checked_graph(original, normalized)
         self.n_samples = _checked_count(source, settings.n_samples)
         self.normalized, self.source, self.settings = normalized, source, settings
         self.compared = _compared(self.graph, normalized)
         """The points, followed by the outputs of the network."""
+        self.cache = cache
+        first: dict[tuple[int, int], int] = {}
+        self._pair_of = [first.setdefault((e.value, e.place), i) for i, e in enumerate(self.compared)]
+        """For each compared value, the first one of the same places: an output may be a point too."""
+        self._pairs = {index: self.compared[index] for index in first.values()}
+        self._recorded = recorded_points(cache, self.graph, self._pairs, n_samples=self.n_samples)
         self._order = [index for index, _ in match_inputs(self.graph, source.inputs)]
 
     def empty(self) -> ComparisonTotals:
@@ -131,31 +118,28 @@ class Comparison:
         values = tuple(ValueTotals() for _ in self.compared)
         return ComparisonTotals(values=values, decisions=Decisions(self.graph), sketches=sketches)
 
-    def totals(self, progress: Callable[[int], None] | None = None) -> ComparisonTotals:
+    def totals(
+        self, progress: Callable[[int], None] | None = None, *, from_cache: bool = True
+    ) -> ComparisonTotals:
         """Return what is found on all samples; ``progress`` is told how many are done."""
-        return self.compare(0, self.n_samples, progress=progress)
+        return self.compare(0, self.n_samples, from_cache=from_cache, progress=progress)
 
     def compare(
-        self, start: int, stop: int, *, progress: Callable[[int], None] | None = None
+        self,
+        start: int,
+        stop: int,
+        *,
+        from_cache: bool = True,
+        progress: Callable[[int], None] | None = None,
     ) -> ComparisonTotals:
         """Return what is found on the samples start..stop-1; ``start`` is a multiple of the batch size."""
-        found = self.empty()
-        axes = {point.name: point.channel_axis for point in self.normalized.points}
-        for first, last in self._steps(start, stop):
-            batch = self.source.read(first, last)
-            inputs = [batch.inputs[i] for i in self._order]
-            with refusals_explained(first, last, self.graph):
-                if first == 0:
-                    check_model(self.graph, inputs)
-                numbers, handed, outputs, new_outputs = self._compare_batch(inputs)
-            for totals, (*of_one, n_values) in zip(found.values, numbers, strict=True):
-                totals.add(of_one, n_values=int(n_values), start=first)
-            for (name, sketch), tensor in zip(found.sketches.items(), handed, strict=True):
-                sketch.update(np.asarray(tensor), channel_axis=axes[name], point=name)
-            found.decisions.add(outputs, new_outputs, batch.labels)
-            found.n_samples += len(batch)
-            if progress is not None:
-                progress(found.n_samples)
+        found, size = self.empty(), self.settings.batch_size
+        batches = [(first, min(first + size, stop)) for first in range(start, stop, size)]
+        with self._reading(batches if from_cache else []) as recorded:
+            for batch in batches:
+                self._compare_batch(found, batch, recorded)
+                if progress is not None:
+                    progress(found.n_samples)
         return found
 
     def rounding(self, doubts: Mapping[int, Doubt]) -> dict[int, Measured]:
@@ -164,36 +148,126 @@ class Comparison:
             return {}
 
         def read(start: int) -> list[NDArray[Any]]:
-            _, stop = next(self._steps(start, self.n_samples))
-            batch = self.source.read(start, stop)
+            batch = self.source.read(*next(self._parts(start, self.n_samples)))
             return [batch.inputs[i] for i in self._order]
 
         return measure_doubts(self.normalized, self.compared, doubts, read)
 
-    def _steps(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Yield the samples that go through the networks together: batches, or equal parts of large ones."""
-        batch_size = self.settings.batch_size
-        most = max(1, COMPARED_NBYTES // (2 * 4 * self._compare_batch.sample_values))
-        size = -(-batch_size // -(-batch_size // most))
+    def _reading(
+        self, batches: Sequence[Span]
+    ) -> AbstractContextManager[RecordedSamples] | AbstractContextManager[None]:
+        if self.cache is None or self._recorded is None or not batches:
+            return nullcontext()
+        return RecordedSamples(self.cache, list(self._recorded.values()), batches)
+
+    def _compare_batch(self, found: ComparisonTotals, span: Span, recorded: RecordedSamples | None) -> None:
+        """Add what is found on one batch; parts of it go through both networks if no recorded values can be read."""
+        start, stop = span
+        batch = self.source.read(start, stop)
+        inputs = [batch.inputs[i] for i in self._order]
+        sketches = found.sketches
+        if recorded is not None:
+            parts = list(self._parts(start, stop))
+            pairing = self._passed(inputs, parts, sketches, recorded)
+            if pairing.problem is None:
+                self._add(found, pairing, parts, batch.labels)
+                found.n_recorded += len(batch)
+                return
+            found.problems.add(str(pairing.problem))
+            sketches = {}
+        elif start == 0:
+            with refusals_explained(start, stop, self.graph):
+                check_model(self.graph, inputs)
+        for part in self._parts(start, stop):
+            rows = slice(part[0] - start, part[1] - start)
+            pairing = self._passed([array[rows] for array in inputs], [part], sketches)
+            self._add(found, pairing, [part], None if batch.labels is None else batch.labels[rows])
+
+    def _passed(
+        self,
+        inputs: Sequence[NDArray[Any]],
+        parts: Sequence[Span],
+        sketches: Mapping[str, PointSketch],
+        recorded: RecordedSamples | None = None,
+    ) -> Pairing:
+        """Send samples through the normalised network, and through the original unless it is recorded."""
+        points, names = self.normalized.points, self._recorded or {}
+
+        def sketch(index: int, array: NDArray[np.float32]) -> None:
+            if index < len(points) and (mine := sketches.get(points[index].name)) is not None:
+                point = points[index]
+                mine.update(array, channel_axis=point.channel_axis, point=point.name)
+
+        def original(index: int, start: int, stop: int) -> Iterator[NDArray[np.float32]]:
+            return iter(()) if recorded is None else recorded.parts(names[index], start, stop)
+
+        pairing = Pairing(
+            self._value_comparisons,
+            parts,
+            kept=frozenset(self._pair_of[len(points) :]),
+            sketch=sketch,
+            recorded=original if recorded is not None else None,
+        )
+        run = self._both if recorded is None else self._normalized_alone
+        with refusals_explained(parts[0][0], parts[-1][1], self.graph):
+            run(inputs, pairing.take)
+        return pairing
+
+    def _add(
+        self, found: ComparisonTotals, pairing: Pairing, parts: Sequence[Span], labels: NDArray[Any] | None
+    ) -> None:
+        for index, totals in zip(self._pair_of, found.values, strict=True):
+            for (start, _), one in zip(parts, pairing.found[index], strict=True):
+                totals.add(one.numbers, n_values=one.n_values, start=start)
+        outputs = [pairing.kept[index] for index in self._pair_of[len(self.normalized.points) :]]
+        found.decisions.add([old for old, _ in outputs], [new for _, new in outputs], labels)
+        found.n_samples += parts[-1][1] - parts[0][0]
+
+    def _parts(self, start: int, stop: int) -> Iterator[Span]:
+        """Yield the samples that results are noted for: batches, or equal parts of large ones."""
         while start < stop:
-            batch_ends = start - start % batch_size + batch_size
-            last = min(start + size, batch_ends, stop)
+            batch_ends = start - start % self.settings.batch_size + self.settings.batch_size
+            last = min(start + self._n_together, batch_ends, stop)
             yield start, last
             start = last
 
     @cached_property
-    def _compare_batch(self) -> BatchComparison:
-        """Both networks in one function, traced when the first batch comes."""
+    def _n_together(self) -> int:
+        shapes = [*self._shapes.values(), *(value.shape for value in self.graph.values)]
+        largest = max((math.prod(n for n in shape if n is not None) for shape in shapes), default=1)
+        return compared_together(self.settings.batch_size, 4 * largest)
+
+    @property
+    def _shapes(self) -> Mapping[int, tuple[int, ...]]:
+        return (self._both if self._recorded is None else self._normalized_alone).shapes
+
+    @cached_property
+    def _both(self) -> BatchPass:
+        return self._traced(with_original=True)
+
+    @cached_property
+    def _normalized_alone(self) -> BatchPass:
+        return self._traced(with_original=False)
+
+    def _traced(self, *, with_original: bool) -> BatchPass:
+        """Trace networks, when the first batch comes."""
         with refusals_explained(graph=self.graph):
-            return BatchComparison(
+            return BatchPass(
                 self.graph,
                 self.normalized,
-                self.compared,
+                list(self._pairs.values()),
                 shapes=[self.source.inputs[i].shape for i in self._order],
-                margin=self.settings.tolerance,
-                hand_out=self.settings.sketch_spec is not None,
-                n_points=len(self.normalized.points),
+                batch_size=self.settings.batch_size,
+                with_original=with_original,
             )
+
+    @cached_property
+    def _value_comparisons(self) -> dict[int, tuple[ComparedValue, ValueComparison]]:
+        margin = self.settings.tolerance
+        return {
+            index: (each, ValueComparison(each, self._shapes[each.place], margin=margin))
+            for index, each in self._pairs.items()
+        }
 
 
 def _checked_graph(original: Any, normalized: NormalizedModel) -> Graph:

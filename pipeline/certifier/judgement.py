@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...storage import Cache
 from ..graph import Graph
 from ..normalizer.normalizing import NormalizedModel
 from ..sketch import SketchSpec
 from ..sources import Source
-from .batch_comparison import ComparedValue
 from .certificate import QUANTISED, Certificate, OutputCertificate, PointCertificate, nothing_normalised
 from .comparison import DEFAULT_TOLERANCE, Comparer, Comparison, ComparisonSettings
 from .doubts import Doubt, Measured
 from .totals import ComparisonTotals, ValueTotals
+from .value_comparison import ComparedValue
 
 __all__ = ["certify", "judge"]
 
@@ -41,12 +42,13 @@ def certify(
     sketch_spec: SketchSpec | None = None,
     progress: Callable[[int], None] | None = None,
     tolerance: float = DEFAULT_TOLERANCE,
+    cache: Cache | None = None,
 ) -> Certificate:
     """Compare a normalised network with its original on real samples, in this process.
 
     Parameters
     ----------
-    original, normalized, source
+    original, normalized, source, cache
         As :class:`Comparison`.
     batch_size, n_samples, sketch_spec, tolerance
         As :class:`ComparisonSettings`.
@@ -77,11 +79,14 @@ def certify(
     network gives residuals that are orders of magnitude larger. In half precision, and with TensorFloat-32, it does
     not: there both networks are compared in float64 on those batches too, and may differ by the tolerance, or by what
     the rounding of their weights explains.
+
+    With a cache, the normalised network is compared with the recorded activations of the original. Those of another
+    machine may be rounded otherwise: if that fails, the original runs too, and the verdict is that of both networks.
     """
     settings = ComparisonSettings(
         batch_size=batch_size, n_samples=n_samples, sketch_spec=sketch_spec, tolerance=tolerance
     )
-    comparison = Comparison(original, normalized, source, settings)
+    comparison = Comparison(original, normalized, source, settings, cache=cache)
     return judge(comparison, comparison, progress=progress or (lambda n_done: None))
 
 
@@ -90,8 +95,24 @@ def judge(comparison: Comparison, comparer: Comparer, *, progress: Callable[[int
 
     Totals are the same, to the last bit, for any comparer.
     """
+    certificate = _judgement(comparison, comparer, comparer.totals(progress, from_cache=True))
+    if not certificate.passed and certificate.n_recorded:
+        # Activations of another machine are rounded otherwise: a network is failed only by those of this one.
+        logger.info("recorded activations fail it (%s): the original runs too", certificate.summary())
+        n_failed = sum(not point.passed for point in certificate.points)
+        certificate = _judgement(comparison, comparer, comparer.totals(progress, from_cache=False))
+        if certificate.passed:
+            note = (
+                f"the activations in the cache differ at {n_failed} of {len(certificate.points)} points from what the "
+                "original computes on this machine, which the normalised network was compared with instead"
+            )
+            certificate = replace(certificate, notes=(*certificate.notes, note))
+    logger.info("certificate of %s: %s", certificate.model_name, certificate.summary())
+    return certificate
+
+
+def _judgement(comparison: Comparison, comparer: Comparer, found: ComparisonTotals) -> Certificate:
     compared, tolerance = comparison.compared, comparison.settings.tolerance
-    found = comparer.totals(progress)
     rounding = comparer.rounding(_doubts(compared, found.values, tolerance))
     judged = [
         _judged(each, totals, rounding.get(index), tolerance)
@@ -105,6 +126,7 @@ def judge(comparison: Comparison, comparer: Comparer, *, progress: Callable[[int
         model_name=str(comparison.graph.model.name),
         mode=normalized.mode,
         n_samples=found.n_samples,
+        n_recorded=found.n_recorded,
         tolerance=tolerance,
         points=points,
         outputs=_outputs(found, judged[n_points:]),
@@ -112,13 +134,24 @@ def judge(comparison: Comparison, comparer: Comparer, *, progress: Callable[[int
         accuracy_after=found.decisions.accuracy_after,
         pinned=tuple((each.name, each.type, each.reason) for each in normalized.pinned),
         groups=normalized.groups,
-        notes=(*found.decisions.notes, *([unchanged] if unchanged else [])),
+        notes=(*found.decisions.notes, *([unchanged] if unchanged else []), *_unread(found)),
         sketches=found.sketches,
     )
     if not certificate.passed and (why := _quantised(comparison.graph)):
         certificate = replace(certificate, notes=(*certificate.notes, why))
-    logger.info("certificate of %s: %s", certificate.model_name, certificate.summary())
     return certificate
+
+
+def _unread(found: ComparisonTotals) -> list[str]:
+    """Return a note on what could not be read from the cache."""
+    if not found.problems:
+        return []
+    first, n_others = min(found.problems), len(found.problems) - 1
+    more = f" (and {n_others} more)" if n_others else ""
+    n_computed = found.n_samples - found.n_recorded
+    return [
+        f"the cache is damaged, so the original ran again for {n_computed} of {found.n_samples} samples: {first}{more}"
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from ..graph import Graph, Node, refusals_explained, values_in_turn
 from ..graph.kinds import is_batch_norm, is_linear
 from ..normalizer.normalizing import NormalizedModel
 from ..normalizer.updating import largest_gain, output_norms
-from .batch_comparison import ComparedValue
 from .doubts import Doubt, Measured, next_start
+from .value_comparison import ComparedValue
 
 __all__ = ["measure_doubts"]
 

@@ -35,7 +35,7 @@ class ValueTotals:
     other_square_sum: float = 0.0
 
     def add(self, numbers: Sequence[NDArray[np.float32]], *, n_values: int, start: int) -> None:
-        """Add what `BatchComparison` found in the batch that begins with the sample ``start``."""
+        """Add what was found in the samples that begin with ``start``: errors, squares, saturated values, peaks."""
         error, squares, saturated, peaks = (np.asarray(each, dtype=np.float64) for each in numbers)
         # A maximum may ignore NaN, a sum does not.
         errors = np.full(error.size, np.nan) if np.isnan(squares) else error.reshape(-1)
@@ -91,6 +91,10 @@ class ComparisonTotals:
     sketches: dict[str, PointSketch]
     """Sketches of the normalised activations, by point; empty if they are not asked for."""
     n_samples: int = 0
+    n_recorded: int = 0
+    """Samples for which the original's activations came from a cache."""
+    problems: set[str] = field(default_factory=set)
+    """What could not be read there; the original ran for those samples."""
 
     def merge(self, other: ComparisonTotals) -> None:
         """Add the totals of other samples."""
@@ -100,3 +104,5 @@ class ComparisonTotals:
         for name, sketch in self.sketches.items():
             self.sketches[name] = merge_sketches([sketch, other.sketches[name]])
         self.n_samples += other.n_samples
+        self.n_recorded += other.n_recorded
+        self.problems |= other.problems

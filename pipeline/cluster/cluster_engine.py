@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...storage import Cache
 from ...storage.errors import InputError, OverBudgetError
+from ...storage.options import StorageOptions
 from ..certifier import Comparer, Comparison
 from ..events import OnEvent, Remark, ignore_event
 from ..factors.exact_source import ExactSource
@@ -174,6 +175,9 @@ class ClusterEngine:
             rewriting=rewriting,
             normalized=model_fingerprint(comparison.normalized.model),
             settings=comparison.settings,
+            cache_url=None if comparison.cache is None else comparison.cache.url,
+            cache_hash="" if comparison.cache is None else comparison.cache.spec.content_hash,
+            storage_options=StorageOptions(self._settings.cache.storage_options),
         )
         return comparing_on(
             self._connected(), recipe, comparison, n_threads=self._n_threads, limits=self._limits

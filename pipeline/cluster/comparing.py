@@ -96,7 +96,7 @@ class _WorkersCompare:
     comparison: Comparison
     limits: Limits
 
-    def totals(self, progress: Callable[[int], None]) -> ComparisonTotals:
+    def totals(self, progress: Callable[[int], None], *, from_cache: bool = True) -> ComparisonTotals:
         found = self.comparison.empty()
 
         def take(part: SampleRange, result: ComparisonTotals) -> None:
@@ -108,7 +108,9 @@ class _WorkersCompare:
             batch_size=self.comparison.settings.batch_size,
             n_workers=max(1, len(self.client.nthreads())),
         )
-        self._run(partial(compare_part, self.name), ranges, take, name=self.name, what="part")
+        task = partial(compare_part, self.name, from_cache)
+        name = self.name if from_cache else f"{self.name}-again"
+        self._run(task, ranges, take, name=name, what="part")
         return found
 
     def rounding(self, doubts: Mapping[int, Doubt]) -> dict[int, Measured]:
@@ -143,11 +145,11 @@ class _WorkersCompare:
 class ComparisonPlugin(LoadedOnce[Comparison]):
     """Keeps both networks of a comparison in a worker process; the recipe makes it."""
 
-    def compare(self, part: SampleRange) -> ComparisonTotals:
+    def compare(self, part: SampleRange, *, from_cache: bool) -> ComparisonTotals:
         """Compare a part; one at a time in a process, since TensorFlow has all of its threads."""
         comparison = self.ready()
         with self._turn:
-            return comparison.compare(part.start, part.stop)
+            return comparison.compare(part.start, part.stop, from_cache=from_cache)
 
     def rounding(self, doubts: Mapping[int, Doubt]) -> dict[int, Measured]:
         """Measure rounding errors."""
@@ -156,9 +158,9 @@ class ComparisonPlugin(LoadedOnce[Comparison]):
             return comparison.rounding(doubts)
 
 
-def compare_part(name: str, part: SampleRange) -> ComparisonTotals:
+def compare_part(name: str, from_cache: bool, part: SampleRange) -> ComparisonTotals:
     """Compare one part: the task."""
-    return plugin_named(name, ComparisonPlugin).compare(part)
+    return plugin_named(name, ComparisonPlugin).compare(part, from_cache=from_cache)
 
 
 def measure_rounding(name: str, doubts: Mapping[int, Doubt], part: SampleRange) -> dict[int, Measured]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from ...storage.errors import MismatchError
+from ...storage import Cache
+from ...storage.errors import FormatError, MismatchError, NotFoundError, StorageError
 from ..certifier import Comparison, ComparisonSettings
 from ..graph import graph_for, model_fingerprint, points_at
 from ..normalizer import Rewriting
@@ -115,6 +116,10 @@ class ComparisonRecipe:
     normalized: Mapping[str, Any]
     """Fingerprint of what the coordinator made."""
     settings: ComparisonSettings
+    cache_url: str | None = None
+    """Of the recorded activations, if they are to be read; a worker that cannot open it runs the original."""
+    cache_hash: str = ""
+    storage_options: Mapping[str, Any] = field(default_factory=dict)
 
     def make(self, n_threads: int) -> Comparison:
         """Return what compares parts; errors as `NetworkRecipe.open`.
@@ -131,7 +136,17 @@ class ComparisonRecipe:
                 "rewriting the network gives other weights on this host than on the coordinator's: certify there, "
                 "without a cluster (actisketch normalize)"
             )
-        return Comparison(model, normalized, source, self.settings)
+        return Comparison(model, normalized, source, self.settings, cache=self._cache())
+
+    def _cache(self) -> Cache | None:
+        if self.cache_url is None:
+            return None
+        try:
+            cache = Cache.open(self.cache_url, self.storage_options)
+        except (NotFoundError, FormatError, StorageError) as error:
+            logger.warning("recorded activations cannot be read here, so the original runs: %s", error)
+            return None
+        return cache if cache.spec.content_hash == self.cache_hash else None
 
 
 def set_tensorflow_threads(n_threads: int) -> None:

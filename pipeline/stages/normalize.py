@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ...storage import Cache
 from ...storage.errors import CertificateError, MismatchError
 from ...storage.partial import discard
 from ..certifier import Certificate, Comparison, ComparisonSettings, judge
@@ -121,6 +122,8 @@ class NormalizeStage(FileStage[Certificate]):
     factors: Factors
     recorded: str
     """The ``merged_key`` of the cache."""
+    cache: Cache | None = None
+    """Read in place of running the original, where it holds what is needed."""
     engine: Engine = field(default_factory=LocalEngine)
     on_event: OnEvent = ignore_event
 
@@ -177,7 +180,7 @@ class NormalizeStage(FileStage[Certificate]):
             sketch_spec=sketch_spec(settings),
             tolerance=settings.normalize.tolerance,
         )
-        comparison = Comparison(job.model, normalized, job.source, how)
+        comparison = Comparison(job.model, normalized, job.source, how, cache=self.cache)
         with self.engine.compare_networks(
             comparison, self._rewriting, fingerprint=job.fingerprint
         ) as comparer:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ...storage import Cache, CacheSpec, is_url, sample_nbytes
+from ...storage import Cache, CacheSpec, is_url
 from ...storage.codecs import DEFAULT_CODEC
 from ...storage.errors import InputError
 from ..certifier import comparison_nbytes
@@ -291,7 +291,6 @@ def _plan(
     if settings.normalize.enabled:
         certificate_nbytes = comparison_nbytes(
             weight_nbytes=weight_nbytes,
-            sample_nbytes=sample_nbytes(points),
             largest_tensor_nbytes=producer.largest_tensor_nbytes(),
             batch_size=min(settings.record.batch_size, source.n_samples),
             is_half=any("float16" in value.dtype for value in graph.values),
