@@ -285,10 +285,11 @@ class Cache:
         for block in self.blocks:
             yield from self._read_chunks(point, block)
 
-    def read_chunk(self, point: str, index: int) -> NDArray[Any]:
+    def read_chunk(self, point: str, index: int, *, memory: memoryview | None = None) -> NDArray[Any]:
         """Return chunk ``index`` of a point, checked: ``spec.chunk_samples[point]`` samples, or those that are left.
 
-        May be called from several threads. Read-only.
+        May be called from several threads. The values may lie in ``memory``, which is written to: pages that are new
+        to the process cost more than the reading.
 
         Raises
         ------
@@ -299,7 +300,7 @@ class Cache:
         """
         per_block = self._spec.block_samples // self._layout.chunk_samples[self._spec.point(point).name]
         block = self._spec.block(index // per_block)
-        return self._read_chunk(point, block, index % per_block)
+        return self._read_chunk(point, block, index % per_block, memory)
 
     def _read_chunks(self, name: str, block: Block) -> Iterator[NDArray[Any]]:
         self._spec.point(name)
@@ -307,7 +308,9 @@ class Cache:
         for index in range(max(1, self._layout.n_chunks(name, block))):
             yield self._read_chunk(name, block, index)
 
-    def _read_chunk(self, name: str, block: Block, index: int) -> NDArray[Any]:
+    def _read_chunk(
+        self, name: str, block: Block, index: int, memory: memoryview | None = None
+    ) -> NDArray[Any]:
         """Return one chunk of a block, by its number in it."""
         point = self._spec.point(name)
         if not self._spec.keeps_activations:
@@ -316,16 +319,11 @@ class Cache:
                 point=name,
             )
         size = self._layout.chunk_samples[name]
-        committed = self._ledger.header(block).chunks.get(name, ())
-        keys = self._layout.chunk_keys(name, block)
-        if len(committed) != len(keys):
-            raise FormatError(
-                f"the record of block {block.index} lists {len(committed)} chunks of {name!r}, not {len(keys)}",
-                block=block.index,
-            )
-        key, expected = keys[index], committed[index]
+        # The record has as many chunks as the layout, or the ledger refuses it.
+        expected = self._ledger.header(block).chunks[name][index]
+        key = self._layout.chunk_keys(name, block)[index]
         self._before_chunk()
-        stored = self.store.read(key)
+        stored = self.store.read(key) if memory is None else self.store.read_into(key, memory)
         problem = "is missing" if stored is None else expected.problem(stored)
         if stored is None or problem:
             raise FormatError(
@@ -335,7 +333,8 @@ class Cache:
                 block=block.index,
                 key=key,
             )
-        values = decode(stored, shape=(size, *point.shape), dtype=self._spec.dtype, codec=self._spec.codec)
+        shape, codec = (size, *point.shape), self._spec.codec
+        values = decode(stored, shape=shape, dtype=self._spec.dtype, codec=codec, is_checked=True)
         return values[: min(size, block.n_samples - index * size)]
 
     # --- the whole

@@ -46,7 +46,7 @@ class ChunkSum:
     crc: int
     """CRC-32C of the stored bytes without that trailer."""
 
-    def problem(self, stored: bytes) -> str | None:
+    def problem(self, stored: bytes | memoryview) -> str | None:
         """Say what is wrong with these bytes, or None if they are what was committed."""
         if len(stored) != self.nbytes:
             return f"has {len(stored)} bytes, {self.nbytes} were committed"

@@ -82,6 +82,10 @@ class Bucket(Connection):
         except MISSING:
             return None
 
+    def read_into(self, key: str, memory: memoryview) -> bytes | memoryview | None:
+        """Return what `read` does, in memory of its own."""
+        return self.read(key)
+
     def read_start(self, key: str, nbytes: int) -> tuple[bytes, int] | None:
         """Return the first bytes of a key and its whole length, or None if there is no such key."""
 

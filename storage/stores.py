@@ -40,6 +40,9 @@ class Store(Protocol):
     def read(self, key: str) -> bytes | None:
         """Return all bytes of a key, or None if there is no such key."""
 
+    def read_into(self, key: str, memory: memoryview) -> bytes | memoryview | None:
+        """Return what `read` does; the bytes may lie in ``memory``, which is written to, if they fit there."""
+
     def read_start(self, key: str, nbytes: int) -> tuple[bytes, int] | None:
         """Return the first bytes of a key and its whole length, or None if there is no such key."""
 

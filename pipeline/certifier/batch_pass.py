@@ -74,13 +74,13 @@ class BatchPass:
         with self._taps.handing_to(take):
             self._run(tensors)
 
-    def _trace(self, inputs: list[Any]) -> None:
+    def _trace(self, inputs: list[Any]) -> list[Any]:
         normalized, compared = self._normalized, self._compared
         scaled = normalized.scaled_inputs(inputs)
         new = _Steps(normalized.normalized_graph, scaled, [each.place for each in compared])
         old = _Steps(self._graph, inputs, [each.value for each in compared]) if self._with_original else None
         tapped: set[str] = set()
-        with self._taps.tracing():
+        with self._taps.tracing() as tokens:
             for each in compared:
                 taps = [(each.new_name, new, each.place)]
                 taps += [(each.old_name, old, each.value)] if old is not None else []
@@ -89,6 +89,7 @@ class BatchPass:
                         self._tap(name, steps, at)
                         tapped.add(name)
         self.shapes = {each.place: tuple(new.values[each.place].shape[1:]) for each in compared}
+        return tokens
 
     def _tap(self, name: str, steps: _Steps, at: int) -> None:
         """Run a network as far as a value, and put a tap on it: the network goes on behind that."""

@@ -149,9 +149,8 @@ def _unread(found: ComparisonTotals) -> list[str]:
     first, n_others = min(found.problems), len(found.problems) - 1
     more = f" (and {n_others} more)" if n_others else ""
     n_computed = found.n_samples - found.n_recorded
-    return [
-        f"the cache is damaged, so the original ran again for {n_computed} of {found.n_samples} samples: {first}{more}"
-    ]
+    what = f"recorded activations cannot be read, so the original ran for {n_computed} of {found.n_samples} samples"
+    return [f"{what}: {first}{more}"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ class Pairing:
                     comparison.add(values, new[done : done + len(values)])
                     done += len(values)
                     if index in self._kept:
-                        whole.append(values)
+                        whole.append(values.copy())
                 found.append(comparison.end_batch())
         except (FormatError, IncompleteError, StorageError) as error:
             comparison.end_batch()

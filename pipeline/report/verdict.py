@@ -56,8 +56,22 @@ def summary(report: ReportData) -> str:
     return text + (
         f"The weights and biases were rescaled so that each layer's activations are divided by a factor, the "
         f"{percentile_name(report)} unless the graph ties it to another layer or pins it to one. "
-        "The normalised network was then run on samples again and compared with the original, layer by layer."
+        f"The normalised network was then run on samples again and compared with the original, layer by layer"
+        f"{_originals_activations(report.certificate)}."
     )
+
+
+def _originals_activations(certificate: Mapping[str, Any]) -> str:
+    """Return where the original's activations came from; nothing for a certificate of an earlier version."""
+    n_samples, n_recorded = certificate.get("n_samples"), certificate.get("n_recorded")
+    if n_recorded is None:
+        return ""
+    if n_recorded == 0:
+        return ": both networks ran"
+    some = (
+        "" if n_recorded == n_samples else f" for {_number_of(n_recorded, 'sample')}; it ran for the others"
+    )
+    return f", whose activations were read from the cache{some}"
 
 
 def verdict(report: ReportData) -> Verdict:
