@@ -5,6 +5,7 @@ from .comparison import DEFAULT_TOLERANCE, Comparer, Comparison, ComparisonSetti
 from .comparison_memory import comparison_nbytes
 from .doubts import Doubt, Measured
 from .judgement import certify, judge
+from .recorded import reading_nbytes
 from .totals import ComparisonTotals
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "certify",
     "comparison_nbytes",
     "judge",
+    "reading_nbytes",
 ]

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage import Cache, CacheSpec, sample_nbytes
+from ...storage.codecs import CODECS
 from ..graph import Graph
 from .value_comparison import ComparedValue
 
-__all__ = ["AHEAD_NBYTES", "RecordedSamples", "recorded_points"]
+__all__ = ["AHEAD_NBYTES", "RecordedSamples", "reading_nbytes", "recorded_points"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,22 @@ def chunk_nbytes(spec: CacheSpec, points: Iterable[str]) -> dict[str, int]:
     """Return the bytes of a chunk of each of some points, in memory."""
     sizes = spec.chunk_samples
     return {name: sizes[name] * sample_nbytes([spec.point(name)], spec.dtype) for name in points}
+
+
+def reading_nbytes(spec: CacheSpec) -> int:
+    """Return the memory in bytes that reading recorded activations takes; 0 if those of such a cache are not read."""
+    if not _is_exact(spec):
+        return 0
+    sizes = chunk_nbytes(spec, (point.name for point in spec.points))
+    held = sum(n for name, n in sizes.items() if spec.chunk_samples[name] > spec.batch_size)
+    most = AHEAD_NBYTES + SPARE_NBYTES + 2 * max(sizes.values())
+    passing = min(most, spec.n_samples * sample_nbytes(spec.points))
+    # A compressed chunk is in memory in both forms.
+    return held + passing * (1 if CODECS[spec.codec] is None else 2)
+
+
+def _is_exact(spec: CacheSpec) -> bool:
+    return spec.keeps_activations and spec.dtype == "float32"
 
 
 def recorded_points(

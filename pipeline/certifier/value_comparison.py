@@ -105,7 +105,7 @@ class ValueComparison:
 
     def add(self, old: NDArray[np.float32], new: NDArray[np.float32]) -> None:
         """Add samples: of both networks, of shape (n, *shape)."""
-        from .kernels import compare_lanes  # Numba takes half a second to import
+        from .sweep import compare_lanes  # Numba takes half a second to import
 
         squares = np.empty(len(old))
         lanes = [_in_lanes(array, self._inverses.size) for array in (old, new)]

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from ...storage import CacheSpec, PointSpec, encoding_nbytes
 from ...storage.codecs import DEFAULT_CODEC
 from ...storage.writing import WRITING_THREADS
+from ..certifier import reading_nbytes
 from ..factors.merge import merged_nbytes
 from ..record.block_memory import counting_nbytes, held_nbytes, open_block_nbytes
 from ..record.point_sketch import sketch_spec
 from ..record.recorder import BLOCKS_IN_FLIGHT
+from ..record.taps import AHEAD_NBYTES
 from ..settings.job_settings import JobSettings
 from ..settings.sizes import format_bytes
 from ..sketch import SketchSpec
@@ -148,13 +150,24 @@ class RunNeeds:
         # The allocator was seen to keep up to as much as the weights; recording uses the rest again.
         stays = min(network.model_nbytes, network.loading_nbytes)
         loading = max(stays, network.loading_nbytes - sum(recording.values()))
-        later = max(0, network.certificate_nbytes + recording["sketches"] - sum(recording.values()))
+        certificate = self._certificate_nbytes(cache, recording["batch"])
+        later = max(0, certificate + recording["sketches"] - sum(recording.values()))
         copies = min(COPIES_NBYTES, int(COPIED_WEIGHTS * network.model_nbytes))
         runtime = max(RUNTIME_NBYTES, MEASURED_NBYTES + copies)
         runtime += RUNTIME_POINT_NBYTES * len(self.points)
         return MemoryProjection(
             model=network.model_nbytes, loading=loading, certificate=later, runtime=runtime, **recording
         )
+
+    def _certificate_nbytes(self, cache: CacheSpec, batch_nbytes: int) -> int:
+        """Return what normalising and certifying take: with the original running, or with its activations read."""
+        network = self.network
+        reading = reading_nbytes(cache)
+        if not network.certificate_nbytes or not reading:
+            return network.certificate_nbytes
+        # Values that wait for their taps: as many bytes as while recording, or one value of more.
+        waiting = max(AHEAD_NBYTES, cache.batch_size * network.largest_tensor_nbytes)
+        return max(network.certificate_nbytes, network.model_nbytes + batch_nbytes + waiting + reading)
 
     def _sketches_nbytes(self, block_samples: int) -> int:
         n_open = min(BLOCKS_IN_FLIGHT, -(-self.n_samples // block_samples))

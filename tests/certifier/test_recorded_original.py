@@ -229,9 +229,7 @@ def test_a_run_reads_its_cache_and_its_report_says_so(tmp_path: Path) -> None:
     pages = {}
     for kept in (True, False):
         settings = {"record": {"activations": kept}}
-        result = run(
-            model, images(5), output=tmp_path / str(kept), batch_size=BATCH_SIZE, settings=settings
-        )
+        result = run(model, images(5), output=tmp_path / str(kept), batch_size=BATCH_SIZE, settings=settings)
         assert result.certificate()["n_recorded"] == (N_SAMPLES if kept else 0)
         pages[kept] = (result.folder.report_path / "index.html").read_text(encoding="utf-8")
 
