@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..graph import Graph, input_tensor
-from ..graph.forward import call_node, fed_values, steps_to
+from ..graph.steps import call_node, fed_values, steps_to
 from ..normalizer.normalizing import NormalizedModel
 from ..record.taps import Take, Taps
 from .value_comparison import ComparedValue

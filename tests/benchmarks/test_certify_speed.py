@@ -94,3 +94,55 @@ def certify_small() -> None:
         batch_size=4,
         sketch_spec=SketchSpec(),
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "size", "batch_size"), [("ResNet50", 224, 16), ("MobileNetV2", 160, 32)])
+def test_recorded_activations_are_read_for_less_than_the_original_costs(
+    name: str, size: int, batch_size: int, tmp_path: Any, *, is_measured: bool
+) -> None:
+    """Prints CPU seconds of the samples alone, beside the bare pass: each way twice, in turn; the lesser counts."""
+    import keras
+    import tensorflow as tf
+
+    from actisketch.pipeline import run
+    from actisketch.pipeline.certifier import Comparison, ComparisonSettings
+    from actisketch.pipeline.normalizer import normalize_model
+    from actisketch.pipeline.sketch import SketchSpec
+    from actisketch.pipeline.sources import as_source
+
+    if not is_measured:
+        pytest.skip("measured with --benchmark-enable")
+    keras.utils.set_random_seed(7)
+    n_samples = 6 * batch_size
+    images = np.random.default_rng(3).random((n_samples, size, size, 3), dtype=np.float32)
+    build = getattr(keras.applications, name)
+    model = as_trained(build(weights=None, input_shape=(size, size, 3), classes=10), images[:8])
+    settings = {"normalize": {"enabled": False}, "report": {"enabled": False}}
+    result = run(model, images, output=tmp_path / "r", batch_size=batch_size, settings=settings)
+    normalized = normalize_model(model, {p.name: p.factor for p in result.saved_factors().points})
+    how = ComparisonSettings(batch_size=batch_size, sketch_spec=SketchSpec())
+    spec = tf.TensorSpec((None, size, size, 3))
+    bare = tf.function(lambda x: model(x, training=False)).get_concrete_function(spec)
+    comparisons = {
+        "read": Comparison(model, normalized, as_source(images), how, cache=result.cache),
+        "both run": Comparison(model, normalized, as_source(images), how),
+    }
+    ways: dict[str, Callable[[], Any]] = {
+        "bare": lambda: [
+            bare(tf.constant(images[i : i + batch_size])) for i in range(0, n_samples, batch_size)
+        ],
+        **{way: comparison.totals for way, comparison in comparisons.items()},
+    }
+    for comparison in comparisons.values():
+        comparison.compare(0, batch_size)  # traces
+    ways["bare"]()
+    found: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(2):
+        for way, action in ways.items():
+            found[way].append(timed(action)[1])
+    least = {way: min(each) for way, each in found.items()}
+    ratios = ", ".join(f"{way} {each:.1f} s ({each / least['bare']:.2f}x)" for way, each in least.items())
+    print(f"\n{name} {size} px, batches of {batch_size}, CPU: {ratios}")
+
+    assert least["read"] < least["both run"]
