@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,8 +32,11 @@ CHECKED = {
     "job.toml",
     "kubernetes/cluster.yaml",
     "kubernetes/job.yaml",
+    "service.Dockerfile",
+    "service_needs.py",
     "slurm/actisketch.sbatch",
     "slurm/jobqueue_run.py",
+    "systemd/actisketch.service",
 }
 
 
@@ -60,8 +64,64 @@ def test_no_file_is_left_unchecked() -> None:
     assert {name for name in found if "__pycache__" not in name} == CHECKED
 
 
-def test_the_dockerfile_passes_its_linter() -> None:
-    check(tool("hadolint"), str(DEPLOY / "Dockerfile"))
+@pytest.mark.parametrize("name", ["Dockerfile", "service.Dockerfile"])
+def test_the_dockerfile_passes_its_linter(name: str) -> None:
+    check(tool("hadolint"), str(DEPLOY / name))
+
+
+def test_the_image_of_the_service_has_all_that_answering_needs_and_no_tensorflow(tmp_path: Path) -> None:
+    """It is asked in a Python that lacks every package that is left out."""
+    listed = subprocess.run(
+        [sys.executable, str(DEPLOY / "service_needs.py")], capture_output=True, text=True, check=True
+    )
+    names = {re.split(r"[\[<>=!~; ]", line)[0] for line in listed.stdout.splitlines()}
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    left_out = {re.split(r"[\[<>=!~; ]", each)[0] for each in wanted} - names
+    assert {"fastapi", "uvicorn", "numpy", "zarr"} <= names
+    assert {"tensorflow", "keras", "distributed"} <= left_out
+
+    script = f"""
+import sys
+for name in {sorted(left_out)!r}:
+    sys.modules[name] = None
+from starlette.testclient import TestClient
+from actisketch.pipeline.service.access import Access
+from actisketch.pipeline.service.application import make_application
+from actisketch.pipeline.service.run_root import RunRoot
+root = {str(ROOT / "tests" / "jobs" / "version_0_1")!r}
+headers = {{"authorization": "Bearer a-token-for-the-tests"}}
+application = make_application(RunRoot.of(root), Access(["a-token-for-the-tests"]))
+with TestClient(application, base_url="http://127.0.0.1", headers=headers) as client:
+    run = "/api/v1/runs/finished"
+    for path in ("", "/points", "/percentile?q=60&exact=true", "/factors", "/factors?format=csv", "/certificate",
+                 "/network", "/digest?point=conv", "/distribution?point=conv&format=png", "/live"):
+        answer = client.get(run + path)
+        assert answer.status_code == 200, (path, answer.text)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_unit_of_the_service_is_one_of_systemd() -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd is not installed")
+    text = (DEPLOY / "systemd/actisketch.service").read_text()
+    # The program lies where the unit says on the machine that it is for, not here.
+    here = text.replace("/opt/actisketch/bin/actisketch", "/bin/true")
+    with tempfile.TemporaryDirectory() as folder:
+        unit = Path(folder) / "actisketch.service"
+        unit.write_text(here)
+        check("systemd-analyze", "verify", "--man=no", str(unit))
+    (line,) = re.findall(r"^ExecStart=\S+ (.*)$", text, re.MULTILINE)
+    assert {word for word in line.split() if word.startswith("--")} <= serve_flags()
+
+
+def serve_flags() -> set[str]:
+    from actisketch.pipeline.cli import commands as group
+
+    command = group.get_command(click.Context(group), "serve")
+    assert command is not None
+    return {flag for parameter in command.params for flag in parameter.opts}
 
 
 def test_the_dockerfile_copies_what_is_there() -> None:
