@@ -11,7 +11,7 @@ from .inner_layers import leaves_of_own_layers, named_inside
 from .inner_taps import tapped_calls
 from .inputs import input_order, match_inputs, shape_words
 from .keras_errors import layer_refusals, reason_of, refusals_explained
-from .model_check import check_model
+from .model_check import check_model, check_nbytes
 from .nodes import AnyPoint, InnerPoint, Node, Point, Slot, Value
 from .opaque import built_inputs, graph_for, opaque_graph
 from .points import select_points
@@ -30,6 +30,7 @@ __all__ = [
     "aligned",
     "built_inputs",
     "check_model",
+    "check_nbytes",
     "check_rows",
     "choose_points",
     "file_code_hash",

@@ -140,7 +140,7 @@ class _Choice:
             self._names.update(found)
         elif pattern in WORDS or graph.is_opaque or not self._add_matching(pattern):
             inside = [each.path for each in self._layers]
-            raise unmatched(pattern, [*graph.every_point, *inside], ("leaves", *WORDS))
+            raise unmatched(pattern, [*graph.every_point, *inside])
 
     def at(self, name: str, place: int) -> InnerPoint | None:
         """Return the point at a place of a trace, with a name."""

@@ -16,7 +16,6 @@ import hashlib
 import inspect
 import sys
 import sysconfig
-import threading
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,18 +23,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "ATTRIBUTES",
-    "brings_code",
-    "code_hash",
-    "code_hashes",
-    "file_code_hash",
-    "is_library",
-    "told_lambdas",
-]
-
-ATTRIBUTES = threading.RLock()
-"""Held while a thread replaces attributes of layers, and while one takes the attributes for what the layers are."""
+__all__ = ["brings_code", "code_hash", "code_hashes", "file_code_hash", "is_library", "told_lambdas"]
 
 # Another version of a library does not make another network.
 LIBRARIES = frozenset({"keras", "tensorflow", "numpy", "ml_dtypes", "h5py", "absl", "optree"})
@@ -84,8 +72,7 @@ def told_lambdas(operation: Any) -> list[str]:
 
 def brings_code(operation: Any) -> bool:
     """Return whether a layer or an operation uses user-defined code, or is a Lambda."""
-    with ATTRIBUTES:
-        return type(operation).__name__ == "Lambda" or any(True for _ in _own_code(operation, seen=set()))
+    return type(operation).__name__ == "Lambda" or any(True for _ in _own_code(operation, seen=set()))
 
 
 def file_code_hash(path: str | Path) -> str:

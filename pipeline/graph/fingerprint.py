@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...storage.errors import InputError
-from .code import ATTRIBUTES, IRRELEVANT_ENDINGS, LIBRARIES, code_hash, code_hashes, is_library, told_lambdas
+from .code import IRRELEVANT_ENDINGS, LIBRARIES, code_hash, code_hashes, is_library, told_lambdas
 from .kinds import is_misnamed
 from .nodes import Node, Slot
 from .opaque import opaque_node
@@ -55,11 +55,6 @@ def model_fingerprint(model: Any) -> dict[str, str]:
     Names of layers, initialisers, regularisers and the optimizer are no part of it. The same network saved
     and loaded, or built anew in another process with the same weights, has the same fingerprint.
     """
-    with ATTRIBUTES:
-        return _fingerprint(model)
-
-
-def _fingerprint(model: Any) -> dict[str, str]:
     # What a subclassed model is called with belongs to the data.
     nodes, first, ends = _read(model)
     first_calls = {id(node.operation): node.index for node in first}

@@ -16,13 +16,15 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from .code import ATTRIBUTES
 from .graph import Graph
 from .inner_layers import InnerLayer, inner_layers
 from .nodes import Node
 from .steps import call_node
 
 __all__ = ["InnerCall", "OnOutput", "watched_calls"]
+
+# One trace at a time: the calls of a layer that two networks share are watched for one of them.
+_TRACING = threading.RLock()
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -57,10 +59,9 @@ CallNode = Callable[[Node, dict[int, Any], dict[str, Any]], list[Any]]
 def watched_calls(graph: Graph, on_output: OnOutput) -> Iterator[CallNode]:
     """Watch, while a graph is traced in this context, the calls of all layers inside its nodes.
 
-    Gives what calls a node. Another thread that calls the network meanwhile is not watched, and computes as ever; one
-    that traces it waits.
+    Gives what calls a node. Another thread that calls the network meanwhile is not watched, and computes as ever.
     """
-    with ATTRIBUTES, ExitStack() as patched:
+    with _TRACING, ExitStack() as patched:
         watch = _Watch(graph, on_output)
         for inner in inner_layers(graph):
             method = "quantized_call" if getattr(inner.layer, "quantization_mode", None) else "call"

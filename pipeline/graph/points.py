@@ -201,7 +201,7 @@ def _names(graph: Graph) -> list[str]:
     return [point.name for point in graph.every_point.values() if point.layer_type != "InputLayer"]
 
 
-def unmatched(pattern: str, names: Sequence[str], words: Sequence[str] = WORDS) -> InputError:
+def unmatched(pattern: str, names: Sequence[str]) -> InputError:
     """Return the error for a word or a pattern that means none of the points with these names."""
     if pattern in {"parameters", "neurons"}:
         return InputError("the model has no layer with parameters: there is nothing to normalise")
@@ -212,7 +212,7 @@ def unmatched(pattern: str, names: Sequence[str], words: Sequence[str] = WORDS) 
     near = difflib.get_close_matches(pattern, names, n=N_NEAR_NAMES, cutoff=0.4) or list(names[:N_NEAR_NAMES])
     return InputError(
         f"no layer of the model matches {pattern!r}: near names are {', '.join(near)}; patterns such as "
-        f"'conv*' and the words {', '.join(words)} are allowed",
+        "'conv*' and the words neurons, parameters, leaves, merges, inputs, all are allowed",
         pattern=pattern,
         near=near,
     )

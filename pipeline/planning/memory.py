@@ -12,9 +12,13 @@ from ...storage.codecs import DEFAULT_CODEC
 from ...storage.writing import WRITING_THREADS
 from ..certifier import reading_nbytes
 from ..factors.merge import merged_nbytes
-from ..record.block_memory import counting_nbytes, held_nbytes, open_block_nbytes
+from ..record.block_memory import (
+    committed_block_nbytes,
+    counting_nbytes,
+    held_nbytes,
+    open_block_nbytes,
+)
 from ..record.point_sketch import sketch_spec
-from ..record.recorder import BLOCKS_IN_FLIGHT
 from ..record.taps import AHEAD_NBYTES
 from ..settings.job_settings import JobSettings
 from ..settings.sizes import format_bytes
@@ -90,6 +94,8 @@ class NetworkNeeds:
     """Of one sample."""
     largest_tensor_nbytes: int = 0
     """Of the largest tensor, for one sample."""
+    check_nbytes: int = 0
+    """Of the values of the few samples with which the network is checked."""
     certificate_nbytes: int = 0
     """What normalising and certifying take beside the network; 0 for a run that stops at the factors."""
     multiplications: int = 0
@@ -139,10 +145,13 @@ class RunNeeds:
         network, batch_size = self.network, self.settings.record.batch_size
         cache = self.cache(block_samples)
         recording = {
-            # Values that are with their taps are counted with the blocks. The network also holds input, output and
-            # workspace of the layer at work.
-            "batch": min(batch_size, self.n_samples)
-            * (2 * network.input_nbytes + 3 * network.largest_tensor_nbytes),
+            # Values that are with their taps are counted with the blocks. The network also holds output and workspace
+            # of the layer at work. TensorFlow keeps the memory of the check before for that.
+            "batch": max(
+                network.check_nbytes,
+                min(batch_size, self.n_samples)
+                * (2 * network.input_nbytes + 2 * network.largest_tensor_nbytes),
+            ),
             "blocks": held_nbytes(cache),
             "codec": encoding_nbytes(cache, n_threads=WRITING_THREADS),
             "sketches": self._sketches_nbytes(block_samples),
@@ -170,11 +179,12 @@ class RunNeeds:
         return max(network.certificate_nbytes, network.model_nbytes + batch_nbytes + waiting + reading)
 
     def _sketches_nbytes(self, block_samples: int) -> int:
-        n_open = min(BLOCKS_IN_FLIGHT, -(-self.n_samples // block_samples))
         block = min(block_samples, self.n_samples)
         opened = open_block_nbytes(self.points, self.sketch, block_samples=block)
+        committed = committed_block_nbytes(self.points, self.sketch, block_samples=block)
+        # A block is committed while the next one is recorded.
+        several = opened + committed if block < self.n_samples else max(opened, committed)
         merged = merged_nbytes(
             self.points, self.sketch, block_samples=block_samples, n_samples=self.n_samples
         )
-        # Merging begins when the threads have ended; pieces of the open blocks may not be freed by then.
-        return n_open * opened + max(counting_nbytes(self.sketch), merged)
+        return max(counting_nbytes(self.sketch) + several, merged)

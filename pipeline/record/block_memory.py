@@ -16,6 +16,7 @@ from .taps import AHEAD_NBYTES, SMALL_NBYTES, TAPS_AT_ONCE
 
 __all__ = [
     "block_record_nbytes",
+    "committed_block_nbytes",
     "counting_nbytes",
     "held_nbytes",
     "open_block_nbytes",
@@ -39,9 +40,17 @@ def open_block_nbytes(points: Sequence[PointSpec], spec: SketchSpec, *, block_sa
     """Return the memory of the sketches of a block while it is recorded, in bytes."""
     foreseen = [forecast_of(point, spec, block_samples) for point in points]
     widened = sorted(each.widened_nbytes for each in foreseen)[-TAPS_AT_ONCE:]
-    sketched = sum(each.nbytes for each in foreseen) + sum(widened)
-    # A sketch is freed when it is packed; then the record is put together from the packed ones.
-    return max(sketched, 2 * block_record_nbytes(points, spec, block_samples))
+    return sum(each.nbytes for each in foreseen) + sum(widened)
+
+
+def committed_block_nbytes(points: Sequence[PointSpec], spec: SketchSpec, *, block_samples: int) -> int:
+    """Return the memory of the sketches of a block while it is committed, in bytes.
+
+    A sketch is freed when it is packed; then the record is put together from the packed ones.
+    """
+    foreseen = [forecast_of(point, spec, block_samples) for point in points]
+    packed = 2 * block_record_nbytes(points, spec, block_samples)
+    return max(sum(each.nbytes for each in foreseen), packed) + max(each.widened_nbytes for each in foreseen)
 
 
 def counting_nbytes(spec: SketchSpec) -> int:

@@ -37,8 +37,7 @@ _MORE_OCTAVES = 2
 # A bucket in memory once it was asked for: number, count, sum, flag. Beside them what answers percentiles once asked.
 _BUCKET_NBYTES = 21
 _ASKED_BUCKET_NBYTES = 50
-# Channels are kept in narrower integers between updates, and a few values of each as they are.
-_CHANNEL_BUCKET_NBYTES = 14
+# A few values of each channel are kept as they are between updates.
 _LOOSE_CHANNEL_NBYTES = 4 * channel_counts.LOOSE_VALUES
 # Stored, by resolution: 4.1 to 5.1 bytes were measured at 20 bits, 5.1 to 5.9 at 16, up to 9.9 at 12.
 _STORED_BUCKET_NBYTES = ((18, 5), (16, 6), (0, 10))
@@ -77,6 +76,8 @@ class SketchForecast:
     n_channels: int
     open_nbytes: int
     """Bytes of the counters of values and maxima while these are added."""
+    channel_bucket_nbytes: int
+    """Of a bucket of a channel between updates, in the narrowest integers that hold it."""
 
     @property
     def nbytes(self) -> int:
@@ -87,7 +88,7 @@ class SketchForecast:
     @property
     def channels_nbytes(self) -> int:
         """Bytes in memory of the sketches of channels."""
-        return self.channels * _CHANNEL_BUCKET_NBYTES
+        return self.channels * self.channel_bucket_nbytes
 
     @property
     def asked_nbytes(self) -> int:
@@ -135,6 +136,7 @@ def sketch_forecast(
         channels=n_channels * of_channel,
         n_channels=n_channels,
         open_nbytes=sum(_open_nbytes(n, spec.bits, is_signed) for n in (n_values, n_samples)),
+        channel_bucket_nbytes=_narrow_nbytes(n_each, spec.channel_bits),
     )
 
 
@@ -155,6 +157,16 @@ def _open_nbytes(n_values: int, bits: int, is_signed: bool) -> int:
     n_wide = max(0.0, n_octaves - math.log2(per_octave << (bits - 1)))
     nbytes = per_octave * (n_octaves * _WORD_NBYTES + n_wide * _WIDE_NBYTES)
     return _OPEN_NBYTES + min(int(nbytes), (_WORD_NBYTES + _WIDE_NBYTES) << bits)
+
+
+def _narrow_nbytes(n_values: int, bits: int) -> int:
+    """Return the bytes of the narrowest integers for place, count and sum of lows, and of a flag.
+
+    As if all values were of one power of two: no bucket of a bell curve has more than a sixth of what that gives.
+    """
+    count = n_values // (1 << (bits - _SIGN_AND_EXPONENT_BITS)) + 1
+    numbers = ((1 << bits) - 1, count, count << (32 - bits))
+    return sum(next(n for n in (1, 2, 4, 8) if number < 1 << 8 * n) for number in numbers) + 1
 
 
 def _per_stored_bucket(bits: int) -> int:

@@ -25,6 +25,7 @@ from ..graph import (
     AnyPoint,
     Graph,
     built_inputs,
+    check_nbytes,
     file_code_hash,
     is_subclassed,
     model_fingerprint,
@@ -301,6 +302,7 @@ def _plan(
         loading_nbytes=loading_nbytes(graph.model) if settings.model.path is not None else 0,
         input_nbytes=sum(each.nbytes for each in source.inputs),
         largest_tensor_nbytes=producer.largest_tensor_nbytes(),
+        check_nbytes=check_nbytes(graph),
         certificate_nbytes=certificate_nbytes,
         multiplications=producer.multiplications(),
     )

@@ -1,7 +1,6 @@
 """Points inside the nodes of a graph: names, values, order. Expected values come from eager calls written out here."""
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -10,7 +9,6 @@ import tensorflow as tf
 from keras import layers as L
 
 from actisketch.pipeline import plan, run
-from actisketch.pipeline.graph import model_fingerprint
 from actisketch.storage.errors import InputError
 
 X = np.random.default_rng(11).normal(size=(11, 5, 6)).astype(np.float32)
@@ -227,24 +225,6 @@ def test_another_thread_may_call_the_network_while_it_is_traced(tmp_path):
     assert len(layer.from_beside) >= 2
     assert all(np.array_equal(found, expected) for found in layer.from_beside)
     np.testing.assert_allclose(result.activations("own/dense")[:], expected, rtol=1e-4, atol=1e-5)
-
-
-def test_threads_may_look_for_points_and_take_fingerprints_at_once(nested, tmp_path):
-    """Patched methods would count as code of the layers."""
-
-    def planned(_):
-        settings = {"normalize": {"enabled": False}}
-        found = plan(nested, X, output=tmp_path / "r", points="outer/mha/[qkv]*", settings=settings)
-        return [point.name for point in found.points]
-
-    expected = model_fingerprint(nested)
-    with ThreadPoolExecutor(4) as pool:
-        found = pool.map(planned, range(4))
-        fingerprints = list(pool.map(lambda _: model_fingerprint(nested), range(8)))
-
-    assert list(found) == [[f"outer/mha/{name}" for name in ("query", "key", "value")]] * 4
-    assert fingerprints == [expected] * 8
-    assert all("call" not in vars(layer) for layer in nested._flatten_layers())
 
 
 def test_a_layer_that_two_networks_share_is_recorded_for_each(tmp_path):

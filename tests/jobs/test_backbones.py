@@ -20,13 +20,13 @@ GROUPED = {**SMALL, "vocabulary_size": 53, "num_query_heads": 4, "num_key_value_
 
 def vit(models):
     return models.ViTBackbone(
-        image_shape=(8, 8, 3), patch_size=4, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=24
+        image_shape=(8, 8, 3), patch_size=4, num_layers=2, num_heads=2, hidden_dim=16, mlp_dim=24
     )
 
 
 def swin(models):
     return models.SwinTransformerBackbone(
-        image_shape=(32, 32, 3), patch_size=4, embed_dim=8, depths=[2, 1], num_heads=[1, 2], window_size=4
+        image_shape=(32, 32, 3), patch_size=4, embed_dim=8, depths=[2, 2], num_heads=[1, 2], window_size=4
     )
 
 
@@ -46,7 +46,7 @@ MAKERS = {
     "vit": vit,
     "swin": swin,
     "whisper": whisper,
-    "bert": lambda models: models.BertBackbone(**{**TEXT, "num_layers": 1}),
+    "bert": lambda models: models.BertBackbone(**TEXT),
     "gpt2": lambda models: models.GPT2Backbone(**TEXT),
     "gemma": lambda models: models.GemmaBackbone(**GROUPED, head_dim=8),
     "llama": llama,

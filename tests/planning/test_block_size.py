@@ -175,7 +175,7 @@ def channel_points(n_points: int) -> list[PointSpec]:
     ("changes", "settings"),
     [
         (
-            {"sketch": SketchSpec(per_channel=True), "record": False},
+            {"sketch": SketchSpec(per_channel=True), "record": False, "memory_limit": 32 * GIB // 10},
             ["sketch.channel_bits = 12", "sketch.per_channel = false", "record.memory_limit = '"],
         ),
         (

@@ -127,49 +127,6 @@ def test_readers_of_a_run_that_is_recorded_never_see_an_error(tmp_path):
     assert len(times) > 25
 
 
-def test_only_so_many_sketches_are_kept_as_are_allowed(made_once, client_of):
-    """One run at least, the one that was asked last; the others are read again."""
-    roomy, narrow = client_of(made_once), client_of(made_once, memory_limit=1)
-    for run in ("first", "other", "half", "first"):
-        question = f"{API}/{run}/percentile?q=50"
-
-        assert narrow.get(question).json() == roomy.get(question).json()
-    assert "actisketch_open_runs 1.0" in narrow.get("/metrics").text
-    assert "actisketch_open_runs 3.0" in roomy.get("/metrics").text
-
-
-def test_many_who_ask_at_once_have_the_run_read_once(made_once, monkeypatch):
-    from actisketch.pipeline.service import open_runs
-
-    n_read, lock, read = 0, threading.Lock(), open_runs.recorded_so_far
-
-    def counted(*arguments):
-        nonlocal n_read
-        with lock:
-            n_read += 1
-        time.sleep(0.3)
-        return read(*arguments)
-
-    monkeypatch.setattr(open_runs, "recorded_so_far", counted)
-    statuses = []
-    with served_here(made_once, fresh_s=60.0) as place:
-
-        def ask():
-            connection = http.client.HTTPConnection(*place, timeout=60)
-            connection.request("GET", f"{API}/first/points", headers=AUTHORIZED)
-            statuses.append(connection.getresponse().status)
-            connection.close()
-
-        askers = [threading.Thread(target=ask) for _ in range(12)]
-        for asker in askers:
-            asker.start()
-        for asker in askers:
-            asker.join()
-
-    assert statuses == [200] * 12
-    assert n_read == 1
-
-
 @pytest.mark.slow
 def test_200_readers_while_a_run_is_recorded(tmp_path):
     problems, times = read_while_recording(tmp_path, n_readers=200, n_blocks=150, fresh_s=1.0)

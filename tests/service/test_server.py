@@ -22,7 +22,7 @@ import pytest
 from actisketch.pipeline.exporters import exporter_names, load_exporter
 from actisketch.pipeline.service import server
 
-from .conftest import AUTHORIZED, TOKEN, served_here
+from .conftest import TOKEN, served_here
 
 API = "/api/v1/runs"
 
@@ -187,22 +187,6 @@ def test_a_service_that_is_told_to_stop_ends_well(made_once):
 
     assert '"path": "/healthz"' in errors
     assert "Traceback" not in errors
-
-
-def test_a_client_that_follows_a_run_does_not_keep_the_service_from_stopping(made_once):
-    with started(made_once, ACTISKETCH_TOKEN=TOKEN) as (process, address):
-        parts = urlsplit(address)
-        listening = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=20)
-        listening.request("GET", f"{API}/half/events", headers=AUTHORIZED)
-        answer = listening.getresponse()
-        assert answer.readline().startswith(b"retry")
-        begun = time.monotonic()
-        process.send_signal(signal.SIGTERM)
-
-        assert b"event: progress" in answer.read()
-        assert process.wait(30) == 0
-        assert time.monotonic() - begun < 9  # uvicorn would cut it off after ten
-        listening.close()
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """Record and reduce a small Keras network and print, as JSON, what was predicted and what was taken.
 
 Usage: python record_and_measure.py OUTPUT SETTINGS, where SETTINGS is JSON: n_samples, batch_size, memory_limit,
-block_samples, codec, activations, per_channel; n_layers for a network of many points, path for one in a file.
+block_samples, codec, activations, per_channel; n_layers for a network of many points, path for one in a file, and with
+is_bare, that network is only run.
 Run by test_memory.py: peak memory can only be measured in a process of its own.
 """
 
@@ -18,7 +19,7 @@ import numpy as np
 from actisketch.pipeline.factors.from_cache import factors_of
 from actisketch.pipeline.factors.merge import merged_sketches
 from actisketch.pipeline.job import plan_job
-from actisketch.pipeline.record.model import import_keras
+from actisketch.pipeline.record.model import import_keras, load_network
 from actisketch.pipeline.record.recorder import record_missing
 from actisketch.pipeline.settings.loading import validate_job
 from actisketch.pipeline.sources import as_source
@@ -52,6 +53,20 @@ def many_points(keras: Any, n_layers: int) -> Any:
     return keras.Model(inputs, x)
 
 
+def bare_pass(path: str, samples: Any, batch_size: int) -> int:
+    """Load a network, send the samples through it, and return what that took."""
+    import tensorflow as tf
+
+    Path("/proc/self/clear_refs").write_text("5")
+    before = process_nbytes("VmRSS")
+    model = load_network(path)
+    spec = tf.TensorSpec((None, *samples.shape[1:]), tf.float32)
+    run = tf.function(lambda x: model(x, training=False), input_signature=[spec], autograph=False)
+    for start in range(0, len(samples), batch_size):
+        assert len(memoryview(run(tf.constant(samples[start : start + batch_size]))))
+    return process_nbytes("VmHWM") - before
+
+
 def main(output: str, settings_json: str) -> None:
     """Record, and print the figures."""
     chosen = json.loads(settings_json)
@@ -73,6 +88,9 @@ def main(output: str, settings_json: str) -> None:
         # One sample, repeated: the samples themselves take no memory.
         sample = rng.standard_normal((1, 64, 64, 3), np.float32)
         samples = np.broadcast_to(sample, (chosen["n_samples"], 64, 64, 3))
+    if chosen.get("is_bare"):
+        print(json.dumps({"taken": bare_pass(chosen["path"], samples, chosen["batch_size"])}))
+        return
     settings = validate_job(
         {
             "output": output,

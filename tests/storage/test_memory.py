@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 SCRIPT = Path(__file__).with_name("record_and_measure.py")
@@ -69,11 +70,12 @@ def test_a_run_takes_no_more_than_was_predicted_and_allowed(tmp_path: Path, chan
         assert figures["predicted"] <= 350 * 2**20
 
 
-def network_file(folder: Path, name: str) -> tuple[str, tuple[int, ...]]:
+def network_file(folder: Path, name: str, side: int = 96) -> tuple[str, tuple[int, ...]]:
     """Save a network; return where, and the shape of its samples."""
     import keras
 
-    shape = {"ResNet50": (96, 96, 3), "MobileNetV2": (96, 96, 3), "tall": (20_000,), "wide": (100,)}[name]
+    small = {"tall": (20_000,), "wide": (100,)}
+    shape = small.get(name, (side, side, 3))
     if name in ("tall", "wide"):
         # Weights in one matrix, or activations that are wide beside their weights.
         units = {"tall": 512, "wide": 20_000}[name]
@@ -81,6 +83,12 @@ def network_file(folder: Path, name: str) -> tuple[str, tuple[int, ...]]:
         model = keras.Sequential([keras.Input(shape), *layers])
     else:
         model = getattr(keras.applications, name)(weights=None, input_shape=shape)
+        # As in a trained network: with statistics as they start, values grow or vanish from layer to layer.
+        norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+        for layer in norms:
+            layer.momentum = 0.0
+        if norms:
+            model(np.random.default_rng(1).standard_normal((4, *shape), np.float32), training=True)
     model.save(folder / "network.keras")
     return str(folder / "network.keras"), shape
 
@@ -121,3 +129,34 @@ def test_sixteen_times_the_samples_take_the_same_memory(tmp_path: Path) -> None:
     assert many["predicted"] - few["predicted"] <= bound
     assert many["recording"] - few["recording"] <= bound, (few, many)
     assert many["taken"] - few["taken"] <= bound, (few, many)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "changed"),
+    [
+        ("VGG16", 224, {"batch_size": 32, "n_samples": 64, "activations": False}),
+        ("ResNet50", 224, {"batch_size": 32, "n_samples": 64, "activations": False, "per_channel": True}),
+        ("MobileNetV2", 224, {"batch_size": 8, "n_samples": 64, "activations": False}),
+    ],
+)
+def test_a_network_of_full_size_takes_what_was_predicted_and_no_more_than_4_gib(
+    tmp_path: Path, name: str, side: int, changed: dict[str, Any]
+) -> None:
+    path, shape = network_file(tmp_path, name, side)
+    figures = measured(tmp_path, block_samples=None, path=path, shape=shape, **changed)
+
+    assert figures["taken"] <= figures["predicted"] <= 1.5 * figures["taken"], figures
+    assert figures["predicted"] <= 4 * 2**30
+
+
+def test_sketching_takes_little_beyond_the_bare_pass_and_the_same_for_16_times_the_samples(
+    tmp_path: Path,
+) -> None:
+    path, shape = network_file(tmp_path, "MobileNetV2")
+    given = {"path": path, "shape": shape, "batch_size": 16, "block_samples": None, "activations": False}
+    bare = measured(tmp_path / "bare", n_samples=16, is_bare=True, **given)
+    few = measured(tmp_path / "few", n_samples=64, **given)
+    many = measured(tmp_path / "many", n_samples=16 * 64, **given)
+
+    assert max(few["taken"], many["taken"]) - bare["taken"] <= 400 * 2**20, (bare, few, many)
+    assert many["taken"] - few["taken"] <= max(0.05 * few["taken"], 64 * 2**20), (few, many)
