@@ -29,7 +29,8 @@ __all__ = ["export"]
     help="json or csv: statistics and factors; tdigest: the t-digest of each point, as the tdigest package reads it; "
     "toolbox: SNN toolbox's {percentile}.json; toolbox-parsed: the same for the network that its parser makes; "
     "onnxruntime: the calibration cache of quantize_static; litert: the calibration result of ai-edge-quantizer; "
-    "hls4ml: fixed<W,I> for the result of each layer; tensorboard: histograms, into a folder; or "
+    "hls4ml: fixed<W,I> for the result of each layer; nir: the normalised network for spiking simulators; tensorboard: "
+    "histograms, into a folder; or "
     "the exporter of another package.",
 )
 @click.option("--percentile", type=float, metavar="X", help="In percent; default: the run's.")
@@ -46,6 +47,11 @@ __all__ = ["export"]
     help="The network for LiteRT; default: as Keras exports it, written beside the output.",
 )
 @click.option("--width", type=int, metavar="W", help="Bits of hls4ml's fixed<W,I>, 2 to 64.  [default: 16]")
+@click.option(
+    "--pooling",
+    metavar="KIND",
+    help="For nir: sum, which most readers know, or avg, for snnTorch.  [default: sum]",
+)
 @click.option(
     "--model", type=click.Path(path_type=Path), help="Where the network is now; default: where it was."
 )

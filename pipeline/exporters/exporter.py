@@ -46,6 +46,9 @@ class RecordedRun(Protocol):
     def statistics(self) -> dict[str, dict[str, Any]]:
         """Return counts, extremes, mean and standard deviation of each point."""
 
+    def normalized_key(self) -> str | None:
+        """Return the key of the normalised network; None if there is none that is up to date and certified."""
+
     def digest(self, point: str, *, nonzero: bool = ...) -> Digest:
         """Return the t-digest of one point."""
 

@@ -23,6 +23,7 @@ BUILT_IN = {
     "onnxruntime": "as_onnxruntime",
     "litert": "as_litert",
     "hls4ml": "as_hls4ml",
+    "nir": "as_nir",
     "tensorboard": "as_tensorboard",
 }
 """Names -> modules of this package; each has an ``EXPORTER``."""

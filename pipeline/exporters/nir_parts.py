@@ -1,0 +1,141 @@
+"""What a value of a Keras network is in a NIR graph, and kernels in the layout that NIR has.
+
+Keras keeps channels last, NIR first. A sum is several edges into one node, a concatenation several nodes behind one
+another: a value here has parts, which lie side by side in its channels, and each part is the sum of its sources.
+Knows arrays. Does not know Keras or NIR.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Part",
+    "Parts",
+    "explicit_padding",
+    "flattened",
+    "map_kernel",
+    "same_padding",
+    "ungrouped",
+    "vector_kernel",
+    "widened",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """Some channels of a value."""
+
+    sources: tuple[str, ...]
+    """Nodes whose sum it is."""
+    shape: tuple[int, ...]
+    """(channels, height, width) or (features,), as NIR has it."""
+    gain: float = 1.0
+    """The node has so many times the value: sums stand for averages."""
+    flattened: tuple[int, ...] = ()
+    """(channels, height, width) before a Flatten; empty if it is no flattened map."""
+
+    @property
+    def n_channels(self) -> int:
+        """Number of channels, or of features."""
+        return self.shape[0]
+
+
+Parts = tuple[Part, ...]
+
+
+def map_kernel(kernel: NDArray[Any], *, depthwise: bool) -> NDArray[np.float32]:
+    """Return a kernel of Keras (height, width, in, out) as (out, in, height, width).
+
+    That of a depthwise convolution, (height, width, in, multiplier), as (in * multiplier, 1, height, width).
+    """
+    if depthwise:
+        height, width, n_in, multiplier = kernel.shape
+        kernel = kernel.reshape(height, width, 1, n_in * multiplier)
+    return np.ascontiguousarray(kernel.transpose(3, 2, 0, 1), dtype=np.float32)
+
+
+def vector_kernel(kernel: NDArray[Any], parts: Parts) -> list[NDArray[np.float32]]:
+    """Return the weights of a Dense layer, (features, units), as (units, features) for each part of its input.
+
+    The rows of flattened maps go from the order (height, width, channels) of all parts to (channels, height, width) of
+    each.
+    """
+    if not parts[0].flattened:
+        ends = np.cumsum([part.n_channels for part in parts])[:-1]
+        return [np.ascontiguousarray(rows.T, dtype=np.float32) for rows in np.split(kernel, ends)]
+    _, height, width = parts[0].flattened
+    maps = kernel.reshape(height, width, -1, kernel.shape[1])
+    ends = np.cumsum([part.flattened[0] for part in parts])[:-1]
+    return [
+        np.ascontiguousarray(each.transpose(3, 2, 0, 1).reshape(kernel.shape[1], -1), dtype=np.float32)
+        for each in np.split(maps, ends, axis=2)
+    ]
+
+
+def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:
+    """Return the zeros that "same" puts before and after an axis, as TensorFlow does: the larger half after."""
+    reach = (kernel - 1) * dilation + 1
+    total = max((-(-size // stride) - 1) * stride + reach - size, 0)
+    return total // 2, total - total // 2
+
+
+def ungrouped(weight: NDArray[np.float32], groups: int) -> NDArray[np.float32]:
+    """Return the weight of a convolution in groups as that of one over all channels.
+
+    nir 1.0.8 takes the second axis of a weight for all of the input's channels, and refuses to read anything else.
+    """
+    if groups == 1:
+        return weight
+    n_out, n_in = len(weight) // groups, weight.shape[1]
+    whole = np.zeros((len(weight), n_in * groups, *weight.shape[2:]), dtype=np.float32)
+    for group in range(groups):
+        rows = slice(group * n_out, (group + 1) * n_out)
+        whole[rows, group * n_in : (group + 1) * n_in] = weight[rows]
+    return whole
+
+
+def explicit_padding(
+    weight: NDArray[np.float32], padding: tuple[tuple[int, int], tuple[int, int]], dilation: tuple[int, int]
+) -> tuple[NDArray[np.float32], tuple[int, int], tuple[int, int]] | None:
+    """Return weight, padding and dilation that NIR can say: as many zeros before as after an axis, a square kernel.
+
+    With P zeros on both sides instead of b before and a after, the kernel gets P - b zeros in front and P - a at its
+    end: each result sees the same values, and there are as many. nir 1.0.8 takes the height of a kernel for its width
+    too, so the shorter axis gets more of them. None if that would take half a zero.
+    """
+    is_even = all(before == after for before, after in padding)
+    if is_even and weight.shape[2] == weight.shape[3] and dilation[0] == dilation[1]:
+        return weight, (padding[0][0], padding[1][0]), dilation
+    weight = widened(weight, dilation)
+    even = [max(pair) for pair in padding]
+    sizes = [weight.shape[2 + i] + 2 * even[i] - sum(padding[i]) for i in range(2)]
+    missing = abs(sizes[0] - sizes[1])
+    if missing % 2:
+        return None
+    even[int(np.argmin(sizes))] += missing // 2
+    more = [(even[i] - padding[i][0], even[i] - padding[i][1]) for i in range(2)]
+    return np.pad(weight, ((0, 0), (0, 0), *more)), (even[0], even[1]), (1, 1)
+
+
+def widened(weight: NDArray[np.float32], dilation: tuple[int, int]) -> NDArray[np.float32]:
+    """Return a dilated kernel with the zeros between its numbers."""
+    if dilation == (1, 1):
+        return weight
+    n_out, n_in, height, width = weight.shape
+    tall = (height - 1) * dilation[0] + 1, (width - 1) * dilation[1] + 1
+    wide = np.zeros((n_out, n_in, *tall), dtype=np.float32)
+    wide[:, :, :: dilation[0], :: dilation[1]] = weight
+    return wide
+
+
+def flattened(part: Part) -> Part:
+    """Return the part with its shape flattened; the sources stay. Maps of one pixel are vectors in either order."""
+    if len(part.shape) == 1:
+        return part
+    before = part.shape if part.shape[1:] != (1, 1) else ()
+    return replace(part, shape=(int(np.prod(part.shape)),), flattened=before)
