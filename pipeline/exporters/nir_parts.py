@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "Part",
-    "Parts",
+    "NirPart",
+    "NirValue",
+    "as_vector",
     "explicit_padding",
-    "flattened",
     "map_kernel",
     "same_padding",
     "ungrouped",
@@ -27,7 +27,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
+class NirPart:
     """Some channels of a value."""
 
     sources: tuple[str, ...]
@@ -45,7 +45,7 @@ class Part:
         return self.shape[0]
 
 
-Parts = tuple[Part, ...]
+NirValue = tuple[NirPart, ...]
 
 
 def map_kernel(kernel: NDArray[Any], *, depthwise: bool) -> NDArray[np.float32]:
@@ -59,7 +59,7 @@ def map_kernel(kernel: NDArray[Any], *, depthwise: bool) -> NDArray[np.float32]:
     return np.ascontiguousarray(kernel.transpose(3, 2, 0, 1), dtype=np.float32)
 
 
-def vector_kernel(kernel: NDArray[Any], parts: Parts) -> list[NDArray[np.float32]]:
+def vector_kernel(kernel: NDArray[Any], parts: NirValue) -> list[NDArray[np.float32]]:
     """Return the weights of a Dense layer, (features, units), as (units, features) for each part of its input.
 
     The rows of flattened maps go from the order (height, width, channels) of all parts to (channels, height, width) of
@@ -133,7 +133,7 @@ def widened(weight: NDArray[np.float32], dilation: tuple[int, int]) -> NDArray[n
     return wide
 
 
-def flattened(part: Part) -> Part:
+def as_vector(part: NirPart) -> NirPart:
     """Return the part with its shape flattened; the sources stay. Maps of one pixel are vectors in either order."""
     if len(part.shape) == 1:
         return part

@@ -16,10 +16,10 @@ from ..graph import Graph, Node, read_graph
 from ..graph.kinds import activation_of, is_activation, is_batch_norm, is_identity, relu_layer
 from .extra import import_extra
 from .nir_parts import (
-    Part,
-    Parts,
+    NirPart,
+    NirValue,
+    as_vector,
     explicit_padding,
-    flattened,
     map_kernel,
     same_padding,
     ungrouped,
@@ -56,7 +56,7 @@ class NirWriter:
         self._nir = import_extra("nir", extra=EXTRA)
         self._pooling = pooling
         self._graph: Graph = read_graph(model)
-        self._values: dict[int, Parts] = {}
+        self._values: dict[int, NirValue] = {}
         self._padded: dict[int, tuple[tuple[int, int], tuple[int, int]]] = {}
         """Values behind a ZeroPadding2D, which the next convolution takes over."""
         self._nodes: dict[str, Any] = {}
@@ -81,7 +81,7 @@ class NirWriter:
             self._connect(part, name)
         return self._nir.NIRGraph(nodes=self._nodes, edges=self._edges)
 
-    def _translated(self, node: Node) -> Parts:
+    def _translated(self, node: Node) -> NirValue:
         if node.type == "InputLayer":
             return self._input(node)
         translate = _RULES.get(node.type)
@@ -99,7 +99,7 @@ class NirWriter:
             )
         return translate(self, node)
 
-    def _parts(self, value: int, name: str) -> Parts:
+    def _parts(self, value: int, name: str) -> NirValue:
         if value in self._padded:
             raise InputError(
                 f"{name!r} follows a ZeroPadding2D: NIR pads only in a convolution that is not padded itself"
@@ -114,10 +114,10 @@ class NirWriter:
         self._nodes[name] = node
         return name
 
-    def _connect(self, part: Part, name: str) -> None:
+    def _connect(self, part: NirPart, name: str) -> None:
         self._edges.extend((source, name) for source in part.sources)
 
-    def _input(self, node: Node) -> Parts:
+    def _input(self, node: Node) -> NirValue:
         shape = self._graph.values[node.outputs[0]].shape
         if None in shape or len(shape) not in (1, 3):
             raise InputError(
@@ -125,9 +125,9 @@ class NirWriter:
             )
         known = tuple(int(n) for n in shape if n is not None)
         ours = (known[-1], *known[:-1])
-        return (Part(sources=(self._add(node.name, self._nir.Input(_shape(ours))),), shape=ours),)
+        return (NirPart(sources=(self._add(node.name, self._nir.Input(_shape(ours))),), shape=ours),)
 
-    def _activated(self, parts: Parts, node: Node) -> Parts:
+    def _activated(self, parts: NirValue, node: Node) -> NirValue:
         """Return what the activation function of a node leaves: neurons for a ReLU."""
         name = activation_of(node.operation)
         relu = relu_layer(node.operation)
@@ -147,7 +147,7 @@ class NirWriter:
             )
         return tuple(self._neurons(part, node.name) for part in parts)
 
-    def _neurons(self, part: Part, name: str) -> Part:
+    def _neurons(self, part: NirPart, name: str) -> NirPart:
         threshold = np.full(part.shape, part.gain, dtype=np.float32)
         made = self._nir.IF(
             r=np.ones_like(threshold), v_threshold=threshold, v_reset=np.zeros_like(threshold)
@@ -155,9 +155,9 @@ class NirWriter:
         neurons = self._add(f"{name}_if", made)
         self.neurons[neurons] = tuple(self._layer_of.get(source, source) for source in part.sources)
         self._connect(part, neurons)
-        return Part(sources=(neurons,), shape=part.shape, flattened=part.flattened)
+        return NirPart(sources=(neurons,), shape=part.shape, flattened=part.flattened)
 
-    def _norm(self, node: Node) -> Parts:
+    def _norm(self, node: Node) -> NirValue:
         """Return a BatchNormalization that stands alone, as a map of each channel."""
         layer, parts = node.operation, self._parts(node.inputs[0], node.name)
         inverse = 1.0 / np.sqrt(np.asarray(layer.moving_variance, np.float64) + layer.epsilon)
@@ -182,7 +182,7 @@ class NirWriter:
 
     def _conv(
         self,
-        part: Part,
+        part: NirPart,
         weight: Any,
         bias: Any,
         *,
@@ -200,13 +200,13 @@ class NirWriter:
             bias=bias,
         )
 
-    def _linear(self, node: Node, part: Part, made: Any, shape: tuple[int, ...]) -> Part:
+    def _linear(self, node: Node, part: NirPart, made: Any, shape: tuple[int, ...]) -> NirPart:
         name = self._add(node.name, made)
         self._layer_of[name] = node.name
         self._connect(part, name)
-        return Part(sources=(name,), shape=shape)
+        return NirPart(sources=(name,), shape=shape)
 
-    def _convolution(self, node: Node) -> Parts:
+    def _convolution(self, node: Node) -> NirValue:
         layer, value = node.operation, node.inputs[0]
         depthwise = node.type == "DepthwiseConv2D"
         parts, groups = self._values[value], getattr(layer, "groups", 1)
@@ -219,7 +219,7 @@ class NirWriter:
         bias = np.asarray(layer.bias, np.float32) if layer.use_bias else np.zeros(out[-1], np.float32)
         strides, dilation = tuple(layer.strides), tuple(layer.dilation_rate)
         padding = self._padding(node, parts[0].shape[1:], kernel.shape[:2], strides, dilation)
-        found: list[Part] = []
+        found: list[NirPart] = []
         first, done = 0, 0
         for part in parts:
             n_in = part.n_channels // (1 if depthwise else groups)
@@ -251,19 +251,19 @@ class NirWriter:
             raise InputError(f"{node.name!r} pads what a ZeroPadding2D padded: NIR pads once")
         return tuple(same_padding(*each) for each in zip(sizes, kernel, strides, dilation, strict=True))
 
-    def _dense(self, node: Node) -> Parts:
+    def _dense(self, node: Node) -> NirValue:
         layer, parts = node.operation, self._parts(node.inputs[0], node.name)
         if len(parts[0].shape) != 1:
             raise InputError(f"{node.name!r} is a Dense layer on maps: flatten or pool them first")
         bias = np.asarray(layer.bias if layer.use_bias else np.zeros(layer.units), dtype=np.float32)
-        found: list[Part] = []
+        found: list[NirPart] = []
         for part, weight in zip(parts, vector_kernel(np.asarray(layer.kernel), parts), strict=True):
             mine = bias if not found else np.zeros_like(bias)
             made = self._nir.Affine(weight=weight / np.float32(part.gain), bias=mine)
             found.append(self._linear(node, part, made, (layer.units,)))
         return self._activated(_summed(found), node)
 
-    def _pool(self, node: Node) -> Parts:
+    def _pool(self, node: Node) -> NirValue:
         layer, parts = node.operation, self._parts(node.inputs[0], node.name)
         is_global = node.type == "GlobalAveragePooling2D"
         sizes = parts[0].shape[1:]
@@ -281,13 +281,13 @@ class NirWriter:
             name = self._add(node.name, made)
             self._layer_of[name] = self._layer_of.get(part.sources[0], node.name)
             self._connect(part, name)
-            found.append(Part(sources=(name,), shape=(part.n_channels, *pooled), gain=part.gain * gain))
+            found.append(NirPart(sources=(name,), shape=(part.n_channels, *pooled), gain=part.gain * gain))
         return self._flat(node, tuple(found)) if is_global and not layer.keepdims else tuple(found)
 
-    def _flatten(self, node: Node) -> Parts:
+    def _flatten(self, node: Node) -> NirValue:
         return self._flat(node, self._parts(node.inputs[0], node.name))
 
-    def _flat(self, node: Node, parts: Parts) -> Parts:
+    def _flat(self, node: Node, parts: NirValue) -> NirValue:
         found = []
         for part in parts:
             if len(part.shape) == 1:
@@ -296,14 +296,14 @@ class NirWriter:
             made = self._nir.Flatten(_shape(part.shape), start_dim=_FIRST_AXIS, end_dim=-1)
             name = self._add(f"{node.name}_flat" if node.type.startswith("Global") else node.name, made)
             self._connect(part, name)
-            found.append(replace(flattened(part), sources=(name,)))
+            found.append(replace(as_vector(part), sources=(name,)))
         return tuple(found)
 
-    def _pad(self, node: Node) -> Parts:
+    def _pad(self, node: Node) -> NirValue:
         self._padded[node.outputs[0]] = node.operation.padding
         return self._parts(node.inputs[0], node.name)
 
-    def _sum(self, node: Node) -> Parts:
+    def _sum(self, node: Node) -> NirValue:
         terms = [self._parts(value, node.name) for value in node.inputs]
         alike = {tuple((p.shape, p.gain, p.flattened) for p in parts) for parts in terms}
         if len(alike) != 1:
@@ -313,7 +313,7 @@ class NirWriter:
                 layer=node.name,
             )
         joined = tuple(
-            Part(
+            NirPart(
                 sources=tuple(source for part in same for source in part.sources),
                 shape=same[0].shape,
                 gain=same[0].gain,
@@ -326,7 +326,7 @@ class NirWriter:
                 raise InputError(f"{node.name!r} adds a value to itself: an edge of NIR counts once")
         return joined
 
-    def _joined(self, node: Node) -> Parts:
+    def _joined(self, node: Node) -> NirValue:
         parts = tuple(part for value in node.inputs for part in self._parts(value, node.name))
         axis, n_axes = node.operation.axis, len(self._graph.values[node.outputs[0]].shape) + 1
         if axis % n_axes != n_axes - 1 or any(bool(p.flattened) for p in parts):
@@ -336,15 +336,15 @@ class NirWriter:
         return parts
 
 
-def _summed(found: list[Part]) -> Parts:
-    return (Part(sources=tuple(s for part in found for s in part.sources), shape=found[0].shape),)
+def _summed(found: list[NirPart]) -> NirValue:
+    return (NirPart(sources=tuple(s for part in found for s in part.sources), shape=found[0].shape),)
 
 
 def _shape(shape: tuple[int, ...]) -> Any:
     return np.array(shape)
 
 
-_RULES: Final[dict[str, Callable[[NirWriter, Node], Parts]]] = {
+_RULES: Final[dict[str, Callable[[NirWriter, Node], NirValue]]] = {
     "Conv2D": NirWriter._convolution,
     "DepthwiseConv2D": NirWriter._convolution,
     "Dense": NirWriter._dense,
