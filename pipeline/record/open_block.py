@@ -60,6 +60,8 @@ class OpenBlock:
         self._columns = {point.name: _Column(point, spec) for point in points}
         self._n_samples = 0
         """Of whole batches that were handed over."""
+        self._packed: dict[str, bytes] = {}
+        self._facts: dict[str, str] = {}
 
     def take(self, point: str, values: NDArray[np.float32]) -> None:
         """Count the next values of a point, and keep a copy if the cache does; see `Consumer`."""
@@ -100,8 +102,14 @@ class OpenBlock:
                 block=block.index,
             )
 
-    def check_whole(self) -> None:
-        """Raise InputError if fewer samples were handed over than the block has."""
+    def finish(self, content_hash: str) -> None:
+        """Take no more values, and pack the sketches.
+
+        Raises
+        ------
+        InputError
+            If fewer samples were handed over than the block has.
+        """
         block = self._block
         if self._n_samples != block.n_samples:
             raise InputError(
@@ -109,14 +117,15 @@ class OpenBlock:
                 f"{self._n_samples}: the data has become shorter since the job was planned",
                 block=block.index,
             )
-
-    def commit(self, content_hash: str) -> CommitRecord:
-        """Commit the block when all that is kept is written; raise what failed."""
         # Each is freed when it is packed: many points are not in memory twice.
-        sketches = {name: self._columns.pop(name).sketch.to_bytes() for name in list(self._columns)}
+        self._packed = {name: self._columns.pop(name).sketch.to_bytes() for name in list(self._columns)}
+        # What the samples were is kept with the block: a resumed run compares it with the data it has.
+        self._facts = {"data": content_hash}
+
+    def commit(self) -> CommitRecord:
+        """Commit the finished block when all that is kept is written; raise what failed."""
         with self._writer:
-            # What the samples were is kept with the block: a resumed run compares it with the data it has.
-            return self._writer.commit(sketches, {"data": content_hash})
+            return self._writer.commit(self._packed, self._facts)
 
     def abandon(self) -> None:
         """Leave out what is not written yet; the block stays missing."""

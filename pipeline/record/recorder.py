@@ -71,17 +71,20 @@ def record_block(
             return record_block(cache, producer, block, sketch=sketch, writing=own)
     opened = OpenBlock(cache, producer.points, block, spec=sketch, writing=writing)
     try:
-        return opened.commit(_handed_over(producer, block, opened))
+        _hand_over(producer, block, opened)
+        return opened.commit()
     except BaseException:
         opened.abandon()
         raise
 
 
-def _handed_over(producer: Producer, block: Block, opened: OpenBlock) -> str:
-    """Have the samples of a block computed and handed over; return the hash of their content."""
+def _hand_over(producer: Producer, block: Block, opened: OpenBlock) -> None:
+    """Have the samples of a block computed and handed over.
+
+    Its sketches are packed before the next block is begun: they take much more memory than the record.
+    """
     producer.hand_over(block.start, block.stop, opened)
-    opened.check_whole()
-    return producer.content_hash(block.start, block.stop)
+    opened.finish(producer.content_hash(block.start, block.stop))
 
 
 def record_missing(
@@ -114,9 +117,9 @@ def record_missing(
         tell(SamplesDone(n_done=n_passed))
         _raise_first_failure(pending)
 
-    def commit(opened: OpenBlock, block: Block, content_hash: str) -> None:
+    def commit(opened: OpenBlock, block: Block) -> None:
         try:
-            opened.commit(content_hash)
+            opened.commit()
         except BaseException:
             opened.abandon()
             raise
@@ -135,11 +138,11 @@ def record_missing(
             _raise_first_failure(pending)
             opened = OpenBlock(cache, producer.points, block, spec=sketch, writing=writing, on_batch=passed)
             try:
-                content_hash = _handed_over(producer, block, opened)
+                _hand_over(producer, block, opened)
             except BaseException:
                 opened.abandon()
                 raise
-            pending.append(committer.submit(commit, opened, block, content_hash))
+            pending.append(committer.submit(commit, opened, block))
     _raise_first_failure(pending)
     if blocks:
         logger.info("recorded %d blocks", len(blocks))
