@@ -186,3 +186,27 @@ def test_flags_choose_a_method(finished, tmp_path):
 
     assert done.exit_code == 0, done.output
     assert Factors.load(path) == result.factors(method="mse", bits=4, symmetric=True)
+
+
+@pytest.mark.parametrize("method", ["mse", "entropy", "max"])
+def test_a_merged_group_has_the_range_of_all_its_values(method):
+    from actisketch.pipeline.factors.compute import compute_factors
+    from actisketch.pipeline.factors.ranges import chosen_range
+    from actisketch.pipeline.settings.job_settings import FactorSettings
+    from actisketch.pipeline.sketch import PointSketch, Sketch, SketchSpec
+    from actisketch.storage import PointSpec
+
+    rng = np.random.default_rng(29)
+    arrays = {
+        name: np.abs(rng.normal(size=(300, 4)) * s).astype(np.float32) for name, s in (("a", 1), ("b", 3))
+    }
+    sketches, together = {}, Sketch()
+    for name, array in arrays.items():
+        sketches[name] = PointSketch.empty(SketchSpec())
+        sketches[name].update(array)
+        together.update(array)
+    settings = FactorSettings(method=method, groups="merged")
+    points = [PointSpec(name=name, shape=(4,)) for name in arrays]
+    found = compute_factors(points, sketches, settings, ties=Ties(layer={"a": -1, "b": -1})).by_point()
+
+    assert found["a"] == found["b"] == chosen_range(together, settings).hi
