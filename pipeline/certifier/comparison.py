@@ -264,10 +264,7 @@ class Comparison:
     @cached_property
     def _value_comparisons(self) -> dict[int, tuple[ComparedValue, ValueComparison]]:
         margin = self.settings.tolerance
-        return {
-            index: (each, ValueComparison(each, self._shapes[each.place], margin=margin))
-            for index, each in self._pairs.items()
-        }
+        return {index: (each, ValueComparison(each, margin=margin)) for index, each in self._pairs.items()}
 
 
 def _checked_graph(original: Any, normalized: NormalizedModel) -> Graph:

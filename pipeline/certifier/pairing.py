@@ -32,7 +32,7 @@ class Pairing:
     pairs : mapping of index to (ComparedValue, ValueComparison)
         What is compared.
     parts : sequence of Span
-        The samples of the batch, in the parts that results are wanted for.
+        The samples of the batch, in the parts that results are wanted for; one, if the original's are handed over.
     kept : set of int
         The pairs that are wanted whole.
     sketch : callable
@@ -103,7 +103,6 @@ class Pairing:
             self.kept[index] = np.concatenate(whole), new
 
     def _originals(self, index: int, start: int, stop: int, old: Array | None) -> Iterable[Array]:
-        first = self._parts[0][0]
         if old is not None:
-            return [old[start - first : stop - first]]
+            return [old]  # of all samples, which are one part then; an operation may have merged their rows
         return self._recorded(index, start, stop) if self._recorded is not None else []

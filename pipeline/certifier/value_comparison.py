@@ -82,31 +82,43 @@ class ValueComparison:
     Parameters
     ----------
     each : ComparedValue
-    shape : tuple of int
-        Of the value, for one sample.
     margin : float
         An activation above 1 + margin is saturated.
     """
 
-    def __init__(self, each: ComparedValue, shape: tuple[int, ...], *, margin: float) -> None:
-        self._each, self._shape = each, shape
+    def __init__(self, each: ComparedValue, *, margin: float) -> None:
+        self._each = each
         self._limit = np.float32(1.0 + margin)
-        rank = len(shape)
-        self._is_channels_last = each.channel_axis % (rank + 1) == rank and all(
-            n == 1 for n in each.scales.shape[:-1]
-        )
-        self._inverses = self._lanes_inverses()
+        self._shape: tuple[int, ...] | None = None
+        """Of the value, for one sample; known when the first ones come, since Keras leaves some lengths open."""
         self._begin()
 
     def _begin(self) -> None:
-        self._errors, self._peaks = np.zeros((2, self._inverses.size), np.float32)
+        self._of_shapes: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+        """Errors and magnitudes by channel of samples of another shape: lengths may differ with the size of a part."""
         self._squares: list[float] = []
         self._n_saturated = self._n_values = 0
+        if self._shape is not None:
+            self._errors, self._peaks = np.zeros((2, self._inverses.size), np.float32)
+
+    def _fit(self, shape: tuple[int, ...]) -> None:
+        if self._shape is not None:
+            self._of_shapes.append((self._of_channels(self._errors), self._of_channels(self._peaks)))
+        each, rank = self._each, len(shape)
+        self._shape = shape
+        # A value without axes, one number a sample, is its one channel.
+        self._is_channels_last = each.channel_axis % (rank + 1) == rank and all(
+            n == 1 for n in each.scales.shape[:-1]
+        )
+        self._inverses = self._lanes_inverses(shape or (1,))
+        self._errors, self._peaks = np.zeros((2, self._inverses.size), np.float32)
 
     def add(self, old: NDArray[np.float32], new: NDArray[np.float32]) -> None:
         """Add samples: of both networks, of shape (n, *shape)."""
         from .sweep import compare_lanes  # Numba takes half a second to import
 
+        if self._shape != new.shape[1:]:
+            self._fit(new.shape[1:])
         squares = np.empty(len(old))
         lanes = [_in_lanes(array, self._inverses.size) for array in (old, new)]
         self._n_saturated += int(
@@ -118,17 +130,18 @@ class ValueComparison:
     def end_batch(self) -> Found:
         """Return what was found since the last batch ended: the same to the last bit, whatever the parts were."""
         squares = math.fsum(self._squares) if all(map(math.isfinite, self._squares)) else sum(self._squares)
-        errors = self._of_channels(self._errors)
+        by_shape = [*self._of_shapes, (self._of_channels(self._errors), self._of_channels(self._peaks))]
+        errors, peaks = (np.max(each, axis=0) for each in zip(*by_shape, strict=True))
         if self._each.is_one_scale:
             errors = errors.max(keepdims=True)
-        numbers = (errors, np.float64(squares), np.int64(self._n_saturated), self._of_channels(self._peaks))
+        numbers = (errors, np.float64(squares), np.int64(self._n_saturated), peaks)
         found = Found(tuple(map(np.asarray, numbers)), self._n_values)
         self._begin()
         return found
 
-    def _lanes_inverses(self) -> NDArray[np.float32]:
+    def _lanes_inverses(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Return what the original is multiplied with, for each lane: those of whole positions, or of all values."""
-        scales, shape = self._each.scales, self._shape
+        scales = self._each.scales
         if not self._is_channels_last:
             return (1.0 / np.broadcast_to(scales, shape)).astype(np.float32).reshape(-1)
         n_places = math.prod(shape[:-1])
@@ -138,11 +151,13 @@ class ValueComparison:
 
     def _of_channels(self, lanes: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the largest of each channel."""
+        assert self._shape is not None  # samples came
+        shape = self._shape or (1,)
         if self._is_channels_last:
-            found: NDArray[np.float32] = lanes.reshape(-1, self._shape[-1]).max(axis=0)
+            found: NDArray[np.float32] = lanes.reshape(-1, shape[-1]).max(axis=0)
             return found
         others = tuple(axis - 1 for axis in self._each.other_axes if axis)
-        found = lanes.reshape(self._shape).max(axis=others)
+        found = lanes.reshape(shape).max(axis=others)
         return found.reshape(-1)
 
 

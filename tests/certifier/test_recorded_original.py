@@ -326,7 +326,7 @@ def test_what_is_found_in_a_value_is_what_numpy_finds(axis: int, varied: bool) -
     scales = rng.uniform(0.2, 2, sizes[1:])
     new = (old / scales + rng.normal(scale=1e-3, size=old.shape)).astype(np.float32)
     each = ComparedValue(name="a", value=1, place=2, scales=scales, channel_axis=axis)
-    comparison = ValueComparison(each, shape, margin=0.25)
+    comparison = ValueComparison(each, margin=0.25)
     for rows in (slice(0, 1), slice(1, 6)):
         comparison.add(old[rows], new[rows])
     found = comparison.end_batch()
@@ -343,3 +343,17 @@ def test_what_is_found_in_a_value_is_what_numpy_finds(axis: int, varied: bool) -
     comparison.add(old[2:], new[2:])
     again = comparison.end_batch()
     assert all(np.array_equal(x, y) for x, y in zip(again.numbers, found.numbers, strict=True))
+
+
+def test_parts_of_a_batch_may_have_another_length_each() -> None:
+    rng = np.random.default_rng(32)
+    each = ComparedValue(name="a", value=1, place=2, scales=np.full((1, 3), 2.0), channel_axis=-1)
+    comparison = ValueComparison(each, margin=0.0)
+    parts = [rng.normal(size=(2, n, 3)).astype(np.float32) for n in (5, 9, 4)]
+    for part in parts:
+        comparison.add(part, part)
+    errors, _, _, peaks = comparison.end_batch().numbers
+    values = np.concatenate([part.reshape(-1, 3) for part in parts])
+
+    assert errors == np.abs(values - values / 2).max()
+    np.testing.assert_array_equal(peaks, np.abs(values).max(axis=0))
