@@ -45,7 +45,7 @@ def test_the_lock_holds_every_dependency_that_ci_installs():
         *PROJECT["project"]["dependencies"],
         *(
             name
-            for extra in ("test", "lint", "deploy", "dashboard")
+            for extra in ("test", "lint", "deploy", "dashboard", "onnxruntime", "litert", "nir")
             for name in PROJECT["project"]["optional-dependencies"][extra]
         ),
     ]
