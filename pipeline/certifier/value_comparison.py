@@ -91,6 +91,7 @@ class ValueComparison:
         self._limit = np.float32(1.0 + margin)
         self._shape: tuple[int, ...] | None = None
         """Of the value, for one sample; known when the first ones come, since Keras leaves some lengths open."""
+        self._inverses = np.empty(0, np.float32)
         self._begin()
 
     def _begin(self) -> None:
@@ -98,8 +99,7 @@ class ValueComparison:
         """Errors and magnitudes by channel of samples of another shape: lengths may differ with the size of a part."""
         self._squares: list[float] = []
         self._n_saturated = self._n_values = 0
-        if self._shape is not None:
-            self._errors, self._peaks = np.zeros((2, self._inverses.size), np.float32)
+        self._errors, self._peaks = np.zeros((2, self._inverses.size), np.float32)
 
     def _fit(self, shape: tuple[int, ...]) -> None:
         if self._shape is not None:
