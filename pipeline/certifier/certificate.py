@@ -44,8 +44,8 @@ class PointCertificate:
     """Largest rounding error of the original network itself at this point, divided by the scale. Measured against
     float64, on few batches, and only if the residual exceeds the tolerance."""
     float64_residual: float | None = None
-    """The residual if both networks are computed in float64, on the same batches. Only for networks in half precision,
-    whose own residual would hide a wrong weight."""
+    """The residual if both networks are computed in float64, on the same batches. Only where rounding would
+    hide a wrong weight: in half precision, and where it grew through many layers."""
     float64_allowed: float | None = None
     """Limit of ``float64_residual``."""
     saturation: float
@@ -214,8 +214,8 @@ _PLAIN_FIELDS = {
     "accuracy_before": int | float | None,
     "accuracy_after": int | float | None,
 }
-_OF_HALF_PRECISION = frozenset({"float64_residual", "float64_difference", "float64_allowed"})
-_OPTIONAL = frozenset({"rounding", "class_agreement"}) | _OF_HALF_PRECISION
+_IN_FLOAT64 = frozenset({"float64_residual", "float64_difference", "float64_allowed"})
+_OPTIONAL = frozenset({"rounding", "class_agreement"}) | _IN_FLOAT64
 
 
 def nothing_normalised(points: Sequence[PointCertificate]) -> str | None:
@@ -233,8 +233,8 @@ def _is_within(residual: float | None, allowed: float | None) -> bool:
 
 
 def _written(item: PointCertificate | OutputCertificate) -> dict[str, Any]:
-    """Return the fields of the JSON form; those of half precision only if they were measured."""
-    return {k: v for k, v in asdict(item).items() if v is not None or k not in _OF_HALF_PRECISION}
+    """Return the fields of the JSON form; those in float64 only if they were measured."""
+    return {k: v for k, v in asdict(item).items() if v is not None or k not in _IN_FLOAT64}
 
 
 def _excess(point: PointCertificate) -> float:

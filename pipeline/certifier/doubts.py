@@ -28,17 +28,21 @@ class Measured:
     rounding: tuple[float, ...]
     """Largest rounding error of the original network itself."""
     residual: tuple[float, ...] | None = None
-    """Largest residual if both networks are computed in float64; only for networks coarser than float32."""
+    """Largest residual if both networks are computed in float64; only for networks coarser than float32, and where
+    rounding grew from layer to layer."""
     fineness: float = 1.0
     """Rounding of weights in proportion to that of activations: 1 if both are in half precision, 2^-13 if float32
     weights are used in float16."""
+    is_cut: bool = False
+    """Whether the error was larger than what can be believed to be rounding of single layers."""
 
     def joined(self, other: Measured) -> Measured:
         """Return the measurement on the batches of both."""
         residual = None
         if self.residual is not None and other.residual is not None:
             residual = tuple(map(max, self.residual, other.residual))
-        return Measured(tuple(map(max, self.rounding, other.rounding)), residual, self.fineness)
+        rounding = tuple(map(max, self.rounding, other.rounding))
+        return Measured(rounding, residual, self.fineness, is_cut=self.is_cut or other.is_cut)
 
 
 def next_start(

@@ -78,7 +78,8 @@ def certify(
     holds both numbers. That happens where large numbers cancel, and in half precision. A wrong weight of a float32
     network gives residuals that are orders of magnitude larger. In half precision, and with TensorFloat-32, it does
     not: there both networks are compared in float64 on those batches too, and may differ by the tolerance, or by what
-    the rounding of their weights explains.
+    the rounding of their weights explains. The same is asked where rounding grows from layer to layer, beyond 128
+    epsilons of the largest number on the way.
 
     With a cache, the normalised network is compared with the recorded activations of the original. Those of another
     machine may be rounded otherwise: if that fails, the original runs too, and the verdict is that of both networks.
