@@ -21,7 +21,7 @@ from .inner_points import InnerCalls, traced_calls
 from .inputs import match_inputs
 from .kinds import type_of
 from .nodes import AnyPoint, InnerPoint, Point
-from .points import WORDS, matching, named, unmatched
+from .points import WORDS, layer_names, matching, named, unmatched
 
 __all__ = ["choose_points", "graph_points", "inner_points", "places_of", "points_at"]
 
@@ -140,7 +140,7 @@ class _Choice:
             self._names.update(found)
         elif pattern in WORDS or graph.is_opaque or not self._add_matching(pattern):
             inside = [each.path for each in self._layers]
-            raise unmatched(pattern, [*graph.every_point, *inside])
+            raise unmatched(pattern, [*layer_names(graph), *inside])
 
     def at(self, name: str, place: int) -> InnerPoint | None:
         """Return the point at a place of a trace, with a name."""
@@ -202,7 +202,10 @@ class _Choice:
         if refused and (not points or not any(sign in pattern for sign in "*?[")):
             raise self._refused(*refused[0])
         self._inner.update((point.name, point) for point in points)
-        _tell([f"{each.path!r} {reason}" for each, reason in refused])
+        reasons: dict[str, dict[str, None]] = {}
+        for each, reason in refused:
+            reasons.setdefault(each.path, {})[reason] = None
+        _tell([f"{path!r} {' and '.join(found)}" for path, found in reasons.items()])
         return n_matching > 0
 
     def _is_step(self, point: InnerPoint) -> bool:

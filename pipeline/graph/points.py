@@ -24,7 +24,16 @@ from .kinds import (
 )
 from .nodes import Node, Point
 
-__all__ = ["N_NEAR_NAMES", "WORDS", "every_point", "matching", "named", "select_points", "unmatched"]
+__all__ = [
+    "N_NEAR_NAMES",
+    "WORDS",
+    "every_point",
+    "layer_names",
+    "matching",
+    "named",
+    "select_points",
+    "unmatched",
+]
 
 WORDS = ("neurons", "parameters", "merges", "inputs", "all")
 
@@ -66,7 +75,7 @@ def select_points(graph: Graph, which: str | Iterable[str] = "parameters") -> tu
     for pattern in [which] if isinstance(which, str) else which:
         found = matching(graph, pattern)
         if not found:
-            raise unmatched(pattern, _names(graph))
+            raise unmatched(pattern, layer_names(graph))
         chosen.update(found)
     return named(graph, chosen)
 
@@ -197,7 +206,8 @@ def _without_twins(graph: Graph, points: list[Point]) -> tuple[Point, ...]:
     return tuple(kept)
 
 
-def _names(graph: Graph) -> list[str]:
+def layer_names(graph: Graph) -> list[str]:
+    """Return the names that may be offered for points: those of layers, not of inputs."""
     return [point.name for point in graph.every_point.values() if point.layer_type != "InputLayer"]
 
 

@@ -159,6 +159,27 @@ def test_a_pattern_that_matches_nothing_is_told_near_names_inside_too(pattern):
         points(Holder(lambda dense, x: dense(x), name="own"), pattern)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "near"), [("foo/*", ["first", "own", "last", "own/dense"]), ("feet", ["first"])]
+)
+def test_inputs_are_no_near_names_of_layers(pattern, near):
+    x = keras.Input((4,), name="feat")
+    y = Holder(lambda dense, x: dense(x), name="own")(L.Dense(4, name="first")(x))
+    model = keras.Model(x, L.Dense(2, name="last")(y))
+    with pytest.raises(InputError, match="near names are") as caught:
+        plan(model, X, output="unused", points=pattern)
+    assert caught.value.near == near
+
+
+def test_a_layer_with_two_reasons_is_told_once(caplog):
+    x = keras.Input((5, 4))
+    model = keras.Model(x, L.Bidirectional(L.LSTM(3, name="lstm"), name="bi")(x))
+    plan(model, np.zeros((6, 5, 4), np.float32), output="unused", points="bi/*")
+
+    assert caplog.text.count("'bi/forward_lstm/lstm_cell'") == 1
+    assert "'bi/forward_lstm/lstm_cell' gives 2 values and is called inside a loop" in caplog.text
+
+
 def test_a_network_without_weights_has_no_leaves():
     x = keras.Input((4,))
     model = keras.Model(x, L.ReLU()(x))
