@@ -87,7 +87,10 @@ def normalize_run(
     record = {"workers": workers, "scheduler": scheduler, "accept_versions": accept_versions}
     # A network that cannot be normalised is refused here, even if the job did not normalise it.
     normalize = {"enabled": True}
-    job = _prepare_again(run, {"model": model, "data": data, "record": record, "normalize": normalize})
+    try:
+        job = _prepare_again(run, {"model": model, "data": data, "record": record, "normalize": normalize})
+    except InputError as error:
+        raise _with_the_job_file(error) from None
     check_data(run.cache, job.source, folder=run.folder, state=data_state(job.source))
     folder = run.folder if output is None else RunFolder(output)
     check_factors(factors, job.fingerprint, job.settings)
@@ -169,6 +172,14 @@ def repair_run(
         message = f"{counted(n_missing, 'block')} of {len(cache.blocks)} not recorded yet: run the job again"
         on_event(StageDone(stage="record", message=message))
     return len(damaged)
+
+
+def _with_the_job_file(error: InputError) -> InputError:
+    """Return the error for layers without a rule with where to set what it advises: here there is no such option."""
+    if not {"pin", "refusal"} & error.facts.keys():
+        return error
+    text = f"{error}\nset it in the job file and run the job again: `actisketch run` goes on with the recorded blocks"
+    return InputError(text, **error.facts)
 
 
 def _record_again(cache: Cache, blocks: Sequence[Block], job: Prepared, on_event: OnEvent) -> None:

@@ -15,10 +15,10 @@ import numpy as np
 
 from ...storage.errors import InputError
 from ..graph import AnyPoint, Graph, Point, graph_points
-from ..normalizer import Exceptions, Factor, Mode, held_scales, propagate
+from ..normalizer import Exceptions, Factor, Mode, Propagation, held_scales, propagate
 from ..settings.job_settings import InputFactor, JobSettings, NormalizeSettings
 
-__all__ = ["Joined", "Ties", "input_scales", "job_ties", "read_ties"]
+__all__ = ["Joined", "Ties", "input_scales", "job_ties", "job_walk", "read_ties"]
 
 logger = logging.getLogger(__name__)
 
@@ -128,17 +128,22 @@ def read_ties(
     )
 
 
-def _numbers(
-    graph: Graph, points: Sequence[Point], settings: NormalizeSettings, mode: Mode
-) -> tuple[dict[str, Joined], dict[int, float]]:
-    """Return the numbers that each channel of each point holds, and which of them are fixed."""
-    walk = propagate(
+def job_walk(graph: Graph, settings: NormalizeSettings, mode: Mode) -> Propagation:
+    """Return which scales of a job's network are equal or pinned; errors as :func:`~..normalizer.propagate`."""
+    return propagate(
         graph,
         mode=mode,
         # The number is not measured yet. Any but 1 will do to refuse now what cannot be scaled.
         input_factor=STAND_IN if settings.input_factor == "measured" else input_scales(settings.input_factor),
         exceptions=Exceptions(tuple(settings.pin), tuple(settings.treat_as_identity)),
     )
+
+
+def _numbers(
+    graph: Graph, points: Sequence[Point], settings: NormalizeSettings, mode: Mode
+) -> tuple[dict[str, Joined], dict[int, float]]:
+    """Return the numbers that each channel of each point holds, and which of them are fixed."""
+    walk = job_walk(graph, settings, mode)
     found: dict[str, Joined] = {}
     fixed: dict[int, float] = {}
     for point in points:

@@ -1,8 +1,8 @@
 """Rewrite a network so that its activations are divided by factors, so that it computes the same."""
 
 from .normalizing import NormalizedModel, Rewriting, normalize_in_place, normalize_model
-from .propagation import Exceptions, Mode, Pinned
-from .solving import Factor, Solution, held_scales, propagate, solve
+from .propagation import Exceptions, Mode, Pinned, Propagation
+from .solving import Factor, Solution, held_scales, propagate, solve, without_factor
 from .variables import tied_scales
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Mode",
     "NormalizedModel",
     "Pinned",
+    "Propagation",
     "Rewriting",
     "Solution",
     "held_scales",
@@ -19,4 +20,5 @@ __all__ = [
     "propagate",
     "solve",
     "tied_scales",
+    "without_factor",
 ]

@@ -6,7 +6,7 @@ Checks the factors, runs the rules over the graph, lets the points claim their v
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from .refusing import all_refused
 from .rules import outputs_of
 from .variables import Ids
 
-__all__ = ["Factor", "Solution", "held_scales", "propagate", "solve"]
+__all__ = ["Factor", "Solution", "held_scales", "propagate", "solve", "without_factor"]
 
 Factor = float | NDArray[np.float64]
 N_NAMES = 6
@@ -158,6 +158,17 @@ def held_scales(walk: Propagation, point: Point) -> Ids:
     return by_channel.reshape(-1, by_channel.shape[-1])
 
 
+def without_factor(walk: Propagation, given: Iterable[Point]) -> list[str]:
+    """Return the names of the points that need a factor, because nothing pins them, and are not among the given."""
+    # By tensor: that of a PReLU behind an Add may go by the name of either.
+    known = {point.value for point in given}
+    return [
+        point.name
+        for point in select_points(walk.graph, "parameters")
+        if point.value not in known and not walk.variables.is_pinned(walk.ids[point.value])
+    ]
+
+
 def _joins(walk: Propagation, point: Point) -> NDArray[np.bool_]:
     """Return whether a point, or each of its channels, holds scales that differ: one factor cannot speak for them."""
     held = held_scales(walk, point)
@@ -188,13 +199,7 @@ def _check_names(graph: Graph, factors: Mapping[str, ArrayLike], *, what: str = 
 
 
 def _check_complete(walk: Propagation, factors: Mapping[str, ArrayLike]) -> None:
-    # By tensor: that of a PReLU behind an Add may go by the name of either.
-    known = {walk.graph.every_point[name].value for name in factors}
-    missing = [
-        point.name
-        for point in select_points(walk.graph, "parameters")
-        if point.value not in known and not walk.variables.is_pinned(walk.ids[point.value])
-    ]
+    missing = without_factor(walk, [walk.graph.every_point[name] for name in factors])
     if missing:
         raise InputError(
             f"{len(missing)} of the points with parameters have no factor: "

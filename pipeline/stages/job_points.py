@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from dataclasses import replace
 
 from ...storage import CacheSpec
 from ...storage.errors import InputError, MismatchError
 from ..events import counted
 from ..factors.compute import asked_of_points
+from ..factors.ties import job_walk
 from ..graph import (
     AnyPoint,
     Graph,
@@ -20,6 +22,7 @@ from ..graph import (
     leaves_of_own_layers,
     select_points,
 )
+from ..normalizer import without_factor
 from ..settings.job_settings import JobSettings
 from ..sources import Source
 
@@ -74,8 +77,7 @@ def _check_points(
     asked_of_points([point.name for point in points], settings.factors)
     if inside and settings.normalize.enabled:
         logger.warning(
-            "normalisation rewrites layers of the graph, and leaves %s inside these as they are: %s get statistics and "
-            "factors alone",
+            "normalisation leaves %s inside other layers as they are, with statistics and factors only: %s",
             counted(len(inside), "recorded layer"),
             ", ".join(repr(point.name) for point in inside[:5]) + (" ..." if len(inside) > 5 else ""),
         )
@@ -139,16 +141,21 @@ def _gives_texts(graph: Graph, value: int) -> bool:
     return is_inverted or graph.values[value].dtype == "string"
 
 
-def check_recorded(graph: Graph, points: tuple[AnyPoint, ...]) -> None:
+def check_recorded(graph: Graph, points: tuple[AnyPoint, ...], settings: JobSettings) -> None:
     """Refuse, before hours of recording, to leave out points that the normaliser needs."""
-    recorded = {point.value for point in graph_points(points)}
-    left_out = [
-        p.name for p in select_points(graph, "parameters") if not p.pinned and p.value not in recorded
-    ]
+    of_graph = graph_points(points)
+    recorded = {point.value for point in of_graph}
+    if all(point.value in recorded for point in select_points(graph, "parameters")):
+        return
+    # What is pinned, by its kind or by the user, has the scale 1 without a factor.
+    walk = job_walk(graph, settings.normalize, "channel" if settings.factors.per_channel else "layer")
+    left_out = without_factor(walk, of_graph)
     if left_out:
+        given = settings.record.points
+        chosen = [*([given] if isinstance(given, str) else given), "parameters"]
         raise InputError(
             f"record.points leaves out {', '.join(map(repr, left_out[:5]))}{' ...' if len(left_out) > 5 else ''}, "
-            "whose factors the normaliser needs: record them too, or stop at the factors with "
-            "normalize.enabled = false (--no-normalize)",
+            f"whose factors the normaliser needs: record them too, record.points = {chosen} (--points "
+            f"{shlex.quote(','.join(chosen))}), or stop at the factors with normalize.enabled = false (--no-normalize)",
             points=tuple(left_out),
         )

@@ -190,7 +190,7 @@ def prepare(
     # Here, a layer without a rule is refused before hours of recording.
     ties = job_ties(graph, points, settings)
     if settings.normalize.enabled:
-        check_recorded(graph, points)
+        check_recorded(graph, points, settings)
     producer = KerasProducer(
         graph,
         points,
@@ -217,8 +217,9 @@ def prepare(
 def _no_graph(model: Any) -> InputError:
     return InputError(
         f"the network {model.name!r} ({type(model).__name__}) is subclassed: it has no graph, without which it cannot "
-        "be normalised; stop at the factors with normalize.enabled = false (--no-normalize), or rebuild it as a "
-        "functional model, keras.Model(inputs, outputs), with the same layers and weights",
+        "be normalised. `actisketch run` stops at the factors with normalize.enabled = false (--no-normalize). To "
+        "normalise it, rebuild it as a functional model, keras.Model(inputs, outputs), with the same layers and "
+        "weights",
         model=model.name,
     )
 
