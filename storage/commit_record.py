@@ -15,6 +15,7 @@ scanned without reading a sketch.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections.abc import Mapping
@@ -122,6 +123,8 @@ class CommitRecord:
     """The sketch of each point; None if only the header was read."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """JSON values that the writer kept with the block."""
+    head_hash: str = field(default="", compare=False)
+    """A hash of prefix and header as stored: it changes with any chunk, sketch or fact. Empty if it was not read."""
 
     def encode(self) -> bytes:
         """Return the whole record; the same values give the same bytes."""
@@ -172,6 +175,7 @@ class CommitRecord:
             if with_sketches
             else None,
             facts=table(document.get("facts"), "the facts of a record"),
+            head_hash=hashlib.blake2b(stored[:end], digest_size=16).hexdigest(),
         )
 
 

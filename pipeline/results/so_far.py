@@ -46,7 +46,7 @@ class SoFar:
     run: Run
     """Answers from the blocks that are there; from all samples where `is_complete`."""
     key: str
-    """Equal keys, equal answers: a hash of what is committed."""
+    """Equal keys, equal answers: a hash of the records that the answers are from."""
     n_blocks: int
     n_blocks_done: int
     """Blocks that the answers are from."""
@@ -55,7 +55,7 @@ class SoFar:
     damage: tuple[str, ...]
     """A sentence for each block that is there but cannot be read, with what to do. It is not part of the answers."""
     commits: Mapping[int, str] = field(repr=False)
-    """A hash of the commit of each block that the answers are from."""
+    """`CommitRecord.head_hash` of each block that the answers are from."""
 
     @property
     def is_complete(self) -> bool:
@@ -71,7 +71,8 @@ def recorded_so_far(run: Run, before: SoFar | None = None) -> SoFar:
     run : Run
         Just opened.
     before : SoFar, optional
-        What was recorded of the same run earlier: only the blocks since then are read.
+        What was recorded of the same run earlier: only the blocks since then are read, and those that were left
+        out then.
 
     Raises
     ------
@@ -80,24 +81,30 @@ def recorded_so_far(run: Run, before: SoFar | None = None) -> SoFar:
     """
     cache = run.cache
     headers, damaged = cache.survey()
-    commits = {header.block.index: content_key(repr(header)) for header in headers}
+    commits = {header.block.index: header.head_hash for header in headers}
     wrong = [block.index for block in damaged]
-    key = content_key(cache.spec.content_hash, cache.spec.n_samples, sorted(commits.items()), wrong)
-    if before is not None and before.key == key:
-        return _so_far(run, before.run.sketches, before.commits, before.damage, key=key)
+    if before is not None and before.key == _key(cache, commits, wrong):
+        return _so_far(run, before.run.sketches, before.commits, before.damage, key=before.key)
     damage = [_damage(run, block, "its commit record is damaged") for block in damaged]
     kept = None
     if len(commits) == cache.spec.n_blocks:
         kept = load_merged(run.folder.merged_path, merged_key(cache), run.points)
     if kept is None:
         kept = _merged(run, commits, before, damage)
-    return _so_far(run, kept, commits, tuple(damage), key=key)
+    return _so_far(run, kept, commits, tuple(damage), key=_key(cache, commits, wrong))
+
+
+def _key(cache: Cache, commits: Mapping[int, str], wrong: list[int]) -> str:
+    return content_key(cache.spec.content_hash, cache.spec.n_samples, sorted(commits.items()), wrong)
 
 
 def _merged(
     run: Run, commits: dict[int, str], before: SoFar | None, damage: list[str]
 ) -> dict[str, PointSketch]:
-    """Return the merged sketches of these blocks; those that cannot be read are named, and taken out of ``commits``."""
+    """Return the merged sketches of these blocks.
+
+    Those that cannot be read are named and taken out of ``commits``, which holds the hashes of what was read then.
+    """
     cache, known = run.cache, {}
     grown = before is not None and before.commits.items() <= commits.items()
     if before is not None and grown and before.commits:
@@ -111,14 +118,15 @@ def _merged(
     def records() -> Iterator[Mapping[str, bytes]]:
         for block in new:
             try:
-                sketches = cache.read_commit(block).sketches
+                record = cache.read_commit(block)
             except IncompleteError:  # removed meanwhile
                 del commits[block.index]
             except FormatError as error:
                 del commits[block.index]
                 damage.append(_damage(run, block, f"its sketches cannot be read ({error})"))
             else:
-                yield sketches or {}
+                commits[block.index] = record.head_hash  # it may have been recorded again meanwhile
+                yield record.sketches or {}
 
     fresh = merge_records(records(), run.points)
     if not fresh and not known:

@@ -1,0 +1,67 @@
+"""An answer, and its ETag, are of what is recorded now: also where other values came under the same name."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from .conftest import MadeRun, values_of
+
+API = "/api/v1/runs"
+ASKED = {"q": 100, "point": "conv"}
+SKETCHES_ONLY = {"record": {"activations": False}}
+
+
+@dataclass
+class Scaled(MadeRun):
+    """A run of the same identity with other values."""
+
+    scale: float = 1.0
+
+    def values(self, point, start, stop):
+        return values_of(point, start, stop, seed=self.seed) * np.float32(self.scale)
+
+
+def again(folder, n_blocks, scale):
+    """Delete the run and record it with other values."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return Scaled(folder, changes=SKETCHES_ONLY, scale=scale).begin().record(n_blocks)
+
+
+@pytest.mark.parametrize(("n_blocks", "n_samples"), [(2, 12), (3, 17)])
+def test_sketches_that_are_recorded_again_with_other_values_are_read_again(root, own, n_blocks, n_samples):
+    again(root / "sk", n_blocks, 1.0)
+    first = own.get(f"{API}/sk/percentile", params=ASKED)
+    made = again(root / "sk", n_blocks, 1.5)
+    second = own.get(f"{API}/sk/percentile", params=ASKED, headers={"if-none-match": first.headers["etag"]})
+
+    assert second.status_code == 200
+    assert second.json()["percentiles"][0]["value"] == made.all_values("conv", n_samples).max()
+
+
+def test_old_blocks_are_not_merged_with_new_ones(root, own):
+    again(root / "sk", 2, 4.0)
+    assert own.get(f"{API}/sk/percentile", params=ASKED).status_code == 200
+    made = again(root / "sk", 3, 1.0)
+    (row,) = own.get(f"{API}/sk/percentile", params=ASKED).json()["percentiles"]
+
+    assert row["value"] == made.all_values("conv").max()
+    assert row["n_values"] == np.count_nonzero(made.all_values("conv"))
+
+
+def test_a_block_whose_sketches_were_damaged_is_looked_at_again(root, own):
+    first, *_ = sorted((root / "half" / "cache" / ".actisketch" / "commits").iterdir())
+    stored = first.read_bytes()
+    first.write_bytes(stored[:-1] + bytes([stored[-1] ^ 255]))  # its last sketch
+    damaged = own.get(f"{API}/half/points")
+    same = own.get(f"{API}/half/points", headers={"if-none-match": damaged.headers["etag"]})
+    first.write_bytes(stored)
+    mended = own.get(f"{API}/half/points", headers={"if-none-match": damaged.headers["etag"]})
+
+    assert damaged.json()["recorded"]["n_blocks_done"] == 1
+    assert same.status_code == 304
+    assert mended.status_code == 200
+    assert (mended.json()["recorded"]["n_blocks_done"], mended.json()["recorded"]["damage"]) == (2, [])
