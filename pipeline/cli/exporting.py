@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from ...storage.errors import InputError
-from ..exporters import Exported, load_exporter
+from ..exporters import Exported, check_options, load_exporter
 from ..results.run import open_run
+from ..settings.template import setting_text
 from ..settings.visible import visible
-from .flags import check_folder_of, code_options, range_options, run_argument
+from .flags import UNSAFE, check_folder_of, range_options, run_argument
 from .session import Session
 from .show import range_table
 
@@ -58,7 +59,12 @@ __all__ = ["export"]
 @click.option(
     "--data", type=click.Path(path_type=Path), help="Where the samples are now; default: where they were."
 )
-@code_options
+@click.option(
+    "--custom-objects",
+    type=click.Path(path_type=Path),
+    help=setting_text("model.custom_objects") + " For onnxruntime, litert, hls4ml and nir.",
+)
+@click.option("--unsafe-model", is_flag=True, help=f"{UNSAFE} For onnxruntime, litert and hls4ml.")
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -78,6 +84,7 @@ def export(session: Session, /, run: Path, kind: str, output: Path | None, **fla
     exporter = load_exporter(kind)
     ranges = {key: flags.pop(key) for key in ("percentile", "method", "bits", "symmetric", "exact")}
     flags["unsafe_model"] = flags["unsafe_model"] or None
+    check_options(exporter, kind, flags)
     chosen = open_run(run)
     if exporter.opens_network:
         session.say_loading()

@@ -18,6 +18,7 @@ from ..settings.template import setting_text
 __all__ = [
     "JOB_FLAGS",
     "JOB_SWITCHES",
+    "UNSAFE",
     "check_folder_of",
     "code_options",
     "job_options",
@@ -30,7 +31,8 @@ __all__ = [
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_UNSAFE = "Load a model that contains code. Only for files that you trust."
+UNSAFE = "Load a model that contains code. Only for files that you trust."
+"""Help of --unsafe-model."""
 
 # Flag, dotted key, type, and what the flag alone says. The type is click's; the setting's own limits are checked with
 # the rest.
@@ -71,7 +73,7 @@ JOB_SWITCHES: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 def job_options(command: Command) -> Command:
     """Add the job file and the flags that override it."""
-    command = click.option("--unsafe-model", is_flag=True, default=None, help=_UNSAFE)(command)
+    command = click.option("--unsafe-model", is_flag=True, default=None, help=UNSAFE)(command)
     for flag, keys in reversed(JOB_SWITCHES):
         command = click.option(flag, is_flag=True, default=None, help=setting_text(keys[0]))(command)
     for flag, key, kind, more in reversed(JOB_FLAGS):
@@ -97,7 +99,7 @@ def trust_options(command: Command) -> Command:
 
 def code_options(command: Command) -> Command:
     """Add what allows code of a network to run."""
-    command = click.option("--unsafe-model", is_flag=True, help=_UNSAFE)(command)
+    command = click.option("--unsafe-model", is_flag=True, help=UNSAFE)(command)
     text = setting_text("model.custom_objects")
     return click.option("--custom-objects", type=click.Path(path_type=Path), help=text)(command)
 

@@ -1,7 +1,7 @@
 """From a recorded run to the files of other programs, one module for each target."""
 
 from .exporter import Exported, Exporter, ExportRequest, RangeRow, RecordedRun
-from .making import make_export
+from .making import check_options, make_export
 from .registry import exporter_names, load_exporter
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Exporter",
     "RangeRow",
     "RecordedRun",
+    "check_options",
     "exporter_names",
     "load_exporter",
     "make_export",

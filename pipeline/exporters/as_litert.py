@@ -15,7 +15,7 @@ from ...storage.errors import InputError
 from .exporter import Exported, Exporter, ExportRequest, RangeRow
 from .extra import import_extra
 from .matching import in_batches, in_order, matched_rows
-from .reopening import NETWORK_OPTIONS, exported_by_keras, reopened
+from .reopening import NETWORK_OPTIONS, exported_by_keras, names_in_export, reopened
 
 __all__ = ["EXPORTER", "LiteRtNetwork"]
 
@@ -137,7 +137,7 @@ def _make(request: ExportRequest) -> Exported:
     job = reopened(request.run, request.options)
     content = exported_by_keras(job, "litert") if given is None else Path(given).read_bytes()
     origin = "the network that Keras exported" if given is None else repr(str(given))
-    network = LiteRtNetwork(content, origin, [name for name, _, _ in job.graph.input_specs])
+    network = LiteRtNetwork(content, origin, names_in_export(job.graph))
     rows, warned = matched_rows(network, request.run, job, request.settings)
     return Exported(
         content=_result_text(rows, network.n_axes, job.source.n_samples),

@@ -15,7 +15,7 @@ from ...storage.errors import InputError
 from .exporter import Exported, Exporter, ExportRequest, RangeRow
 from .extra import import_extra
 from .matching import in_batches, in_order, matched_rows
-from .reopening import NETWORK_OPTIONS, exported_by_keras, reopened
+from .reopening import NETWORK_OPTIONS, exported_by_keras, names_in_export, reopened
 
 __all__ = ["EXPORTER", "OnnxNetwork", "tensor_quant_overrides"]
 
@@ -171,7 +171,7 @@ def _make(request: ExportRequest) -> Exported:
         import_extra("tf2onnx", extra=EXTRA)
         beside[".onnx"] = exported_by_keras(job, "onnx")
         loaded = onnx.load_from_string(beside[".onnx"])
-    names = [name for name, _, _ in job.graph.input_specs]
+    names = names_in_export(job.graph)
     network = OnnxNetwork(loaded, f"{str(given)!r}" if given else "the network that Keras exported", names)
     rows, warnings = matched_rows(network, request.run, job, request.settings)
     return Exported(

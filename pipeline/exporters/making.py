@@ -8,10 +8,10 @@ from typing import Any
 from ...storage.errors import InputError
 from ..factors.factors_file import Factors
 from ..settings.job_settings import FactorSettings
-from .exporter import Exported, ExportRequest, RecordedRun
+from .exporter import Exported, Exporter, ExportRequest, RecordedRun
 from .registry import load_exporter
 
-__all__ = ["make_export"]
+__all__ = ["check_options", "make_export"]
 
 
 def make_export(
@@ -46,11 +46,22 @@ def make_export(
     """
     exporter = load_exporter(kind)
     given = {name: value for name, value in options.items() if value is not None}
-    for name in given:
-        if name not in exporter.options:
-            raise InputError(
-                f"--{name.replace('_', '-')} is no option of {kind!r}: leave it out", option=name
-            )
+    check_options(exporter, kind, given)
     if changed and not exporter.takes_factors:
         raise InputError(f"an export as {kind!r} is not made from percentiles: leave --{min(changed)} out")
     return exporter.make(ExportRequest(run=run, settings=settings, factors_of=factors_of, options=given))
+
+
+def check_options(exporter: Exporter, kind: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that the exporter of this name does not take; None counts as not given.
+
+    Raises
+    ------
+    InputError
+        With the first of them.
+    """
+    for name, value in options.items():
+        if value is not None and name not in exporter.options:
+            raise InputError(
+                f"--{name.replace('_', '-')} is no option of {kind!r}: leave it out", option=name
+            )

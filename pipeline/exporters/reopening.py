@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError, MismatchError
-from ..graph import Graph, match_inputs, model_fingerprint, read_graph
+from ..graph import Graph, match_inputs, model_arguments, model_fingerprint, read_graph, reason_of
 from ..record.model import load_network
 from ..settings.loading import validate_job
 from ..sources import as_source
@@ -24,6 +26,7 @@ __all__ = [
     "NETWORK_OPTIONS",
     "exported_by_keras",
     "inputs_of",
+    "names_in_export",
     "opened_graph",
     "point_values",
     "reopened",
@@ -130,16 +133,63 @@ def point_values(run: RecordedRun, job: Prepared, n_samples: int) -> dict[str, N
 
 
 def exported_by_keras(job: Prepared, kind: str) -> bytes:
-    """Return the network as Keras exports it, in the format "onnx" or "litert"."""
+    """Return the network as Keras exports it, in the format "onnx" or "litert".
+
+    Its inputs are called as `names_in_export` says.
+
+    Raises
+    ------
+    InputError
+        If Keras or the converter cannot do it.
+    """
     with tempfile.TemporaryDirectory(prefix="actisketch-") as folder:
         path = Path(folder) / ("network.onnx" if kind == "onnx" else "network.tflite")
-        inputs = inputs_of(job, 0, 1)
-        job.model(inputs if len(inputs) > 1 else inputs[0])  # Keras exports only what was called once
+        given = {} if not job.graph.is_opaque else {"input_signature": _signature(job.graph, kind)}
         try:
-            job.model.export(str(path), format=kind, verbose=False)
-        except Exception as error:  # of the converters, which have no common base
-            raise InputError(
-                f"Keras cannot export this network as {kind} ({' '.join(str(error).split())[:300]}): give a file that "
-                "was exported in another way"
-            ) from error
+            args, kwargs = model_arguments(job.graph, inputs_of(job, 0, 1))
+            job.model(*args, **kwargs)  # Keras exports only what was called once
+            job.model.export(str(path), format=kind, verbose=False, **given)
+        except InputError:
+            raise
+        except Exception as error:  # of the network and of the converters, which have no common base
+            raise _no_export(kind, reason_of(error)) from error
         return path.read_bytes()
+
+
+def names_in_export(graph: Graph) -> list[str]:
+    """Return the name of each input in what `exported_by_keras` gives."""
+    names = [name for name, _, _ in graph.input_specs]
+    if not graph.is_opaque:
+        return names
+    # They may come from the data, and TensorFlow takes only letters, digits and "_".
+    plain = [re.sub(r"[^A-Za-z0-9_]", "_", name) for name in names]
+    return [name if plain.count(name) == 1 else f"{name}_{i}" for i, name in enumerate(plain)]
+
+
+def _signature(graph: Graph, kind: str) -> list[Any]:
+    """Return what a subclassed model takes, an entry for each argument: Keras knows no types of it, only shapes."""
+    import tensorflow as tf
+
+    specs = [
+        tf.TensorSpec((None, *shape), dtype, name=name)
+        for name, (_, shape, dtype) in zip(names_in_export(graph), graph.input_specs, strict=True)
+    ]
+    args, kwargs = model_arguments(graph, specs)
+    if not kwargs:
+        return list(args)
+    first = [
+        each.name
+        for each in inspect.signature(graph.model.call).parameters.values()
+        if each.kind == each.POSITIONAL_OR_KEYWORD
+    ][: len(kwargs)]
+    if set(first) != set(kwargs):
+        raise _no_export(
+            kind, f"of the arguments of its call(), the data has {', '.join(map(repr, kwargs))} only"
+        )
+    return [kwargs[name] for name in first]
+
+
+def _no_export(kind: str, reason: str) -> InputError:
+    return InputError(
+        f"Keras cannot export this network as {kind} ({reason}): give a file that was exported in another way"
+    )

@@ -1,5 +1,6 @@
 """The graph of a Keras network: nodes, values, points, and running it once for all points."""
 
+from .calling import model_arguments
 from .choosing import choose_points, graph_points, inner_points, places_of, points_at
 from .code import file_code_hash
 from .feeding import aligned, input_tensor
@@ -44,6 +45,7 @@ __all__ = [
     "layer_refusals",
     "leaves_of_own_layers",
     "match_inputs",
+    "model_arguments",
     "model_fingerprint",
     "named_inside",
     "opaque_graph",

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
+from .calling import model_arguments
 from .code import brings_code
 from .forward import forward_function
 from .graph import Graph
@@ -204,14 +205,12 @@ def _draws(node: Node, values: dict[int, Any], extra: dict[str, Any]) -> bool:
 def _outputs_of_model(graph: Graph, inputs: Sequence[Any]) -> list[Any]:
     import keras
 
-    model = graph.model
-    # A Sequential model that was never called, as one from a file, has no `input`.
-    like = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
     tensors = [
         keras.ops.convert_to_tensor(each, dtype=graph.values[value].dtype)
         for each, value in zip(inputs, graph.inputs, strict=True)
     ]
-    outputs: list[Any] = keras.tree.flatten(model(keras.tree.pack_sequence_as(like, tensors), training=False))
+    args, kwargs = model_arguments(graph, tensors)
+    outputs: list[Any] = keras.tree.flatten(graph.model(*args, training=False, **kwargs))
     return outputs
 
 
