@@ -10,6 +10,7 @@ if __name__ == "storage":
 
 from .cache import Cache
 from .commit_record import CommitRecord
+from .lasting import LastingThreads
 from .layout import Projection, encoding_nbytes, projection, record_nbytes
 from .spec import Block, CacheSpec, PointSpec, SampleRange, sample_nbytes
 from .stores import is_url
@@ -23,6 +24,7 @@ __all__ = [
     "Cache",
     "CacheSpec",
     "CommitRecord",
+    "LastingThreads",
     "PointSpec",
     "Problem",
     "Projection",

@@ -9,12 +9,14 @@ import math
 import threading
 from collections import defaultdict
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .lasting import LastingThreads
 
 __all__ = ["WRITING_THREADS", "WritingThreads"]
 
@@ -23,7 +25,7 @@ WRITING_THREADS = 4
 
 
 class WritingThreads:
-    """Threads that write chunks for a `BlockWriter`.
+    """Threads that write chunks for a `BlockWriter`; none writes when the ``with`` is left, also by Ctrl-C.
 
     Parameters
     ----------
@@ -34,9 +36,10 @@ class WritingThreads:
 
     def __init__(self, n_threads: int = WRITING_THREADS, *, most_nbytes: int) -> None:
         self._most_nbytes = most_nbytes
-        self._pool = ThreadPoolExecutor(n_threads, thread_name_prefix="actisketch-chunk")
+        self._threads = LastingThreads(n_threads, name="actisketch-chunk")
         self._nbytes = 0
         """Of chunks that wait or are being written."""
+        self._nbytes_of: dict[Future[None], int] = {}
         self._free: dict[int, list[NDArray[np.uint8]]] = defaultdict(list)
         """Memory to use again, by its size: first touch of fresh memory costs more than a copy."""
         self._changed = threading.Condition()
@@ -47,8 +50,10 @@ class WritingThreads:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.shutdown()
-        self._free.clear()
+        try:
+            self._threads.__exit__(kind, error, trace)
+        finally:
+            self._free.clear()
 
     def buffer(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
         """Return memory to fill a chunk in; its values are anything."""
@@ -71,15 +76,21 @@ class WritingThreads:
 
     def write(self, nbytes: int, work: Callable[[], None]) -> Future[None]:
         """Do ``work``, which writes a chunk of so many bytes, in a thread; wait until there is room for it."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._nbytes or self._nbytes + nbytes <= self._most_nbytes)
-            self._nbytes += nbytes
-        return self._pool.submit(self._done, nbytes, work)
-
-    def _done(self, nbytes: int, work: Callable[[], None]) -> None:
+        future: Future[None] = Future()
+        # Called when the work is done, has failed, or will not be done.
+        future.add_done_callback(self._make_room)
         try:
-            work()
-        finally:
             with self._changed:
-                self._nbytes -= nbytes
-                self._changed.notify_all()
+                self._changed.wait_for(lambda: not self._nbytes or self._nbytes + nbytes <= self._most_nbytes)
+                self._nbytes_of[future] = nbytes
+                self._nbytes += nbytes
+            self._threads.submit(future, work)
+        except BaseException:
+            future.cancel()
+            raise
+        return future
+
+    def _make_room(self, future: Future[None]) -> None:
+        with self._changed:
+            self._nbytes -= self._nbytes_of.pop(future, 0)
+            self._changed.notify_all()

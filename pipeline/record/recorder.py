@@ -7,9 +7,18 @@ from __future__ import annotations
 
 import logging
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
 
-from ...storage import Block, Cache, CacheSpec, CommitRecord, WritingThreads, sample_nbytes
+from ...storage import (
+    Block,
+    Cache,
+    CacheSpec,
+    CommitRecord,
+    LastingThreads,
+    WritingThreads,
+    sample_nbytes,
+)
 from ..events import BlockDone, Event, OnEvent, SamplesDone, ignore_event
 from ..sketch import SketchSpec
 from .open_block import OpenBlock
@@ -67,7 +76,7 @@ def record_block(
     if cache.is_committed(block):
         return cache.read_commit(block)
     if writing is None:
-        with writing_threads(cache.spec) as own:
+        with writing_threads(cache.spec) as own, own:  # twice, as in record_missing
             return record_block(cache, producer, block, sketch=sketch, writing=own)
     opened = OpenBlock(cache, producer.points, block, spec=sketch, writing=writing)
     try:
@@ -94,7 +103,7 @@ def record_missing(
 
     Samples are computed in this thread; their values are sketched by the producer's, written and committed by others.
     When anything fails, or Ctrl-C is pressed, blocks that are computed are committed, nothing new is begun, and the
-    error is raised.
+    error is raised. No thread is at work then, however often Ctrl-C was pressed.
 
     Returns
     -------
@@ -128,10 +137,13 @@ def record_missing(
         nbytes = block.n_samples * sample_nbytes(producer.points)
         tell(BlockDone(block=block.index, n_samples=block.n_samples, nbytes=nbytes))
 
-    # The committer ends first: it waits for what the other threads do.
+    # The committer ends first: it waits for what the other threads do. Both are ended twice: a second Ctrl-C may come
+    # where the end of one has not begun.
     with (
         writing_threads(cache.spec) as writing,
-        ThreadPoolExecutor(1, thread_name_prefix="actisketch-committer") as committer,
+        LastingThreads(1, name="actisketch-committer") as committer,
+        writing,
+        committer,
     ):
         for block in blocks:
             available.acquire()
@@ -142,7 +154,8 @@ def record_missing(
             except BaseException:
                 opened.abandon()
                 raise
-            pending.append(committer.submit(commit, opened, block))
+            pending.append(Future())
+            committer.submit(pending[-1], partial(commit, opened, block))
     _raise_first_failure(pending)
     if blocks:
         logger.info("recorded %d blocks", len(blocks))

@@ -195,3 +195,27 @@ def test_leaving_a_writer_waits_for_what_is_written_and_leaves_the_rest_out(
 
     assert n_written == len(written) == 1
     assert [thread.name for thread in threading.enumerate() if "actisketch-chunk" in thread.name] == []
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), KeyboardInterrupt()], ids=repr)
+def test_a_chunk_that_could_not_be_given_to_a_thread_takes_no_room(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    written: list[str] = []
+
+    def refuse(thread: threading.Thread) -> None:
+        raise error
+
+    with WritingThreads(1, most_nbytes=100) as writing:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(type(error)):
+                writing.write(100, lambda: written.append("refused"))
+        following = threading.Thread(
+            target=lambda: writing.write(100, lambda: written.append("next")).result(PATIENCE_S), daemon=True
+        )
+        following.start()
+        following.join(PATIENCE_S / 6)
+
+        assert not following.is_alive()
+    assert written == ["next"]
