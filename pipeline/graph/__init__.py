@@ -15,7 +15,7 @@ from .keras_errors import layer_refusals, reason_of, refusals_explained
 from .model_check import check_model, check_nbytes
 from .nodes import AnyPoint, InnerPoint, Node, Point, Slot, Value
 from .opaque import built_inputs, graph_for, opaque_graph
-from .points import select_points
+from .points import select_points, used_outputs
 from .reading import is_subclassed, read_graph, why_opaque
 from .stepping import values_in_turn
 from .toolbox_names import toolbox_names
@@ -59,6 +59,7 @@ __all__ = [
     "tapped_calls",
     "toolbox_names",
     "traced_forward",
+    "used_outputs",
     "values_in_turn",
     "why_opaque",
 ]

@@ -33,6 +33,7 @@ __all__ = [
     "named",
     "select_points",
     "unmatched",
+    "used_outputs",
 ]
 
 WORDS = ("neurons", "parameters", "merges", "inputs", "all")
@@ -66,8 +67,8 @@ def select_points(graph: Graph, which: str | Iterable[str] = "parameters") -> tu
 
     Notes
     -----
-    The tensor of a point starts as the output of its layer and follows the values downstream while
-    exactly one consumer takes them: a BatchNormalization that is folded, dropout and other
+    The tensor of a point starts as the output of its layer (of several the first that is used) and follows the values
+    downstream while exactly one consumer takes them: a BatchNormalization that is folded, dropout and other
     inference-time identities, and then at most one separate activation layer. Points that
     end at the same tensor are one point, named after the first layer.
     """
@@ -88,6 +89,14 @@ def matching(graph: Graph, pattern: str) -> list[str]:
 def named(graph: Graph, names: Container[str]) -> tuple[Point, ...]:
     """Return the points with these names, in topological order, one for each tensor."""
     return _without_twins(graph, [point for point in graph.every_point.values() if point.name in names])
+
+
+def used_outputs(graph: Graph, node: Node) -> tuple[int, ...]:
+    """Return which outputs of a node are taken by another one, or given by the network; the first is recorded.
+
+    By their places in the flattened output. A node of which none is used is not part of a graph.
+    """
+    return tuple(place for place, value in enumerate(node.outputs) if graph.consumers[value]) or (0,)
 
 
 def every_point(graph: Graph) -> list[Point]:
@@ -175,7 +184,7 @@ def _recorded_value(graph: Graph, node: Node) -> tuple[int, Node, int]:
         The node whose activation function is the last one before it.
     n_params : int
     """
-    best, last, n_params = node.outputs[0], node, node.n_params
+    best, last, n_params = node.outputs[used_outputs(graph, node)[0]], node, node.n_params
     value = best
     if is_activation(node.operation) or (
         activation_of(node.operation) != "linear" if node.operation is not None else False

@@ -29,6 +29,7 @@ from ..graph import (
     match_inputs,
     refusals_explained,
     shape_words,
+    used_outputs,
 )
 from ..sources import Source
 from .taps import Taps
@@ -253,6 +254,9 @@ def _point_spec(graph: Graph, point: AnyPoint, shape: tuple[int | None, ...]) ->
     }
     if isinstance(point, InnerPoint):
         meta |= {"inside": graph.nodes[point.node].name, "place": point.place}
+    elif output := used_outputs(graph, graph.nodes[point.node])[0]:
+        # Caches of earlier programs hold the first output, whether it is used or not.
+        meta |= {"output": output}
     return PointSpec(name=point.name, shape=known, channel_axis=point.channel_axis, meta=meta)
 
 

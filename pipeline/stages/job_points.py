@@ -21,6 +21,8 @@ from ..graph import (
     inner_points,
     leaves_of_own_layers,
     select_points,
+    shape_words,
+    used_outputs,
 )
 from ..normalizer import without_factor
 from ..settings.job_settings import JobSettings
@@ -74,6 +76,9 @@ def _check_points(
     _check_numbers(graph, of_graph, normalizes=settings.normalize.enabled)
     if held is not None and settings.record.points == "neurons" and not graph.is_opaque:
         _check_merges_recorded(held, graph, of_graph)
+    if held is not None:
+        _check_outputs_recorded(held, graph, of_graph)
+    _tell_of_outputs(graph, of_graph)
     asked_of_points([point.name for point in points], settings.factors)
     if inside and settings.normalize.enabled:
         logger.warning(
@@ -87,6 +92,24 @@ def _check_points(
         and settings.record.points in ("neurons", "parameters")
     ):
         _tell_of_leaves(graph)
+
+
+def _tell_of_outputs(graph: Graph, points: tuple[Point, ...]) -> None:
+    """Warn of layers of which several outputs are used, since one is recorded."""
+    for point in points:
+        node = graph.nodes[point.node]
+        used = used_outputs(graph, node)
+        if len(used) > 1:
+            logger.warning(
+                "%r (%s) gives %d tensors, of which %d are used: output %d (counted from 0 in the order of "
+                "keras.tree.flatten), of shape %s, is recorded, and the others are not",
+                point.name,
+                point.layer_type,
+                len(node.outputs),
+                len(used),
+                used[0],
+                shape_words(graph.values[node.outputs[used[0]]].shape),
+            )
 
 
 def _tell_of_leaves(graph: Graph) -> None:
@@ -112,6 +135,19 @@ def _check_merges_recorded(existing: CacheSpec, graph: Graph, points: tuple[Poin
             "the merges too, choose another output folder",
             points=tuple(missing),
         )
+
+
+def _check_outputs_recorded(existing: CacheSpec, graph: Graph, points: tuple[Point, ...]) -> None:
+    """Refuse a cache of an earlier program, which recorded the first output of a layer where only others are used."""
+    recorded = {point.name: point.meta.get("output", 0) for point in existing.points}
+    for point in points:
+        output = used_outputs(graph, graph.nodes[point.node])[0]
+        if recorded.get(point.name, output) != output:
+            raise MismatchError(
+                f"the cache holds output {recorded[point.name]} of {point.name!r} ({point.layer_type}), which the "
+                f"network does not use, and not output {output}: choose another output folder",
+                points=(point.name,),
+            )
 
 
 def _check_numbers(graph: Graph, points: tuple[Point, ...], *, normalizes: bool) -> None:
