@@ -82,7 +82,7 @@ def run_answer(opened: OpenRun, *, name: str, state: str) -> RunAnswer:
     return RunAnswer(
         id=opened.id,
         name=name,
-        model=str(manifest.get("model", {}).get("name", "")),
+        model=_writable(str(manifest.get("model", {}).get("name", ""))),
         state=state,  # type: ignore[arg-type]  # one of the four words
         writer=writer,
         recorded=recorded_of(opened),
@@ -94,9 +94,18 @@ def run_answer(opened: OpenRun, *, name: str, state: str) -> RunAnswer:
         certificate_passed=status.certificate_passed,
         out_of_date=list(status.out_of_date),
         random_layers=list(status.random_layers),
-        settings=run.settings.model_dump(mode="json", exclude={"output"}),
-        versions=manifest.get("versions", {}),
+        settings=_writable(run.settings.model_dump(mode="json", exclude={"output"})),
+        versions=_writable(manifest.get("versions", {})),
     )
+
+
+def _writable(tree: Any) -> Any:
+    """Return JSON values with half a pair of code units, which UTF-8 does not have, as an escape sequence."""
+    if isinstance(tree, str):
+        return tree.encode("utf-8", "backslashreplace").decode()
+    if isinstance(tree, dict):
+        return {_writable(name): _writable(value) for name, value in tree.items()}
+    return [_writable(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def reading(opened: OpenRun, stop: Stop, *, is_exact: bool) -> Run:
