@@ -114,7 +114,7 @@ class Desk:
             return nothing
         try:
             folder = self._root.folder_of(row.id)
-            self._root.check_inside(folder, None)
+            self._root.check_inside(folder, None, with_arrays=False)
             cache = Cache.open(RunFolder(folder).cache_path)
             n_blocks = cache.spec.n_blocks
             n_missing = 0 if row.state == "complete" else len(cache.missing())

@@ -76,9 +76,9 @@ class Live:
 
     def _look(self, run_id: str) -> LiveAnswer:
         folder = self._root.folder_of(run_id)
-        self._root.check_inside(folder, None)
+        self._root.check_inside(folder, None, with_arrays=False)
         run = open_run(folder)
-        self._root.check_inside(folder, run.settings.cache.url)
+        self._root.check_inside(folder, run.settings.cache.url, with_arrays=False)
         spec = run.cache.spec
         missing = run.cache.missing()
         row = self._catalogue.row(path_in_id(run_id))

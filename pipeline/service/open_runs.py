@@ -123,9 +123,9 @@ class OpenRuns:
     def _open(self, run_id: str, before: OpenRun | None, stop: Stop) -> OpenRun:
         started_s = time.monotonic()
         folder = self._root.folder_of(run_id)
-        self._root.check_inside(folder, None)
+        self._root.check_inside(folder, None, with_arrays=False)
         run = open_run(folder)
-        self._root.check_inside(folder, run.settings.cache.url)
+        self._root.check_inside(folder, run.settings.cache.url, check=stop.check)
         so_far = recorded_so_far(run, None if before is None else before.so_far)
         manifest = run.folder.manifest()
         ended_s = time.monotonic()

@@ -121,31 +121,78 @@ class RunRoot:
             raise _no_run(run_id)
         return path
 
-    def check_inside(self, folder: Path, cache_url: str | None) -> None:
+    def check_inside(
+        self,
+        folder: Path,
+        cache_url: str | None,
+        *,
+        with_arrays: bool = True,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
         """Refuse a run that would have files elsewhere read: through a link, or in a cache that its manifest names.
+
+        Parameters
+        ----------
+        folder : Path
+        cache_url : str, optional
+            As in the manifest; default: the cache beside it.
+        with_arrays : bool
+            Also look at each recorded chunk; otherwise at what a list reads.
+        check : callable
+            Called before each folder: what it raises ends the look.
 
         Raises
         ------
         InputError
             The message says what the operator can allow.
         """
-        for place in (folder, folder / "cache", folder / "cache" / ".actisketch", folder / "report"):
-            for entry in _entries(place):
-                if entry.is_symlink():
-                    self._check_place(os.path.realpath(entry.path), f"the link {entry.name!r}")
-        if cache_url is None:
-            return
-        if is_url(cache_url) and not cache_url.startswith("file:"):
+        for place in (folder, folder / "report"):
+            self._check_entries(place)
+        path = str(folder / "cache")
+        if cache_url is not None and is_url(cache_url) and not cache_url.startswith("file:"):
             if not any(_is_below_url(cache_url, prefix) for prefix in self.allowed):
                 raise InputError(
                     f"the cache of this run lies in an object store, {cache_url!r}, which this service may not open: "
                     "the operator can start it with --allow and that URL, or one above it"
                 )
             return
-        path = path_of(cache_url) if is_url(cache_url) else cache_url
-        self._check_place(os.path.realpath(path), "the cache of this run")
+        if cache_url is not None:
+            path = path_of(cache_url) if is_url(cache_url) else cache_url
+            self._check_place(path, "the cache of this run")
+        self._check_cache(path, with_arrays=with_arrays, check=check)
+
+    def _check_cache(self, path: str, *, with_arrays: bool, check: Callable[[], None]) -> None:
+        """Refuse links out of a cache, and out of the folders inside that links in it lead to."""
+        private = os.path.join(path, ".actisketch")
+        self._check_entries(path)
+        for place in self._check_entries(private):  # that of the records
+            self._check_entries(place)
+        # Without its description nothing else is read, and it may be any folder.
+        pending, seen = [path] if with_arrays and os.path.lexists(private) else [], set[str]()
+        while pending:
+            check()
+            place = os.path.realpath(pending.pop())
+            if place not in seen:
+                seen.add(place)
+                pending += self._check_entries(place)
+
+    def _check_entries(self, place: str | Path) -> list[str]:
+        """Refuse links out of a folder; return the paths of the folders in it."""
+        folders = []
+        for entry in _entries(place):
+            if entry.is_symlink():
+                self._check_place(entry.path, f"the link {entry.name!r}")
+                if os.path.isdir(entry.path):
+                    folders.append(entry.path)
+            elif _is_folder(entry):
+                folders.append(entry.path)
+        return folders
 
     def _check_place(self, path: str, what: str) -> None:
+        try:
+            path = os.path.realpath(path)
+        except ValueError:  # a character NUL, or half of a pair of code units
+            raise InputError(f"{what} has a path that no file can have, {path!r}") from None
         places = [str(self.path), *(os.path.realpath(each) for each in self.allowed if not is_url(each))]
         if not any(path == place or path.startswith(place.rstrip("/") + "/") for place in places):
             raise InputError(

@@ -8,7 +8,6 @@ import shutil
 import sys
 from urllib.parse import quote
 
-import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -74,6 +73,18 @@ def trap(tmp_path_factory, made_once):
     (root / "via").symlink_to(folder)
     with make_client(root) as client:
         yield client, root, folder / "outside"
+
+
+def change_manifest(path, *keys_and_value):
+    """Change one entry of a manifest."""
+    *keys, last, value = keys_and_value
+    tree = json.loads(path.read_text())
+    place = tree
+    for key in keys:
+        place = place.setdefault(key, {})
+    place[last] = value
+    del tree["content_hash"]
+    path.write_text(json.dumps(tree))
 
 
 @pytest.mark.parametrize("run_id", HOSTILE)
@@ -198,18 +209,88 @@ def test_a_pipe_in_place_of_a_file_does_not_hang(root, own):
         assert own.get(f"{API}/old{question}").status_code in (200, 404, 409)
 
 
-@pytest.mark.parametrize("place", ["in cache", "in commits"])
-def test_a_link_inside_the_cache_gives_nothing_away(root, own, tmp_path, place):
-    secret = tmp_path / "secret"
-    secret.write_bytes(np.arange(10_000, dtype=np.uint8).tobytes() + b"a secret text")
-    cache = root / "first" / "cache"
-    where = cache / ".actisketch" / "commits" if place == "in commits" else cache / "conv"
-    target = min(path for path in where.iterdir() if path.name != "zarr.json")
-    target.unlink()
-    target.symlink_to(secret)
-    answers = [
-        own.get(f"{API}/first{q}") for q in (*QUESTIONS, "/percentile?q=3&exact=true", "/percentile?q=3")
-    ]
+PLACES = {
+    "a record": ".actisketch/commits/*",
+    "the description": ".actisketch/cache.json",
+    "a chunk": "conv/c.*",
+    "the folder of records": ".actisketch/commits",
+    "an array": "conv",
+}
 
-    assert all("secret text" not in answer.text for answer in answers)
-    assert {answer.status_code for answer in answers} <= {200, 404, 409}
+
+def asks_outside(client, run_id, opened, outside):
+    """The statuses of all questions about a run; nothing outside is opened."""
+    opened.paths.clear()
+    questions = (*QUESTIONS, "/percentile?q=3&exact=true", "/live")
+    answers = [client.get(f"{API}/{run_id}{question}") for question in questions]
+
+    assert client.get(API).status_code == 200
+    assert [path for path in opened.paths if os.path.realpath(path).startswith(str(outside))] == []
+    assert all("--allow" in answer.json()["detail"] for answer in answers if answer.status_code == 422)
+    return {answer.status_code for answer in answers[:-1]}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("is_named", [False, True])
+def test_a_link_inside_a_cache_that_leads_out_is_refused(root, client_of, tmp_path, opened, place, is_named):
+    cache, outside = root / "first" / "cache", tmp_path / "outside"
+    outside.mkdir()
+    if is_named:
+        cache = cache.rename(root / "stash")
+        change_manifest(root / "first" / "run.json", "settings", "cache", "url", str(cache))
+    target = min(cache.glob(PLACES[place]))
+    shutil.move(target, outside / target.name)
+    target.symlink_to(outside / target.name)
+
+    assert asks_outside(client_of(root), "first", opened, outside) == {422}
+
+    allowed = client_of(root, allowed=[str(outside)])
+    assert allowed.get(f"{API}/first/percentile?q=5").status_code == 200
+
+
+def test_a_cache_of_links_to_folders_elsewhere_is_refused(root, own, tmp_path, opened):
+    outside, stash = tmp_path / "outside", root / "stash"
+    shutil.move(root / "first" / "cache", outside)
+    stash.mkdir()
+    for entry in outside.iterdir():
+        (stash / entry.name).symlink_to(entry)
+    change_manifest(root / "first" / "run.json", "settings", "cache", "url", str(stash))
+
+    assert asks_outside(own, "first", opened, outside) == {422}
+
+
+def test_a_link_that_stays_inside_the_root_is_followed_and_looked_through(root, own, tmp_path, opened):
+    arrays, outside = root / "arrays", tmp_path / "outside"
+    arrays.mkdir()
+    outside.mkdir()
+    array = root / "first" / "cache" / "conv"
+    shutil.move(array, arrays / "conv")
+    array.symlink_to(arrays / "conv")
+    assert own.get(f"{API}/first/percentile?q=5&exact=true").status_code == 200
+
+    chunk = min((arrays / "conv").glob("c.*"))
+    shutil.move(chunk, outside / chunk.name)
+    chunk.symlink_to(outside / chunk.name)
+
+    assert asks_outside(own, "first", opened, outside) == {422}
+
+
+@pytest.mark.parametrize("url", ["\0", "a\0b", "file:///a%00b", "\ud800", "file:///\ud800", "s3://b/\ud800"])
+def test_a_manifest_that_names_a_cache_where_no_file_can_be_is_refused(root, own, url):
+    change_manifest(root / "first" / "run.json", "settings", "cache", "url", url)
+
+    for question in QUESTIONS:
+        answer = own.get(f"{API}/first{question}")
+        assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+    assert own.get(API).status_code == 200
+
+
+@pytest.mark.parametrize("keys", [("model", "name"), ("settings", "data", "path"), ("versions", "x")])
+def test_half_a_pair_of_code_units_in_a_manifest_is_answered(root, own, keys):
+    change_manifest(root / "first" / "run.json", *keys, "a\ud800b")
+
+    for question in ("", "/points", "/percentile?q=50", "/live"):
+        answer = own.get(f"{API}/first{question}")
+        assert answer.status_code == 200, answer.text
+        answer.content.decode()
+    assert own.get(API).status_code == 200
