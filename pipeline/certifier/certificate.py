@@ -109,6 +109,8 @@ class Certificate:
     n_samples: int
     n_recorded: int = 0
     """Samples for which the original's activations were read from the cache; for the others the original ran."""
+    why_both_ran: str = ""
+    """Why the cache of a run was not read; empty if it was, or there was none."""
     tolerance: float
     points: tuple[PointCertificate, ...]
     outputs: tuple[OutputCertificate, ...]
@@ -141,9 +143,11 @@ class Certificate:
         decided = [out.class_agreement for out in self.outputs if out.class_agreement is not None]
         agreement = f", class decisions equal for {min(decided):.4%} of them" if decided else ""
         if self.passed and (unchanged := nothing_normalised(self.points)):
-            return f"passed, but {unchanged}; compared on {self.n_samples} samples{agreement}"
+            return f"passed, but {unchanged}; compared on {self.n_samples} samples{agreement}; {self._way()}"
         if self.passed:
-            return f"passed: largest residual {residual} on {self.n_samples} samples{agreement}"
+            return (
+                f"passed: largest residual {residual} on {self.n_samples} samples{agreement}; {self._way()}"
+            )
         agreement += "".join(f"; {note}" for note in self.notes if note.startswith(QUANTISED))
         if not failed:
             outputs = ", ".join(repr(out.name) for out in self.outputs if not out.passed)
@@ -157,13 +161,20 @@ class Certificate:
             f"{found:.2g}{how}, allowed {allowed:.2g}{agreement}"
         )
 
+    def _way(self) -> str:
+        """Return where the original's activations are from."""
+        if not self.n_recorded:
+            return "both networks ran" + (f", because {self.why_both_ran}" if self.why_both_ran else "")
+        some = f" for {self.n_recorded} of them" if self.n_recorded < self.n_samples else ""
+        return f"recorded activations were read{some}"
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; NaN and infinity become None."""
         tree: dict[str, Any] = {"actisketch_certificate": FORMAT_VERSION, "passed": self.passed}
         for each in fields(self):
-            if each.name == "sketches":
-                continue
             value = getattr(self, each.name)
+            if each.name == "sketches" or (each.name == "why_both_ran" and not value):
+                continue
             if each.name in {"points", "outputs"}:
                 value = [{**_finite(_written(item)), "passed": item.passed} for item in value]
             tree[each.name] = value
@@ -195,6 +206,7 @@ class Certificate:
                 groups=tuple(tuple(group) for group in tree["groups"]),
                 notes=tuple(tree["notes"]),
                 n_recorded=_plain(tree.get("n_recorded", 0), "n_recorded", int),
+                why_both_ran=_plain(tree.get("why_both_ran", ""), "why_both_ran", str),
                 **{name: _plain(tree[name], name, kind) for name, kind in _PLAIN_FIELDS.items()},
             )
         except ValidationError as error:

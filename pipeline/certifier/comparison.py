@@ -108,7 +108,10 @@ class Comparison:
         self._pair_of = [first.setdefault((e.value, e.place), i) for i, e in enumerate(self.compared)]
         """For each compared value, the first one of the same places: an output may be a point too."""
         self._pairs = {index: self.compared[index] for index in first.values()}
-        self._recorded = recorded_points(cache, self.graph, self._pairs, n_samples=self.n_samples)
+        found = recorded_points(cache, self.graph, self._pairs, n_samples=self.n_samples)
+        self._recorded = None if isinstance(found, str) else found
+        self.why_both_run = found if isinstance(found, str) else ""
+        """Why the cache is not read; empty if it is, or there is none."""
         self._order = [index for index, _ in match_inputs(self.graph, source.inputs)]
 
     def empty(self) -> ComparisonTotals:

@@ -128,6 +128,7 @@ def _judgement(comparison: Comparison, comparer: Comparer, found: ComparisonTota
         mode=normalized.mode,
         n_samples=found.n_samples,
         n_recorded=found.n_recorded,
+        why_both_ran=comparison.why_both_run,
         tolerance=tolerance,
         points=points,
         outputs=_outputs(found, judged[n_points:]),

@@ -66,27 +66,27 @@ def _is_exact(spec: CacheSpec) -> bool:
 
 def recorded_points(
     cache: Cache | None, graph: Graph, compared: Mapping[int, ComparedValue], *, n_samples: int
-) -> dict[int, str] | None:
+) -> dict[int, str] | str:
     """Return the point of a cache that holds each compared value of the original, by its index.
 
-    None if the original must run: there is no cache, it holds sketches only, fewer samples or rounded values, or not
-    all that is compared, such as an output of the network that is no point.
+    Or else why the original must run: the cache holds sketches only, fewer samples or rounded values, or not all that
+    is compared, such as an output of the network that is no point. Without a cache the reason is empty.
     """
     if cache is None:
-        return None
+        return ""
     spec = cache.spec
     names = {point.name for point in spec.points}
     by_value = {point.value: name for name, point in graph.every_point.items() if name in names}
     missing = [each.name for each in compared.values() if each.value not in by_value]
     reasons = {
-        "it holds sketches only": not spec.keeps_activations,
-        f"it holds {spec.dtype}, which rounds": spec.dtype != "float32",
-        f"it holds {spec.n_samples} samples of {n_samples}": spec.n_samples < n_samples,
+        "the cache holds sketches only": not spec.keeps_activations,
+        f"the cache holds {spec.dtype}, which rounds": spec.dtype != "float32",
+        f"the cache holds {spec.n_samples} samples of {n_samples}": spec.n_samples < n_samples,
         f"{missing[0] if missing else None!r} was not recorded": bool(missing),
     }
     if why := next((reason for reason, is_so in reasons.items() if is_so), None):
         logger.info("the certificate does not read the cache %s: %s", cache.url, why)
-        return None
+        return why
     return {index: by_value[each.value] for index, each in compared.items()}
 
 

@@ -6,6 +6,7 @@ The oracle is the same certificate with both networks running, which the other t
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -106,6 +107,8 @@ def test_recorded_activations_give_the_certificate_of_both_networks(name: str, r
     assert replace(read, n_recorded=0) == ran
     assert read.sketches == ran.sketches
     assert read.accuracy_before is not None
+    assert ran.summary().endswith("; both networks ran")
+    assert read.summary().endswith("; recorded activations were read")
 
 
 def test_only_the_normalised_network_runs(recorded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,21 +194,22 @@ def test_activations_that_another_machine_rounded_otherwise_fail_no_network(
     assert not any("the activations in the cache differ" in note for note in wrong.notes)
 
 
-UNFIT: dict[str, tuple[str, dict[str, Any]]] = {
-    "sketches only": ("residual", {"record": {"activations": False}}),
-    "rounded": ("residual", {"cache": {"dtype": "float16"}}),
-    "an output that is no point": ("pooled output", {}),
+UNFIT: dict[str, tuple[str, dict[str, Any], str]] = {
+    "sketches only": ("residual", {"record": {"activations": False}}, "the cache holds sketches only"),
+    "rounded": ("residual", {"cache": {"dtype": "float16"}}, "the cache holds float16, which rounds"),
+    "an output that is no point": ("pooled output", {}, "'global_average_pooling2d.*' was not recorded"),
 }
 
 
 @pytest.mark.parametrize("case", UNFIT)
 def test_the_original_runs_where_the_cache_does_not_hold_what_is_compared(case: str, recorded: Any) -> None:
-    name, tables = UNFIT[case]
+    name, tables, why = UNFIT[case]
     model, result = recorded(name, **tables)
     certificate = Certificate.from_dict(result.certificate())
 
     assert certificate.passed
     assert certificate.n_recorded == 0
+    assert re.search(f"; both networks ran, because {why}$", certificate.summary())
     assert certified(model, normalized_of(model, result), name, result.cache).n_recorded == 0
 
 
@@ -260,6 +264,7 @@ def test_a_damaged_chunk_is_named_and_its_samples_are_computed(fault: str, tmp_p
 
     assert resumed.passed
     assert resumed.n_recorded == N_SAMPLES - 16
+    assert resumed.summary().endswith(f"; recorded activations were read for {N_SAMPLES - 16} of them")
     (note,) = resumed.notes
     assert "'c2', block 1" in note
     assert "the original ran for 16 of 45 samples" in note
