@@ -24,7 +24,7 @@ from .mixing import Mixing
 from .nodes import Node
 from .steps import call_node, fed_values, steps_to
 
-__all__ = ["check_model", "check_nbytes", "is_the_same"]
+__all__ = ["check_model", "check_nbytes", "coarsest_dtype", "is_the_same"]
 
 logger = logging.getLogger(__name__)
 
@@ -228,12 +228,21 @@ def _is_repeated(one: Any, other: Any) -> bool:
     return _is_equal(one, other, REPEATS, REPEAT)
 
 
-def is_the_same(one: Any, other: Any) -> bool:
-    """Return whether a layer gave the same for a part of a batch."""
-    return _is_equal(one, other, TOLERANCES, TOLERANCE)
+def is_the_same(one: Any, other: Any, *, dtype: str | None = None) -> bool:
+    """Return whether a layer gave the same for a part of a batch; ``dtype`` tells what it was rounded to before."""
+    return _is_equal(one, other, TOLERANCES, TOLERANCE, dtype)
 
 
-def _is_equal(one: Any, other: Any, tolerances: Mapping[str, float], usual: float) -> bool:
+def coarsest_dtype(graph: Graph) -> str:
+    """Return what a network rounds its values to at most: float32, or half precision if a layer computes in it."""
+    layers = graph.model._flatten_layers()
+    found = {str(getattr(layer, "compute_dtype", None)) for layer in layers}
+    return next((dtype for dtype in ("bfloat16", "float16") if dtype in found), "float32")
+
+
+def _is_equal(
+    one: Any, other: Any, tolerances: Mapping[str, float], usual: float, rounded_to: str | None = None
+) -> bool:
     """Compare two tensors; of ragged and sparse ones that is not asked."""
     import tensorflow as tf
 
@@ -241,7 +250,7 @@ def _is_equal(one: Any, other: Any, tolerances: Mapping[str, float], usual: floa
         return True
     dtype = str(one.dtype.name)
     if "float" in dtype:
-        return _is_close(_plain(one), _plain(other), tolerances.get(dtype, usual))
+        return _is_close(_plain(one), _plain(other), tolerances.get(rounded_to or dtype, usual))
     return np.array_equal(one.numpy(), other.numpy())
 
 
