@@ -9,9 +9,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
+from ...storage.errors import InputError
 from .answers import (
     ChannelsAnswer,
     ComparisonAnswer,
@@ -56,6 +57,15 @@ PROBLEM = {
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemAnswer"}}},
 }
 FILE = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+
+
+def _refuse_unknown(request: Request) -> None:
+    """Refuse a question with a parameter that its address does not take: a wrong letter would change the answer."""
+    known = [field.alias for field in request.scope["route"].dependant.query_params]
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        takes = ", ".join(known) or "none"
+        raise InputError(f"there is no parameter {unknown[0][:100]!r} here: this address takes {takes}")
 
 
 def _percentiles(opened: OpenRun, stop: Stop, **asked: Any) -> Made:
@@ -111,7 +121,11 @@ def _add_live(router: APIRouter, live: Live) -> None:
 
 def make_router(desk: Desk, live: Live) -> APIRouter:
     """Return the addresses below ``/api/v1``; ``desk`` answers, ``live`` watches."""
-    router = APIRouter(prefix="/api/v1", responses={"4XX": PROBLEM, "5XX": PROBLEM})
+    router = APIRouter(
+        prefix="/api/v1",
+        responses={"4XX": PROBLEM, "5XX": PROBLEM},
+        dependencies=[Depends(_refuse_unknown)],
+    )
     _add_live(router, live)
 
     @router.get("/runs", response_model=RunsAnswer, summary="The runs under the root")

@@ -61,6 +61,25 @@ def test_a_question_that_is_wrong(client, path, told):
     assert told in problem(client.get(f"{API}/first{path}"), 422)["detail"]
 
 
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("/runs?stat=damaged", ["'stat'", "state", "limit"]),
+        ("/runs/first?q=1", ["'q'", "takes none"]),
+        ("/runs/first/points?Q=1", ["'Q'", "q, nonzero"]),
+        ("/runs/first/percentile?q=5&exakt=true", ["'exakt'", "exact"]),
+        ("/runs/first/factors?partial_run=true", ["'partial_run'", "format, partial"]),
+        ("/runs/first/factors?=x", ["''"]),
+        ("/runs/first/live?x", ["'x'"]),
+        ("/compare?a=first&b=other&q=5", ["'q'", "second_percentile"]),
+    ],
+)
+def test_a_parameter_that_is_not_known_is_refused(client, path, told):
+    detail = problem(client.get(f"/api/v1{path}"), 422)["detail"]
+
+    assert [word for word in told if word not in detail] == []
+
+
 def test_a_channel_that_does_not_exist(client):
     answer = client.get(f"{API}/vgg~1channels/percentile?q=5&point=conv&channel=2")
 
