@@ -173,7 +173,8 @@ def _marks(opened: OpenRun) -> dict[str, str]:
 
 
 def _etag(request: Request, *keys: str) -> str:
-    asked = sorted(request.query_params.multi_items())
+    # The order of names does not matter, that of the values of one name does.
+    asked = sorted(request.query_params.multi_items(), key=lambda item: item[0])
     return f'"{content_key(PROGRAM, keys, request.scope["path"], asked)}"'
 
 

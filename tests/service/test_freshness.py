@@ -65,3 +65,16 @@ def test_a_block_whose_sketches_were_damaged_is_looked_at_again(root, own):
     assert same.status_code == 304
     assert mended.status_code == 200
     assert (mended.json()["recorded"]["n_blocks_done"], mended.json()["recorded"]["damage"]) == (2, [])
+
+
+def test_the_order_of_the_values_of_one_name_is_part_of_the_question(client):
+    for path in ("points", "percentile"):
+        one, other = (client.get(f"{API}/first/{path}?{asked}") for asked in ("q=1&q=99", "q=99&q=1"))
+
+        assert one.json() != other.json()
+        assert one.headers["etag"] != other.headers["etag"]
+    by_name = [
+        client.get(f"{API}/first/percentile?{asked}") for asked in ("q=1&point=conv", "point=conv&q=1")
+    ]
+
+    assert by_name[0].headers["etag"] == by_name[1].headers["etag"]
