@@ -31,6 +31,16 @@ FRESH_S = 1.0
 MOST_ROWS = 200_000
 
 Signature = tuple[int, int, int]
+# Of no file: what could not be read is read again.
+UNREAD: Signature = (-1, -1, -1)
+DAMAGED: Mapping[str, Any] = {
+    "model": "",
+    "n_samples": None,
+    "percentile": None,
+    "cache": None,
+    "stages": None,
+    "wanted": frozenset(),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +74,7 @@ class Catalogue:
 
     def __init__(self, root: RunRoot) -> None:
         self._root, self._lock = root, threading.Lock()
-        self._read: dict[str, tuple[Signature, dict[str, Any]]] = {}
+        self._read: dict[str, tuple[Signature, Mapping[str, Any]]] = {}
         self._rows: list[CatalogueRow] = []
         self._walked_s, self._is_cut = float("-inf"), False
 
@@ -90,7 +100,13 @@ class Catalogue:
         signature = (at.st_mtime_ns, at.st_size, at.st_ino)
         known = self._read.get(path)
         if known is None or known[0] != signature:
-            known = self._read[path] = (signature, _facts(manifest, at.st_size))
+            try:
+                known = (signature, _facts(manifest, at.st_size))
+            except FileNotFoundError:
+                return None
+            except OSError:  # perhaps not the next time
+                known = (UNREAD, DAMAGED)
+            self._read[path] = known
         facts = known[1]
         return CatalogueRow(
             id=id_of(path),
@@ -118,16 +134,8 @@ class Catalogue:
         return "complete" if facts["wanted"] <= facts["stages"] else "stopped"
 
 
-def _facts(path: str, nbytes: int) -> dict[str, Any]:
+def _facts(path: str, nbytes: int) -> Mapping[str, Any]:
     """Return what a list needs of a manifest. It may come from anybody: what is not as expected counts as damaged."""
-    damaged: dict[str, Any] = {
-        "model": "",
-        "n_samples": None,
-        "percentile": None,
-        "cache": None,
-        "stages": None,
-        "wanted": set(),
-    }
     try:
         # Depth is not checked, as for other documents: only what lies near the top is looked at.
         tree = json.loads(_content(path, nbytes))
@@ -137,7 +145,7 @@ def _facts(path: str, nbytes: int) -> dict[str, Any]:
             stage for stage in ("normalize", "report") if settings.get(stage, {}).get("enabled", True)
         }
         if not isinstance(tree["actisketch_run"], int):
-            return damaged
+            return DAMAGED
         return {
             "model": visible(str(tree.get("model", {}).get("name", "")))[:200],
             "n_samples": n_samples if isinstance(n_samples, int) else None,
@@ -146,8 +154,8 @@ def _facts(path: str, nbytes: int) -> dict[str, Any]:
             "stages": set(tree.get("stages", {})),
             "wanted": wanted,
         }
-    except (OSError, ValueError, AttributeError, TypeError, KeyError, OverflowError, RecursionError):
-        return damaged
+    except (ValueError, AttributeError, TypeError, KeyError, OverflowError, RecursionError):
+        return DAMAGED
 
 
 def _content(path: str, nbytes: int) -> bytes:
