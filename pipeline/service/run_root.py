@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...storage import is_url
-from ...storage.errors import InputError, NotFoundError
+from ...storage.errors import InputError, NotFoundError, StorageError
 from ...storage.stores import path_of
 
 __all__ = ["RunRoot", "id_of", "path_in_id"]
@@ -84,7 +84,13 @@ class RunRoot:
         """Yield the path below the root of each run, in no order; a last empty one if there are too many files.
 
         Links are not followed. Nothing below a run, a cache or a hidden folder is looked at.
+
+        Raises
+        ------
+        StorageError
+            If the root itself cannot be read.
         """
+        self._check_root()
         folders, n_seen = [("", 0)], 0
         while folders:
             below, depth = folders.pop()
@@ -111,8 +117,11 @@ class RunRoot:
         ------
         NotFoundError
             If there is none under the root, or a link leads to it.
+        StorageError
+            If the root itself cannot be read.
         """
         path = self.path
+        self._check_root()
         for part in path_in_id(run_id).split("/"):
             path = path / part
             if part.startswith(".") or not _is_nameable(part) or not _is_kind(path, stat.S_ISDIR):
@@ -120,6 +129,15 @@ class RunRoot:
         if not _is_kind(path / MANIFEST, stat.S_ISREG):
             raise _no_run(run_id)
         return path
+
+    def _check_root(self) -> None:
+        try:
+            os.scandir(self.path).close()
+        except OSError as error:
+            raise StorageError(
+                f"the folder that is served cannot be read ({error.strerror}): ask again when it is back, or ask the "
+                "operator whether its disk is there and its permissions allow it"
+            ) from error
 
     def check_inside(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -123,3 +124,35 @@ def test_a_listing_of_too_many_files_ends_and_says_so(root, client_of, monkeypat
     monkeypatch.setattr("actisketch.pipeline.service.run_root.MOST_ENTRIES", 3)
 
     assert client_of(root).get(API).json()["is_cut"] is True
+
+
+def test_a_manifest_that_could_not_be_read_once_is_read_again(root, client_of, monkeypatch):
+    monkeypatch.setattr("actisketch.pipeline.service.catalogue.FRESH_S", 0.0)
+    client, open_file = client_of(root), os.open
+
+    def refuse(path, *rest, **more):
+        if str(path).endswith("first/run.json"):
+            raise OSError(errno.EIO, "Input/output error")
+        return open_file(path, *rest, **more)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "open", refuse)
+        assert names(client, state="damaged") == ["first"]
+    assert names(client, state="damaged") == []
+    assert "first" in names(client, state="complete")
+
+
+def test_a_root_that_is_away_is_not_an_empty_one(root, client_of, monkeypatch):
+    monkeypatch.setattr("actisketch.pipeline.service.catalogue.FRESH_S", 0.0)
+    client = client_of(root)
+    assert client.get(API).json()["n_total"] == 5
+    root.rename(root.with_name("away"))
+    for path in (API, f"{API}/first", f"{API}/first/points", f"{API}/first/live"):
+        answer = client.get(path)
+
+        assert (answer.status_code, answer.json()["kind"]) == (503, "storage")
+        assert "retry-after" in answer.headers
+    root.with_name("away").rename(root)
+
+    assert client.get(API).json()["n_total"] == 5
+    assert client.get(f"{API}/first/points").status_code == 200
