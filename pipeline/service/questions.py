@@ -126,24 +126,28 @@ def percentiles_of(
     exact: bool,
     stop: Stop,
 ) -> PercentilesAnswer:
-    """Return percentiles of points, or of one channel of each."""
+    """Return percentiles of points, or of one channel of each; what is asked twice is answered once."""
     run = reading(opened, stop, is_exact=exact)
     without_zeros = is_nonzero(run, nonzero)
-    if channel is not None:
-        for name in points or run.points:
-            run.sketch(name, channel=channel)  # refuses what is not there
-    rows = run.percentiles(
-        qs, points=points, nonzero=without_zeros, exact=exact, per_channel=channel is not None
-    )
-    chosen = [row for row in rows if row.channel == channel]
-    counts = {
-        name: _count(run.sketch(name, channel=channel), without_zeros) for name in {r.point for r in chosen}
-    }
+    names, qs = list(dict.fromkeys(points or run.points)), list(dict.fromkeys(qs))
+    sketches = {}
+    for name in names:
+        stop.check()
+        sketches[name] = run.sketch(name, channel=channel)  # refuses what is not there
+    answers: list[PercentileAnswer] = []
+    if exact:
+        rows = run.percentiles(
+            qs, points=names, nonzero=without_zeros, exact=True, per_channel=channel is not None
+        )
+        chosen = [row for row in rows if row.channel == channel]
+        answers = [_row_answer(row, _count(sketches[row.point], without_zeros)) for row in chosen]
+    else:
+        for name, sketch in sketches.items():
+            for q in qs:
+                stop.check()
+                answers.append(percentile_in(sketch, name, q, nonzero=without_zeros, channel=channel))
     return PercentilesAnswer(
-        run=opened.id,
-        recorded=recorded_of(opened),
-        nonzero=without_zeros,
-        percentiles=[_row_answer(row, counts[row.point]) for row in chosen],
+        run=opened.id, recorded=recorded_of(opened), nonzero=without_zeros, percentiles=answers
     )
 
 
@@ -175,12 +179,13 @@ def _count(sketch: Sketch, nonzero: bool) -> int:
     return sketch.n_nonzero if nonzero else sketch.n
 
 
-def points_of(opened: OpenRun, *, q: float | None, nonzero: bool | None) -> PointsAnswer:
+def points_of(opened: OpenRun, *, q: float | None, nonzero: bool | None, stop: Stop) -> PointsAnswer:
     """Return the statistics of all points."""
     run = opened.run
     without_zeros, q = is_nonzero(run, nonzero), run.settings.factors.percentile if q is None else q
     table, answers = run.statistics(), []
     for spec in run.cache.spec.points:
+        stop.check()
         channels = run.sketches[spec.name].channels
         answers.append(
             PointAnswer(

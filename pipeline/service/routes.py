@@ -152,7 +152,7 @@ def make_router(desk: Desk, live: Live) -> APIRouter:
         request: Request, run: str, q: OptionalPercent = None, nonzero: Nonzero = None
     ) -> Response:
         """Return counts, extremes, mean, standard deviation and one percentile of each point."""
-        make = lambda opened, stop: points_of(opened, q=q, nonzero=nonzero)  # noqa: E731
+        make = lambda opened, stop: points_of(opened, q=q, nonzero=nonzero, stop=stop)  # noqa: E731
         return await desk.answer(request, run, make)
 
     @router.get("/runs/{run}/percentile", response_model=PercentilesAnswer, summary="Any percentile")
