@@ -191,14 +191,15 @@ def test_requests_are_logged_as_json_without_secrets(signing, caplog):
     client, keys = signing
     with caplog.at_level(logging.INFO, logger="actisketch.access"):
         client.get("/", params={"key": keys[0]})
-        client.get(f"{API}/a%0Ab", params={"q": "1\n2"}, headers={"authorization": f"Bearer {TOKEN}"})
+        asked = {"q": 1, "point": "1\n2"}
+        client.get(f"{API}/a%0Ab/percentile", params=asked, headers={"authorization": f"Bearer {TOKEN}"})
     lines = [
         json.loads(record.getMessage()) for record in caplog.records if record.name == "actisketch.access"
     ]
 
     assert [line["status"] for line in lines] == [303, 404]
     assert lines[0]["query"] == "key=..."
-    assert lines[1]["path"] == f"{API}/a\\nb"
+    assert lines[1]["path"] == f"{API}/a\\nb/percentile"
     assert lines[1]["method"] == "GET"
     assert len({line["request_id"] for line in lines}) == 2
     assert not any(secret in caplog.text for secret in (keys[0], TOKEN))
