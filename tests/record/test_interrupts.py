@@ -65,7 +65,9 @@ def is_leaving(name):
 
 
 def threads_at_work():
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("actisketch")]
+    """Return those that write and commit; other tests of the process may have left a service's."""
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if name.startswith(("actisketch-chunk", "actisketch-committer"))]
 
 
 def interrupted(interruptible, work):
