@@ -57,6 +57,7 @@ def layer_refusals(node: Node, *, doing: str) -> Iterator[None]:
     """
     import tensorflow as tf
 
+    n_scopes = len(_open_scopes())
     try:
         yield
     except (ActisketchError, tf.errors.ResourceExhaustedError):
@@ -67,6 +68,8 @@ def layer_refusals(node: Node, *, doing: str) -> Iterator[None]:
             f"the layer {node.name!r} ({node.type}) failed when it was {doing}: {_told(error)}; {advice}",
             layer=node.name,
         ) from error
+    finally:
+        del _open_scopes()[n_scopes:]
 
 
 @contextmanager
@@ -93,6 +96,7 @@ def refusals_explained(
 
     samples = "the samples" if start is None or stop is None else f"the samples {start} to {stop - 1}"
     facts = {} if start is None else {"start": start, "stop": stop}
+    n_scopes = len(_open_scopes())
     try:
         yield
     except InputError as error:
@@ -114,6 +118,20 @@ def refusals_explained(
             **facts,
             **({} if layer is None else {"layer": layer}),
         ) from error
+    finally:
+        del _open_scopes()[n_scopes:]
+
+
+def _open_scopes() -> list[Any]:
+    """Return the name scopes that Keras has open in this thread.
+
+    Keras opens its own scope of a layer, then TensorFlow's, and leaves its own open when TensorFlow refuses the name:
+    the paths of all layers that the process builds after that would begin with it.
+    """
+    from keras.src.backend.common import global_state
+
+    scopes: list[Any] = global_state.get_global_attribute("name_scope_stack", default=[], set_to_default=True)
+    return scopes
 
 
 def _told(error: Exception) -> str:

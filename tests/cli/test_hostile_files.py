@@ -346,3 +346,7 @@ def test_a_layer_name_that_tensorflow_refuses_is_named(call, small_files, name):
     assert "rename it" in answer.err
     assert repr(name) in answer.err
     assert "Traceback" not in answer.err
+    # Keras does not close the scope that TensorFlow refused: the paths of all later layers would begin with it.
+    later = keras.layers.Dense(2, name="later")
+    later.build((None, 3))
+    assert later.kernel.path == "later/kernel"
