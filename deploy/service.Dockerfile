@@ -1,7 +1,8 @@
 # The statistics service. It reads runs, and needs no TensorFlow: about a fifth of the size of the other image.
 # Build from the root of the repository: docker build -f deploy/service.Dockerfile -t actisketch-service .
 # Run: docker run --read-only --tmpfs /tmp -p 127.0.0.1:8570:8570 -e ACTISKETCH_TOKEN -v $PWD/runs:/runs:ro actisketch-service
-FROM python:3.12-slim-bookworm AS build
+ARG PYTHON_IMAGE=python:3.12-slim-bookworm
+FROM ${PYTHON_IMAGE} AS build
 
 ENV PIP_NO_CACHE_DIR=1
 WORKDIR /src
@@ -12,7 +13,7 @@ RUN python deploy/service_needs.py > /tmp/needs.txt \
     && /opt/actisketch/bin/pip install --no-cache-dir -r /tmp/needs.txt \
     && /opt/actisketch/bin/pip install --no-cache-dir --no-deps .
 
-FROM python:3.12-slim-bookworm
+FROM ${PYTHON_IMAGE}
 
 # What is written goes to /tmp: the root file system may be read-only.
 ENV PYTHONUNBUFFERED=1 \

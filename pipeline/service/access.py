@@ -5,10 +5,12 @@ Knows secrets. Does not know requests.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import hmac
 import os
 import secrets
+import select
 import stat
 import time
 from collections import OrderedDict
@@ -23,6 +25,8 @@ TOKEN_VARIABLE = "ACTISKETCH_TOKEN"
 # A shorter one can be guessed.
 SHORTEST_TOKEN = 16
 LONGEST_TOKEN = 1000
+LARGEST_FILE_NBYTES = 2**20
+PIPE_S = 5.0
 # A browser signs in again after a week. Each sign-in needs a key that was printed, so there are few.
 SESSION_S = 7 * 24 * 3600
 MOST_SESSIONS = 1000
@@ -58,6 +62,10 @@ class Access:
         if not self._key or not hmac.compare_digest(self._key, _hash(key)):
             return None
         self._key = b""
+        return self.new_session()
+
+    def new_session(self) -> str:
+        """Return a session for a browser that has shown a key or a token."""
         session = secrets.token_urlsafe(32)
         self._sessions[_hash(session)] = time.monotonic() + SESSION_S
         while len(self._sessions) > MOST_SESSIONS:
@@ -81,6 +89,23 @@ def _hash(secret: str) -> bytes:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
+def _content(path: Path) -> tuple[bytes, int]:
+    """Return what is in a file and its mode. A pipe, as of ``<(pass show token)``, is waited for, but not for ever."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        mode, content = os.fstat(descriptor).st_mode, b""
+        while len(content) <= LARGEST_FILE_NBYTES:
+            if not select.select([descriptor], [], [], PIPE_S)[0]:
+                raise OSError(errno.ETIMEDOUT, "nothing was written to this pipe for five seconds")
+            part = os.read(descriptor, LARGEST_FILE_NBYTES)
+            if not part:
+                return content, mode
+            content += part
+    finally:
+        os.close(descriptor)
+    raise OSError(errno.EFBIG, f"it has more than {LARGEST_FILE_NBYTES:,} bytes")
+
+
 def read_tokens(
     path: Path | None, environment: Mapping[str, str] = os.environ
 ) -> tuple[tuple[str, ...], list[str]]:
@@ -94,8 +119,8 @@ def read_tokens(
     found, told = [], []
     if path is not None:
         try:
-            lines = path.read_text(encoding="ascii").splitlines()
-            mode = path.stat().st_mode
+            content, mode = _content(path)
+            lines = content.decode("ascii").splitlines()
         except OSError as error:
             raise InputError(f"the token file {str(path)!r} cannot be read: {error.strerror}") from None
         except UnicodeDecodeError:
@@ -107,7 +132,7 @@ def read_tokens(
             raise InputError(
                 f"the token file {str(path)!r} has no token: write one a line, of 16 characters or more"
             )
-        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        if stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
             told.append(f"others can read the token file {str(path)!r}: `chmod 600` it")
     if environment.get(TOKEN_VARIABLE):
         found.append(environment[TOKEN_VARIABLE].strip())

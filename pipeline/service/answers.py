@@ -78,6 +78,9 @@ class RunSummary(BaseModel):
     n_blocks: int | None = Field(description="None if its cache cannot be looked at from here.")
     n_blocks_done: int | None
     n_points: int | None
+    activations_nbytes: int | None = Field(
+        description="Of the recorded activations before compression; 0 if there are sketches only."
+    )
 
 
 class RunsAnswer(BaseModel):

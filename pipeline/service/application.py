@@ -29,6 +29,7 @@ from .pages import make_page_router
 from .problems import ERROR_KINDS, problem_response
 from .routes import make_router
 from .run_root import RunRoot
+from .sign_in import SignIn
 from .workers import Workers
 
 __all__ = ["ServiceSettings", "make_application"]
@@ -77,7 +78,7 @@ def make_application(
     cookie : str
         Name of the cookie of a browser that has signed in.
     on_sign_in : callable
-        Told when a browser has signed in.
+        Told when a browser has signed in with the key, which is used up.
     stopping : threading.Event, optional
         Set before the service stops, so that streams of events end.
     """
@@ -87,13 +88,15 @@ def make_application(
     long = Workers(
         "long", n_threads=settings.n_long_threads, n_waiting=settings.n_long_waiting, limit_s=limit_s
     )
-    opening = Workers("open", n_threads=2, n_waiting=settings.n_waiting, limit_s=limit_s)
+    # On a disk that hangs, a run takes a thread for as long: others have their own, and so has the list.
+    opening = Workers("open", n_threads=8, n_waiting=settings.n_waiting, limit_s=limit_s)
+    listing = Workers("list", n_threads=1, n_waiting=settings.n_waiting, limit_s=limit_s)
     runs = OpenRuns(root, opening, limit_nbytes=settings.memory_limit, fresh_s=settings.fresh_s)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        for workers in (quick, long, opening):
+        for workers in (quick, long, opening, listing):
             workers.close()
 
     api = FastAPI(
@@ -110,8 +113,8 @@ def make_application(
     for kind in (*(kind for kind, *_ in ERROR_KINDS), HTTPException, RequestValidationError):
         api.add_exception_handler(kind, _as_problem)
     catalogue = Catalogue(root)
-    desk = Desk(root, runs, catalogue, quick=quick, long=long)
-    live = Live(root, catalogue, quick, stopping or threading.Event())
+    desk = Desk(root, runs, catalogue, quick=quick, long=long, listing=listing)
+    live = Live(root, catalogue, opening, stopping or threading.Event())
     api.include_router(make_router(desk, live))
     api.include_router(make_page_router())
     _add_health(api, root)
@@ -122,9 +125,8 @@ def make_application(
     metrics.watch("questions", "Questions that wait or are answered.", lambda: quick.n_held)
     metrics.watch("long_questions", "The same, of those that read activations.", lambda: long.n_held)
     _add_metrics(api, metrics)
-    return Guard(
-        api, access=access, cookie=cookie, hosts=settings.hosts, metrics=metrics, on_sign_in=on_sign_in
-    )
+    sign_in = SignIn(access, cookie=cookie, on_key_used=on_sign_in)
+    return Guard(api, sign_in=sign_in, hosts=settings.hosts, metrics=metrics)
 
 
 async def _as_problem(request: Request, error: Exception) -> Response:

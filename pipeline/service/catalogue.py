@@ -16,9 +16,10 @@ from typing import Any, Literal
 from ...storage.claim import writer_of
 from ...storage.files import open_to_read
 from ...storage.parsing import LARGEST_NBYTES
+from ...storage.record_names import n_samples_named, records_changed_ns
 from ..folder.progress_file import read_progress
 from ..settings.visible import visible
-from .run_root import MANIFEST, PROGRESS, RunRoot, id_of
+from .run_root import MANIFEST, PROGRESS, SETTLED_NS, Folder, RunRoot, id_of
 
 __all__ = ["SORT_KEYS", "Catalogue", "CatalogueRow", "RunState", "chosen_rows"]
 
@@ -75,6 +76,8 @@ class Catalogue:
     def __init__(self, root: RunRoot) -> None:
         self._root, self._lock = root, threading.Lock()
         self._read: dict[str, tuple[Signature, Mapping[str, Any]]] = {}
+        self._folders: dict[str, Folder] = {}
+        self._recorded: dict[str, tuple[int, int]] = {}
         self._rows: list[CatalogueRow] = []
         self._walked_s, self._is_cut = float("-inf"), False
 
@@ -82,10 +85,13 @@ class Catalogue:
         """Return a row for each run, in no order, and whether there are too many files to look at all."""
         with self._lock:
             if time.monotonic() - self._walked_s > FRESH_S:
-                found = list(self._root.walk())
+                found = list(self._root.walk(self._folders))
                 self._is_cut = "" in found or len(found) > MOST_ROWS
                 self._rows = [row for path in found[:MOST_ROWS] if path and (row := self.row(path))]
                 self._read = {row.name: self._read[row.name] for row in self._rows}
+                self._recorded = {
+                    row.name: known for row in self._rows if (known := self._recorded.get(row.name))
+                }
                 self._walked_s = time.monotonic()
             return self._rows, self._is_cut
 
@@ -112,14 +118,15 @@ class Catalogue:
             id=id_of(path),
             name=path,
             model=facts["model"],
-            state=self._state(folder, facts),
+            state=self._state(path, facts),
             n_samples=facts["n_samples"],
             percentile=facts["percentile"],
             has_own_cache=facts["cache"] is None,
             changed_s=at.st_mtime,
         )
 
-    def _state(self, folder: str, facts: Mapping[str, Any]) -> RunState:
+    def _state(self, path: str, facts: Mapping[str, Any]) -> RunState:
+        folder = f"{self._root.path}/{path}"
         if facts["stages"] is None:
             return "damaged"
         url = facts["cache"]
@@ -129,9 +136,25 @@ class Catalogue:
                 return "running"
         # A cache elsewhere is not looked at here: it may be a mount that hangs.
         cache = f"{folder}/cache"
-        if url is None and not os.path.islink(cache) and writer_of(cache) is not None:
+        is_here = url is None and not os.path.islink(cache)
+        if is_here and writer_of(cache) is not None:
             return "running"
-        return "complete" if facts["wanted"] <= facts["stages"] else "stopped"
+        if not facts["wanted"] <= facts["stages"]:
+            return "stopped"
+        is_whole = not is_here or self._is_recorded(path, cache, facts["n_samples"])
+        return "complete" if is_whole else "stopped"
+
+    def _is_recorded(self, path: str, cache: str, n_samples: int | None) -> bool:
+        """Whether every sample has a record, as far as their names tell."""
+        changed_ns = records_changed_ns(cache)
+        if changed_ns is None or n_samples is None:  # it is not known here
+            return True
+        known = self._recorded.get(path)
+        if known is None or known[0] != changed_ns:
+            known = (changed_ns, n_samples_named(cache))
+            if time.time_ns() - changed_ns > SETTLED_NS:
+                self._recorded[path] = known
+        return known[1] >= n_samples
 
 
 def _facts(path: str, nbytes: int) -> Mapping[str, Any]:

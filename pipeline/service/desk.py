@@ -15,15 +15,16 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
 
-from ...storage import Cache
+from ...storage import Cache, sample_nbytes
 from ...storage.errors import ActisketchError
 from ..folder.folder import RunFolder, content_key
 from .answers import RunsAnswer, RunSummary, number
 from .catalogue import Catalogue, CatalogueRow, chosen_rows
 from .downloads import OpenFile, TextFile
 from .open_runs import OpenRun, OpenRuns
-from .questions import run_answer
+from .questions import reads_activations, run_answer
 from .run_root import RunRoot, path_in_id
 from .workers import Stop, Workers
 
@@ -45,24 +46,36 @@ class Desk:
     root : RunRoot
     runs : OpenRuns
     catalogue : Catalogue
-    quick, long : Workers
-        Threads for answers from sketches, and for those that read activations.
+    quick, long, listing : Workers
+        Threads for answers from sketches, for those that read activations, and for the list of runs.
     """
 
     def __init__(
-        self, root: RunRoot, runs: OpenRuns, catalogue: Catalogue, *, quick: Workers, long: Workers
+        self,
+        root: RunRoot,
+        runs: OpenRuns,
+        catalogue: Catalogue,
+        *,
+        quick: Workers,
+        long: Workers,
+        listing: Workers,
     ) -> None:
         self._root, self._runs, self._catalogue = root, runs, catalogue
-        self._quick, self._long = quick, long
+        self._quick, self._long, self._listing = quick, long, listing
 
-    async def answer(self, request: Request, run_id: str, make: Make, *, is_long: bool = False) -> Response:
-        """Return the answer that ``make`` gives of a run, or 304 if the client has it already."""
+    async def answer(
+        self, request: Request, run_id: str, make: Make, *, exact: bool | None = False
+    ) -> Response:
+        """Return the answer that ``make`` gives of a run, or 304 if the client has it already.
+
+        With ``exact`` activations are read; None: if the run's own settings say so.
+        """
         opened = await self._runs.get(run_id)
         etag = _etag(request, opened.key)
         headers = {**CACHED, "etag": etag, **_marks(opened)}
         if _is_known(request, etag):
             return Response(status_code=304, headers=headers)
-        workers = self._long if is_long else self._quick
+        workers = self._long if reads_activations(opened, exact) else self._quick
         made = await workers.run(lambda stop: _packed(make(opened, stop)), request.is_disconnected)
         return _response(made, headers)
 
@@ -80,7 +93,7 @@ class Desk:
         return _hashed(request, packed, _marks(opened))
 
     async def compared(
-        self, request: Request, first_id: str, second_id: str, make: Callable[[OpenRun, OpenRun], Made]
+        self, request: Request, first_id: str, second_id: str, make: Callable[[OpenRun, OpenRun, Stop], Made]
     ) -> Response:
         """Return the answer that ``make`` gives of two runs."""
         first, second = await self._runs.get(first_id), await self._runs.get(second_id)
@@ -88,7 +101,9 @@ class Desk:
         headers = {**CACHED, "etag": etag}
         if _is_known(request, etag):
             return Response(status_code=304, headers=headers)
-        packed = await self._quick.run(lambda _: _packed(make(first, second)), request.is_disconnected)
+        is_long = reads_activations(first, None) or reads_activations(second, None)
+        workers = self._long if is_long else self._quick
+        packed = await workers.run(lambda stop: _packed(make(first, second, stop)), request.is_disconnected)
         return _response(packed, headers)
 
     async def listed(self, request: Request, chosen: dict[str, Any], *, offset: int, limit: int) -> Response:
@@ -101,7 +116,7 @@ class Desk:
             answer = RunsAnswer(n_total=len(fitting), offset=offset, limit=limit, is_cut=is_cut, runs=page)
             return _packed(answer)
 
-        return _hashed(request, await self._quick.run(make, request.is_disconnected), {})
+        return _hashed(request, await self._listing.run(make, request.is_disconnected), {})
 
     def _summary(self, row: CatalogueRow) -> RunSummary:
         facts = {name: value for name, value in asdict(row).items() if name != "has_own_cache"}
@@ -109,21 +124,26 @@ class Desk:
 
     def _blocks(self, row: CatalogueRow) -> dict[str, Any]:
         """Return how much of a run is recorded; Nones if its cache is not a folder beside its manifest."""
-        nothing: dict[str, Any] = dict.fromkeys(("n_blocks", "n_blocks_done", "n_points"))
+        nothing: dict[str, Any] = dict.fromkeys(
+            ("n_blocks", "n_blocks_done", "n_points", "activations_nbytes")
+        )
         if not row.has_own_cache or row.state == "damaged":
             return nothing
         try:
             folder = self._root.folder_of(row.id)
             self._root.check_inside(folder, None, with_arrays=False)
             cache = Cache.open(RunFolder(folder).cache_path)
-            n_blocks = cache.spec.n_blocks
-            n_missing = 0 if row.state == "complete" else len(cache.missing())
+            spec = cache.spec
+            missing = () if row.state == "complete" else cache.missing()
         except (ActisketchError, OSError):
             return nothing
+        n_samples = spec.n_samples - sum(block.n_samples for block in missing)
+        nbytes = sample_nbytes(spec.points, spec.dtype) if spec.keeps_activations else 0
         return {
-            "n_blocks": n_blocks,
-            "n_blocks_done": n_blocks - n_missing,
-            "n_points": len(cache.spec.points),
+            "n_blocks": spec.n_blocks,
+            "n_blocks_done": spec.n_blocks - len(missing),
+            "n_points": len(spec.points),
+            "activations_nbytes": n_samples * nbytes,
         }
 
 
@@ -146,13 +166,27 @@ def _response(packed: Packed, headers: dict[str, str]) -> Response:
         headers["content-disposition"] = f'attachment; filename="{packed.name}"'
     if isinstance(packed, OpenFile):
         headers["content-length"] = str(packed.nbytes)
-        return StreamingResponse(packed.parts(), headers=headers, media_type=packed.media_type)
+        return _FileResponse(packed, headers)
     if packed.remarks:
         headers["actisketch-remarks"] = json.dumps(packed.remarks)
     if packed.media_type == "image/svg+xml":
         # The picture's own styles, and nothing else.
         headers["content-security-policy"] = "default-src 'none'; style-src 'unsafe-inline'; sandbox"
     return Response(packed.content, headers=headers, media_type=packed.media_type)
+
+
+class _FileResponse(StreamingResponse):
+    """Sends a file in parts and closes it, also if the client leaves before the first."""
+
+    def __init__(self, opened: OpenFile, headers: dict[str, str]) -> None:
+        super().__init__(opened.parts(), headers=headers, media_type=opened.media_type)
+        self._opened = opened
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._opened.close()
 
 
 def _hashed(request: Request, packed: Packed, headers: dict[str, str]) -> Response:

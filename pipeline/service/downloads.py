@@ -10,6 +10,7 @@ import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,7 +23,8 @@ from .workers import Stop
 
 __all__ = ["OpenFile", "TextFile", "certificate_of", "exported", "network_of"]
 
-PART_NBYTES = 2**20
+# What a slow reader has to take in a minute.
+PART_NBYTES = 256 * 2**10
 MEDIA_TYPES = {".csv": "text/csv; charset=utf-8", ".json": "application/json"}
 
 
@@ -39,22 +41,23 @@ class TextFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenFile:
-    """A file of the run that is open; `parts` reads and closes it."""
+    """A file of the run that is open, until `close` is called."""
 
     name: str
     media_type: str
-    descriptor: int
+    file: FileIO
     nbytes: int
 
     def parts(self) -> Iterator[bytes]:
         """Yield the bytes that the file had when it was opened."""
-        try:
-            left = self.nbytes
-            while left and (part := os.read(self.descriptor, min(left, PART_NBYTES))):
-                left -= len(part)
-                yield part
-        finally:
-            os.close(self.descriptor)
+        left = self.nbytes
+        while left and (part := self.file.read(min(left, PART_NBYTES))):
+            left -= len(part)
+            yield part
+
+    def close(self) -> None:
+        """Close the file; a second time does nothing."""
+        self.file.close()
 
 
 def certificate_of(opened: OpenRun) -> dict[str, Any]:
@@ -71,17 +74,19 @@ def network_of(opened: OpenRun) -> OpenFile:
     if run.normalized_key() is None:
         raise _nothing_yet("normalised network", opened)
     try:
-        descriptor = os.open(run.folder.network_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        file = FileIO(run.folder.network_path, opener=_without_links)
     except OSError:
         raise _nothing_yet("normalised network", opened) from None
-    at = os.fstat(descriptor)
+    at = os.fstat(file.fileno())
     if not stat.S_ISREG(at.st_mode):
-        os.close(descriptor)
+        file.close()
         raise _nothing_yet("normalised network", opened)
     name = f"{_file_name(opened)}-normalized.keras"
-    return OpenFile(
-        name=name, media_type="application/octet-stream", descriptor=descriptor, nbytes=at.st_size
-    )
+    return OpenFile(name=name, media_type="application/octet-stream", file=file, nbytes=at.st_size)
+
+
+def _without_links(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def exported(
@@ -110,7 +115,7 @@ def exported(
                 f"{so_far.n_blocks_done} of {so_far.n_blocks} blocks are recorded, and a file of this format cannot "
                 "say so: wait for the run, ask for format=json, or add partial=true"
             )
-    made = reading(opened, stop, is_exact=bool(changes.get("exact"))).exported(kind, **changes)
+    made = reading(opened, stop, changes.get("exact")).exported(kind, **changes)
     ending = Path(made.file_name).suffix
     name = f"{_file_name(opened)}-{_plain(kind)}{suffix}{_plain(ending)}"
     return TextFile(

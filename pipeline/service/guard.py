@@ -8,31 +8,35 @@ from __future__ import annotations
 import ipaddress
 import json
 import logging
+import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qsl, urlencode
+from collections.abc import Sequence
+from urllib.parse import parse_qsl, quote, urlencode
 
 from fastapi import Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..settings.visible import visible
-from .access import SESSION_S, Access
 from .metrics import Metrics
-from .problems import problem_of, problem_response, respond
+from .problems import LARGEST_BODY_NBYTES, TooLarge, problem_of, problem_response, respond
+from .sign_in import SignIn
+from .workers import Overloaded
 
-__all__ = ["Guard", "is_allowed_host"]
+__all__ = ["NO_ROOM", "Guard", "is_allowed_host"]
 
 access_log = logging.getLogger("actisketch.access")
 
+# In the scope of a request that came when all connections were taken.
+NO_ROOM = "actisketch_no_room"
 # Health checks come from machines without a token, and tell nothing of the runs.
-OPEN_PATHS = ("/healthz", "/readyz")
+# The form to sign in has the page's look.
+OPEN_PATHS = ("/healthz", "/readyz", "/service.css")
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-# No question has a body; a job's settings have a few kilobytes.
-LARGEST_BODY_NBYTES = 256 * 2**10
+# In absolute form, with the scheme and the host.
+ABSOLUTE = re.compile(r"https?://(?P<host>[^/]*)(?P<path>.*)", re.DOTALL | re.IGNORECASE)
 # One address is logged, not a book.
 LONGEST_LOGGED = 1000
 
@@ -73,29 +77,23 @@ class Guard:
     ----------
     app : ASGI application
         Behind it.
-    access : Access
-    cookie : str
-        Name of the cookie. Browsers keep the cookies of all ports of a host together.
+    sign_in : SignIn
     hosts : sequence of str
         Names that requests may use beside addresses and ``localhost``.
     metrics : Metrics
         Counts requests.
-    on_sign_in : callable
-        Told when a browser has signed in, and its key is used up.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        access: Access,
-        cookie: str,
+        sign_in: SignIn,
         hosts: Sequence[str],
         metrics: Metrics,
-        on_sign_in: Callable[[], None],
     ) -> None:
-        self._app, self._access, self._cookie = app, access, cookie
-        self._hosts, self._metrics, self._on_sign_in = hosts, metrics, on_sign_in
+        self._app, self._sign_in = app, sign_in
+        self._hosts, self._metrics = hosts, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or hand it on."""
@@ -106,6 +104,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         scope["actisketch_request_id"] = request_id = secrets.token_hex(8)
+        scope = _origin_form(scope)
         started_s, status, nbytes = time.perf_counter(), 0, 0
 
         async def send_on(message: Message) -> None:
@@ -120,13 +119,17 @@ class Guard:
                 nbytes += len(message.get("body", b""))
             await send(message)
 
+        receive = _bounded(receive)
         request = Request(scope, receive)
+        # The same as GET, without the body.
+        is_head = request.method == "HEAD"
+        inner = {**scope, "method": "GET"} if is_head else scope
         try:
-            refusal = self._refusal(request)
-            if refusal is not None:
-                await refusal(scope, receive, send_on)
+            answer = await self._own_answer(request) or self._app
+            if is_head:
+                await answer(inner, receive, _without_body(send_on))
             else:
-                await self._app(scope, receive, send_on)
+                await answer(inner, receive, send_on)
         except Exception as error:
             if status:
                 raise
@@ -134,11 +137,13 @@ class Guard:
         finally:
             elapsed_s = time.perf_counter() - started_s
             _log(request, request_id, status, nbytes, elapsed_s)
-            self._metrics.count(_method(request), _route(scope), status, elapsed_s)
+            self._metrics.count(_method(request), _route(inner), status, elapsed_s)
 
-    def _refusal(self, request: Request) -> Response | None:
+    async def _own_answer(self, request: Request) -> Response | None:
         """Return the answer to a request that goes no further; None for all others."""
         headers = request.headers
+        if NO_ROOM in request.scope:
+            raise Overloaded
         if len(headers.getlist("host")) != 1 or not is_allowed_host(headers["host"], self._hosts):
             return self._problem(
                 request,
@@ -149,61 +154,66 @@ class Guard:
             )
         length = headers.get("content-length", "0")
         if not length.isdigit() or int(length[:20]) > LARGEST_BODY_NBYTES:
-            return self._problem(
-                request, 413, "too-large", f"a request has at most {LARGEST_BODY_NBYTES} bytes"
-            )
+            raise TooLarge
         if request.method not in SAFE_METHODS and not _is_own_origin(headers):
             return self._problem(request, 403, "origin", "the request comes from a page of another origin")
         # Not that of `request.url`, which leaves characters out that the router does not.
         path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-        if path in OPEN_PATHS:
-            return None
-        if path == "/" and "key" in request.query_params and request.method == "GET":
-            return self._signed_in(request)
-        return None if self._is_known(headers) else self._unknown(request)
-
-    def _signed_in(self, request: Request) -> Response:
-        session = self._access.exchange(request.query_params["key"])
-        if session is None:
-            return self._unknown(request)
-        self._on_sign_in()
-        root = request.scope.get("root_path", "")
-        response = RedirectResponse(f"{root}/", status_code=303)
-        response.set_cookie(
-            self._cookie,
-            session,
-            max_age=SESSION_S,
-            path=root or "/",
-            secure=request.url.scheme == "https",
-            httponly=True,
-            samesite="strict",
-        )
-        return response
-
-    def _is_known(self, headers: Headers) -> bool:
-        kind, _, token = headers.get("authorization", "").partition(" ")
-        if kind:
-            return kind.lower() == "bearer" and self._access.is_token(token.strip())
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(self._cookie)
-        except CookieError:
-            return False
-        return cookie is not None and self._access.is_session(cookie.value)
-
-    def _unknown(self, request: Request) -> Response:
-        scripts = (
-            "a script sends the header Authorization: Bearer and a token"
-            if self._access.has_tokens
-            else "for scripts the operator starts it with --token-file"
-        )
-        detail = f"sign in first: open the address that the service printed when it started; {scripts}"
-        response = self._problem(request, 401, "unauthorized", detail)
-        response.headers["www-authenticate"] = "Bearer"
-        return response
+        return None if path in OPEN_PATHS else await self._sign_in.answer(request, path)
 
     def _problem(self, request: Request, status: int, kind: str, detail: str) -> Response:
-        titles = {401: "Not signed in", 403: "Forbidden", 413: "Too large", 421: "Misdirected"}
+        titles = {403: "Forbidden", 421: "Misdirected"}
         return respond(request, problem_of(request, status, detail, kind=kind, title=titles[status]))
+
+
+def _bounded(receive: Receive) -> Receive:
+    """Refuse a body of too many bytes, also one whose length was not told before."""
+    nbytes = 0
+
+    async def receive_on() -> Message:
+        nonlocal nbytes
+        message = await receive()
+        nbytes += len(message.get("body", b""))
+        if nbytes > LARGEST_BODY_NBYTES:
+            raise TooLarge
+        return message
+
+    return receive_on
+
+
+def _without_body(send: Send) -> Send:
+    """Send the start of an answer and its end. What goes on sending notices that nobody listens."""
+    is_sent = False
+
+    async def send_on(message: Message) -> None:
+        nonlocal is_sent
+        if message["type"] == "http.response.start":
+            await send(message)
+        elif not is_sent:
+            is_sent = True
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return send_on
+
+
+def _origin_form(scope: Scope) -> Scope:
+    """Return the request as for an address that begins with a slash; a proxy may send ``GET http://host/path``.
+
+    The host in the address is the one that counts then (RFC 9112, 3.2.2).
+    """
+    root = scope.get("root_path", "")
+    found = ABSOLUTE.match(scope["path"].removeprefix(root))
+    if found is None:
+        return scope
+    path = found["path"] or "/"
+    headers = [(name, value) for name, value in scope["headers"] if name != b"host"]
+    host = (b"host", found["host"].encode("latin-1", "replace"))
+    return {
+        **scope,
+        "path": root + path,
+        "raw_path": quote(root + path).encode(),
+        "headers": [host, *headers],
+    }
 
 
 def _route(scope: Scope) -> str:

@@ -57,7 +57,7 @@ class Live:
         self.n_streams = 0
 
     async def state(self, run_id: str) -> LiveAnswer:
-        """Return what goes on in a run now. All who ask within half a second share one look at its files.
+        """Return what goes on in a run now. All who ask within half a second, or until it is done, share one look.
 
         Raises
         ------
@@ -66,7 +66,7 @@ class Live:
         """
         now_s = asyncio.get_running_loop().time()
         until_s, task = self._looks.get(run_id, (0.0, None))
-        if task is None or now_s >= until_s:
+        if task is None or (task.done() and now_s >= until_s):
             task = asyncio.create_task(self._workers.run(lambda _: self._look(run_id)))
             self._looks[run_id] = (now_s + SHARED_S, task)
             self._looks.move_to_end(run_id)

@@ -27,10 +27,17 @@ from ..settings.visible import visible
 from .answers import ProblemAnswer
 from .workers import Gone, Overloaded, Stopped, TooLong
 
-__all__ = ["ERROR_KINDS", "problem_of", "problem_response", "respond"]
+__all__ = ["ERROR_KINDS", "LARGEST_BODY_NBYTES", "TooLarge", "problem_of", "problem_response", "respond"]
+
+
+class TooLarge(Exception):
+    """The body of a request has too many bytes."""
+
 
 logger = logging.getLogger(__name__)
 
+# No question has a body; a job's settings have a few kilobytes.
+LARGEST_BODY_NBYTES = 256 * 2**10
 LONGEST_DETAIL = 2000
 LONGEST_ASKED = 300
 # The client waits before it asks again; the longest questions take longer.
@@ -51,9 +58,11 @@ ERROR_KINDS: tuple[tuple[type[Exception], int, str, str], ...] = (
     (TooLong, 504, "too-long", "The question takes too long"),
     (Gone, CLIENT_GONE, "client-gone", "The client has gone"),
     (Stopped, 503, "stopped", "The service stops"),
+    (TooLarge, 413, "too-large", "Too large"),
 )
 OWN_DETAILS = {
-    "overloaded": f"all threads are busy and the queue is full: ask again in {RETRY_S} seconds",
+    "overloaded": f"as many others wait for answers as there is room for: ask again in {RETRY_S} seconds",
+    "too-large": f"a request has at most {LARGEST_BODY_NBYTES:,} bytes",
     "too-long": "the time limit for a question is over, and it was stopped: ask for one point, or without exact=true; "
     "the operator can raise the limit with --time-limit",
     "client-gone": "the client has closed the connection, and the question was stopped",

@@ -47,6 +47,7 @@ __all__ = [
     "percentiles_of",
     "points_of",
     "reading",
+    "reads_activations",
     "recorded_of",
     "run_answer",
 ]
@@ -108,10 +109,15 @@ def _writable(tree: Any) -> Any:
     return [_writable(value) for value in tree] if isinstance(tree, list) else tree
 
 
-def reading(opened: OpenRun, stop: Stop, *, is_exact: bool) -> Run:
+def reads_activations(opened: OpenRun, exact: bool | None) -> bool:
+    """Whether a question reads recorded activations: as asked, or as the run's own settings say."""
+    return opened.run.settings.factors.exact if exact is None else exact
+
+
+def reading(opened: OpenRun, stop: Stop, exact: bool | None) -> Run:
     """Return the run, which stops to read activations when ``stop`` says so."""
     run = opened.run
-    if is_exact or run.settings.factors.exact:
+    if reads_activations(opened, exact):
         return RunSoFar(run, run.cache.watched(stop.check), run.sketches)
     return run
 
@@ -127,7 +133,7 @@ def percentiles_of(
     stop: Stop,
 ) -> PercentilesAnswer:
     """Return percentiles of points, or of one channel of each; what is asked twice is answered once."""
-    run = reading(opened, stop, is_exact=exact)
+    run = reading(opened, stop, exact)
     without_zeros = is_nonzero(run, nonzero)
     names, qs = list(dict.fromkeys(points or run.points)), list(dict.fromkeys(qs))
     sketches = {}
@@ -226,7 +232,7 @@ def channels_of_point(
 
 def factors_answer(opened: OpenRun, changes: Mapping[str, Any], stop: Stop) -> FactorsAnswer:
     """Return factors for the run's settings with these changes."""
-    run = reading(opened, stop, is_exact=bool(changes.get("exact")))
+    run = reading(opened, stop, changes.get("exact"))
     factors = run.factors(**changes)
     remarks = run.with_factors(changes).factors.warnings()
     return FactorsAnswer(
@@ -265,10 +271,10 @@ def digest_of(
 
 
 def comparison_of(
-    first: OpenRun, second: OpenRun, *, percentile: float | None, second_percentile: float | None
+    first: OpenRun, second: OpenRun, stop: Stop, *, percentile: float | None, second_percentile: float | None
 ) -> ComparisonAnswer:
     """Return two runs, or two percentiles of one, point by point."""
-    a, b = first.run, second.run
+    a, b = reading(first, stop, None), reading(second, stop, None)
     found = compare_runs(a, b, percentile=percentile, second_percentile=second_percentile)
     rows = [
         ComparedAnswer(

@@ -81,6 +81,10 @@ def _distribution(
     return TextFile(name="", media_type="image/png" if kind == "png" else "image/svg+xml", content=content)
 
 
+def _comparison(first: OpenRun, second: OpenRun, stop: Stop, **asked: float | None) -> Made:
+    return comparison_of(first, second, stop, **asked)
+
+
 def _add_live(router: APIRouter, live: Live) -> None:
     """Add the addresses that tell what goes on now."""
 
@@ -169,7 +173,7 @@ def make_router(desk: Desk, live: Live) -> APIRouter:
     ) -> Response:
         """Return percentiles with the intervals that contain them; `q` and `point` may be given several times."""
         make = partial(_percentiles, points=point, qs=q, channel=channel, nonzero=nonzero, exact=exact)
-        return await desk.answer(request, run, make, is_long=exact)
+        return await desk.answer(request, run, make, exact=exact)
 
     @router.get(
         "/runs/{run}/factors", response_model=FactorsAnswer, summary="Scale factors", responses={200: FILE}
@@ -209,7 +213,7 @@ def make_router(desk: Desk, live: Live) -> APIRouter:
             make = lambda opened, stop: factors_answer(opened, changes, stop)  # noqa: E731
         else:
             make = partial(exported, kind=format, changes=changes, partial_run=partial_run)
-        return await desk.answer(request, run, make, is_long=bool(exact))
+        return await desk.answer(request, run, make, exact=exact)
 
     @router.get(
         "/runs/{run}/distribution",
@@ -287,9 +291,7 @@ def make_router(desk: Desk, live: Live) -> APIRouter:
             request,
             a,
             b,
-            lambda first, second: comparison_of(
-                first, second, percentile=percentile, second_percentile=second_percentile
-            ),
+            partial(_comparison, percentile=percentile, second_percentile=second_percentile),
         )
 
     return router

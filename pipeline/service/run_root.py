@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,13 +17,14 @@ from ...storage import is_url
 from ...storage.errors import InputError, NotFoundError, StorageError
 from ...storage.stores import path_of
 
-__all__ = ["RunRoot", "id_of", "path_in_id"]
+__all__ = ["Folder", "RunRoot", "id_of", "path_in_id"]
 
 MANIFEST, PROGRESS = "run.json", "progress.json"
 # Runs are kept in folders by project and date, hardly deeper.
 DEEPEST = 8
 # A data set beside the runs may have millions of files: a listing ends, and says so.
-MOST_ENTRIES = 300_000
+MOST_ENTRIES = 2_000_000
+SETTLED_NS = 2 * 10**9
 LONGEST_ID = 1000
 
 
@@ -56,6 +59,17 @@ def _no_run(run_id: str) -> NotFoundError:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """A folder below the root as it was listed."""
+
+    changed_ns: int
+    """Of its list of names; -1: list it again."""
+    n_entries: int
+    inner: tuple[str, ...]
+    """Names of the folders in it that are looked at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunRoot:
     """The folder that is served.
 
@@ -80,10 +94,16 @@ class RunRoot:
             raise InputError(f"{str(path)!r} is a run: serve the folder above it, {str(resolved.parent)!r}")
         return cls(path=resolved, allowed=tuple(allowed))
 
-    def walk(self) -> Iterator[str]:
+    def walk(self, known: dict[str, Folder] | None = None) -> Iterator[str]:
         """Yield the path below the root of each run, in no order; a last empty one if there are too many files.
 
         Links are not followed. Nothing below a run, a cache or a hidden folder is looked at.
+
+        Parameters
+        ----------
+        known : dict, optional
+            What an earlier walk has found, by path: only folders that were changed since are listed. It is brought up
+            to date.
 
         Raises
         ------
@@ -91,24 +111,24 @@ class RunRoot:
             If the root itself cannot be read.
         """
         self._check_root()
-        folders, n_seen = [("", 0)], 0
-        while folders:
-            below, depth = folders.pop()
-            entries = _entries(os.path.join(self.path, below))
-            n_seen += len(entries)
-            if n_seen > MOST_ENTRIES:
+        before, found = dict(known or {}), {} if known is None else known
+        found.clear()
+        pending, n_seen = [("", 0)], 0
+        while pending:
+            below, depth = pending.pop()
+            place = os.path.join(self.path, below) if below else str(self.path)
+            folder = _listed(place, before.get(below), MOST_ENTRIES - n_seen)
+            n_seen += folder.n_entries
+            if n_seen >= MOST_ENTRIES:
                 yield ""
                 return
-            if any(entry.name == ".actisketch" for entry in entries):
-                continue
-            for entry in entries:
-                if entry.name.startswith(".") or not _is_folder(entry) or not _is_nameable(entry.name):
-                    continue
-                path = f"{below}/{entry.name}" if below else entry.name
-                if _is_kind(f"{entry.path}/{MANIFEST}", stat.S_ISREG):
+            found[below] = folder
+            for name in folder.inner:
+                path = f"{below}/{name}" if below else name
+                if _is_kind(f"{place}/{name}/{MANIFEST}", stat.S_ISREG):
                     yield path
                 elif depth + 1 < DEEPEST:
-                    folders.append((path, depth + 1))
+                    pending.append((path, depth + 1))
 
     def folder_of(self, run_id: str) -> Path:
         """Return the folder of a run.
@@ -219,6 +239,31 @@ class RunRoot:
             )
 
 
+def _listed(place: str, before: Folder | None, most: int) -> Folder:
+    """Return what is in a folder, of at most so many entries; without listing it if it is as it was."""
+    try:
+        changed_ns = os.stat(place, follow_symlinks=False).st_mtime_ns
+        if before is not None and before.changed_ns == changed_ns:
+            return before
+        # The clock of a file system is coarse: what has changed just now may change again at the same time.
+        is_old = time.time_ns() - changed_ns > SETTLED_NS
+        n_entries, inner, is_cache = 0, [], False
+        with os.scandir(place) as entries:
+            for entry in entries:
+                n_entries += 1
+                if n_entries >= most:
+                    break
+                name = entry.name
+                is_cache = is_cache or name == ".actisketch"
+                if not name.startswith(".") and _is_folder(entry) and _is_nameable(name):
+                    inner.append(name)
+    except OSError:
+        return Folder(changed_ns=-1, n_entries=0, inner=())
+    return Folder(
+        changed_ns=changed_ns if is_old else -1, n_entries=n_entries, inner=() if is_cache else tuple(inner)
+    )
+
+
 def _is_nameable(name: str) -> bool:
     """Whether the name of a folder can be part of a URL and of JSON: it is text."""
     try:
@@ -243,11 +288,9 @@ def _is_kind(path: str | Path, is_kind: Callable[[int], bool]) -> bool:
         return False
 
 
-def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
-    try:
-        return list(os.scandir(folder))
-    except OSError:
-        return []
+def _entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    with suppress(OSError), os.scandir(folder) as entries:
+        yield from entries
 
 
 def _is_below_url(url: str, prefix: str) -> bool:

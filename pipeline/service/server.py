@@ -1,11 +1,10 @@
-"""Listen on an address and serve: uvicorn, with a time limit for requests that never end.
+"""Listen on an address and serve with uvicorn.
 
 Knows sockets. Does not know what is asked.
 """
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import logging
 import socket
@@ -13,69 +12,28 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ...storage.errors import InputError
 from .access import Access
 from .application import ServiceSettings, make_application
+from .connections import BoundedProtocol, most_connections
 from .run_root import RunRoot
 
 __all__ = ["Listening", "serve_runs"]
 
 logger = logging.getLogger(__name__)
 
-# For the first line and the headers; a client that sends them byte by byte takes a connection no longer.
-HEADERS_S = 15.0
 KEEP_ALIVE_S = 15
 # For answers that are on their way when the service is stopped.
 STOP_S = 10
 # Of the first line and the headers together.
 HEADERS_NBYTES = 32 * 2**10
-MOST_CONNECTIONS = 2000
-
-
-class _ImpatientProtocol(H11Protocol):
-    """Closes connections whose request does not arrive in time; uvicorn waits for ever."""
-
-    _late: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        self._wait()
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self._is_idle:
-            self._wait()
-        else:
-            self._wait_no_more()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._wait_no_more()
-        super().connection_lost(exc)
-
-    def _wait(self) -> None:
-        if self._late is None:
-            self._late = self.loop.call_later(HEADERS_S, self._give_up)
-
-    def _wait_no_more(self) -> None:
-        if self._late is not None:
-            self._late.cancel()
-            self._late = None
-
-    def _give_up(self) -> None:
-        self._late = None
-        if self._is_idle:
-            self.transport.close()
-
-    @property
-    def _is_idle(self) -> bool:
-        """Whether no request is being answered; uvicorn sets the cycle to None before the first."""
-        cycle: Any = self.cycle
-        return cycle is None or bool(cycle.response_complete)
+# Connections that are accepted in one go: fewer than descriptors are kept free.
+ACCEPTED_AT_ONCE = 100
+# Connections that the system keeps until then: more at the same time would wait for a second.
+QUEUE = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +94,7 @@ def serve_runs(
         )
         config = uvicorn.Config(
             application,
-            http=_ImpatientProtocol,
+            http=BoundedProtocol,
             ws="none",
             lifespan="on",
             loop="asyncio",
@@ -147,7 +105,8 @@ def serve_runs(
             root_path=listening.root_path,
             # Whoever is in front of it decides whether cookies are for https only.
             proxy_headers=bool(listening.root_path or settings.hosts),
-            limit_concurrency=MOST_CONNECTIONS,
+            limit_concurrency=most_connections(),
+            backlog=ACCEPTED_AT_ONCE,
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=STOP_S,
             h11_max_incomplete_event_size=HEADERS_NBYTES,
@@ -172,6 +131,8 @@ class _Announcing(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            for bound in sockets or []:
+                bound.listen(QUEUE)
             self._tell()
 
 

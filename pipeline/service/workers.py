@@ -127,6 +127,8 @@ class Workers:
 
 
 def _forget(future: asyncio.Future[Result]) -> None:
-    """Take the error of a stopped piece of work, so that nobody is told that it was not taken."""
-    if not future.cancelled():
-        future.exception()
+    """Take the error of a stopped piece of work, so that nobody is told that it was not taken; close what it opened."""
+    if not future.cancelled() and future.exception() is None:
+        close = getattr(future.result(), "close", None)
+        if close is not None:
+            close()

@@ -32,7 +32,9 @@ CHECKED = {
     "job.toml",
     "kubernetes/cluster.yaml",
     "kubernetes/job.yaml",
+    "kubernetes/service.yaml",
     "service.Dockerfile",
+    "service.Dockerfile.dockerignore",
     "service_needs.py",
     "slurm/actisketch.sbatch",
     "slurm/jobqueue_run.py",
@@ -166,7 +168,9 @@ def commands(tree: Any) -> Iterator[list[str]]:
                 yield from commands(value)
 
 
-@pytest.mark.parametrize("name", ["compose.yaml", "kubernetes/cluster.yaml", "kubernetes/job.yaml"])
+@pytest.mark.parametrize(
+    "name", ["compose.yaml", "kubernetes/cluster.yaml", "kubernetes/job.yaml", "kubernetes/service.yaml"]
+)
 def test_commands_have_flags_that_exist(name: str) -> None:
     from distributed.cli.dask_scheduler import main as dask_scheduler
     from distributed.cli.dask_worker import main as dask_worker
@@ -222,6 +226,48 @@ def test_manifests_fit_the_operators_schemas(name: str) -> None:
         schema = schema_of(manifest["kind"])
         jsonschema.Draft7Validator(schema).validate(manifest)
         assert list(unknown_fields(manifest["spec"], schema["properties"]["spec"], "spec")) == []
+
+
+@pytest.mark.parametrize("name", ["kubernetes/job.yaml", "kubernetes/service.yaml"])
+def test_manifests_are_what_kubernetes_takes(name: str) -> None:
+    checker = pytest.importorskip("kubernetes_validate", reason="pip install '.[deploy]'")
+    version, own = checker.latest_version(), [d for d in documents(name) if "dask" not in d["apiVersion"]]
+
+    assert own
+    for manifest in own:
+        checker.validate(manifest, version, strict=True)
+        broken = {**manifest, "spce": {}}
+        with pytest.raises(checker.ValidationError):
+            checker.validate(broken, version, strict=True)
+
+
+def test_the_service_of_kubernetes_fits_its_image_and_the_volume_of_the_job() -> None:
+    deployment, service = documents("kubernetes/service.yaml")
+    (claim,) = [d for d in documents("kubernetes/job.yaml") if d["kind"] == "PersistentVolumeClaim"]
+    pod = deployment["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    image = (DEPLOY / "service.Dockerfile").read_text()
+    claims = [
+        v["persistentVolumeClaim"]["claimName"]
+        for v in pod["spec"]["volumes"]
+        if "persistentVolumeClaim" in v
+    ]
+
+    assert claims == [claim["metadata"]["name"]]
+    assert service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    assert deployment["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    (port,) = container["ports"]
+    assert f"EXPOSE {port['containerPort']}" in image
+    assert f"USER {pod['spec']['securityContext']['runAsUser']}" in image
+    assert {mount["name"] for mount in container["volumeMounts"]} == {
+        v["name"] for v in pod["spec"]["volumes"]
+    }
+
+
+def test_both_images_ignore_the_same_files() -> None:
+    first, second = (DEPLOY / f"{name}.dockerignore" for name in ("Dockerfile", "service.Dockerfile"))
+
+    assert first.read_text() == second.read_text()
 
 
 def test_the_cluster_of_the_job_is_the_cluster_file() -> None:

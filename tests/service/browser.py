@@ -33,6 +33,10 @@ class Browser:
             "--disable-gpu",
             "--disable-dev-shm-usage",
             "--no-first-run",
+            # It would look for news of its maker.
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
         ]
         self._process = subprocess.Popen(
             [

@@ -23,6 +23,7 @@ from actisketch.pipeline.record.point_sketch import empty_sketch, sketch_spec, w
 from actisketch.pipeline.service import server
 from actisketch.pipeline.service.access import Access
 from actisketch.pipeline.service.application import ServiceSettings, make_application
+from actisketch.pipeline.service.connections import BoundedProtocol
 from actisketch.pipeline.service.run_root import RunRoot
 from actisketch.pipeline.settings.loading import validate_job
 from actisketch.pipeline.stages.factors import FactorsStage
@@ -173,13 +174,25 @@ def own(root: Path, client_of: Callable[..., TestClient]) -> TestClient:
 
 
 @contextmanager
-def served_here(root: Path, **settings: object) -> Iterator[tuple[str, int]]:
-    """A service in a thread of this process, over real connections."""
+def served_here(
+    root: Path, *, n_connections: int | None = None, **settings: object
+) -> Iterator[tuple[str, int]]:
+    """A service in a thread of this process, over real connections; at most so many."""
+    stopping = threading.Event()
     application = make_application(
-        RunRoot.of(root), Access([TOKEN]), settings=ServiceSettings(**{"fresh_s": 0.0, **settings})
+        RunRoot.of(root),
+        Access([TOKEN]),
+        settings=ServiceSettings(**{"fresh_s": 0.0, **settings}),
+        stopping=stopping,
     )
     config = uvicorn.Config(
-        application, http=server._ImpatientProtocol, ws="none", lifespan="on", loop="asyncio", log_config=None
+        application,
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="on",
+        loop="asyncio",
+        log_config=None,
+        limit_concurrency=n_connections,
     )
     running = uvicorn.Server(config)
     with server.listen("127.0.0.1", 0) as bound:
@@ -190,5 +203,6 @@ def served_here(root: Path, **settings: object) -> Iterator[tuple[str, int]]:
                 time.sleep(0.01)
             yield bound.getsockname()[:2]
         finally:
+            stopping.set()
             running.should_exit = True
             thread.join()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import os
 import re
+import threading
+from pathlib import Path
 
 import pytest
 from starlette.testclient import TestClient
@@ -50,6 +54,117 @@ def test_a_browser_signs_in_once_with_a_key(signing):
     assert client.get("/", params={"key": keys[0]}).status_code == 401
     assert len(keys) == 2
     assert client.get("/", params={"key": keys[1]}).status_code == 303
+
+
+def test_a_key_that_was_used_leads_on_where_the_browser_is_signed_in(signing):
+    client, keys = signing
+    client.get("/", params={"key": keys[0]})
+    again = client.get("/", params={"key": keys[0]}, headers={"accept": "text/html"})
+
+    assert (again.status_code, again.headers["location"]) == (303, "/")
+    assert "set-cookie" not in again.headers
+    assert len(keys) == 2  # none was used up
+
+
+def sign_in(client, secret, then="", **headers):
+    headers = {"origin": BASE, "accept": "text/html", **headers}
+    return client.post("/sign-in", data={"secret": secret, "then": then}, headers=headers)
+
+
+@pytest.mark.parametrize("path", ["/", "/?run=a%26b&q=5", "/?key=guess", f"{API}/first"])
+def test_a_browser_without_a_cookie_gets_a_form(signing, path):
+    client, _ = signing
+    answer = client.get(path, headers={"accept": "text/html,*/*"})
+
+    assert answer.status_code == 401
+    assert 'action="/sign-in"' in answer.text
+    assert ('name="then" value="run=a%26b&amp;q=5"' in answer.text) == ("a%26b" in path)
+    assert "form-action 'self'" in answer.headers["content-security-policy"]
+    assert "guess" not in answer.text
+    assert client.get("/service.css").status_code == 200
+
+
+def test_a_token_or_the_key_signs_a_browser_in_through_the_form(signing):
+    client, keys = signing
+    answer = sign_in(client, f" {TOKEN} ", "run=a%26b&q=5")
+
+    assert (answer.status_code, answer.headers["location"]) == (303, "/?run=a%26b&q=5")
+    assert "HttpOnly" in answer.headers["set-cookie"]
+    assert client.get(API).status_code == 200
+    assert TOKEN not in answer.headers["set-cookie"]
+
+    client.cookies.clear()
+    assert sign_in(client, keys[0]).headers["location"] == "/"
+    assert client.get(API).status_code == 200
+    client.cookies.clear()
+    assert sign_in(client, keys[0]).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "then", ["//evil.example.org", "http://evil.example.org/", "\r\nSet-Cookie: a=b", "x" * 99_999]
+)
+def test_the_form_leads_nowhere_else(signing, then):
+    location = sign_in(signing[0], TOKEN, then).headers["location"]
+
+    assert location == "/" or location.startswith("/?")
+    assert "\n" not in location
+    assert len(location) < 20_000
+
+
+@pytest.mark.parametrize("secret", ["", "guess", TOKEN[:-1], "<script>alert(1)</script>", "\xff" * 100])
+def test_a_wrong_secret_gets_the_form_again(signing, secret):
+    client, _ = signing
+    answer = sign_in(client, secret, '"><script>')
+
+    assert answer.status_code == 401
+    assert "none of its tokens" in answer.text
+    assert "<script" not in answer.text
+    assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("headers", [{"origin": "http://evil.example.org"}, {"origin": "null"}])
+def test_a_page_of_others_signs_nobody_in(signing, headers):
+    assert sign_in(signing[0], TOKEN, **headers).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("address", "status"),
+    [
+        ("http://127.0.0.1:8570/healthz", 200),
+        ("HTTP://127.0.0.1:8570/api/v1/runs/first", 200),
+        ("http://localhost", 200),
+        ("http://evil.example.org/healthz", 421),
+        ("http:///healthz", 421),
+        ("http://127.0.0.1/healthz/../nope", 404),
+        ("ftp://127.0.0.1/healthz", 404),
+    ],
+)
+def test_an_address_may_be_asked_in_absolute_form(made_once, address, status):
+    application, sent = make_application(RunRoot.of(made_once), Access([TOKEN])), []
+    authorization = (b"authorization", f"Bearer {TOKEN}".encode())
+    scope = {
+        "type": "http",
+        "asgi": {"spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": address,
+        "raw_path": address.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"localhost"), authorization],
+        "client": None,
+        "server": None,
+    }
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(application(scope, receive, send))
+    assert sent[0]["status"] == status
 
 
 def test_a_cookie_is_for_https_where_the_browser_sees_https(made_once):
@@ -229,6 +344,24 @@ def test_a_token_file_that_is_of_no_use_is_refused(tmp_path, content):
         read_tokens(path, {})
     with pytest.raises(InputError, match="cannot be read"):
         read_tokens(tmp_path / "missing", {})
+
+
+def test_a_token_file_may_be_a_pipe_but_is_not_waited_for_without_end(tmp_path, monkeypatch):
+    path = tmp_path / "tokens"
+    os.mkfifo(path)
+    monkeypatch.setattr("actisketch.pipeline.service.access.PIPE_S", 0.2)
+    with pytest.raises(InputError, match="cannot be read: nothing was written to this pipe"):
+        read_tokens(path, {})
+
+    monkeypatch.setattr("actisketch.pipeline.service.access.PIPE_S", 10.0)
+    writer = threading.Thread(target=path.write_text, args=(f"{TOKEN}\n",))
+    writer.start()
+    found = read_tokens(path, {})
+    writer.join()
+    assert found == ((TOKEN,), [])
+    for endless in ("/dev/zero", tmp_path):
+        with pytest.raises(InputError, match="cannot be read"):
+            read_tokens(Path(endless), {})
 
 
 def test_counts_for_a_monitor(made_once, client_of):

@@ -95,6 +95,53 @@ def test_new_changed_and_deleted_runs_are_seen(root, monkeypatch):
     assert rows() == {**before, "a/new": "stopped", "half": "complete"}
 
 
+def test_a_run_whose_commits_are_gone_is_not_complete(root, client_of, monkeypatch):
+    monkeypatch.setattr("actisketch.pipeline.service.catalogue.FRESH_S", 0.0)
+    client, commits = client_of(root), root / "first" / "cache" / ".actisketch" / "commits"
+    row = lambda: client.get(API, params={"name": "first"}).json()["runs"][0]  # noqa: E731
+    assert (row()["state"], row()["n_blocks_done"]) == ("complete", 3)
+    last = max(commits.iterdir())
+    content = last.read_bytes()
+    last.unlink()
+
+    assert (row()["state"], row()["n_blocks_done"]) == ("stopped", 2)
+    assert "first" in names(client, state="stopped")
+    last.write_bytes(content)
+    assert row()["state"] == "complete"
+    min(commits.iterdir()).unlink()
+    assert row()["state"] == "stopped"
+    shutil.rmtree(root / "first" / "cache")
+    assert (row()["state"], row()["n_blocks"]) == ("stopped", None)
+    assert "first" not in names(client, state="complete")
+
+
+def test_the_list_tells_how_large_the_activations_are(client):
+    rows = {run["name"]: run for run in client.get(API).json()["runs"]}
+
+    assert rows["first"]["activations_nbytes"] == 17 * (3 * 5 * 2 + 7) * 4
+    assert rows["half"]["activations_nbytes"] == 12 * (3 * 5 * 2 + 7) * 4
+
+
+def test_a_folder_that_has_not_changed_is_not_listed_again(root, monkeypatch):
+    monkeypatch.setattr("actisketch.pipeline.service.catalogue.FRESH_S", 0.0)
+    monkeypatch.setattr("actisketch.pipeline.service.run_root.SETTLED_NS", -1)
+    (root / "images").mkdir()
+    for i in range(50):
+        (root / "images" / f"{i}.png").touch()
+    listed, scandir = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda path: (listed.append(os.fspath(path)), scandir(path))[1])
+    catalogue = Catalogue(RunRoot.of(root))
+    found = {row.name for row in catalogue.rows()[0]}
+    images = str(root / "images")
+    assert images in listed
+
+    listed.clear()
+    assert {row.name for row in catalogue.rows()[0]} == found
+    assert images not in listed
+    shutil.copytree(root / "first", root / "images" / "late")
+    assert {row.name for row in catalogue.rows()[0]} == found | {"images/late"}
+
+
 def test_a_manifest_that_cannot_be_read_is_listed_as_damaged(root, client_of):
     (root / "first" / "run.json").write_bytes(b"{")
     (root / "other" / "run.json").write_text(

@@ -77,6 +77,76 @@ def test_a_question_whose_client_has_gone_is_stopped_and_others_wait_their_turn(
         second.close()
 
 
+@pytest.mark.parametrize(
+    "question", ["runs/slow/factors", "runs/slow/factors?format=csv", "compare?a=slow&b=slow&percentile=60"]
+)
+def test_factors_of_a_run_that_has_exact_ones_are_long_questions(tmp_path, monkeypatch, question):
+    chunks = SlowChunks(monkeypatch)
+    changes = {"sketch": {"bits": 12}, "factors": {"exact": True}}
+    MadeRun(tmp_path / "root" / "slow", changes=changes, n_samples=120).begin().record()
+    with served_here(tmp_path / "root", n_long_threads=1, n_long_waiting=0, n_threads=1) as place:
+        first = http.client.HTTPConnection(*place)
+        first.request("GET", f"/api/v1/{question}", headers=AUTHORIZED)
+        while not chunks.n_read:
+            time.sleep(0.01)
+        second = http.client.HTTPConnection(*place)
+        second.request("GET", f"{API}/slow/factors", headers=AUTHORIZED)
+        refused = second.getresponse()
+        assert (refused.status, refused.headers["retry-after"] is not None) == (503, True)
+        refused.read()
+        second.request("GET", f"{API}/slow/factors?exact=false", headers=AUTHORIZED)
+        assert second.getresponse().read().startswith(b'{"run":"slow"')
+        second.close()
+
+        first.close()  # the client goes away: nothing more is read for it
+        time.sleep(0.8)
+        n_read = chunks.n_read
+        time.sleep(0.4)
+        assert chunks.n_read == n_read < 35
+
+
+def test_a_disk_that_hangs_under_some_runs_holds_up_no_others(made_once, monkeypatch):
+    from actisketch.pipeline.service import live, open_runs, run_root
+
+    waits, is_over = threading.Semaphore(0), threading.Event()
+
+    def hang(function, is_slow):
+        def slow(*arguments, **more):
+            if is_slow(*arguments):
+                waits.release()
+                is_over.wait(20)
+            return function(*arguments, **more)
+
+        return slow
+
+    is_other = lambda folder: folder.name in ("other", "old")  # noqa: E731
+    monkeypatch.setattr(open_runs, "open_run", hang(open_runs.open_run, is_other))
+    monkeypatch.setattr(live, "open_run", hang(live.open_run, is_other))
+    monkeypatch.setattr(run_root, "_listed", hang(run_root._listed, lambda *_: True))
+    slow = [f"{API}/{run}{what}" for run in ("other", "old") for what in ("/points", "/live", "")] + [API]
+    with served_here(made_once) as place:
+        askers = [threading.Thread(target=ask_once, args=(place, path)) for path in slow * 3]
+        for asker in askers:
+            asker.start()
+        for _ in range(5):  # each run is read once for its answers and once for what goes on; the list once
+            assert waits.acquire(timeout=10)
+        begun = time.monotonic()
+        for what in ("/points", "/live", "", "/percentile?q=5"):
+            assert ask_once(place, f"{API}/first{what}") == 200
+        assert time.monotonic() - begun < 5
+        is_over.set()
+        for asker in askers:
+            asker.join()
+
+
+def ask_once(place: tuple[str, int], path: str) -> int:
+    connection = http.client.HTTPConnection(*place, timeout=60)
+    connection.request("GET", path, headers=AUTHORIZED)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
 def ask_all_the_time(
     place: tuple[str, int], until: threading.Event, problems: list[str], times: list[float]
 ) -> None:

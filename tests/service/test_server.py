@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from actisketch.pipeline.exporters import exporter_names, load_exporter
-from actisketch.pipeline.service import server
+from actisketch.pipeline.service import connections
 
 from .conftest import TOKEN, served_here
 
@@ -238,7 +238,7 @@ def trickle(connection: socket.socket) -> None:
 
 
 def test_a_client_that_never_ends_its_request_is_let_go(made_once, monkeypatch):
-    monkeypatch.setattr(server, "HEADERS_S", 0.4)
+    monkeypatch.setattr(connections, "REQUEST_S", 0.4)
     with served_here(made_once) as place:
         idle = socket.create_connection(place, timeout=10)
         slow = socket.create_connection(place, timeout=10)

@@ -23,6 +23,12 @@ const share = (part, whole) => (whole ? `${text((100 * part) / whole, 3)} %` : "
 const when = (seconds) => new Date(seconds * 1000).toISOString().slice(0, 16).replace("T", " ");
 const count = (n) => (n === null ? "-" : n.toLocaleString("en"));
 
+function bytes(n) {
+  if (n === null) return "-";
+  const power = n < 1000 ? 0 : Math.min(4, Math.floor(Math.log10(n) / 3));
+  return `${text(n / 1000 ** power, 3)} ${["B", "kB", "MB", "GB", "TB"][power]}`;
+}
+
 function duration(seconds) {
   if (seconds === null) return "unknown";
   const s = Math.round(seconds);

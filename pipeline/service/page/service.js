@@ -7,7 +7,7 @@ const here = new URLSearchParams(location.search);
 const QS = [0, 0.1, 1, 2, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60, 65, 70, 75, 80, 85, 90, 91, 92, 93, 94, 95, 96, 97, 98,
   ...Array.from({ length: 10 }, (_, i) => 99 + i / 10), ...Array.from({ length: 9 }, (_, i) => 99.91 + i / 100), 99.995, 99.999, 100]
   .map((q) => Number(q.toFixed(3)));
-const REFRESH_MS = 3000;
+const REFRESH_MS = 2000, REFRESH_IDLE_MS = 10000;
 
 const query = (fields) => {
   const asked = new URLSearchParams();
@@ -39,24 +39,36 @@ function recorded_marks(recorded) {
   return marks;
 }
 
-// A table whose columns sort: {title, cell(row) -> text or node, by(row) -> number or text, number}.
-function table(columns, rows, label) {
+// A table whose columns sort: {title, cell(row) -> text or node, by(row) -> number or text, number}. Where `asked` has the order
+// of a list that is longer than the page, columns with a `key` have the service sort it.
+function table(columns, rows, label, asked = null) {
   const body = make("tbody");
-  const heads = columns.map((column) => make("th", { scope: "col", class: column.number ? "number" : null }, column.by
-    ? make("button", { type: "button", onclick: () => sort(column) }, column.title) : column.title));
-  const lines = rows.map((row) => make("tr", {}, ...columns.map((c) => make("td", { class: c.number ? "number" : null }, c.cell(row)))));
+  const cell = (c, row) => make("td", { class: c.number ? "number" : null }, c.cell(row));
+  const act = (c) => (asked ? c.key && (() => { location.search = query({ ...asked, offset: null, sort: next(c) }); }) : c.by && (() => sort(c)));
+  const heads = columns.map((c) => make("th", { scope: "col", class: c.number ? "number" : null }, act(c)
+    ? make("button", { type: "button", onclick: act(c) }, c.title) : c.title));
+  const lines = rows.map((row) => make("tr", {}, ...columns.map((c) => cell(c, row))));
   const order = rows.map((row, i) => i);
   let last = null, down = false;
+  const next = (c) => (asked.sort === (c.number ? `-${c.key}` : c.key) ? (c.number ? c.key : `-${c.key}`) : c.number ? `-${c.key}` : c.key);
+  const mark = (sorted, is_down) => heads.forEach((head, i) => (columns[i] === sorted ? head.setAttribute("aria-sort", is_down ? "descending" : "ascending") : head.removeAttribute("aria-sort")));
   function sort(column) {
     down = last === column ? !down : Boolean(column.number);
     last = column;
     const value = (i) => column.by(rows[i]) ?? -Infinity;
     order.sort((a, b) => (value(a) < value(b) ? -1 : value(a) > value(b) ? 1 : a - b) * (down ? -1 : 1));
-    heads.forEach((head, i) => (columns[i] === column ? head.setAttribute("aria-sort", down ? "descending" : "ascending") : head.removeAttribute("aria-sort")));
+    mark(column, down);
     body.replaceChildren(...order.map((i) => lines[i]));
   }
+  if (asked) mark(columns.find((c) => c.key === asked.sort.replace("-", "")), asked.sort.startsWith("-"));
   body.append(...lines);
-  return make("div", { class: "wide", role: "region", tabindex: "0", "aria-label": label }, make("table", {}, make("thead", {}, make("tr", {}, ...heads)), body));
+  const node = make("div", { class: "wide", role: "region", tabindex: "0", "aria-label": label }, make("table", {}, make("thead", {}, make("tr", {}, ...heads)), body));
+  // Put the same rows with new values in their places: what has the focus keeps it.
+  node.renew = (renewed) => lines.forEach((line, i) => columns.forEach((c, j) => {
+    const fresh = cell(c, renewed[i]);
+    if (!line.children[j].isEqualNode(fresh)) line.children[j].replaceWith(fresh);
+  }));
+  return node;
 }
 
 // How to get the same without this page.
@@ -76,33 +88,50 @@ function progress_bar(n_done, n_total) {
 }
 
 async function show_runs() {
-  const asked = { name: here.get("name"), state: here.get("state"), sort: here.get("sort") || "-changed", offset: here.get("offset") || 0 };
-  const answer = await ask("api/v1/runs", { ...asked, limit: 100 });
-  const form = make("form", { method: "get" },
-    make("label", {}, "Name contains", make("input", { name: "name", type: "search", value: asked.name || "" })),
+  const asked = { name: here.get("name"), model: here.get("model"), state: here.get("state"), sort: here.get("sort") || "-changed", offset: here.get("offset") || 0 };
+  const look = () => ask("api/v1/runs", { ...asked, limit: 100 });
+  const answer = await look();
+  const part = (name, title) => make("label", {}, title, make("input", { name, type: "search", value: asked[name] || "" }));
+  const form = make("form", { method: "get" }, part("name", "Name contains"), part("model", "Model contains"),
     make("label", {}, "State", make("select", { name: "state" }, ...["", "running", "complete", "stopped", "damaged"].map((s) => make("option", { value: s, selected: s === (asked.state || "") }, s || "all")))),
-    make("button", { class: "act" }, "Search"));
-  if (!answer.n_total && !asked.name && !asked.state) {
-    return show("Runs", told("open", "There is no run in this folder yet."), make("p", {}, "Make the first one in it, and it appears here:"),
+    make("input", { type: "hidden", name: "sort", value: asked.sort }), make("button", { class: "act" }, "Search"));
+  const all = !asked.name && !asked.model && !asked.state;
+  if (!answer.n_total && all) {
+    show("Runs", told("open", "There is no run in this folder yet."), make("p", {}, "Make the first one in it, and it appears here:"),
       make("pre", {}, "actisketch demo --output first\nactisketch run --model network.keras --data images.npz --output runs/first"));
+    return watch_runs(look, answer, null);
   }
   const columns = [
-    { title: "Run", cell: (r) => (r.state === "damaged" ? r.name : link({ run: r.id }, r.name)), by: (r) => r.name },
-    { title: "State", cell: (r) => state_mark(r.state), by: (r) => r.state },
+    { title: "Run", cell: (r) => (r.state === "damaged" ? r.name : link({ run: r.id }, r.name)), key: "name" },
+    { title: "State", cell: (r) => state_mark(r.state), key: "state" },
     { title: "Blocks", cell: (r) => progress_bar(r.n_blocks_done, r.n_blocks) },
-    { title: "Model", cell: (r) => r.model, by: (r) => r.model },
-    { title: "Samples", number: true, cell: (r) => count(r.n_samples), by: (r) => r.n_samples },
-    { title: "Points", number: true, cell: (r) => count(r.n_points), by: (r) => r.n_points },
-    { title: "Percentile", number: true, cell: (r) => text(r.percentile), by: (r) => r.percentile },
-    { title: "Changed (UTC)", cell: (r) => when(r.changed_s), by: (r) => r.changed_s },
+    { title: "Model", cell: (r) => r.model, key: "model" },
+    { title: "Samples", number: true, cell: (r) => count(r.n_samples), key: "samples" },
+    { title: "Points", number: true, cell: (r) => count(r.n_points) },
+    { title: "Percentile", number: true, cell: (r) => text(r.percentile) },
+    { title: "Activations", number: true, cell: (r) => bytes(r.activations_nbytes) },
+    { title: "Changed (UTC)", number: true, cell: (r) => when(r.changed_s), key: "changed" },
   ];
   const first = answer.offset + 1, last = answer.offset + answer.runs.length;
   const page = (offset, name) => link({ ...asked, offset }, name);
+  const list = table(columns, answer.runs, "Runs", asked);
   show("Runs", form, answer.is_cut ? told("bad", "There are more files in this folder than are looked at: serve a smaller one.") : null,
-    table(columns, answer.runs, "Runs"),
-    make("p", { class: "links" }, `${answer.runs.length ? first : 0} to ${last} of ${count(answer.n_total)}`,
+    answer.n_total ? list : told("open", "No run is like that."),
+    make("p", { class: "links" }, answer.runs.length ? `${first} to ${last} of ${count(answer.n_total)}` : "",
       answer.offset ? page(Math.max(0, answer.offset - 100), "earlier") : null, last < answer.n_total ? page(last, "later") : null));
-  if (answer.runs.some((r) => r.state === "running") && !document.querySelector("main :focus")) setTimeout(() => start(show_runs), REFRESH_MS);
+  watch_runs(look, answer, list);
+}
+
+// Look again, soon while something goes on: bars move, and new runs appear when nobody is about to press something.
+function watch_runs(look, shown, list) {
+  const ids = (answer) => JSON.stringify([answer.n_total, answer.runs.map((r) => r.id)]);
+  const again = async () => {
+    const answer = document.hidden ? shown : await look().catch(() => shown);
+    if (ids(answer) !== ids(shown) && !document.querySelector("main :focus")) return start(show_runs, true);
+    if (list && ids(answer) === ids(shown)) list.renew(answer.runs);
+    return watch_runs(look, ids(answer) === ids(shown) ? answer : shown, list);
+  };
+  setTimeout(again, shown.runs.some((r) => r.state === "running") ? REFRESH_MS : REFRESH_IDLE_MS);
 }
 
 function live_bar(id, reload) {
@@ -135,7 +164,7 @@ async function show_run(id) {
   };
   const verdict = run.certificate_passed === null ? told("open", "No certificate of a normalised network.") : run.certificate_passed
     ? told("good", "The normalised network was certified: it computes what the original does.") : told("bad", "The certificate FAILED.");
-  const facts = { Model: run.model, State: run.state, Samples: count(run.recorded.n_samples), Points: run.n_points, "Percentile of the run": run.settings.factors.percentile, "Size on disk": `${text(run.cache_nbytes / 1e6, 3)} MB`, Writer: run.writer };
+  const facts = { Model: run.model, State: run.state, Samples: count(run.recorded.n_samples), Points: run.n_points, "Percentile of the run": run.settings.factors.percentile, "Size on disk": bytes(run.cache_nbytes), Writer: run.writer };
   show(run.name, verdict, run.state === "complete" ? null : live_bar(id, () => start(load, true)),
     ...run.out_of_date.map((what) => told("open", `The ${what} in the folder is out of date, or was changed.`)),
     make("dl", { class: "facts" }, ...Object.entries(facts).filter(([, v]) => v !== null && v !== "").map(([name, v]) => make("div", {}, make("dt", {}, name), make("dd", {}, String(v))))),
