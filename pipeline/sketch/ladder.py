@@ -75,6 +75,21 @@ def build_ladder(tally: Tally, *, nonzero: bool) -> Ladder:
     )
 
 
+def rung_channels(ladder: Ladder) -> NDArray[np.intp]:
+    """Return the channel of each rung, of shape (n_rungs,)."""
+    return np.searchsorted(ladder.offsets[1:], ladder.cumulative)
+
+
+def rung_spans(ladder: Ladder) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return between which values those of each rung lie: equal where they are all the same number."""
+    channels = rung_channels(ladder)
+    bases = ladder.base_keys.astype(np.int64)
+    known = bases + ladder.sums // np.maximum(ladder.counts, 1)
+    lo = np.where(ladder.atoms, known, np.maximum(bases, ladder.min_keys[channels]))
+    hi = np.where(ladder.atoms, known, np.minimum(bases + ladder.largest_low, ladder.max_keys[channels]))
+    return key_values(lo), key_values(hi)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RankedKeys:
     """What is known of some order statistics; each array has the shape of their ranks."""

@@ -25,6 +25,7 @@ from .ladder import (
     find_ranks,
     key_values,
     parse_percent,
+    rung_spans,
     virtual_ranks,
 )
 from .moments import as_float, exact_sums, rung_means, square_sums, squared_deviations
@@ -319,11 +320,7 @@ class Sketch:
         Means are exact up to one rounding each.
         """
         ladder = self._nonzero_ladder if nonzero else self._ladder
-        bases = ladder.base_keys.astype(np.int64)
-        known = bases + ladder.sums // np.maximum(ladder.counts, 1)
-        lo = np.where(ladder.atoms, known, np.maximum(bases, ladder.min_keys[0]))
-        hi = np.where(ladder.atoms, known, np.minimum(bases + ladder.largest_low, ladder.max_keys[0]))
-        return key_values(lo), key_values(hi), rung_means(ladder), ladder.counts.copy()
+        return (*rung_spans(ladder), rung_means(ladder), ladder.counts.copy())
 
     def digest(self, compression: float = 200.0, *, scale: str = "k2", nonzero: bool = False) -> Digest:
         """Return the t-digest of the values: a small summary to send and plot.
