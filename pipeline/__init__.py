@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .graph import read_graph as read_graph
     from .normalizer import normalize_model as normalize_model
     from .planning.plan import Plan as Plan
+    from .results.compared_runs import compare as compare
     from .results.run import Run as Run
     from .results.run import open_run as open_run
     from .sketch import PointSketch as PointSketch
@@ -41,6 +42,7 @@ _HOMES = {
     "SketchSpec": "sketch",
     "as_source": "sources",
     "certify": "certifier",
+    "compare": "results.compared_runs",
     "normalize_model": "normalizer",
     "open_run": "results.run",
     "open_source": "sources",

@@ -174,6 +174,7 @@ def test_no_two_classes_or_functions_have_one_name():
     several = {name: sorted(found) for name, found in places.items() if len(found) > 1}
 
     assert several == {
+        "compare": ["pipeline.cli.two_runs", "pipeline.results.compared_runs"],
         "plan": ["pipeline.api", "pipeline.cli.work"],
         "run": ["pipeline.api", "pipeline.cli.work"],
         "verify": ["pipeline.cli.ask", "storage.verify"],

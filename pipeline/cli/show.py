@@ -37,6 +37,7 @@ __all__ = [
     "plan_table",
     "print_result",
     "range_table",
+    "result_table",
     "status_lines",
     "verify_lines",
 ]
@@ -190,6 +191,14 @@ def percentile_table(session: Session, rows: Sequence[PercentileRow]) -> None:
         if per_channel:
             cells.insert(1, str(row.channel))
         _row(table, *cells)
+    session.out.print(table)
+
+
+def result_table(session: Session, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of texts; ``">"`` before the name of a column aligns it to the right."""
+    table = _table(*columns)
+    for row in rows:
+        _row(table, *row)
     session.out.print(table)
 
 

@@ -10,7 +10,17 @@ from collections.abc import Sequence
 
 from ..settings.visible import visible
 
-__all__ = ["axes_text", "count_text", "factor_text", "interval_text", "number_text", "plain", "share_text"]
+__all__ = [
+    "axes_text",
+    "certain_text",
+    "change_text",
+    "count_text",
+    "factor_text",
+    "interval_text",
+    "number_text",
+    "plain",
+    "share_text",
+]
 
 
 def plain(text: str, *, limit: int = 200) -> str:
@@ -97,6 +107,25 @@ def interval_text(lo: float, hi: float) -> str:
     while digits < 9 and number_text(lo, digits=digits) == number_text(hi, digits=digits):
         digits += 1
     return f"[{_outwards(lo, digits, up=False)}, {_outwards(hi, digits, up=True)}]"
+
+
+def certain_text(lo: float, hi: float) -> str:
+    """Return a number within [lo, hi] in the digits that are certain, four at most; if not two are, both ends.
+
+    Examples
+    --------
+    >>> certain_text(0.10366374, 0.10366388), certain_text(0.0, 0.0021), certain_text(1.0, 1.0)
+    ('0.1037', '0 to 0.0021', '1')
+    """
+    for digits in (4, 3, 2):
+        if number_text(lo, digits=digits) == number_text(hi, digits=digits):
+            return number_text(lo, digits=digits)
+    return f"{_outwards(lo, 2, up=False)} to {_outwards(hi, 2, up=True)}"
+
+
+def change_text(before: str, after: str) -> str:
+    """Return ``"before to after"``, or one of them where they are the same."""
+    return before if before == after else f"{before} to {after}"
 
 
 def factor_text(factors: Sequence[float]) -> str:

@@ -16,6 +16,8 @@ __all__ = [
     "ComparedAnswer",
     "ComparisonAnswer",
     "DigestAnswer",
+    "DistanceAnswer",
+    "DistancesAnswer",
     "DistributionAnswer",
     "FactorAnswer",
     "FactorsAnswer",
@@ -271,16 +273,40 @@ class DigestAnswer(BaseModel):
     digest: dict[str, Any]
 
 
+class DistanceAnswer(BaseModel):
+    """A distance of two distributions; the distance of the values lies within [lo, hi]."""
+
+    value: float | None = Field(description="None where one of the two has no values.")
+    lo: float | None
+    hi: float | None
+
+
+class DistancesAnswer(BaseModel):
+    """Two distances of the same distributions."""
+
+    kolmogorov_smirnov: DistanceAnswer = Field(
+        description="Largest difference of the distribution functions, 0 to 1."
+    )
+    wasserstein: DistanceAnswer = Field(description="How far values are moved on average, in their units.")
+
+
 class ComparedAnswer(BaseModel):
     """One point in both runs."""
 
     point: str
+    other: str = Field(description="Its name in the second run.")
+    matched_by: Literal["name", "place"]
     first: FactorAnswer
     second: FactorAnswer
     ratio: float | None = Field(description="Second factor divided by first; None with factors of channels.")
-    distance: float | None = Field(description="Kolmogorov-Smirnov distance of the activations, 0 to 1.")
+    distance: float | None = Field(
+        description="Kolmogorov-Smirnov distance of the activations, 0 to 1, as `is_nonzero` says."
+    )
     distance_lo: float | None
     distance_hi: float | None = Field(description="The distance of the values lies within [lo, hi].")
+    zeros: list[float | None] = Field(description="Shares in the first and the second run.")
+    every: DistancesAnswer = Field(description="Of all activations.")
+    nonzero: DistancesAnswer = Field(description="Of those that are not zero.")
 
 
 class ComparisonAnswer(BaseModel):
@@ -290,6 +316,9 @@ class ComparisonAnswer(BaseModel):
     second: str
     first_recorded: Recorded
     second_recorded: Recorded
+    is_nonzero: bool = Field(
+        description="`distance` is of the activations that are not zero; as the first run."
+    )
     only_in_first: list[str]
     only_in_second: list[str]
     points: list[ComparedAnswer]

@@ -13,17 +13,19 @@ from typing import Any
 from ...storage.claim import writer_of
 from ..factors.exact_source import channels_of
 from ..factors.factors_file import PointFactor
-from ..results.compared_runs import compare_runs
+from ..results.compared_runs import compare_recorded
 from ..results.percentile_rows import PercentileRow
 from ..results.run import Run
 from ..results.so_far import RunSoFar
-from ..sketch import Sketch, to_tdigest_dict
+from ..sketch import Distance, Distances, Sketch, to_tdigest_dict
 from .answers import (
     ChannelAnswer,
     ChannelsAnswer,
     ComparedAnswer,
     ComparisonAnswer,
     DigestAnswer,
+    DistanceAnswer,
+    DistancesAnswer,
     FactorAnswer,
     FactorsAnswer,
     PercentileAnswer,
@@ -274,26 +276,49 @@ def comparison_of(
     first: OpenRun, second: OpenRun, stop: Stop, *, percentile: float | None, second_percentile: float | None
 ) -> ComparisonAnswer:
     """Return two runs, or two percentiles of one, point by point."""
-    a, b = reading(first, stop, None), reading(second, stop, None)
-    found = compare_runs(a, b, percentile=percentile, second_percentile=second_percentile)
+    a, b = first.run, second.run
+    found = compare_recorded(
+        first.so_far,
+        second.so_far,
+        percentile=percentile,
+        second_percentile=second_percentile,
+        check=stop.check,
+    )
     rows = [
         ComparedAnswer(
             point=row.point,
+            other=row.other,
+            matched_by=row.matched_by,
             first=_factor_answer(a, row.first, nonzero=a.settings.factors.nonzero),
             second=_factor_answer(b, row.second, nonzero=b.settings.factors.nonzero),
             ratio=number(row.ratio),
-            distance=number(row.distance.value),
-            distance_lo=number(row.distance.lo),
-            distance_hi=number(row.distance.hi),
+            distance=number(found.distance(row).value),
+            distance_lo=number(found.distance(row).lo),
+            distance_hi=number(found.distance(row).hi),
+            zeros=[number(share) for share in row.zeros],
+            every=_distances_answer(row.every),
+            nonzero=_distances_answer(row.nonzero),
         )
-        for row in found
+        for row in found.points
     ]
     return ComparisonAnswer(
         first=first.id,
         second=second.id,
         first_recorded=recorded_of(first),
         second_recorded=recorded_of(second),
-        only_in_first=[name for name in a.points if name not in set(b.points)],
-        only_in_second=[name for name in b.points if name not in set(a.points)],
+        is_nonzero=found.nonzero,
+        only_in_first=list(found.only_in_first),
+        only_in_second=list(found.only_in_second),
         points=rows,
     )
+
+
+def _distances_answer(found: Distances) -> DistancesAnswer:
+    return DistancesAnswer(
+        kolmogorov_smirnov=_distance_answer(found.kolmogorov_smirnov),
+        wasserstein=_distance_answer(found.wasserstein),
+    )
+
+
+def _distance_answer(found: Distance) -> DistanceAnswer:
+    return DistanceAnswer(value=number(found.value), lo=number(found.lo), hi=number(found.hi))

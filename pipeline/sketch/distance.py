@@ -16,7 +16,14 @@ from .channels import ChannelSketch
 from .layer import Sketch
 from .tally import Tally, part_of_channels
 
-__all__ = ["ChannelDistances", "Distance", "Distances", "channel_distances", "distance_between", "distances_between"]
+__all__ = [
+    "ChannelDistances",
+    "Distance",
+    "Distances",
+    "channel_distances",
+    "distance_between",
+    "distances_between",
+]
 
 _BUCKETS_AT_ONCE = 1 << 18
 """Of both sketches: what is computed from them takes 200 bytes each."""
@@ -184,8 +191,8 @@ def _crossing(
 
     Two upper bounds, the smaller of which counts. abs(F - G) is convex in both, so that it lies below the bilinear
     function that equals it at the corners of [F0, F1] x [G0, G1]; F and G both increase, so that the mean of their
-    product is at least the product of their means (Chebyshev), at which the bilinear function is largest. And moving all
-    values of a cell to their mean costs at most twice ``(m - lo)(hi - m) / (hi - lo)`` each, the largest mean
+    product is at least the product of their means (Chebyshev), at which the bilinear function is largest. And moving
+    all values of a cell to their mean costs at most twice ``(m - lo)(hi - m) / (hi - lo)`` each, the largest mean
     deviation within [lo, hi], by which abs(F - G) then differs in both directions.
     """
     a, b = cells.first, cells.second

@@ -142,7 +142,7 @@ def test_two_runs_are_compared(place, browser):
     browser.open(f"{place[1]}?view=compare&a=first&b=other")
     browser.wait_for("document.querySelectorAll('tbody tr').length === 2")
 
-    assert 'compare_runs(open_run("first"), open_run("other"))' in texts(browser, "pre")[0]
+    assert 'compare("first", "other")' in texts(browser, "pre")[0]
 
 
 def test_a_run_goes_on_from_nothing_to_its_end(place, browser, monkeypatch):

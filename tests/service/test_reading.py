@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tdigest import TDigest
 
-from actisketch.pipeline import open_run
+from actisketch.pipeline import compare, open_run
 
 from .conftest import N_SAMPLES, POINTS, MadeRun
 
@@ -253,6 +253,10 @@ def test_two_runs_are_compared_point_by_point(client, made_once):
         assert rows[a.name]["ratio"] == b.factor / a.factor
         assert 0 < rows[a.name]["distance_lo"] <= rows[a.name]["distance_hi"] <= 1
     distances = [row["distance"] for row in answer["points"]]
+    for row in compare(made_once / "first", made_once / "other").points:
+        assert rows[row.point]["nonzero"]["wasserstein"]["hi"] == row.nonzero.wasserstein.hi
+        assert rows[row.point]["every"]["kolmogorov_smirnov"]["lo"] == row.every.kolmogorov_smirnov.lo
+        assert rows[row.point]["distance_lo"] == row.nonzero.kolmogorov_smirnov.lo
 
     assert distances == sorted(distances, reverse=True)
 

@@ -16,7 +16,9 @@ from actisketch.pipeline.sketch import (
 from actisketch.storage.errors import InputError
 
 # Atoms, zeros, neighbours in one bucket, the smallest and the largest numbers.
-ATOMS = np.array([0, 1, 1.0001, 1.0009765625, -2, 3, 6, 1e-40, -1e-40, 1e-30, 3e38, -3e38], np.float32).tolist()
+ATOMS = np.array(
+    [0, 1, 1.0001, 1.0009765625, -2, 3, 6, 1e-40, -1e-40, 1e-30, 3e38, -3e38], np.float32
+).tolist()
 FLOATS = st.one_of(
     st.sampled_from(ATOMS),
     st.floats(1.0, 1.0009765625, width=32),

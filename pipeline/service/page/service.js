@@ -247,14 +247,16 @@ async function show_comparison() {
   const factor = (f) => (Array.isArray(f.factor) ? `${f.factor.length} channels` : `${text(f.factor)} [${text(f.lo)}, ${text(f.hi)}]`);
   const alone = [...found.only_in_first.map((n) => `${n} (first only)`), ...found.only_in_second.map((n) => `${n} (second only)`)];
   main.append(...recorded_marks(found.first_recorded), ...recorded_marks(found.second_recorded), table([
-    { title: "Layer", cell: (r) => r.point, by: (r) => r.point },
+    { title: "Layer", cell: (r) => (r.point === r.other ? r.point : `${r.point} = ${r.other}`), by: (r) => r.point },
     { title: "First factor", number: true, cell: (r) => factor(r.first) },
     { title: "Second factor", number: true, cell: (r) => factor(r.second) },
     { title: "Ratio", number: true, cell: (r) => text(r.ratio), by: (r) => r.ratio },
     { title: "Distance [lo, hi]", number: true, cell: (r) => `${text(r.distance, 3)} [${text(r.distance_lo, 3)}, ${text(r.distance_hi, 3)}]`, by: (r) => r.distance },
-  ], found.points, "Layers of both"), make("p", { class: "note" }, `The distance is that of Kolmogorov and Smirnov: the largest difference of the shares of values below any place. ${alone.length ? `Not compared: ${alone.join(", ")}.` : ""}`),
+    ...["every", "nonzero"].map((of) => ({ title: of === "every" ? "W1, all" : "W1, nonzero", number: true, cell: (r) => `${text(r[of].wasserstein.value, 3)} [${text(r[of].wasserstein.lo, 3)}, ${text(r[of].wasserstein.hi, 3)}]`, by: (r) => r[of].wasserstein.value })),
+    { title: "Zeros", number: true, cell: (r) => r.zeros.map((share) => (share === null ? "-" : `${text(100 * share, 3)} %`)).join(" to ") },
+  ], found.points, "Layers of both"), make("p", { class: "note" }, `The distance is that of Kolmogorov and Smirnov: the largest difference of the shares of values below any place${found.is_nonzero ? ", zeros left out" : ""}. W1, the 1-Wasserstein distance, is how far values have to be moved on average. ${alone.length ? `Not compared: ${alone.join(", ")}.` : ""}`),
     make("p", { class: "links" }, make("a", { href: location.href }, "Permalink"), make("a", { href: `api/v1/compare${query(chosen)}`, download: true }, "JSON")),
-  make("pre", {}, `from actisketch.pipeline.results.compared_runs import compare_runs\ncompare_runs(${["a", "b"].map((name) => `open_run(${python_text(path_of(chosen[name]))})`).join(", ")}${chosen.percentile ? `, percentile=${chosen.percentile}` : ""}${chosen.second_percentile ? `, second_percentile=${chosen.second_percentile}` : ""})`));
+  make("pre", {}, `from actisketch.pipeline import compare\ncompare(${["a", "b"].map((name) => python_text(path_of(chosen[name]))).join(", ")}${chosen.percentile ? `, percentile=${chosen.percentile}` : ""}${chosen.second_percentile ? `, second_percentile=${chosen.second_percentile}` : ""})`));
 }
 
 function start(view, keeps_page = false) {

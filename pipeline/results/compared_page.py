@@ -1,0 +1,148 @@
+"""The comparison of two runs as one HTML page that loads nothing, with the distributions as inline SVG."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import shlex
+from collections.abc import Iterator
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import report
+from ..report.numbers import certain_text, change_text, factor_text, number_text, plain, share_text
+from ..sketch import Sketch
+from .compared_runs import ComparedPoint, RunComparison
+from .so_far import SoFar
+
+__all__ = ["comparison_page"]
+
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 640, 200, 40, 24
+_N_PLACES = 257
+# The tail beyond would press the rest into a line.
+_SHOWN_PERCENTILES = (0.1, 99.9)
+_HEADS = ("layer", "KS, all", "KS, nonzero", "W1, all", "W1, nonzero", "zeros", "factor")
+
+
+def comparison_page(found: RunComparison) -> str:
+    """Return the page."""
+    from jinja2 import DictLoader, Environment, StrictUndefined
+
+    environment = Environment(
+        loader=DictLoader({"compare.html": _source("compare.html")}),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    first, second = found.first.run.folder.path, found.second.run.folder.path
+    which = (("first", found.only_in_first), ("second", found.only_in_second))
+    return environment.get_template("compare.html").render(
+        first=_facts(found.first),
+        second=_facts(found.second),
+        sentence=f"Two runs of actisketch, compared from their sketches: {first} and {second}.",
+        remarks=[plain(remark, limit=2000) for remark in found.remarks],
+        key_figures=list(_key_figures(found)),
+        heads=[*_HEADS, *(f"p{each.q:g}" for each in found.points[0].percentiles)],
+        rows=[_row(found, row) for row in found.points],
+        alone=[
+            f"Only in the {word} run: {plain(', '.join(names), limit=2000)}."
+            for word, names in which
+            if names
+        ],
+        program=f"actisketch {importlib.metadata.version('actisketch')}",
+        command=plain(shlex.join(["actisketch", "compare", str(first), str(second)]), limit=2000),
+        # The only texts that are not escaped are ours: the style, and the pictures, which hold numbers only.
+        css=_source("page.css"),
+    )
+
+
+def _source(name: str) -> str:
+    return resources.files(report).joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _facts(so_far: SoFar) -> dict[str, str]:
+    return {"name": plain(so_far.run.folder.path.name)}
+
+
+def _key_figures(found: RunComparison) -> Iterator[tuple[str, str]]:
+    worst = found.points[0]
+    of = "without zeros" if found.nonzero else "all values"
+    yield "largest distance", f"{number_text(found.distance(worst).lo, digits=3)} at {plain(worst.point)}"
+    yield "measure", f"{'KS' if found.measure == 'ks' else 'W1, relative'}, {of}"
+    yield "layers compared", str(len(found.points))
+    for name, so_far in (
+        ("samples of the first run", found.first),
+        ("samples of the second run", found.second),
+    ):
+        done = f"{so_far.n_samples_done:,}"
+        yield name, done if so_far.is_complete else f"{done} of {so_far.n_samples:,}"
+
+
+def _row(found: RunComparison, row: ComparedPoint) -> dict[str, Any]:
+    name = row.point if row.point == row.other else f"{row.point} = {row.other}"
+    a, b = found.first.run.sketches[row.point].layer, found.second.run.sketches[row.other].layer
+    distances = (
+        row.every.kolmogorov_smirnov,
+        row.nonzero.kolmogorov_smirnov,
+        row.every.wasserstein,
+        row.nonzero.wasserstein,
+    )
+    n_first, n_second = row.n_values
+    text = f"{n_first:,} values in the first run, {n_second:,} in the second; matched by {row.matched_by}."
+    return {
+        "name": plain(name),
+        "cells": [
+            *(certain_text(each.lo, each.hi) for each in distances),
+            change_text(*(share_text(share) for share in row.zeros)),
+            change_text(*(factor_text(np.atleast_1d(p.factor).tolist()) for p in (row.first, row.second))),
+            *(
+                change_text(number_text(each.first.value), number_text(each.second.value))
+                for each in row.percentiles
+            ),
+        ],
+        "curve": _curves(a, b, nonzero=found.nonzero, name=name),
+        "text": text,
+    }
+
+
+def _curves(a: Sketch, b: Sketch, *, nonzero: bool, name: str) -> str:
+    """Return the two distribution functions as SVG."""
+    shown = [s for s in (a, b) if (s.n_nonzero if nonzero else s.n)]
+    if not shown:
+        return ""
+    ends = [[s.percentile(q, nonzero=nonzero).value for q in _SHOWN_PERCENTILES] for s in shown]
+    lowest, highest = min(end[0] for end in ends), max(end[1] for end in ends)
+    if not highest > lowest:
+        lowest, highest = lowest - 1.0, highest + 1.0
+    places = np.linspace(lowest, highest, _N_PLACES)
+    lines = [
+        f'<path class="{kind}" d="{_path(_shares(sketch, places, nonzero=nonzero))}"/>'
+        for kind, sketch in (("first", a), ("second", b))
+        if (sketch.n_nonzero if nonzero else sketch.n)
+    ]
+    right, base = _WIDTH - 1, _HEIGHT - _BOTTOM
+    return (
+        f'<svg class="curve" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="Distribution functions">'
+        f'<path class="axis" d="M{_LEFT} 4V{base}H{right}"/>'
+        f'<text x="{_LEFT - 6}" y="12" text-anchor="end">1</text>'
+        f'<text x="{_LEFT - 6}" y="{base}" text-anchor="end">0</text>'
+        f'<text x="{_LEFT}" y="{_HEIGHT - 6}">{number_text(lowest)}</text>'
+        f'<text x="{right}" y="{_HEIGHT - 6}" text-anchor="end">{number_text(highest)}</text>'
+        f"{''.join(lines)}</svg>"
+    )
+
+
+def _shares(sketch: Sketch, places: NDArray[np.float64], *, nonzero: bool) -> NDArray[np.float64]:
+    _, highest, _, counts = sketch.spans(nonzero)
+    summed = np.concatenate(([0], np.cumsum(counts)))
+    shares: NDArray[np.float64] = summed[np.searchsorted(highest, places, side="right")] / summed[-1]
+    return shares
+
+
+def _path(shares: NDArray[np.float64]) -> str:
+    xs = np.linspace(_LEFT, _WIDTH - 1, shares.size)
+    ys = 4 + (1 - shares) * (_HEIGHT - _BOTTOM - 4)
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in zip(xs, ys, strict=True))

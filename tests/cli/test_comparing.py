@@ -1,0 +1,94 @@
+"""``actisketch compare``: the table, the page, the code for CI."""
+
+import json
+import re
+
+import pytest
+
+from actisketch.pipeline import compare
+
+from ..service.conftest import MadeRun, make_run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    make_run(folder / "a", changes={"sketch": {"per_channel": True}})
+    make_run(folder / "b", seed=0.9, changes={"sketch": {"per_channel": True}})
+    MadeRun(folder / "half", seed=0.9).begin().record(2)
+    return folder
+
+
+def test_the_table_and_the_json_have_the_numbers_of_the_call(call, runs):
+    shown = call("compare", runs / "a", runs / "b")
+    tree = json.loads(call("compare", runs / "a", runs / "b", "--json").out)
+    expected = compare(runs / "a", runs / "b")
+
+    assert shown.code == 0, shown.err
+    assert [row["point"] for row in tree["points"]] == [row.point for row in expected.points]
+    for row, point in zip(tree["points"], expected.points, strict=True):
+        assert row["every"]["wasserstein"]["lo"] == point.every.wasserstein.lo
+        assert f"{point.every.kolmogorov_smirnov.value:.3g}"[:5] in shown.out
+
+
+@pytest.mark.parametrize("nonzero", ["--nonzero", "--all-values"])
+def test_the_exit_code_tells_whether_a_layer_is_certainly_further_apart(call, runs, nonzero):
+    flags = ("compare", runs / "a", runs / "b", nonzero, "--fail-above")
+    found = compare(runs / "a", runs / "b", nonzero=nonzero == "--nonzero")
+    largest = found.distance(found.points[0]).lo
+    above, below = call(*flags, largest * 0.999), call(*flags, largest)
+
+    assert (above.code, below.code) == (10, 0)
+    assert repr(found.points[0].point) in above.err
+    assert "--fail-above" in above.err
+
+
+def test_a_run_that_is_not_finished_is_compared_and_told_of(call, runs):
+    answer = call("compare", runs / "a", runs / "half")
+
+    assert answer.code == 0, answer.err
+    assert "not complete: 2 of 3 blocks are compared (12 of 17 samples)" in answer.out
+
+
+def test_damage_is_told_and_left_out(call, tmp_path):
+    make_run(tmp_path / "a")
+    make_run(tmp_path / "b", seed=0.9)
+    (tmp_path / "b" / "sketches.npz").unlink(missing_ok=True)
+    records = sorted(
+        path for path in (tmp_path / "b" / "cache").rglob("*") if path.is_file() and "commits" in path.parts
+    )
+    records[-1].write_bytes(b"\0" + records[-1].read_bytes()[1:])
+    answer = call("compare", tmp_path / "a", tmp_path / "b")
+
+    assert answer.code == 0, answer.err
+    assert "the second run is damaged: block" in answer.out
+    assert "2 of 3 blocks are compared" in answer.out
+
+
+def test_patterns_choose_layers_and_channels_have_rows(call, runs):
+    answer = call("compare", runs / "a", runs / "b", "--points", "co*", "--per-channel", "-q", 50)
+
+    assert answer.code == 0, answer.err
+    assert "dense" not in answer.out
+    assert "p50" in answer.out
+    assert len(re.findall(r"^conv +[01] ", answer.out, re.MULTILINE)) == 2
+
+
+def test_the_page_stands_alone_and_shows_each_distribution(call, runs, tmp_path):
+    page = tmp_path / "page.html"
+    answer = call("compare", runs / "a", runs / "b", "--html", page)
+    text = page.read_text()
+
+    assert answer.code == 0, answer.err
+    assert text.count("<svg") == text.count("<article") == 2
+    assert "&lt;b&gt;dense/1&lt;/b&gt;" in text
+    assert "<b>dense" not in text
+    assert "default-src 'none'" in text
+    assert re.findall(r'(?:src|href)="(?!#|data:)', text) == []
+
+
+def test_a_page_replaces_no_folder_and_makes_none(call, runs, tmp_path):
+    missing = call("compare", runs / "a", runs / "b", "--html", tmp_path / "no" / "page.html")
+
+    assert missing.code == 2
+    assert "create it first" in missing.err
