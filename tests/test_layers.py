@@ -36,6 +36,7 @@ ORDER = [
     "pipeline.demo",
     "pipeline.cli",
     "pipeline.__main__",
+    "pipeline.distribution",
 ]
 
 

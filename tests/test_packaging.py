@@ -14,8 +14,12 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 def test_every_folder_with_code_is_packaged_and_a_package():
     folders = {path.parent for half in ("pipeline", "storage") for path in (ROOT / half).rglob("*.py")}
-    names = {"actisketch." + ".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    paths = {folder.relative_to(ROOT).as_posix() for folder in folders}
+    # This one is installed as `actisketch` itself.
+    around = PROJECT["tool"]["setuptools"]["package-dir"]["actisketch"]
+    names = {"actisketch." + path.replace("/", ".") for path in paths - {around}} | {"actisketch"}
 
+    assert around in paths
     assert names == set(PROJECT["tool"]["setuptools"]["packages"])
     assert all((folder / "__init__.py").exists() for folder in folders)
 
@@ -55,12 +59,39 @@ def test_the_lock_holds_every_dependency_that_ci_installs():
     assert names - {name.lower() for name in locked} == set()
 
 
+def test_the_package_itself_has_the_public_names_and_the_version():
+    import actisketch
+    import actisketch.pipeline
+
+    assert actisketch.__version__ == PROJECT["project"]["version"]
+    assert set(actisketch.pipeline.__all__) < set(dir(actisketch))
+    for name in actisketch.pipeline.__all__:
+        assert getattr(actisketch, name) is getattr(actisketch.pipeline, name)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = actisketch.nothing
+
+
+def test_python_m_actisketch_is_the_command():
+    command = [sys.executable, "-m", "actisketch", "--version"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert answer.stdout == f"actisketch, version {PROJECT['project']['version']}\n"
+
+
+def test_the_storage_does_not_load_the_pipeline():
+    code = "import actisketch.storage, sys; print('actisketch.pipeline' in sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert answer.stdout == "False\n"
+
+
 HEAVY = ("tensorflow", "keras", "distributed", "numba", "matplotlib")
 
 
 @pytest.mark.parametrize(
     ("module", "forbidden"),
     [
+        ("actisketch", HEAVY),
         ("actisketch.storage", HEAVY),
         ("actisketch.pipeline", HEAVY),
         ("actisketch.pipeline.results.run", HEAVY),

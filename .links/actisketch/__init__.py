@@ -1,0 +1,1 @@
+../../pipeline/distribution/__init__.py
