@@ -81,6 +81,11 @@ class Connection:
             step = "check the credentials and rights in storage_options"
         elif isinstance(error, MISSING) or _FINAL_ANSWER.search(str(error)):
             step = "check that the bucket exists and the endpoint in storage_options is its server"
+        elif "error sending request" in str(error):
+            step = (
+                "the server was not reached: check the network and the endpoint in storage_options, and run again: "
+                "what is committed is kept"
+            )
         else:
             step = "check the store and run again: what is committed is kept"
         return StorageError(
@@ -90,6 +95,13 @@ class Connection:
         )
 
 
+# What the client says of its own work: "Generic S3 error: Error performing GET https://... in 1.2s, after 6 retries".
+_OF_CLIENT = re.compile(
+    r"^Generic \w+ error: Error performing (\w+ \S+) in [^,\s]+(?:, after .*?)?\s+- (?:HTTP error: )?"
+)
+
+
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text; the rest is debug output."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """Return the first line of an error's text, without what the client says of itself; the rest is debug output."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return _OF_CLIENT.sub(r"\1: ", line)

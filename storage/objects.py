@@ -17,6 +17,7 @@ from obstore.exceptions import BaseError, UnknownConfigurationKeyError
 from obstore.store import MemoryStore, from_url
 
 from .connection import MISSING, Connection, first_line
+from .credentials import check_credentials
 from .errors import InputError
 from .leases import Lease
 from .options import StorageOptions
@@ -64,6 +65,7 @@ def open_bucket(url: str, options: Mapping[str, Any]) -> Bucket:
             f"{url!r} is not a place that this program can open ({options.scrub(first_line(error))}): give a "
             "folder, file://, memory:// or the URL of an object store (s3://, gs://, az://)"
         ) from None
+    check_credentials(url, store, options)
     return Bucket(url, store, options)
 
 

@@ -14,12 +14,14 @@ from ..settings.job_settings import JobSettings, PointChoice
 from ..settings.loading import PATH_SETTINGS, load_job, validate_job, with_settings
 from ..settings.sizes import parse_bytes
 from ..settings.template import setting_text
+from .meant import check_is_job, check_is_run
 
 __all__ = [
     "JOB_FLAGS",
     "JOB_SWITCHES",
     "UNSAFE",
     "check_folder_of",
+    "checked_run",
     "code_options",
     "job_options",
     "json_option",
@@ -79,7 +81,9 @@ def job_options(command: Command) -> Command:
     for flag, key, kind, more in reversed(JOB_FLAGS):
         text = setting_text(key) + more
         command = click.option(flag, type=kind, help=text, metavar=_metavar(kind))(command)
-    return click.argument("job", type=click.Path(path_type=Path), required=False)(command)
+    return click.argument("job", type=click.Path(path_type=Path), required=False, callback=_checked_job)(
+        command
+    )
 
 
 def _metavar(kind: Any) -> str:
@@ -114,7 +118,19 @@ def range_options(command: Command) -> Command:
 
 def run_argument(command: Command) -> Command:
     """Add the folder of an existing run."""
-    return click.argument("run", type=click.Path(path_type=Path))(command)
+    return click.argument("run", type=click.Path(path_type=Path), callback=checked_run)(command)
+
+
+def checked_run(context: click.Context, _: click.Parameter, path: Path) -> Path:
+    """Return the folder of a run; InputError where something else was named that shows what was meant."""
+    check_is_run(path, str(context.info_name))
+    return path
+
+
+def _checked_job(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
+    if path is not None:
+        check_is_job(path, str(context.info_name))
+    return path
 
 
 def check_folder_of(path: Path) -> None:

@@ -15,7 +15,7 @@ from ..report.numbers import certain_text, change_text, factor_text, number_text
 from ..results.compared_runs import ComparedPoint, Measure, RunComparison
 from ..results.compared_runs import compare as compare_runs
 from ..results.run import open_run
-from .flags import check_folder_of, json_option
+from .flags import check_folder_of, checked_run, json_option
 from .session import Session
 from .show import result_table
 
@@ -32,8 +32,8 @@ _WORDS = {
 
 
 @click.command(short_help="Show how far the layers of two runs are apart.")
-@click.argument("run_a", type=click.Path(path_type=Path))
-@click.argument("run_b", type=click.Path(path_type=Path))
+@click.argument("run_a", type=click.Path(path_type=Path), callback=checked_run)
+@click.argument("run_b", type=click.Path(path_type=Path), callback=checked_run)
 @click.option(
     "--points", metavar="TEXT", help="Names or patterns of layers of RUN_A, as 'conv*,fc1'.  [default: all]"
 )
@@ -178,26 +178,23 @@ def _changes(row: ComparedPoint, qs: tuple[float, ...]) -> Iterator[str]:
 
 def _show_channels(session: Session, found: RunComparison) -> None:
     """Print the channels that are furthest apart."""
-    rows = []
+    rows: list[tuple[str, int, tuple[float, ...]]] = []
     for row in found.points:
-        if row.channels is None:
-            continue
-        of = row.channels[found.nonzero]
-        for channel, numbers in enumerate(
-            zip(
-                of.kolmogorov_smirnov_lo.tolist(),
-                of.kolmogorov_smirnov_hi.tolist(),
-                of.wasserstein_lo.tolist(),
-                of.wasserstein_hi.tolist(),
-                strict=True,
+        if row.channels is not None:
+            of = row.channels[found.nonzero]
+            columns = (
+                of.kolmogorov_smirnov_lo,
+                of.kolmogorov_smirnov_hi,
+                of.wasserstein_lo,
+                of.wasserstein_hi,
             )
-        ):
-            rows.append((row.point, channel, *numbers))
-    place = 2 if found.measure == "ks" else 4
-    rows.sort(key=lambda row: -1.0 if math.isnan(row[place]) else row[place], reverse=True)
+            numbers = zip(*(column.tolist() for column in columns), strict=True)
+            rows += [(row.point, channel, each) for channel, each in enumerate(numbers)]
+    place = 0 if found.measure == "ks" else 2
+    rows.sort(key=lambda row: -1.0 if math.isnan(row[2][place]) else row[2][place], reverse=True)
     cells = [
-        [name, str(channel), certain_text(a, b), certain_text(c, d)]
-        for name, channel, a, b, c, d in rows[:_SHOWN_CHANNELS]
+        [name, str(channel), certain_text(*each[:2]), certain_text(*each[2:])]
+        for name, channel, each in rows[:_SHOWN_CHANNELS]
     ]
     session.print("")
     result_table(session, ["point", ">channel", ">KS", ">W1"], cells)

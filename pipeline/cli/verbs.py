@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.metadata
+from pathlib import Path
 
 import click
 
@@ -47,6 +49,22 @@ class _Verbs(click.Group):
         if not any(parameter.name == "quiet" for parameter in command.params):
             command.params.append(_quiet_option())
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the verb; for one that there is not, say which is near, as click does for flags."""
+        name = args[0] if args else ""
+        if name and not name.startswith("-") and self.get_command(ctx, name) is None:
+            near = difflib.get_close_matches(name, _VERBS, n=2, cutoff=0.6)
+            near = near or [verb for verb in _VERBS if verb.startswith(name[:3].lower())]
+            if path_like := Path(name).suffix or Path(name).exists():
+                near = []
+            meant = f" Did you mean {' or '.join(near)}?" if near else ""
+            if path_like:
+                meant = f" Give a verb before the path: actisketch run {name}, actisketch status {name} ..."
+            ctx.fail(f"No such command {name!r}.{meant}")
+        return super().resolve_command(ctx, args)
 
 
 def _quiet_option() -> click.Option:

@@ -1,7 +1,7 @@
 """Activation statistics of Keras networks, certified percentiles, scale factors, a normaliser with a certificate.
 
-Installed as the package ``actisketch`` itself, around ``actisketch.pipeline`` and ``actisketch.storage``. It has the public
-names of the pipeline, each of which is loaded when it is used.
+Installed as the package ``actisketch`` itself, around ``actisketch.pipeline`` and ``actisketch.storage``. It has the
+public names of the pipeline, each of which is loaded when it is used.
 """
 
 from __future__ import annotations

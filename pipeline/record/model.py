@@ -118,6 +118,12 @@ def load_network(
             "`model.save('name.h5')`",
             path=str(path),
         )
+    if path.name.endswith(".weights.h5"):
+        raise InputError(
+            f"{str(path)!r} holds weights only, not the network: build the model in Python, "
+            "`model.load_weights(...)`, then save it with `model.save('name.keras')`",
+            path=str(path),
+        )
     if path.suffix == ".keras" and not zipfile.is_zipfile(path):
         raise InputError(f"{str(path)!r} is not a Keras model file, or is damaged: save the model again")
     keras = import_keras()

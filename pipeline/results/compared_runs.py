@@ -279,7 +279,7 @@ def _check(first: SoFar, second: SoFar, measure: str, qs: Sequence[float]) -> No
 
 
 def _factors(run: Run, percentile: float | None) -> Factors:
-    changes = {} if percentile is None else {"percentile": percentile}
+    changes: dict[str, Any] = {} if percentile is None else {"percentile": percentile}
     # A comparison reads no activations.
     return run.factors(exact=False, **changes)
 

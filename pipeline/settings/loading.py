@@ -67,7 +67,8 @@ def load_job(path: str | Path, *, overrides: Mapping[str, Any] | None = None) ->
     """
     path = Path(path)
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+        # Some editors begin a file with a byte order mark.
+        tree = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"no job file {str(path)!r}: write one with `actisketch init {path}`") from None
     except OSError as error:
