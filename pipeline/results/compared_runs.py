@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -220,8 +220,9 @@ def compare_recorded(
     measure: Measure = "ks",
     nonzero: bool | None = None,
     per_channel: bool = False,
+    check: Callable[[], None] = lambda: None,
 ) -> RunComparison:
-    """Do as :func:`compare` with what is recorded of two runs."""
+    """Do as :func:`compare` with what is recorded of two runs; ``check`` is called before each point and may raise."""
     _check(first, second, measure, qs)
     a, b = first.run, second.run
     matching = match_points(a.cache.spec.points, b.cache.spec.points)
@@ -239,20 +240,22 @@ def compare_recorded(
     before, after = (
         {p.name: p for p in _factors(run, q).points} for run, q in ((a, percentile), (b, second_percentile))
     )
-    rows = [
-        _compared(
+    # Equal keys are equal records of one cache: the values are the same, as sketches alone cannot tell.
+    is_same = first.key == second.key and a.cache.url == b.cache.url
+    rows = []
+    for pair in pairs:
+        check()
+        row = _compared(
             pair,
             a.sketches[pair.first],
             b.sketches[pair.second],
             factors=(before[pair.first], after[pair.second]),
             qs=qs,
             q_nonzero=without_zeros,
-            # Equal keys are equal records of one cache: the values are the same, as sketches alone cannot tell.
-            is_same=first.key == second.key and a.cache.url == b.cache.url,
+            is_same=is_same,
             per_channel=per_channel,
         )
-        for pair in pairs
-    ]
+        rows.append(row)
     # Python's sort keeps the order of the model among equals.
     rows.sort(key=lambda row: _apart(row, measure, without_zeros), reverse=True)
     return RunComparison(
