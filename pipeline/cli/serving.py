@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ...storage.errors import InputError
 from ..settings.sizes import parse_bytes
+from .jobs_flags import jobs_options, jobs_tokens_from, queue_from
 from .session import Session
 
 __all__ = ["serve"]
@@ -43,6 +45,7 @@ __all__ = ["serve"]
     metavar="PLACE",
     help="Also read caches below this folder or URL, which lie outside of ROOT; may be given several times.",
 )
+@jobs_options
 @click.option(
     "--memory-limit", default="1 GiB", show_default=True, help="For the sketches of runs that were asked."
 )
@@ -57,6 +60,7 @@ __all__ = ["serve"]
 @click.pass_obj
 def serve(
     session: Session,
+    /,
     root: Path,
     host: str,
     port: int,
@@ -66,8 +70,12 @@ def serve(
     allowed: tuple[str, ...],
     memory_limit: str,
     time_limit: float,
+    **jobs: Any,
 ) -> None:
-    """Answer questions about the runs under the folder ROOT over HTTP, also while they go on. Changes nothing.
+    """Answer questions about the runs under the folder ROOT over HTTP, also while they go on.
+
+    Changes nothing, unless --allow-jobs is given: then it also starts, watches and ends jobs below ROOT, as processes
+    of their own that go on when the service stops.
 
     Prints the address for a browser, with a key that signs in one browser. Scripts send a token. Each request is logged
     as a line of JSON on standard error.
@@ -76,6 +84,7 @@ def serve(
     Example:
       actisketch serve runs
       actisketch serve runs --host 0.0.0.0 --token-file token
+      actisketch serve runs --allow-jobs
       curl -H "Authorization: Bearer $(cat token)" http://head:8570/api/v1/runs
     """
     try:
@@ -90,7 +99,8 @@ def serve(
             f"the service needs {error.name}, which is not installed: pip install 'actisketch[service]'"
         ) from None
     tokens, told = read_tokens(token_file)
-    for warning in told:
+    jobs_tokens, told_of_jobs = jobs_tokens_from(jobs)
+    for warning in told + told_of_jobs:
         session.err.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     try:
         limit_nbytes = parse_bytes(memory_limit)
@@ -100,9 +110,10 @@ def serve(
     _log_requests(quiet=session.quiet)
     serve_runs(
         served,
-        Access(tokens),
+        Access(tokens, jobs_tokens=jobs_tokens, key_acts=jobs["allow_jobs"]),
         Listening(host=host, port=port, root_path=root_path),
         settings=ServiceSettings(memory_limit=limit_nbytes, time_limit_s=time_limit, hosts=hosts),
+        jobs=queue_from(served, jobs),
         # Without a buffer: who started it waits for the address.
         announce=lambda address: click.echo(address),
     )

@@ -19,9 +19,10 @@ from pathlib import Path
 
 from ...storage.errors import InputError
 
-__all__ = ["TOKEN_VARIABLE", "Access", "read_tokens"]
+__all__ = ["JOBS_TOKEN_VARIABLE", "TOKEN_VARIABLE", "Access", "read_tokens"]
 
 TOKEN_VARIABLE = "ACTISKETCH_TOKEN"
+JOBS_TOKEN_VARIABLE = "ACTISKETCH_JOBS_TOKEN"
 # A shorter one can be guessed.
 SHORTEST_TOKEN = 16
 LONGEST_TOKEN = 1000
@@ -38,13 +39,26 @@ class Access:
     Parameters
     ----------
     tokens : iterable of str
-        For scripts.
+        For scripts that read.
+    jobs_tokens : iterable of str
+        For scripts that read, and start and end jobs.
+    key_acts : bool
+        Whether a browser that signs in with the key may start and end jobs.
     """
 
-    def __init__(self, tokens: Iterable[str] = ()) -> None:
-        self._tokens = [_hash(token) for token in tokens]
+    def __init__(
+        self,
+        tokens: Iterable[str] = (),
+        *,
+        jobs_tokens: Iterable[str] = (),
+        key_acts: bool = False,
+    ) -> None:
+        self._jobs_tokens = [_hash(token) for token in jobs_tokens]
+        self._tokens = [_hash(token) for token in tokens] + self._jobs_tokens
+        self._key_acts = key_acts
         self._key = b""
-        self._sessions: OrderedDict[bytes, float] = OrderedDict()
+        # When each ends, and whether it may act.
+        self._sessions: OrderedDict[bytes, tuple[float, bool]] = OrderedDict()
 
     @property
     def has_tokens(self) -> bool:
@@ -62,27 +76,43 @@ class Access:
         if not self._key or not hmac.compare_digest(self._key, _hash(key)):
             return None
         self._key = b""
-        return self.new_session()
+        return self.new_session(may_act=self._key_acts)
 
-    def new_session(self) -> str:
-        """Return a session for a browser that has shown a key or a token."""
+    def new_session(self, *, may_act: bool) -> str:
+        """Return a session for a browser that has shown a key or a token, which say whether it may act."""
         session = secrets.token_urlsafe(32)
-        self._sessions[_hash(session)] = time.monotonic() + SESSION_S
+        self._sessions[_hash(session)] = (time.monotonic() + SESSION_S, may_act)
         while len(self._sessions) > MOST_SESSIONS:
             self._sessions.popitem(last=False)
         return session
 
     def is_token(self, token: str) -> bool:
         """Whether it is one of the tokens."""
-        found = _hash(token)
-        # All are compared: how long it takes does not tell which.
-        return sum(hmac.compare_digest(found, known) for known in self._tokens) > 0
+        return _is_among(token, self._tokens)
+
+    def is_jobs_token(self, token: str) -> bool:
+        """Whether it is one of the tokens that may start and end jobs."""
+        return _is_among(token, self._jobs_tokens)
 
     def is_session(self, session: str) -> bool:
         """Whether it is a session that is not over."""
+        return self._session(session) is not None
+
+    def is_acting_session(self, session: str) -> bool:
+        """Whether it is a session that may start and end jobs."""
+        return self._session(session) is True
+
+    def _session(self, session: str) -> bool | None:
+        """Return whether a session may act; None if there is none, or it is over."""
         # Looked up by its hash: how long that takes tells nothing of the session.
-        ends_s = self._sessions.get(_hash(session))
-        return ends_s is not None and time.monotonic() < ends_s
+        ends_s, may_act = self._sessions.get(_hash(session), (0.0, False))
+        return may_act if time.monotonic() < ends_s else None
+
+
+def _is_among(token: str, known: Iterable[bytes]) -> bool:
+    found = _hash(token)
+    # All are compared: how long it takes does not tell which.
+    return sum(hmac.compare_digest(found, each) for each in known) > 0
 
 
 def _hash(secret: str) -> bytes:
@@ -107,9 +137,9 @@ def _content(path: Path) -> tuple[bytes, int]:
 
 
 def read_tokens(
-    path: Path | None, environment: Mapping[str, str] = os.environ
+    path: Path | None, environment: Mapping[str, str] = os.environ, variable: str = TOKEN_VARIABLE
 ) -> tuple[tuple[str, ...], list[str]]:
-    """Return the tokens in a file (one a line, ``#`` begins a comment) and in the environment, and warnings.
+    """Return the tokens in a file (one a line, ``#`` begins a comment) and in an environment variable, and warnings.
 
     Raises
     ------
@@ -134,8 +164,8 @@ def read_tokens(
             )
         if stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
             told.append(f"others can read the token file {str(path)!r}: `chmod 600` it")
-    if environment.get(TOKEN_VARIABLE):
-        found.append(environment[TOKEN_VARIABLE].strip())
+    if environment.get(variable):
+        found.append(environment[variable].strip())
     for token in found:
         if (
             not SHORTEST_TOKEN <= len(token) <= LONGEST_TOKEN

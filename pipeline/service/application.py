@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -22,6 +23,10 @@ from .access import Access
 from .catalogue import Catalogue
 from .desk import Desk
 from .guard import Guard
+from .jobs.job_answers import settings_schemas
+from .jobs.job_desk import JobDesk
+from .jobs.job_queue import JobQueue
+from .jobs.job_routes import make_job_router
 from .live import Live
 from .metrics import MEDIA_TYPE, Metrics
 from .open_runs import FRESH_S, OpenRuns
@@ -34,6 +39,8 @@ from .workers import Workers
 
 __all__ = ["ServiceSettings", "make_application"]
 
+# Each takes seconds, and as much memory as TensorFlow.
+N_PLANS_WAITING = 8
 PROGRAM = importlib.metadata.version("actisketch")
 
 
@@ -63,6 +70,7 @@ def make_application(
     access: Access,
     *,
     settings: ServiceSettings | None = None,
+    jobs: JobQueue | None = None,
     cookie: str = "actisketch",
     on_sign_in: Callable[[], None] = lambda: None,
     stopping: threading.Event | None = None,
@@ -75,6 +83,8 @@ def make_application(
     access : Access
         Who may ask.
     settings : ServiceSettings, optional
+    jobs : JobQueue, optional
+        Entered; without it no job can be started.
     cookie : str
         Name of the cookie of a browser that has signed in.
     on_sign_in : callable
@@ -91,12 +101,13 @@ def make_application(
     # On a disk that hangs, a run takes a thread for as long: others have their own, and so has the list.
     opening = Workers("open", n_threads=8, n_waiting=settings.n_waiting, limit_s=limit_s)
     listing = Workers("list", n_threads=1, n_waiting=settings.n_waiting, limit_s=limit_s)
+    planning = Workers("plan", n_threads=1, n_waiting=N_PLANS_WAITING, limit_s=limit_s)
     runs = OpenRuns(root, opening, limit_nbytes=settings.memory_limit, fresh_s=settings.fresh_s)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        for workers in (quick, long, opening, listing):
+        for workers in (quick, long, planning, opening, listing):
             workers.close()
 
     api = FastAPI(
@@ -116,7 +127,9 @@ def make_application(
     desk = Desk(root, runs, catalogue, quick=quick, long=long, listing=listing)
     live = Live(root, catalogue, opening, stopping or threading.Event())
     api.include_router(make_router(desk, live))
+    api.include_router(make_job_router(JobDesk(root, jobs, quick=quick, planning=planning)))
     api.include_router(make_page_router())
+    _add_schemas(api)
     _add_health(api, root)
     metrics = Metrics()
     metrics.watch("open_runs", "Runs whose sketches are in memory.", lambda: len(runs))
@@ -124,6 +137,10 @@ def make_application(
     metrics.watch("event_streams", "Clients that follow a run.", lambda: live.n_streams)
     metrics.watch("questions", "Questions that wait or are answered.", lambda: quick.n_held)
     metrics.watch("long_questions", "The same, of those that read activations.", lambda: long.n_held)
+    if jobs is not None:
+        table = jobs.table
+        metrics.watch("jobs_working", "Jobs that have a process.", lambda: len(table.working()))
+        metrics.watch("jobs_queued", "Jobs that wait.", lambda: table.n_in("queued"))
     _add_metrics(api, metrics)
     sign_in = SignIn(access, cookie=cookie, on_key_used=on_sign_in)
     return Guard(api, sign_in=sign_in, hosts=settings.hosts, metrics=metrics)
@@ -131,6 +148,18 @@ def make_application(
 
 async def _as_problem(request: Request, error: Exception) -> Response:
     return problem_response(request, error)
+
+
+def _add_schemas(api: FastAPI) -> None:
+    """Add what bodies refer to that are read by the service's own hands."""
+    describe = api.openapi
+
+    def described() -> dict[str, Any]:
+        document = describe()
+        document["components"]["schemas"].update(settings_schemas())
+        return document
+
+    api.openapi = described  # type: ignore[method-assign]  # as FastAPI's documentation does
 
 
 def _add_metrics(api: FastAPI, metrics: Metrics) -> None:

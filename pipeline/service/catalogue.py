@@ -21,7 +21,7 @@ from ..folder.progress_file import read_progress
 from ..settings.visible import visible
 from .run_root import MANIFEST, PROGRESS, SETTLED_NS, Folder, RunRoot, id_of
 
-__all__ = ["SORT_KEYS", "Catalogue", "CatalogueRow", "RunState", "chosen_rows"]
+__all__ = ["SORT_KEYS", "Catalogue", "CatalogueRow", "RunState", "chosen_rows", "wanted_stages"]
 
 RunState = Literal["running", "complete", "stopped", "damaged"]
 """``stopped``: something is left to do, and nobody does it; running the job again resumes it."""
@@ -164,9 +164,7 @@ def _facts(path: str, nbytes: int) -> Mapping[str, Any]:
         tree = json.loads(_content(path, nbytes))
         settings, n_samples = tree.get("settings", {}), tree.get("n_samples")
         percentile = settings.get("factors", {}).get("percentile")
-        wanted = {"factors"} | {
-            stage for stage in ("normalize", "report") if settings.get(stage, {}).get("enabled", True)
-        }
+        wanted = wanted_stages(settings)
         if not isinstance(tree["actisketch_run"], int):
             return DAMAGED
         return {
@@ -179,6 +177,12 @@ def _facts(path: str, nbytes: int) -> Mapping[str, Any]:
         }
     except (ValueError, AttributeError, TypeError, KeyError, OverflowError, RecursionError):
         return DAMAGED
+
+
+def wanted_stages(settings: Mapping[str, Any]) -> set[str]:
+    """Return the stages that a run with these settings ends with."""
+    chosen = {stage for stage in ("normalize", "report") if settings.get(stage, {}).get("enabled", True)}
+    return {"factors"} | chosen
 
 
 def _content(path: str, nbytes: int) -> bytes:

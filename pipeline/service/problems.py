@@ -27,7 +27,16 @@ from ..settings.visible import visible
 from .answers import ProblemAnswer
 from .workers import Gone, Overloaded, Stopped, TooLong
 
-__all__ = ["ERROR_KINDS", "LARGEST_BODY_NBYTES", "TooLarge", "problem_of", "problem_response", "respond"]
+__all__ = [
+    "ERROR_KINDS",
+    "LARGEST_BODY_NBYTES",
+    "Forbidden",
+    "JobsOff",
+    "TooLarge",
+    "problem_of",
+    "problem_response",
+    "respond",
+]
 
 
 class TooLarge(Exception):
@@ -45,8 +54,19 @@ RETRY_S = 5
 # nginx's number for a client that has closed the connection: nobody reads it, but the log tells it apart.
 CLIENT_GONE = 499
 
+
+class Forbidden(Exception):
+    """Who asks may not do that; the message says who may."""
+
+
+class JobsOff(Forbidden):
+    """Nobody may start jobs here."""
+
+
 # The first that fits decides.
 ERROR_KINDS: tuple[tuple[type[Exception], int, str, str], ...] = (
+    (JobsOff, 403, "jobs-off", "This service only reads"),
+    (Forbidden, 403, "forbidden", "Forbidden"),
     (NotFoundError, 404, "not-found", "Not found"),
     (InputError, 422, "cannot-be-answered", "The question cannot be answered as it is asked"),
     (IncompleteError, 409, "incomplete", "Not all blocks are recorded"),

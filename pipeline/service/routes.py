@@ -34,7 +34,7 @@ from .open_runs import OpenRun
 from .questions import channels_of_point, comparison_of, digest_of, factors_answer, percentiles_of, points_of
 from .workers import Stop
 
-__all__ = ["make_router"]
+__all__ = ["PROBLEM", "make_router", "refuse_unknown"]
 
 MOST_RUNS = 500
 MOST_QS = 100
@@ -59,7 +59,7 @@ PROBLEM = {
 FILE = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
 
 
-def _refuse_unknown(request: Request) -> None:
+def refuse_unknown(request: Request) -> None:
     """Refuse a question with a parameter that its address does not take: a wrong letter would change the answer."""
     known = [field.alias for field in request.scope["route"].dependant.query_params]
     unknown = [name for name in request.query_params if name not in known]
@@ -128,7 +128,7 @@ def make_router(desk: Desk, live: Live) -> APIRouter:
     router = APIRouter(
         prefix="/api/v1",
         responses={"4XX": PROBLEM, "5XX": PROBLEM},
-        dependencies=[Depends(_refuse_unknown)],
+        dependencies=[Depends(refuse_unknown)],
     )
     _add_live(router, live)
 

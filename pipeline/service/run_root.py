@@ -17,7 +17,7 @@ from ...storage import is_url
 from ...storage.errors import InputError, NotFoundError, StorageError
 from ...storage.stores import path_of
 
-__all__ = ["Folder", "RunRoot", "id_of", "path_in_id"]
+__all__ = ["Folder", "RunRoot", "id_of", "is_below_url", "path_in_id"]
 
 MANIFEST, PROGRESS = "run.json", "progress.json"
 # Runs are kept in folders by project and date, hardly deeper.
@@ -188,7 +188,7 @@ class RunRoot:
             self._check_entries(place)
         path = str(folder / "cache")
         if cache_url is not None and is_url(cache_url) and not cache_url.startswith("file:"):
-            if not any(_is_below_url(cache_url, prefix) for prefix in self.allowed):
+            if not any(is_below_url(cache_url, prefix) for prefix in self.allowed):
                 raise InputError(
                     f"the cache of this run lies in an object store, {cache_url!r}, which this service may not open: "
                     "the operator can start it with --allow and that URL, or one above it"
@@ -293,6 +293,6 @@ def _entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
         yield from entries
 
 
-def _is_below_url(url: str, prefix: str) -> bool:
+def is_below_url(url: str, prefix: str) -> bool:
     """Whether a URL is the prefix or below it; ``..`` in it is not below anything."""
     return ".." not in url.split("/") and (url == prefix or url.startswith(prefix.rstrip("/") + "/"))

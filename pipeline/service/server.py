@@ -10,7 +10,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 
 import uvicorn
@@ -19,6 +19,7 @@ from ...storage.errors import InputError
 from .access import Access
 from .application import ServiceSettings, make_application
 from .connections import BoundedProtocol, most_connections
+from .jobs.job_queue import JobQueue
 from .run_root import RunRoot
 
 __all__ = ["Listening", "serve_runs"]
@@ -53,6 +54,7 @@ def serve_runs(
     listening: Listening,
     *,
     settings: ServiceSettings,
+    jobs: JobQueue | None = None,
     announce: Callable[[str], None],
 ) -> None:
     """Serve until the process is told to stop (SIGTERM, SIGINT); answers on their way are finished.
@@ -63,6 +65,8 @@ def serve_runs(
     access : Access
     listening : Listening
     settings : ServiceSettings
+    jobs : JobQueue, optional
+        Worked off while the service runs.
     announce : callable
         Given the address with the key for a browser: at the start, and again when a key was used.
 
@@ -70,9 +74,11 @@ def serve_runs(
     ------
     InputError
         If the address is not this machine's or is taken, or is not a loopback address and there are no tokens.
+    BusyError
+        If another service works off the jobs.
     """
     _check_root_path(listening.root_path)
-    with _bound(listening, has_tokens=access.has_tokens) as bound:
+    with _bound(listening, has_tokens=access.has_tokens) as bound, jobs or nullcontext():
         address, port = bound.getsockname()[:2]
         host = address
         if ipaddress.ip_address(address).is_unspecified:
@@ -88,6 +94,7 @@ def serve_runs(
             root,
             access,
             settings=settings,
+            jobs=jobs,
             cookie=f"actisketch-{port}",
             on_sign_in=tell,
             stopping=stopping,

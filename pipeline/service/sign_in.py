@@ -17,9 +17,11 @@ from starlette.datastructures import Headers
 from .access import SESSION_S, Access
 from .problems import problem_of, respond
 
-__all__ = ["ADDRESS", "SignIn"]
+__all__ = ["ADDRESS", "MAY_ACT", "SignIn"]
 
 ADDRESS = "/sign-in"
+# In the scope of a request: whether it may start and end jobs.
+MAY_ACT = "actisketch_may_act"
 # Where a browser wanted to go; longer ones lead to the list of runs.
 LONGEST_QUERY = 8000
 POLICY = (
@@ -52,13 +54,18 @@ class SignIn:
             session = self._session_for_key(request.query_params["key"])
             if session is not None or is_known:
                 return self._signed_in(request, session, "")
-        return None if is_known else self._unknown(request)
+        if not is_known:
+            return self._unknown(request)
+        request.scope[MAY_ACT] = self._may_act(request.headers)
+        return None
 
     async def _by_form(self, request: Request) -> Response:
         asked = parse_qs((await request.body()).decode("ascii", "replace"), max_num_fields=10)
         secret, then = asked.get("secret", [""])[0].strip(), asked.get("then", [""])[0]
         if self._access.is_token(secret):
-            return self._signed_in(request, self._access.new_session(), then)
+            return self._signed_in(
+                request, self._access.new_session(may_act=self._access.is_jobs_token(secret)), then
+            )
         session = self._session_for_key(secret)
         if session is not None:
             return self._signed_in(request, session, then)
@@ -88,14 +95,25 @@ class SignIn:
         return response
 
     def _is_known(self, headers: Headers) -> bool:
-        kind, _, token = headers.get("authorization", "").partition(" ")
+        kind, token = _bearer(headers)
         if kind:
-            return kind.lower() == "bearer" and self._access.is_token(token.strip())
+            return kind == "bearer" and self._access.is_token(token)
+        return self._access.is_session(self._session(headers))
+
+    def _may_act(self, headers: Headers) -> bool:
+        """Whether somebody who is known may start and end jobs."""
+        kind, token = _bearer(headers)
+        if kind:
+            return self._access.is_jobs_token(token)
+        return self._access.is_acting_session(self._session(headers))
+
+    def _session(self, headers: Headers) -> str:
+        """Return the session in a cookie; an empty text, which is none, without a cookie."""
         try:
             cookie = SimpleCookie(headers.get("cookie", "")).get(self._cookie)
         except CookieError:
-            return False
-        return cookie is not None and self._access.is_session(cookie.value)
+            return ""
+        return "" if cookie is None else cookie.value
 
     def _unknown(self, request: Request) -> Response:
         if "text/html" in request.headers.get("accept", "") and request.method in ("GET", "HEAD"):
@@ -137,3 +155,9 @@ the token.</p></main></body></html>
             "www-authenticate": "Bearer",
         }
         return HTMLResponse(page, 401, headers=headers)
+
+
+def _bearer(headers: Headers) -> tuple[str, str]:
+    """Return how a request says who it is, in lower case, and its token; an empty text if it does not."""
+    kind, _, token = headers.get("authorization", "").partition(" ")
+    return kind.lower(), token.strip()

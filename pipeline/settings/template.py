@@ -1,4 +1,4 @@
-"""Texts on settings, and the commented job file that ``actisketch init`` writes: both from the settings' docstrings."""
+"""Texts on settings, the commented job file that ``actisketch init`` writes from them, and job files of settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from .job_settings import JobSettings
 
-__all__ = ["job_template", "setting_text"]
+__all__ = ["job_template", "job_text", "setting_text"]
 
 _HEAD = """\
 # A job of actisketch. Run it with: actisketch run job.toml
@@ -42,6 +42,17 @@ def job_template() -> str:
     return "\n".join(lines) + "\n"
 
 
+def job_text(tree: Mapping[str, Any]) -> str:
+    """Return settings, as JSON values by table, as a job file; those that are None are left out."""
+    given = {name: value for name, value in tree.items() if value is not None}
+    lines = [f"{name} = {_toml(value)}" for name, value in given.items() if not isinstance(value, Mapping)]
+    for name, table in given.items():
+        if isinstance(table, Mapping):
+            lines += ["", f"[{name}]"]
+            lines += [f"{key} = {_toml(value)}" for key, value in table.items() if value is not None]
+    return "\n".join(lines) + "\n"
+
+
 def _table(model: type[BaseModel], name: str) -> type[BaseModel]:
     table = model.model_fields[name].annotation
     assert isinstance(table, type)
@@ -66,10 +77,17 @@ def _explained(model: type[BaseModel], name: str, key: str) -> Iterator[str]:
 
 
 def _toml(value: Any) -> str:
-    """Return a value as TOML, which writes texts, numbers and truth as JSON does."""
+    """Return a value as TOML, which writes texts, whole numbers and truth as JSON does."""
     if isinstance(value, Mapping):
-        pairs = (f"{key if key.isidentifier() else json.dumps(key)} = {_toml(v)}" for key, v in value.items())
+        pairs = (f"{_key(key)} = {_toml(v)}" for key, v in value.items() if v is not None)
         return f"{{ {', '.join(pairs)} }}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value)
+    if isinstance(value, str):
+        # TOML has no escape sequences of half a character, and wants one for DEL.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
+    return repr(value) if isinstance(value, float) else json.dumps(value)
+
+
+def _key(key: str) -> str:
+    return key if key.isascii() and key.isidentifier() else _toml(key)

@@ -1,0 +1,28 @@
+"""The process of a job of the service: `actisketch run` or `actisketch verify --repair`, noted when it begins and ends.
+
+Started by the service with the path of the table of jobs, the id of the job and the number of the attempt.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from ..service.jobs.processes import JobFolder
+from ..service.jobs.work_as_job import run_claimed
+
+__all__: list[str] = []
+
+
+def _work(folder: JobFolder) -> int:
+    from .session import run_command
+    from .verbs import commands
+
+    arguments = json.loads(folder.arguments_path.read_text(encoding="utf-8"))
+    # The command that resumes the job is told to whoever reads the log.
+    sys.argv = ["actisketch", *arguments]
+    return run_command(commands, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(run_claimed(sys.argv[1:], _work))

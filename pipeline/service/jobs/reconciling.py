@@ -1,0 +1,79 @@
+"""Tell from what is left of a process how its job has ended.
+
+Knows a row, exit codes and the folder of the run. Changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from ....storage.errors import ActisketchError
+from ...folder.folder import RunFolder
+from ...folder.progress_file import read_progress
+from ...settings.job_settings import JobSettings
+from ...settings.visible import visible
+from ..catalogue import wanted_stages
+from .job_table import Job, JobState
+from .processes import JobFolder
+from .work_as_job import INTERRUPTED
+
+__all__ = ["has_finished", "how_it_ended"]
+
+RESUME = "finished blocks are kept, resuming goes on from there"
+LONGEST_MESSAGE = 1000
+
+
+def how_it_ended(
+    job: Job, returned: int | None, *, is_finished: bool, folder: JobFolder
+) -> tuple[JobState, str]:
+    """Return the state of a job whose process is gone, and a sentence about it.
+
+    Parameters
+    ----------
+    job : Job
+        Read after its process was gone.
+    returned : int, optional
+        What the system says of the process, if it was a child of this one: minus a signal, or an exit code.
+    is_finished : bool
+        Whether the folder of the run says that this attempt came to its end.
+    folder : JobFolder
+    """
+    code = job.exit_code if job.exit_code is not None else returned
+    if code == 0 or (job.exit_code is None and is_finished):
+        return "complete", ""
+    if job.state == "cancelling":
+        return "cancelled", f"cancelled: {RESUME}"
+    if code == INTERRUPTED:
+        return "interrupted", f"it was told to stop from elsewhere: {RESUME}"
+    if job.exit_code is None:
+        how = f" ({signal.Signals(-code).name})" if code is not None and code < 0 else ", as after kill -9"
+        return "interrupted", f"its process is gone without a word{how}: {RESUME}"
+    return "failed", _last_error(folder) or f"it ended with exit code {code}: its log says why"
+
+
+def has_finished(job: Job, output: Path, settings: JobSettings) -> bool:
+    """Whether the results of a job are there, written by its last attempt, which has left nothing undone.
+
+    An attempt that works keeps a progress file from its first stage on, and removes it only at a good end.
+    """
+    folder = RunFolder(output)
+    if job.kind != "run" or os.path.lexists(folder.progress_path) or read_progress(output) is not None:
+        return False
+    try:
+        written_s = folder.manifest_path.stat().st_mtime
+        manifest = folder.manifest()
+    except (OSError, ActisketchError):
+        return False
+    asked = settings.model_dump(mode="json", exclude={"output"})
+    noted = {name: value for name, value in manifest.get("settings", {}).items() if name != "output"}
+    is_of_this_attempt = job.claimed_s is not None and written_s >= job.claimed_s
+    return is_of_this_attempt and noted == asked and wanted_stages(noted) <= manifest.get("stages", {}).keys()
+
+
+def _last_error(folder: JobFolder) -> str:
+    """Return what the command line said last, with the lines that belong to it."""
+    text, _ = folder.log_end(16_384)
+    _, found, said = text.rpartition("\nactisketch: ")
+    return visible(said.strip()[:LONGEST_MESSAGE], kept="\n") if found else ""

@@ -1,0 +1,181 @@
+"""Jobs from submission to their end: the queue, cancelling, resuming, what is told of them. The job is made_job.py."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from actisketch.pipeline.service.jobs import job_queue
+from actisketch.pipeline.service.jobs.job_places import Permissions
+from actisketch.pipeline.service.jobs.job_queue import JobQueue
+from actisketch.pipeline.service.run_root import RunRoot
+
+from ..on_disk import contents
+from .conftest import make_client
+from .made_job import made
+
+JOBS = "/api/v1/jobs"
+QUICK = (sys.executable, str(Path(__file__).with_name("made_job.py")))
+ENDED = ("complete", "failed", "cancelled", "interrupted")
+
+
+def asked(name="new", **changes):
+    """The settings of a job, as a request sends them; made_job.py takes no model and no data."""
+    tree = {
+        "output": name,
+        "model": {"path": "net.keras"},
+        "data": {"path": "x.npz"},
+        "normalize": {"enabled": False},
+        "report": {"enabled": False},
+    }
+    return {**tree, **changes}
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    """Look often, and do not wait long before the next signal."""
+    monkeypatch.setattr(job_queue, "INTERVAL_S", 0.02)
+    monkeypatch.setattr(job_queue, "SIGNALS", tuple((n, after_s / 100) for n, after_s in job_queue.SIGNALS))
+
+
+@pytest.fixture
+def acting(tmp_path, soon):
+    """A client that may act, of a service that works off jobs below `tmp_path`."""
+    root = RunRoot.of(tmp_path)
+    with (
+        JobQueue(root, Permissions(), command=QUICK) as jobs,
+        make_client(tmp_path, jobs=jobs) as client,
+    ):
+        yield client
+        for job in jobs.table.working():
+            client.post(f"{JOBS}/{job.id}/cancel")
+        wait_for(lambda: not jobs.table.working())
+
+
+def wait_for(is_so, *, limit_s=60.0):
+    until_s = time.monotonic() + limit_s
+    while not (found := is_so()):
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
+    return found
+
+
+def reached(client, job, *states):
+    """The job as soon as it is in one of these states."""
+    address = f"{JOBS}/{job}"
+    return wait_for(lambda: found if (found := client.get(address).json())["state"] in states else None)
+
+
+def submit(client, *arguments, **changes):
+    answer = client.post(JOBS, json=asked(*arguments, **changes))
+    assert answer.status_code == 201, answer.text
+    assert answer.headers["location"] == f"{JOBS}/{answer.json()['id']}"
+    return answer.json()["id"]
+
+
+def test_a_job_runs_to_its_end_and_leaves_the_files_that_it_leaves_without_a_service(acting, tmp_path):
+    job = submit(acting, "runs/new")
+    done = reached(acting, job, *ENDED)
+    log = acting.get(f"{JOBS}/{job}/log").json()
+    alone = tmp_path / "alone" / "new"
+    settings = made(tmp_path / "runs" / "new", None).run.manifest()["settings"]
+
+    assert (done["state"], done["message"], done["exit_code"], done["attempt"]) == ("complete", "", 0, 1)
+    assert done["has_run"]
+    assert acting.get(f"/api/v1/runs/{done['run']}").json()["state"] == "complete"
+    assert log["text"].splitlines() == [f"--- job {job}, attempt 1", "working"]
+    assert settings["model"]["path"] == str(tmp_path / "net.keras")
+    assert not (tmp_path / "runs" / "new.twice").exists()
+
+    from actisketch.pipeline.settings.loading import validate_job
+
+    made(alone, validate_job({**settings, "output": str(alone)})).begin().record().finish()
+    expected = contents(alone, without=("lock", "run.json"))
+    assert contents(tmp_path / "runs" / "new", without=("lock", "run.json")) == expected
+    assert len(expected) > 5
+
+
+def test_jobs_wait_for_each_other_and_are_listed_newest_first(acting, tmp_path):
+    (tmp_path / "a.hold").touch()
+    first, second, third = (submit(acting, name) for name in "abc")
+    reached(acting, first, "running")
+    assert acting.post(f"{JOBS}/{third}/cancel").json()["state"] == "cancelled"
+    states = {job["name"]: job["state"] for job in acting.get(JOBS).json()["jobs"]}
+    page = acting.get(JOBS, params={"state": "queued"}).json()
+
+    assert states == {"c": "cancelled", "b": "queued", "a": "running"}
+    assert list(states) == ["c", "b", "a"]
+    assert (page["n_total"], page["n_at_once"], page["jobs"][0]["id"]) == (1, 1, second)
+    metrics = acting.get("/metrics").text
+    assert "actisketch_jobs_working 1.0" in metrics
+    assert "actisketch_jobs_queued 1.0" in metrics
+
+    (tmp_path / "a.hold").unlink()
+    assert reached(acting, second, *ENDED)["state"] == "complete"
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_job_that_is_cancelled_is_resumed_to_the_same_bytes(acting, tmp_path):
+    whole = submit(acting, "whole")
+    reached(acting, whole, *ENDED)
+    (tmp_path / "part.hold").touch()
+    job = submit(acting, "part")
+    wait_for(lambda: list(tmp_path.glob("part/cache/.actisketch/commits/*")))
+    assert acting.post(f"{JOBS}/{job}/cancel").json()["state"] == "cancelling"
+    stopped = reached(acting, job, *ENDED)
+    (tmp_path / "part.hold").unlink()
+    again = acting.post(f"{JOBS}/{job}/resume").json()
+    done = reached(acting, job, *ENDED)
+    n_begun = len((tmp_path / "part.began").read_text().split())
+
+    assert (stopped["state"], stopped["exit_code"]) == ("cancelled", 130)
+    assert "resuming" in stopped["message"]
+    assert again["state"] == "queued"
+    assert (done["state"], done["attempt"], n_begun) == ("complete", 2, 2)
+    assert not (tmp_path / "part.twice").exists()
+    skipped = ("lock", "tmp", "run.json")
+    assert contents(tmp_path / "part", without=skipped) == contents(tmp_path / "whole", without=skipped)
+
+
+def test_a_job_that_does_not_listen_is_killed(acting, tmp_path):
+    (tmp_path / "deaf.hold").touch()
+    job = submit(acting, "deaf", data={"path": "x.npz", "num_samples": 11})
+    wait_for(lambda: list(tmp_path.glob("deaf/cache/.actisketch/commits/*")))
+    acting.post(f"{JOBS}/{job}/cancel")
+    stopped = reached(acting, job, *ENDED)
+
+    assert (stopped["state"], stopped["exit_code"]) == ("cancelled", None)
+
+
+def test_a_job_that_fails_says_why(acting):
+    job = submit(acting, data={"path": "x.npz", "num_samples": 13})
+    failed = reached(acting, job, *ENDED)
+
+    assert (failed["state"], failed["exit_code"]) == ("failed", 2)
+    assert failed["message"] == "no data at 'there': it is not here"
+    assert not failed["has_run"]
+
+
+def test_one_folder_has_one_job(acting, tmp_path):
+    (tmp_path / "a.hold").touch()
+    job = submit(acting, "a")
+    reached(acting, job, "running")
+    for name in ("a", "a/b"):
+        answer = acting.post(JOBS, json=asked(name))
+        assert answer.status_code == 409, answer.text
+        assert answer.headers["content-type"] == "application/problem+json"
+    assert "resumed when" in acting.post(f"{JOBS}/{job}/resume").json()["detail"]
+
+    (tmp_path / "a.hold").unlink()
+    reached(acting, job, "complete")
+    assert "ended already" in acting.post(f"{JOBS}/{job}/cancel").json()["detail"]
+
+
+def test_a_second_service_over_the_same_folder_is_refused(acting, tmp_path):
+    from actisketch.storage.errors import BusyError
+
+    with pytest.raises(BusyError), JobQueue(RunRoot.of(tmp_path), Permissions()):
+        pass

@@ -1,0 +1,92 @@
+"""A job is `actisketch run`, a plan `actisketch plan`: with a network, and through the addresses."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from actisketch.pipeline import open_run
+from actisketch.pipeline.service.jobs.job_places import Permissions
+from actisketch.pipeline.service.jobs.job_queue import JobQueue
+from actisketch.pipeline.service.run_root import RunRoot
+
+from ..on_disk import flip
+from .conftest import make_client
+from .test_bad_questions import problem
+
+JOBS = "/api/v1/jobs"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, small_parts):
+    """A folder that is served, with a small network and its samples."""
+    import keras
+
+    root = tmp_path_factory.mktemp("real")
+    make_model, make_data = small_parts
+    make_model(keras).save(root / "small.keras")
+    np.save(root / "small.npy", make_data())
+    return root
+
+
+@pytest.fixture(scope="module")
+def acting(place):
+    root = RunRoot.of(place)
+    with JobQueue(root, Permissions()) as jobs, make_client(place, jobs=jobs) as client:
+        yield client
+
+
+def asked(**changes):
+    tree = {"output": "runs/real", "model": {"path": "small.keras"}, "data": {"path": "small.npy"}}
+    return {**tree, "record": {"batch_size": 8, "block_samples": 16}, "report": {"enabled": False}, **changes}
+
+
+def ended(client, answer):
+    """A job at its end."""
+    assert answer.status_code in (200, 201), answer.text
+    job, until_s = answer.json(), time.monotonic() + 120
+    while job["ended_s"] is None:
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+        job = client.get(f"{JOBS}/{job['id']}").json()
+    return job
+
+
+@pytest.mark.slow
+def test_a_job_is_planned_run_and_repaired(place, acting):
+    plan = acting.post(f"{JOBS}/plan", json=asked()).json()
+    assert not (place / "runs").exists()
+    done = ended(acting, acting.post(JOBS, json=asked()))
+    run = open_run(place / "runs" / "real")
+    sketches = [sketch.to_bytes() for sketch in run.sketches.values()]
+
+    assert (plan["refusal"], plan["plan"]["n_blocks"], plan["plan"]["n_samples"]) == (None, 4, 53)
+    assert [point["name"] for point in plan["plan"]["points"]] == list(run.points)
+    assert (done["state"], done["message"]) == ("complete", "")
+    assert acting.get("/api/v1/runs/runs~1real").json()["certificate_passed"]
+    assert "wrote" in acting.get(f"{JOBS}/{done['id']}/log").json()["text"]
+
+    flip(min((place / "runs" / "real" / "cache" / ".actisketch" / "commits").iterdir()))
+    repaired = ended(acting, acting.post(f"{JOBS}/repair", json={"run": "runs~1real"}))
+    text = acting.get(f"{JOBS}/{repaired['id']}/log").json()["text"]
+
+    assert (repaired["kind"], repaired["state"]) == ("repair", "complete"), text
+    assert "computed 1 damaged block again" in text
+    assert [sketch.to_bytes() for sketch in open_run(place / "runs" / "real").sketches.values()] == sketches
+
+
+@pytest.mark.slow
+def test_what_the_command_line_refuses_is_told(place, acting):
+    over = acting.post(f"{JOBS}/plan", json=asked(record={"disk_limit": 1})).json()
+    missing = asked(output="missing", data={"path": "nothing.npy"})
+    failed = ended(acting, acting.post(JOBS, json=missing))
+
+    assert over["plan"]["n_samples"] == 53
+    assert "disk" in over["refusal"]
+    assert "did you mean" in problem(acting.post(f"{JOBS}/plan", json=missing), 422)["detail"]
+    assert (failed["state"], failed["exit_code"]) == ("failed", 2)
+    assert "nothing.npy" in failed["message"]
+    assert not (place / "missing").exists()
+    assert [path.name for path in (place / ".actisketch-jobs").glob("plan-*")] == []
