@@ -10,11 +10,15 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from actisketch.pipeline.service import answers
+from actisketch.pipeline.service.jobs import job_answers
 
 from .conftest import POINTS
 
 MODELS: dict[str, type[BaseModel]] = {
-    name: getattr(answers, name) for name in answers.__all__ if name[0].isupper()
+    name: getattr(module, name)
+    for module in (answers, job_answers)
+    for name in module.__all__
+    if name[0].isupper()
 }
 RUNS = ("first", "vgg~1channels", "half", "old", "nope", "..", "a~1b")
 # Of each kind of value: what is right, what is at its edge, and what is wrong.
@@ -56,6 +60,8 @@ def operations(client) -> list[tuple[str, list[str], str | None]]:
     document = client.get("/api/v1/openapi.json").json()
     found = []
     for path, methods in document["paths"].items():
+        if path.startswith("/api/v1/jobs"):  # off here; test_job_refusals.py
+            continue
         operation = methods["get"]
         names = [each["name"] for each in operation.get("parameters", []) if each["in"] == "query"]
         schema = (
