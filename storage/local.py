@@ -19,7 +19,7 @@ from typing import Any
 import psutil
 
 from .errors import ActisketchError, StorageError
-from .files import free_nbytes, open_to_read, put_in_place, remove, sync, write_new
+from .files import free_nbytes, open_to_read, put_in_place, read_into, remove, sync, write_new
 from .keys import COMMITS, PRIVATE, TEMPORARY, parse_temporary_key, temporary_key
 from .locks import FileLock
 
@@ -59,16 +59,11 @@ class LocalFolder:
     def read_into(self, key: str, memory: memoryview) -> bytes | memoryview | None:
         """Return what `read` does; the bytes lie in ``memory`` if they fit there."""
         try:
-            with open(self.folder / key, "rb", buffering=0, opener=open_to_read) as file:
-                n_done = 0
-                while n_new := file.readinto(memory[n_done:]):
-                    n_done += n_new
-                rest = file.read()
+            return read_into(self.folder / key, memory)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise storage_error(error, self.folder / key, "read") from error
-        return memory[:n_done].tobytes() + rest if rest else memory[:n_done]
 
     def read_start(self, key: str, nbytes: int) -> tuple[bytes, int] | None:
         """Return the first bytes of a key and its whole length, or None if there is no such key."""

@@ -7,6 +7,7 @@ import errno
 import http.client
 import http.server
 import logging
+import mmap
 import os
 import pickle
 import shutil
@@ -197,6 +198,49 @@ def test_large_files_go_past_the_page_cache_and_small_or_refused_ones_do_not(
     assert len(refused) == 1
     with pytest.raises(FileExistsError):
         files.write_new(tmp_path / "direct", parts)
+
+
+@pytest.mark.parametrize("is_cached", [True, False])
+@pytest.mark.parametrize("shift", [0, 64])
+@pytest.mark.parametrize("room", [-4096, -1, 0, 1, 4096])
+@pytest.mark.parametrize("nbytes", [0, 5, 2**20 - 4096, 2**21, 2**21 + 1, 2**22 + 4095])
+def test_a_file_is_read_into_memory_whole(
+    tmp_path: Path, nbytes: int, room: int, shift: int, *, is_cached: bool
+) -> None:
+    """Past the page cache and through it, into memory that begins with a page or not, and is too small or not."""
+    body, path = os.urandom(nbytes), tmp_path / "file"
+    files.write_new(path, [body])
+    if is_cached:
+        path.read_bytes()
+    pages = memoryview(mmap.mmap(-1, nbytes + 3 * 4096))[shift:]
+    memory = pages[: max(0, nbytes + room)]
+    after = bytes(pages[len(memory) :])
+
+    read = files.read_into(path, memory)
+
+    assert read == body
+    assert bytes(pages[len(memory) :]) == after
+    assert isinstance(read, memoryview) or room < 0
+
+
+def test_what_the_page_cache_lacks_is_read_past_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    body, path = os.urandom(2**21), tmp_path / "file"
+    files.write_new(path, [body])
+    opened: list[int] = []
+    really_open = os.open
+
+    def noted(path: Any, flags: int, mode: int = 0o777) -> int:
+        opened.append(flags & os.O_DIRECT)
+        return really_open(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", noted)
+    for _ in range(2):
+        assert files.read_into(path, memoryview(mmap.mmap(-1, len(body)))) == body
+        path.read_bytes()
+
+    # A file system without direct writes has left it in the cache.
+    assert sum(map(bool, opened)) <= 1
+    assert not any(opened[2:])
 
 
 class FailsForAWhile(http.server.BaseHTTPRequestHandler):
