@@ -188,9 +188,9 @@ function run_content(id, run, points, factors) {
     { title: "Rule", cell: (p) => by_name.get(p.name)?.rule ?? "-", by: (p) => by_name.get(p.name)?.rule },
   ];
   const path = run_path(id), at = { percentile: here.get("q") };
-  const legend = make("ul", { class: "legend" }, ...[["max", "maximum"], ["percentile", `p${shown} with its interval`], ["factor", "factor"], ["zeros", "share of zeros"]].map(([of, name]) => make("li", { class: `of-${of}` }, name)));
+  const colours = legend(["max", "maximum"], ["percentile", `p${shown} with its interval`], ["factor", "factor"], ["zeros", "share of zeros"]);
   return [...recorded_marks(points.recorded), ...factors.remarks.map((remark) => told("open", remark)),
-    make("h2", {}, "Layers over depth"), legend,
+    make("h2", {}, "Layers over depth"), colours,
     make("div", { class: "wide", role: "region", tabindex: "0", "aria-label": "Layers over depth" }, depthPlot(points.points, by_name, (name) => { location.search = query({ run: id, point: name }); })),
     make("h2", {}, "Layers"), table(columns, points.points, "Layers"),
     reproduce(`actisketch percentiles ${shell(run.name)} -q ${shown}\nactisketch factors ${shell(run.name)} --percentile ${shown}`,
@@ -230,7 +230,8 @@ async function show_layer(id, point) {
   if (spec.n_channels) {
     const found = await ask(`${path}/channels`, { point });
     const dead = found.channels.filter((c) => c.is_dead).length;
-    channels.append(make("h2", {}, "Channels"), make("p", { class: "note" }, `${found.channels.length} channels, ${dead} dead: the maximum of each, and p${found.channels[0].q}.`),
+    channels.append(make("h2", {}, "Channels"), make("p", { class: "note" }, `${found.channels.length} channels, ${dead} dead.`),
+      legend(["bar", "maximum"], ["percentile", `p${found.channels[0].q}`], ["dead", "dead: zero for every sample"]),
       make("div", { class: "wide", role: "region", tabindex: "0", "aria-label": "Channels" }, channelPlot(found.channels)));
   }
 }
@@ -247,7 +248,7 @@ async function show_comparison() {
   const factor = (f) => (Array.isArray(f.factor) ? `${f.factor.length} channels` : `${text(f.factor)} [${text(f.lo)}, ${text(f.hi)}]`);
   const alone = [...found.only_in_first.map((n) => `${n} (first only)`), ...found.only_in_second.map((n) => `${n} (second only)`)];
   main.append(...recorded_marks(found.first_recorded), ...recorded_marks(found.second_recorded), table([
-    { title: "Layer", cell: (r) => (r.point === r.other ? r.point : `${r.point} = ${r.other}`), by: (r) => r.point },
+    { title: "Layer", cell: (r) => link({ run: chosen.a, point: r.point }, r.point === r.other ? r.point : `${r.point} = ${r.other}`), by: (r) => r.point },
     { title: "First factor", number: true, cell: (r) => factor(r.first) },
     { title: "Second factor", number: true, cell: (r) => factor(r.second) },
     { title: "Ratio", number: true, cell: (r) => text(r.ratio), by: (r) => r.ratio },
