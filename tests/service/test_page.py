@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 
@@ -142,7 +143,9 @@ def test_two_runs_are_compared(place, browser):
     browser.open(f"{place[1]}?view=compare&a=first&b=other")
     browser.wait_for("document.querySelectorAll('tbody tr').length === 2")
 
-    assert 'compare("first", "other")' in texts(browser, "pre")[0]
+    command, python = texts(browser, "pre")
+    assert command == "actisketch compare first other"
+    assert python == 'compare("first", "other")'
 
 
 def test_a_run_goes_on_from_nothing_to_its_end(place, browser, monkeypatch):
@@ -161,6 +164,71 @@ def test_a_run_goes_on_from_nothing_to_its_end(place, browser, monkeypatch):
         made.finish()
     browser.wait_for("document.querySelector('.told.good')?.textContent.includes('complete')")
     browser.wait_for("!document.body.innerText.includes('of 3 blocks')")
+
+
+def test_bars_of_the_list_move_and_what_has_the_focus_keeps_it(place, browser, monkeypatch):
+    monkeypatch.setattr("actisketch.pipeline.service.catalogue.FRESH_S", 0.0)
+    made = MadeRun(place[0] / "moving").begin()
+    link = "document.querySelector('a[href$=\"run=moving\"]')"
+    bar = f"{link}.closest('tr').querySelector('progress')?.value"
+    with progress_told(made.run, lambda event: None) as listen:
+        listen(StageStarted(stage="record", n_total=17, unit="samples"))
+        browser.open(f"{place[1]}?sort=name")
+        browser.wait_for(f"{bar} === 0")
+        browser.run(f"{link}.focus()")
+        for n in (1, 2):
+            made.record(1)
+            browser.wait_for(f"{bar} === {n}")
+            assert browser.run(f"document.activeElement === {link}")
+        made.record().finish()
+    browser.wait_for(f"{link}.closest('tr').innerText.includes('complete')", limit_s=40)
+    shutil.rmtree(place[0] / "moving")
+
+
+def test_the_list_is_sorted_by_the_service(place, browser):
+    browser.open(place[1])
+    browser.run("[...document.querySelectorAll('th button')].find(b => b.textContent === 'Samples').click()")
+    browser.wait_for("document.querySelector('th[aria-sort]')?.textContent === 'Samples'")
+
+    assert "sort=-samples" in browser.run("location.search")
+    assert texts(browser, "tbody tr:first-child td:first-child") == ["old"]
+    assert browser.run("document.querySelector('th[aria-sort]').getAttribute('aria-sort')") == "descending"
+
+
+def test_a_browser_signs_in_with_a_token(place, started):
+    started.call("Network.setExtraHTTPHeaders", headers={})
+    try:
+        started.open(f"{place[1]}?run=many&q=50")
+        assert texts(started, "h1") == ["Sign in"]
+        assert started.run("document.activeElement.name") == "secret"
+        for secret, heading in (("guess", "Sign in"), (TOKEN, "many")):
+            started.run(f"document.querySelector('[name=secret]').value = {json.dumps(secret)}")
+            started.run(
+                "document.querySelector('form').dataset.old = 1; document.querySelector('button').click()"
+            )
+            started.wait_for("document.querySelector('h1') && !document.querySelector('form[data-old]')")
+            assert texts(started, "h1") == [heading]
+        assert started.run("location.search") == "?run=many&q=50"
+        assert started.run("document.cookie") == ""  # no script can read it
+    finally:
+        started.call("Network.setExtraHTTPHeaders", headers={"Authorization": f"Bearer {TOKEN}"})
+        started.problems.clear()  # the browser notes the answers 401 itself
+
+
+@pytest.mark.parametrize(("run", "n_points"), [("first", 2), ("fifty", 53), ("many", 300)])
+def test_all_layers_over_depth_fit_in_one_view_and_are_apart(place, browser, run, n_points):
+    if not (place[0] / run).exists():
+        make_run(place[0] / run, points=MANY[:n_points])
+    browser.open(f"{place[1]}?run={run}")
+    browser.wait_for(f"document.querySelectorAll('svg g').length === {n_points}")
+    found = browser.run(
+        "[...document.querySelectorAll('svg circle')].map(c => [+c.getAttribute('cx'), +c.getAttribute('r')])"
+    )
+
+    assert len(found) == n_points
+    assert all(b[0] - a[0] > a[1] + b[1] - 1e-6 for a, b in itertools.pairwise(found))
+    assert found[-1][0] <= 64 + 1200
+    assert len(texts(browser, "svg .grid + text")) >= 2
 
 
 def test_an_error_is_shown(place, started):

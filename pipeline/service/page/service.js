@@ -74,8 +74,8 @@ function table(columns, rows, label, asked = null) {
 // How to get the same without this page.
 function reproduce(command, python, downloads) {
   return make("section", {}, make("h2", {}, "The same elsewhere"),
-    make("p", { class: "note" }, "On the command line, in Python (paths from the folder that is served), and as a link or a file."),
-    make("pre", {}, command), make("pre", {}, python),
+    make("p", { class: "note" }, "On the command line, in Python (from actisketch.pipeline; paths from the folder that is served), and as a link or a file."),
+    command && make("pre", {}, command), make("pre", {}, python),
     make("p", { class: "links" }, make("a", { href: location.href }, "Permalink"), ...downloads.map(([name, path, fields]) => make("a", { href: path + query(fields), download: true }, name))));
 }
 const shell = (word) => (/^[\w./@%+=:,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`);
@@ -256,8 +256,9 @@ async function show_comparison() {
     ...["every", "nonzero"].map((of) => ({ title: of === "every" ? "W1, all" : "W1, nonzero", number: true, cell: (r) => `${text(r[of].wasserstein.value, 3)} [${text(r[of].wasserstein.lo, 3)}, ${text(r[of].wasserstein.hi, 3)}]`, by: (r) => r[of].wasserstein.value })),
     { title: "Zeros", number: true, cell: (r) => r.zeros.map((share) => (share === null ? "-" : `${text(100 * share, 3)} %`)).join(" to ") },
   ], found.points, "Layers of both"), make("p", { class: "note" }, `The distance is that of Kolmogorov and Smirnov: the largest difference of the shares of values below any place${found.is_nonzero ? ", zeros left out" : ""}. W1, the 1-Wasserstein distance, is how far values have to be moved on average. ${alone.length ? `Not compared: ${alone.join(", ")}.` : ""}`),
-    make("p", { class: "links" }, make("a", { href: location.href }, "Permalink"), make("a", { href: `api/v1/compare${query(chosen)}`, download: true }, "JSON")),
-  make("pre", {}, `from actisketch.pipeline import compare\ncompare(${["a", "b"].map((name) => python_text(path_of(chosen[name]))).join(", ")}${chosen.percentile ? `, percentile=${chosen.percentile}` : ""}${chosen.second_percentile ? `, second_percentile=${chosen.second_percentile}` : ""})`));
+    reproduce(chosen.a === chosen.b ? null : `actisketch compare ${shell(path_of(chosen.a))} ${shell(path_of(chosen.b))}`,
+      `compare(${["a", "b"].map((name) => python_text(path_of(chosen[name]))).join(", ")}${["percentile", "second_percentile"].map((name) => (chosen[name] ? `, ${name}=${chosen[name]}` : "")).join("")})`,
+      [["JSON", "api/v1/compare", chosen]]));
 }
 
 function start(view, keeps_page = false) {
