@@ -15,8 +15,8 @@ from .arrays import channel_slabs, layer_slabs, parse_array, place
 from .channel_counts import ChannelCounts
 from .ingest import has_nonfinite_values, nonfinite_error
 from .ladder import build_ladder, estimate_values, find_ranks, key_values, parse_percent, virtual_ranks
-from .layer import Sketch
-from .moments import as_float, exact_sums, square_sums
+from .layer import LARGEST_STD_ERROR, Sketch
+from .moments import as_float, exact_sums, square_sums, squared_deviations, std_bounds
 from .sketch_spec import OnNonFinite, merged_policy, parse_bits
 from .tally import Tally, empty_tally, merge_tallies, part_of_channels, same_tally
 from .wire import decode_tally, encode_tally
@@ -176,6 +176,20 @@ class ChannelSketch:
     def sum_squares_error(self) -> NDArray[np.float64]:
         """Bound on the error of `sum_squares`: below 2^-16 of it for normal floats at 16 bits."""
         return square_sums(self.tally)[1]
+
+    @property
+    def std(self) -> NDArray[np.float64]:
+        """Standard deviation of each channel, within 1 %; NaN where the buckets cannot tell it so closely."""
+        tally, means = self.tally, self.mean
+        totals, errors = squared_deviations(tally, np.nan_to_num(means))
+        n = self.n
+        known = (n > 0) & (errors <= LARGEST_STD_ERROR * totals)
+        return np.sqrt(np.divide(totals, n, out=np.full(n.shape, np.nan), where=known))
+
+    @property
+    def std_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """For each channel two numbers that its exact standard deviation lies between, also where `std` is NaN."""
+        return std_bounds(self.tally, np.nan_to_num(self.mean), self.n)
 
     @property
     def sparsity(self) -> NDArray[np.float64]:

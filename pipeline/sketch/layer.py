@@ -28,7 +28,7 @@ from .ladder import (
     rung_spans,
     virtual_ranks,
 )
-from .moments import as_float, exact_sums, rung_means, square_sums, squared_deviations
+from .moments import as_float, exact_sums, rung_means, square_sums, squared_deviations, std_bounds
 from .open_tally import NO_VALUES, OpenTally
 from .sketch_spec import OnNonFinite, merged_policy, parse_bits
 from .tally import Tally, empty_tally, merge_tallies, same_tally
@@ -247,6 +247,12 @@ class Sketch:
             return float("nan")
         (total,), (error,) = squared_deviations(self.tally, np.array([self.mean]))
         return float(np.sqrt(total / self.n)) if error <= LARGEST_STD_ERROR * total else float("nan")
+
+    @property
+    def std_bounds(self) -> tuple[float, float]:
+        """Two numbers that the exact standard deviation lies between, also where `std` is NaN."""
+        (lo,), (hi,) = std_bounds(self.tally, np.array([self.mean]), np.array([self.n]))
+        return float(lo), float(hi)
 
     @property
     def sparsity(self) -> float:

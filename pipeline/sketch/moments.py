@@ -93,6 +93,34 @@ def squared_deviations(
     return middles, _rounded_sums(counts * spread, tally) + middles * 2.0**-50
 
 
+def std_bounds(
+    tally: Tally, means: NDArray[np.float64], n: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (lo, hi) of each channel, of shape (n_channels,): its standard deviation lies between them.
+
+    Parameters
+    ----------
+    tally : Tally
+    means : ndarray of shape (n_channels,), float64
+        Exact, rounded once.
+    n : ndarray of shape (n_channels,), int64
+        Finite values. NaN is returned where there are none.
+
+    Notes
+    -----
+    To the bound of `squared_deviations` come the rounding of the distances, by the
+    inequality of Cauchy and Schwarz, and that of the mean.
+    """
+    totals, errors = squared_deviations(tally, means)
+    squares = n * means**2
+    errors = errors + 2.0**-50 * np.sqrt(totals * (totals + squares)) + squares * 2.0**-104
+    sizes = np.where(n > 0, n, np.nan)
+    # Outwards by more than a division and a root round.
+    lo = np.sqrt(np.maximum(totals - errors, 0.0) / sizes) * (1 - 2.0**-50)
+    hi = np.sqrt((totals + errors) / sizes) * (1 + 2.0**-50)
+    return lo, hi
+
+
 def _rounded_sums(terms: NDArray[np.float64], tally: Tally) -> NDArray[np.float64]:
     """Return the sum of each channel's terms, one term for each bucket."""
     starts = tally.starts.tolist()

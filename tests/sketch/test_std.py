@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
-from actisketch.pipeline.sketch import Sketch
+from actisketch.pipeline.sketch import ChannelSketch, Sketch
 
 from .distributions import NAMES, make
 
@@ -56,3 +59,56 @@ def test_of_any_values(values: list[float], bits: int) -> None:
     told, true = std_of(array, bits), float(np.std(array.astype(np.float64)))
 
     assert np.isnan(told) or told == pytest.approx(true, rel=0.0101, abs=1e-12)
+
+
+def exact_variance(values: np.ndarray) -> Fraction:
+    """Of float32 numbers, without any rounding."""
+    numbers = [Fraction(float(value)) for value in values]
+    mean = sum(numbers, Fraction()) / len(numbers)
+    return sum(((number - mean) ** 2 for number in numbers), Fraction()) / len(numbers)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.floats(-1e6, 1e6, width=32),
+            st.floats(293.125, 293.25, width=32),
+            st.floats(width=32, allow_nan=False, allow_infinity=False),
+            st.just(0.0),
+        ),
+        min_size=1,
+        max_size=60,
+    ),
+    st.sampled_from([12, 16, 20]),
+)
+def test_its_bounds_contain_the_exact_one_also_where_it_is_not_told(values: list[float], bits: int) -> None:
+    array, sketch = np.array(values, np.float32), Sketch(bits=bits)
+    sketch.update(array)
+    lo, hi = sketch.std_bounds
+
+    assert Fraction(lo) ** 2 <= exact_variance(array) <= Fraction(hi) ** 2
+    assert np.isnan(sketch.std) or lo <= sketch.std <= hi
+
+
+@given(
+    hnp.arrays(
+        np.float32, st.tuples(st.integers(1, 20), st.integers(1, 4)), elements=st.floats(-9, 9, width=32)
+    ),
+    st.sampled_from([12, 16]),
+)
+def test_channels_have_that_of_a_sketch_of_their_own(values: np.ndarray, bits: int) -> None:
+    channels = ChannelSketch(values.shape[1], bits)
+    channels.update(values)
+    alone = []
+    for column in values.T:
+        alone.append(Sketch(bits=bits))
+        alone[-1].update(np.ascontiguousarray(column))
+
+    assert np.array_equal(channels.std, [sketch.std for sketch in alone], equal_nan=True)
+    assert np.array_equal(np.transpose(channels.std_bounds), [sketch.std_bounds for sketch in alone])
+
+
+def test_channels_without_values_have_none() -> None:
+    empty = ChannelSketch(2)
+
+    assert np.isnan([*empty.std, *np.ravel(empty.std_bounds), *Sketch().std_bounds]).all()
