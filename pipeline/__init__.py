@@ -1,6 +1,7 @@
 """Compute, sketch and normalise the activations of Keras networks, out of core.
 
-The calls are :func:`run`, :func:`plan` and :func:`open_run`; each name is loaded when it is used, so that
+The calls are :func:`run`, :func:`plan` and :func:`open_run`, and for a few lines of a notebook :func:`activations` and
+:func:`statistics`; each name is loaded when it is used, so that
 asking an existing run never imports TensorFlow.
 """
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from .certifier import certify as certify
     from .factors.factors_file import Factors as Factors
     from .graph import read_graph as read_graph
+    from .in_memory import activations as activations
+    from .in_memory import statistics as statistics
     from .normalizer import normalize_model as normalize_model
     from .planning.plan import Plan as Plan
     from .results.compared_runs import compare as compare
@@ -40,6 +43,7 @@ _HOMES = {
     "Run": "results.run",
     "Sketch": "sketch",
     "SketchSpec": "sketch",
+    "activations": "in_memory",
     "as_source": "sources",
     "certify": "certifier",
     "compare": "results.compared_runs",
@@ -49,6 +53,7 @@ _HOMES = {
     "plan": "api",
     "read_graph": "graph",
     "run": "api",
+    "statistics": "in_memory",
 }
 
 __all__ = sorted(_HOMES)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..storage.errors import InputError
+from .display.notebook_progress import progress_shown
 from .events import OnEvent, ignore_event
 from .job import plan_job, run_job
 from .planning.plan import Plan
@@ -18,7 +19,7 @@ from .settings.loading import validate_job, with_settings
 from .sources import Source, as_source
 from .stages.describe import describe_data
 
-__all__ = ["plan", "run"]
+__all__ = ["job_of_call", "plan", "read_from_memory", "run", "setting_tables"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ def run(
     memory_limit: int | str | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     client: Any = None,
+    progress: bool | None = None,
     on_event: OnEvent = ignore_event,
 ) -> Run:
     """Record, sketch, normalise and certify a network; resume or reload what an earlier call finished.
@@ -78,6 +80,8 @@ def run(
         All other settings, in the tables of a job file: ``{"cache": {"dtype": "float16"}}``.
     client : distributed.Client, optional
         A Dask cluster to run on; ``settings={"record": {"workers": 4}}`` starts a local one.
+    progress : bool, optional
+        Show a line of progress; default: only in a notebook.
     on_event : callable
         Called with the events of the run; see :mod:`~.events`.
 
@@ -108,7 +112,7 @@ def run(
     True
     """
     chosen = {
-        "record.points": _points(points),
+        "record.points": points,
         "record.batch_size": batch_size,
         "record.memory_limit": memory_limit,
         "data.num_samples": num_samples,
@@ -118,9 +122,10 @@ def run(
         "factors.nonzero": nonzero,
         "normalize.enabled": normalize,
     }
-    job = _job(model, data, output, chosen, settings)
-    keras_model, source = _in_memory(model, data, labels, job)
-    run_job(job, model=keras_model, source=source, client=client, on_event=on_event)
+    job = job_of_call(model, data, output, chosen, settings)
+    keras_model, source = read_from_memory(model, data, labels, job)
+    with progress_shown(progress, on_event) as told:
+        run_job(job, model=keras_model, source=source, client=client, on_event=told)
     return open_run(job.output, storage_options=job.cache.storage_options)
 
 
@@ -149,29 +154,29 @@ def plan(
     4112
     """
     chosen = {
-        "record.points": _points(points),
+        "record.points": points,
         "record.batch_size": batch_size,
         "record.memory_limit": memory_limit,
         "data.num_samples": num_samples,
         "sketch.per_channel": per_channel,
         "factors.per_channel": per_channel,
     }
-    job = _job(model, data, output, chosen, settings)
-    keras_model, source = _in_memory(model, data, None, job)
+    job = job_of_call(model, data, output, chosen, settings)
+    keras_model, source = read_from_memory(model, data, None, job)
     prepared = plan_job(job, model=keras_model, source=source)
     for warning in describe_data(prepared).warnings:
         logger.warning("%s", warning)
     return prepared.plan
 
 
-def _job(
+def job_of_call(
     model: Any, data: Any, output: str | Path, chosen: Mapping[str, Any], settings: Mapping[str, Any] | None
 ) -> JobSettings:
     """Return the settings of a call: those of its arguments, by dotted key, and those of its ``settings``."""
-    tree = with_settings({}, chosen)
+    tree = with_settings({}, {**chosen, "record.points": _points(chosen["record.points"])})
     if isinstance(model, str | Path):
         tree["model"] = {"path": str(model)}
-    for name, table in _tables(settings or {}).items():
+    for name, table in setting_tables(settings or {}).items():
         # What is set twice is set by `settings`, which is the more explicit.
         tree[name] = {**tree.get(name, {}), **table}
     if isinstance(data, str | Path):
@@ -179,7 +184,7 @@ def _job(
     return validate_job({**tree, "output": str(output)}, origin="the call")
 
 
-def _in_memory(model: Any, data: Any, labels: Any, job: JobSettings) -> tuple[Any, Source | None]:
+def read_from_memory(model: Any, data: Any, labels: Any, job: JobSettings) -> tuple[Any, Source | None]:
     """Return the model and the source, None for files."""
     chosen, source = job.data, None
     preparation = {"scale", "offset", "divide_by", "preprocessing"}
@@ -191,7 +196,8 @@ def _in_memory(model: Any, data: Any, labels: Any, job: JobSettings) -> tuple[An
     return None if isinstance(model, str | Path) else model, source
 
 
-def _tables(settings: Any) -> dict[str, dict[str, Any]]:
+def setting_tables(settings: Any) -> dict[str, dict[str, Any]]:
+    """Return the tables of a call's ``settings``; InputError if it has others than tables."""
     if not isinstance(settings, Mapping):
         raise InputError(f"settings = {settings!r} is refused: give the tables of a job file, as a mapping")
     for name, table in settings.items():

@@ -10,7 +10,7 @@ import threading
 import time
 
 from actisketch.pipeline.cli import main
-from actisketch.pipeline.cli.progress import JobProgress
+from actisketch.pipeline.display.job_progress import JobProgress
 from actisketch.pipeline.events import BlockDone, Event
 
 if __name__ == "__main__":  # worker processes import this file too

@@ -1,6 +1,6 @@
 """Prove that a rewritten network computes what the original does: compare both on samples, and judge."""
 
-from .certificate import Certificate, OutputCertificate, PointCertificate
+from .certificate import Certificate, CertificateValues, OutputCertificate, PointCertificate
 from .comparison import DEFAULT_TOLERANCE, Comparer, Comparison, ComparisonSettings
 from .comparison_memory import comparison_nbytes
 from .doubts import Doubt, Measured
@@ -11,6 +11,7 @@ from .totals import ComparisonTotals
 __all__ = [
     "DEFAULT_TOLERANCE",
     "Certificate",
+    "CertificateValues",
     "Comparer",
     "Comparison",
     "ComparisonSettings",

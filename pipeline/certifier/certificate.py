@@ -15,8 +15,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from ...storage.errors import FormatError
 from ..sketch import PointSketch
+from .certificate_table import certificate_table
 
-__all__ = ["QUANTISED", "Certificate", "OutputCertificate", "PointCertificate", "nothing_normalised"]
+__all__ = [
+    "QUANTISED",
+    "Certificate",
+    "CertificateValues",
+    "OutputCertificate",
+    "PointCertificate",
+    "nothing_normalised",
+]
 
 FORMAT_VERSION = 1
 QUANTISED = "the quantised layers"
@@ -161,6 +169,12 @@ class Certificate:
             f"{found:.2g}{how}, allowed {allowed:.2g}{agreement}"
         )
 
+    def __repr__(self) -> str:
+        return certificate_table(self.to_dict(), self.summary(), self.sketches).text()
+
+    def _repr_html_(self) -> str:
+        return certificate_table(self.to_dict(), self.summary(), self.sketches).html()
+
     def _way(self) -> str:
         """Return where the original's activations are from."""
         if not self.n_recorded:
@@ -228,6 +242,13 @@ _PLAIN_FIELDS = {
 }
 _IN_FLOAT64 = frozenset({"float64_residual", "float64_difference", "float64_allowed"})
 _OPTIONAL = frozenset({"rounding", "class_agreement"}) | _IN_FLOAT64
+
+
+class CertificateValues(dict[str, Any]):
+    """The plain values of a certificate, a dict as any other, which a notebook shows as a table."""
+
+    def _repr_html_(self) -> str:
+        return certificate_table(self, Certificate.from_dict(self).summary(), {}).html()
 
 
 def nothing_normalised(points: Sequence[PointCertificate]) -> str | None:

@@ -21,9 +21,9 @@ from rich.console import Console
 
 from ...storage.errors import ActisketchError, StorageError
 from ...storage.files import open_own
+from ..display.job_progress import JobProgress
 from ..events import Event, StageStarted
 from ..settings.visible import visible
-from .progress import JobProgress
 
 __all__ = ["EXIT_INTERRUPTED", "Session", "run_command"]
 

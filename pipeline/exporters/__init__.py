@@ -1,6 +1,7 @@
 """From a recorded run to the files of other programs, one module for each target."""
 
 from .exporter import Exported, Exporter, ExportRequest, RangeRow, RecordedRun
+from .extra import import_extra
 from .making import check_options, make_export
 from .registry import exporter_names, load_exporter
 
@@ -12,6 +13,7 @@ __all__ = [
     "RecordedRun",
     "check_options",
     "exporter_names",
+    "import_extra",
     "load_exporter",
     "make_export",
 ]

@@ -1,4 +1,4 @@
-"""Import the libraries of targets: they are extras of this package, and may be missing or too old."""
+"""Import libraries that are extras of this package, and may be missing or too old."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from ...storage.errors import InputError
 __all__ = ["import_extra"]
 
 
-def import_extra(module: str, *, extra: str, package: str | None = None, at_least: str = "") -> Any:
+def import_extra(
+    module: str, *, extra: str, package: str | None = None, at_least: str = "", needed_by: str = "this export"
+) -> Any:
     """Return an imported module.
 
     Parameters
@@ -25,6 +27,8 @@ def import_extra(module: str, *, extra: str, package: str | None = None, at_leas
         Name of the distribution; default: the name of the module.
     at_least : str, optional
         Oldest version that will do, as "1.32".
+    needed_by : str
+        What is not possible without it, as the error names it.
 
     Raises
     ------
@@ -37,7 +41,7 @@ def import_extra(module: str, *, extra: str, package: str | None = None, at_leas
         found = importlib.import_module(module)
     except ImportError as error:
         raise InputError(
-            f"this export needs the package {package!r}, which cannot be imported ({error}): {install}",
+            f"{needed_by} needs the package {package!r}, which cannot be imported ({error}): {install}",
             package=package,
             extra=extra,
         ) from None
@@ -45,7 +49,7 @@ def import_extra(module: str, *, extra: str, package: str | None = None, at_leas
         version = importlib.metadata.version(package)
         if _release(version) < _release(at_least):
             raise InputError(
-                f"this export needs {package} {at_least} or newer, {version} is installed: {install}",
+                f"{needed_by} needs {package} {at_least} or newer, {version} is installed: {install}",
                 package=package,
                 extra=extra,
             )

@@ -19,7 +19,7 @@ __all__ = [
     "merge_records",
     "merged_nbytes",
     "merged_sketches",
-    "statistics",
+    "statistics_by_point",
     "unknown_point",
 ]
 
@@ -131,7 +131,7 @@ def unknown_point(name: str, names: Sequence[str]) -> str:
     return f"no point {name!r} was recorded: there are {', '.join(repr(n) for n in near)}{more}"
 
 
-def statistics(
+def statistics_by_point(
     sketches: Mapping[str, PointSketch], shapes: Mapping[str, Sequence[int]]
 ) -> dict[str, dict[str, Any]]:
     """Return the statistics of each point as plain JSON values, in the units of the activation.

@@ -10,6 +10,9 @@ from typing import Any
 from ...storage import projection, sample_nbytes
 from ...storage.errors import InputError, OverBudgetError
 from ...storage.files import free_nbytes
+from ..display.shown_table import ShownTable
+from ..display.small_pictures import bar_svg
+from ..events import counted
 from ..record.block_memory import stored_sketches_nbytes
 from ..record.point_sketch import empty_sketch
 from ..settings.job_settings import JobSettings
@@ -64,6 +67,43 @@ class Plan:
     def n_blocks(self) -> int:
         """Number of blocks."""
         return -(-self.n_samples // self.block_samples)
+
+    def __repr__(self) -> str:
+        return self._shown().text()
+
+    def _repr_html_(self) -> str:
+        return self._shown().html()
+
+    def _shown(self) -> ShownTable:
+        m, largest = self.memory, max((point.nbytes for point in self.points), default=0)
+        blocks = (
+            f"{counted(self.n_blocks, 'block')} of {self.block_samples:,} (batches of {self.batch_size:,})"
+        )
+        limit = "" if self.default_limit is None else f", {self.default_limit.sentence()}"
+        over = "" if m.total <= self.memory_limit else "OVER THE LIMIT: "
+        memory = (
+            f"{format_bytes(m.total)} of {format_bytes(self.memory_limit)} allowed{limit} ({m.by_cause()})"
+        )
+        return ShownTable(
+            title=f"plan: {counted(self.n_samples, 'sample')} in {blocks}",
+            lines=[
+                f"disk: up to {format_bytes(self.disk_nbytes)} in about {self.n_files:,} files",
+                f"memory: {over}{memory}",
+            ],
+            columns={
+                "point": [p.name for p in self.points],
+                "layer": [p.layer_type for p in self.points],
+                ">shape": ["x".join(map(str, p.shape)) or "1" for p in self.points],
+                ">parameters": [f"{p.n_params:,}" for p in self.points],
+                ">activations": [format_bytes(p.nbytes) for p in self.points],
+            },
+            pictures=[
+                bar_svg(p.nbytes / max(largest, 1), alt=f"{format_bytes(p.nbytes)} of activations")
+                for p in self.points
+            ],
+            picture_head="bytes",
+            more="plan.points has all",
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""

@@ -9,14 +9,18 @@ import math
 import operator
 from collections.abc import Iterator, Mapping
 from types import EllipsisType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ...storage import Cache
+from ...storage.errors import InputError
 from ...storage.options import StorageOptions
 from ..factors.merged_file import merged_key
+
+if TYPE_CHECKING:
+    from keras.utils import PyDataset
 
 __all__ = ["Activations"]
 
@@ -29,8 +33,8 @@ class Activations:
 
     Indexing follows NumPy and gives a fresh array. Whole blocks are read, at most one beside the result, and each is
     checked: a block that is missing or damaged raises, and is never read as other values. There are also
-    ``numpy.asarray(activations)`` (all at once), iteration over samples, :meth:`blocks`, and
-    ``dask.array.from_array``.
+    ``numpy.asarray(activations)`` (all at once), iteration over samples, :meth:`blocks`, ``dask.array.from_array``, and
+    for Keras :meth:`as_py_dataset`.
 
     Parameters
     ----------
@@ -94,6 +98,42 @@ class Activations:
         """Yield the activations block by block, in order of samples; one is held at a time."""
         for block in self._cache.blocks:
             yield self._cache.read_block(self._point, block)
+
+    def as_py_dataset(self, labels: Any = None, *, batch_size: int = 32) -> PyDataset:
+        """Return the activations as a ``keras.utils.PyDataset``, which ``fit`` and ``predict`` read batch by batch.
+
+        Keras takes the activations themselves too, and reads all of them at once then.
+
+        Parameters
+        ----------
+        labels : array of shape (n_samples, ...), optional
+            What each batch is paired with.
+        batch_size : int
+
+        Raises
+        ------
+        InputError
+            If there are not as many labels as samples.
+
+        Notes
+        -----
+        Train with ``shuffle=False``: in any other order a block is read for each of its batches.
+        """
+        import keras
+
+        if labels is not None and len(labels) != len(self):
+            raise InputError(f"{len(labels):,} labels for {len(self):,} samples: give one for each")
+        activations, begins = self, range(0, len(self), batch_size)
+
+        class Batches(keras.utils.PyDataset):  # type: ignore[misc]  # Keras has no types
+            def __len__(self) -> int:
+                return len(begins)
+
+            def __getitem__(self, index: int) -> Any:
+                rows = slice(begins[index], begins[index] + batch_size)
+                return activations[rows] if labels is None else (activations[rows], labels[rows])
+
+        return Batches()
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:

@@ -16,7 +16,7 @@ from ..exporters import Exported, make_export
 from ..factors.exact_source import ExactSource, channels_of
 from ..factors.factors_file import Factors
 from ..factors.from_cache import factors_of
-from ..factors.merge import check_complete, merged_sketches, statistics, unknown_point
+from ..factors.merge import check_complete, merged_sketches, statistics_by_point, unknown_point
 from ..factors.merged_file import load_merged, merged_key
 from ..factors.quantisation_noise import LayerNoise, noise_by_layer
 from ..factors.ties import Ties
@@ -27,6 +27,7 @@ from ..sketch import Digest, PointSketch, Sketch
 from ..stages.run_cache import open_cache
 from .activation_array import Activations
 from .percentile_rows import PercentileRow, channel_rows, check_percent, point_rows
+from .run_views import RunViews
 from .saved import RunStatus, Saved
 
 __all__ = ["Run", "open_run"]
@@ -34,7 +35,7 @@ __all__ = ["Run", "open_run"]
 logger = logging.getLogger(__name__)
 
 
-class Run:
+class Run(RunViews):
     """The results of a run.
 
     Made by :func:`open_run`, or returned by :func:`~..api.run`. Nothing here needs TensorFlow.
@@ -52,11 +53,6 @@ class Run:
         self.folder, self._opened = folder, cache
         self.asked_model: ModelSettings = settings.model
         self.settings = settings.model_copy(update={"model": settings.model.without_code()})
-
-    def __repr__(self) -> str:
-        return (
-            f"<Run {str(self.folder.path)!r}: {len(self.points)} points, {self.cache.spec.n_samples} samples>"
-        )
 
     @cached_property
     def cache(self) -> Cache:
@@ -89,7 +85,7 @@ class Run:
 
     def statistics(self) -> dict[str, dict[str, Any]]:
         """Return shape, counts, extremes, mean and standard deviation of each point."""
-        return statistics(self.sketches, {p.name: p.shape for p in self.cache.spec.points})
+        return statistics_by_point(self.sketches, {p.name: p.shape for p in self.cache.spec.points})
 
     def percentile(self, point: str, q: float, *, nonzero: bool = True, exact: bool = False) -> PercentileRow:
         """Return one percentile of one point.

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...storage import Cache
 from ...storage.errors import FormatError, InputError
-from ..certifier import Certificate
+from ..certifier import Certificate, CertificateValues
 from ..factors.factors_file import Factors
 from ..factors.ties import Ties
 from ..folder.folder import RunFolder
@@ -176,4 +176,4 @@ def _read_certificate(path: Path) -> dict[str, Any]:
             f"the certificate {str(path)!r} is damaged: {error}; run the job again, which certifies again",
             path=str(path),
         ) from None
-    return tree
+    return CertificateValues(tree)

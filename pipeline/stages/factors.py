@@ -13,7 +13,7 @@ from ...storage import Cache
 from ..events import OnEvent, StageDone, StageStarted, counted, ignore_event
 from ..factors.factors_file import Factors
 from ..factors.from_cache import factors_of
-from ..factors.merge import merged_sketches, statistics
+from ..factors.merge import merged_sketches, statistics_by_point
 from ..factors.merged_file import load_merged, save_merged
 from ..factors.ties import Ties
 from ..folder.folder import write_json
@@ -77,7 +77,7 @@ class FactorsStage(FileStage[Factors]):
     def write(self, result: Factors) -> Sequence[Path]:
         """Write factors and statistics."""
         shapes = {point.name: point.shape for point in self.cache.spec.points}
-        write_json(self.folder.statistics_path, {"points": statistics(self._sketches, shapes)})
+        write_json(self.folder.statistics_path, {"points": statistics_by_point(self._sketches, shapes)})
         write_json(self.folder.factors_path, result.to_dict())
         return self.files
 

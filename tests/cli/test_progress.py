@@ -14,7 +14,7 @@ from typing import Any, get_args
 import pytest
 from rich.console import Console
 
-from actisketch.pipeline.cli.progress import STAGE_LABELS, JobProgress
+from actisketch.pipeline.display.job_progress import STAGE_LABELS, JobProgress
 from actisketch.pipeline.events import BlockDone, Event, SamplesDone, StageName, StageStarted
 
 Timed = Iterator[tuple[float, Event]]

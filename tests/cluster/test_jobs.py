@@ -18,8 +18,8 @@ import pytest
 from rich.console import Console
 
 from actisketch.pipeline import run
-from actisketch.pipeline.cli.progress import JobProgress
 from actisketch.pipeline.cluster.cluster_engine import ClusterEngine, check_local_memory
+from actisketch.pipeline.display.job_progress import JobProgress
 from actisketch.pipeline.events import BlockDone, Event, StageDone
 from actisketch.pipeline.planning.machine_memory import UsableMemory
 from actisketch.pipeline.settings.loading import validate_job

@@ -1,0 +1,1 @@
+"""What people see in a notebook or a terminal: tables of results, small pictures, a line of progress."""

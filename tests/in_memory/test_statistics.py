@@ -1,0 +1,164 @@
+"""`statistics`: the numbers of NumPy, any percentile within its interval, and no folder left behind."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from actisketch.pipeline import statistics
+from actisketch.storage.errors import InputError
+
+QS = (0.0, 12.5, 50.0, 99.0, 100.0)
+
+
+@pytest.fixture(scope="module")
+def tall():
+    keras.utils.set_random_seed(11)
+    return keras.Sequential(
+        [
+            keras.Input((5,)),
+            keras.layers.Dense(7, "relu", name="hidden"),
+            keras.layers.Dense(3, name="out"),
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def samples():
+    return np.random.default_rng(23).standard_normal((211, 5), dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def table(tall, samples):
+    return statistics(tall, samples, percentiles=QS, per_channel=True, batch_size=32)
+
+
+@pytest.fixture(scope="module")
+def values(tall, samples):
+    """What Keras computes, in batches of the same size."""
+    hidden = keras.Model(tall.inputs, tall.layers[0].output).predict(samples, batch_size=32, verbose=0)
+    return {"hidden": hidden, "out": tall.predict(samples, batch_size=32, verbose=0)}
+
+
+def ends(values, q):
+    """The two order statistics that np.percentile interpolates between, with room for Keras' rounding."""
+    below, above = (np.percentile(values, q, method=method) for method in ("lower", "higher"))
+    slack = 1e-5 * np.abs(values).max()
+    return below - slack, above + slack
+
+
+def test_the_numbers_are_those_of_numpy(table, values):
+    assert list(table) == ["hidden", "out"]
+    for point, expected in values.items():
+        row = table[point]
+        assert (row.count, row.shape) == (expected.size, expected.shape[1:])
+        assert row.zeros == (expected == 0).sum()
+        assert row.mean == pytest.approx(expected.astype(np.float64).mean(), abs=1e-6)
+        assert row.std == pytest.approx(expected.std(dtype=np.float64), rel=0.01)
+        assert (row.min, row.max) == pytest.approx((expected.min(), expected.max()), rel=1e-5)
+
+
+@pytest.mark.parametrize("q", [*QS, 3.3, 99.9])
+@pytest.mark.parametrize("nonzero", [True, False])
+def test_any_percentile_has_an_interval_that_contains_the_exact_one(table, values, q, nonzero):
+    for point, expected in values.items():
+        below, above = ends(expected[expected != 0] if nonzero else expected, q)
+        found = table.percentile(point, q, nonzero=nonzero)
+
+        assert below <= found.hi
+        assert found.lo <= above
+        assert found.lo <= found.value <= found.hi
+        if q in QS and nonzero:
+            assert table[point].percentiles[q] == found
+
+
+def test_the_frame_is_tidy_and_has_channels(table, values):
+    frame = table.to_dataframe()
+
+    assert list(frame.columns) == ["point", "channel", "statistic", "value", "lo", "hi"]
+    names = ["count", "zeros", "mean", "std", "min", "max", "p0", "p12.5", "p50", "p99", "p100"]
+    whole = frame[frame.channel.isna()]
+    assert whole[whole.point == "hidden"].statistic.tolist() == names
+    assert len(frame) == len(names) * (1 + 7 + 1 + 3)
+    assert (frame.lo <= frame.value).all()
+    assert (frame.value <= frame.hi).all()
+    wide = frame[frame.channel.notna()].pivot_table("value", ["point", "channel"], "statistic")
+    assert np.allclose(wide.loc["out", "mean"], values["out"].mean(axis=0), atol=1e-6)
+    assert np.allclose(wide.loc["hidden", "std"], values["hidden"].std(axis=0), rtol=0.01)
+    assert np.array_equal(wide.loc["hidden", "zeros"], (values["hidden"] == 0).sum(axis=0))
+
+
+def test_it_is_shown_in_a_terminal_and_in_a_notebook(table):
+    text, page = repr(table), table._repr_html_()
+
+    assert text.splitlines()[0] == "2 points, 211 samples"
+    assert "hidden      7" in text
+    assert page.count("<svg") == 2
+    assert "percentiles of the non-zero activations" in page
+
+
+def test_other_points_are_told_by_name(table):
+    assert "hiden" not in table
+    assert table.get("hiden") is None
+    with pytest.raises(KeyError, match="'hidden'"):
+        table["hiden"]
+    with pytest.raises(InputError, match=r"no point 'hiden'.*'hidden'"):
+        table.percentile("hiden", 50)
+    with pytest.raises(InputError, match="a number from 0 to 100"):
+        table.percentile("hidden", 101)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"percentiles": [101]}, "0 to 100"),
+        ({"settings": {"cache": {"url": "s3://bucket"}}}, "no activations are kept"),
+        ({"points": ["nothing"]}, "nothing"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(tall, samples, arguments, message):
+    with pytest.raises(InputError, match=message):
+        statistics(tall, samples, **arguments)
+
+
+def test_no_folder_is_left_behind(tall, samples, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    seen = []
+
+    def interrupt(event):
+        seen.append(list(tmp_path.iterdir()))
+        raise KeyboardInterrupt
+
+    statistics(tall, samples, on_event=lambda _: seen.append(list(tmp_path.iterdir())))
+    assert any(seen)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InputError, match="NaN"):
+        statistics(tall, np.full((9, 5), np.nan, np.float32))
+    with pytest.raises(KeyboardInterrupt):
+        statistics(tall, samples, on_event=interrupt)
+
+    assert seen[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("library", ["pandas", "xarray"])
+def test_without_a_library_the_error_names_the_extra(library, tmp_path):
+    code = f"""
+import sys
+sys.modules[{library!r}] = None
+from actisketch.pipeline.results.run_dataset import lazy_dataset
+from actisketch.pipeline.results.tidy import tidy_frame
+try:
+    lazy_dataset({{}}, [], attributes={{}}) if {library!r} == "xarray" else tidy_frame({{}}, [], nonzero=True)
+except ValueError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert library in done.stdout
+    assert "pip install 'actisketch[notebook]'" in done.stdout
