@@ -75,8 +75,10 @@ def draw_distribution(
         )
         axes.axvspan(found.lo, found.hi, color=colour, alpha=0.2, linewidth=0)
     if factor is not None:
-        colour = axes.xaxis.label.get_color()  # seen on dark styles too
-        axes.axvline(factor, color=colour, linestyle=":", label=f"factor {number_text(factor, digits=5)}")
+        text_colour = axes.xaxis.label.get_color()  # seen on dark styles too
+        axes.axvline(
+            factor, color=text_colour, linestyle=":", label=f"factor {number_text(factor, digits=5)}"
+        )
     if marks or factor is not None:
         axes.legend()
 

@@ -162,9 +162,7 @@ class RunViews:
         axes = given_or_new_axes(ax)
         name = point if channel is None else f"{point}, channel {channel}"
         factor = _factor_of(self.factors(), point, channel)
-        draw_distribution(
-            axes, sketch, name=name, marks=_seen(marks), factor=factor if marks else None, style=style
-        )
+        draw_distribution(axes, sketch, name=name, marks=_seen(marks), factor=factor, style=style)
         return axes
 
     def plot_factors(self: _Viewed, factors: Factors | None = None, *, ax: Axes | None = None) -> Axes:

@@ -184,7 +184,7 @@ class ChannelSketch:
         totals, errors = squared_deviations(tally, np.nan_to_num(means))
         n = self.n
         known = (n > 0) & (errors <= LARGEST_STD_ERROR * totals)
-        return np.sqrt(np.divide(totals, n, out=np.full(n.shape, np.nan), where=known))
+        return np.asarray(np.sqrt(np.divide(totals, n, out=np.full(n.shape, np.nan), where=known)))
 
     @property
     def std_bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -12,7 +12,7 @@ import pytest
 from actisketch.pipeline import open_run, plan, run
 from actisketch.storage.errors import InputError
 
-HOSTILE = "<b>&$x^2$"
+MARKED = "out>of"
 SETTINGS = {"report": {"enabled": False}, "record": {"batch_size": 16, "block_samples": 16}}
 
 
@@ -28,19 +28,19 @@ def model():
     x = keras.layers.Conv1D(4, 3, activation="relu", name="sample")(inputs)
     x = keras.layers.Conv1D(3, 2, activation="relu", name="sample.channel")(x)
     x = keras.layers.GlobalMaxPooling1D()(x)
-    return keras.Model(inputs, keras.layers.Dense(2, activation="softmax", name=HOSTILE)(x), name="net")
+    return keras.Model(inputs, keras.layers.Dense(2, activation="softmax", name=MARKED)(x), name="net")
 
 
 @pytest.fixture(scope="module")
 def finished(model, data, tmp_path_factory):
-    """A normalised run whose points have the names of dimensions, and marks of HTML and of mathematics."""
+    """A normalised run whose points have the names of dimensions, and marks of HTML."""
     output = tmp_path_factory.mktemp("views") / "run"
     return run(model, data, output=output, batch_size=16, per_channel=True, settings=SETTINGS)
 
 
 @pytest.fixture(scope="module")
 def values(model, data):
-    layers = {name: model.get_layer(name) for name in ("sample", "sample.channel", HOSTILE)}
+    layers = {name: model.get_layer(name) for name in ("sample", "sample.channel", MARKED)}
     return {
         name: keras.Model(model.inputs, layer.output).predict(data, batch_size=16, verbose=0)
         for name, layer in layers.items()
@@ -59,7 +59,8 @@ def figures():
 
 def whole(page):
     """The page as a tree: every mark is closed, and every name is escaped."""
-    assert "<b>&$" not in page
+    assert MARKED not in page
+    assert "out&gt;of" in page
     return ET.fromstring(page)
 
 
@@ -148,9 +149,19 @@ def test_factors_are_drawn_beside_the_largest_activation(finished, values, figur
     assert maxima == pytest.approx([array.max() for array in values.values()], rel=1e-5)
     assert "p50 with its interval" in chosen.get_legend_handles_labels()[1]
     for each in (axes, chosen):
-        # A name with dollar signs is drawn as it is.
-        assert each.get_xticklabels()[2].get_text() == r"<b>&\$x^2\$"
+        assert [label.get_text() for label in each.get_xticklabels()] == list(values)
         each.figure.canvas.draw()
+
+
+def test_a_name_between_dollar_signs_is_no_formula(figures):
+    from actisketch.pipeline.results.run_plots import draw_distribution
+    from actisketch.pipeline.sketch import Sketch
+
+    axes = figures.subplots()[1]
+    draw_distribution(axes, Sketch(), name=r"$\frac$", marks={}, factor=None, style={})
+
+    assert r"\$\frac\$" in axes.get_title()
+    axes.figure.canvas.draw()
 
 
 def test_the_data_frame_of_a_run_is_that_of_its_table(finished, values):
