@@ -78,14 +78,11 @@ def test_the_output_in_the_readme_is_what_the_demo_prints(demo_run):
     assert [line.replace(".../actisketch-demo", str(folder)) for line in shown_rows[9:]] == rows[9:]
 
 
-EXAMPLES = zip(
-    re.findall(r"```python\n(.*?)```", README, re.DOTALL),
-    [
-        ["True", "PercentileRow(point='hidden', q=99.9"],
-        ["(8, 32)", "2 points, 500 samples", "p99.9 [lo, hi]", "Percentile(value="],
-    ],
-    strict=True,
-)
+PRINTED = [
+    ["True", "PercentileRow(point='hidden', q=99.9"],
+    ["(8, 32)", "2 points, 500 samples", "p99.9 [lo, hi]", "Percentile(value="],
+]
+EXAMPLES = list(zip(re.findall(r"```python\n(.*?)```", README, re.DOTALL), PRINTED, strict=True))
 
 
 @pytest.mark.parametrize(("example", "printed"), EXAMPLES)

@@ -87,7 +87,7 @@ class ShownTable:
                 for head, cell in zip(self.columns, cells, strict=True)
             ]
             if self.pictures:
-                row.append(f"<td>{self.pictures[i]}</td>")
+                row.append(f'<td class="name">{self.pictures[i]}</td>')
             rows.append(f"<tr>{''.join(row)}</tr>")
         return "".join(rows)
 
