@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .results.compared_runs import compare as compare
     from .results.run import Run as Run
     from .results.run import open_run as open_run
+    from .results.sweeping import sweep as sweep
     from .sketch import PointSketch as PointSketch
     from .sketch import Sketch as Sketch
     from .sketch import SketchSpec as SketchSpec
@@ -54,6 +55,7 @@ _HOMES = {
     "read_graph": "graph",
     "run": "api",
     "statistics": "in_memory",
+    "sweep": "results.sweeping",
 }
 
 __all__ = sorted(_HOMES)

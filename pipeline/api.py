@@ -33,6 +33,7 @@ def run(
     points: str | Sequence[str] = "neurons",
     batch_size: int = BATCH_SIZE,
     num_samples: int | None = None,
+    divide_by: float | None = None,
     percentile: float = PERCENTILE,
     nonzero: bool = True,
     per_channel: bool = False,
@@ -64,6 +65,8 @@ def run(
         Samples that pass through the network together.
     num_samples : int, optional
         Use only the first N samples.
+    divide_by : float, optional
+        Divide the samples by this number: 255 for bytes, where the network takes 0 to 1.
     percentile : float
         In percent; the factor of a point is this percentile of its activations. 100 is the maximum.
     nonzero : bool
@@ -116,6 +119,7 @@ def run(
         "record.batch_size": batch_size,
         "record.memory_limit": memory_limit,
         "data.num_samples": num_samples,
+        "data.divide_by": _plain(divide_by),
         "sketch.per_channel": per_channel,
         "factors.per_channel": per_channel,
         "factors.percentile": _plain(percentile),
@@ -137,6 +141,7 @@ def plan(
     points: str | Sequence[str] = "neurons",
     batch_size: int = BATCH_SIZE,
     num_samples: int | None = None,
+    divide_by: float | None = None,
     per_channel: bool = False,
     memory_limit: int | str | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
@@ -158,6 +163,7 @@ def plan(
         "record.batch_size": batch_size,
         "record.memory_limit": memory_limit,
         "data.num_samples": num_samples,
+        "data.divide_by": _plain(divide_by),
         "sketch.per_channel": per_channel,
         "factors.per_channel": per_channel,
     }

@@ -32,6 +32,7 @@ __all__ = ["normalize_run", "repair_run"]
 def normalize_run(
     run: Run,
     *,
+    factors: Factors | None = None,
     factors_path: Path | None = None,
     output: Path | None = None,
     model_path: str | None = None,
@@ -51,8 +52,10 @@ def normalize_run(
     ----------
     run : Run
         All of its blocks must be recorded.
+    factors : Factors, optional
+        As `Run.factors` gives them; default: the run's own.
     factors_path : path, optional
-        A factors file; default: the run's own factors.
+        A factors file, in their place.
     output : path, optional
         Folder for the network, the certificate and the factors; default: the run's own folder. Required with other
         factors, because the run's own folder holds only what follows from its own.
@@ -72,8 +75,12 @@ def normalize_run(
     InputError, MismatchError, CertificateError
         The first two leave the run's results as they are.
     """
-    factors = run.saved_factors() if factors_path is None else Factors.load(factors_path)
-    if factors_path is not None and output is None:
+    is_own = factors is None and factors_path is None
+    if factors_path is not None:
+        factors = Factors.load(factors_path)
+    elif factors is None:
+        factors = run.written_factors()
+    if not is_own and output is None:
         raise InputError("other factors than the run's own need a folder of their own: give output")
     model = trusted_by_caller(
         run.asked_model, run.folder.manifest_path, custom_objects=custom_objects, safe_mode=safe_mode
@@ -95,7 +102,7 @@ def normalize_run(
     folder = run.folder if output is None else RunFolder(output)
     check_factors(factors, job.fingerprint, job.settings)
     recorded = merged_key(run.cache)
-    if factors_path is not None:
+    if not is_own:
         factors = used_factors(factors, job.graph, job.settings)
     elif run.ties != job.ties:
         # An earlier program tied factors only when the network was normalised.

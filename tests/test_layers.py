@@ -180,6 +180,7 @@ def test_no_two_classes_or_functions_have_one_name():
         "compare": ["pipeline.cli.two_runs", "pipeline.results.compared_runs"],
         "plan": ["pipeline.api", "pipeline.cli.work"],
         "run": ["pipeline.api", "pipeline.cli.work"],
+        "sweep": ["pipeline.cli.ask", "pipeline.results.sweeping"],
         "verify": ["pipeline.cli.ask", "storage.verify"],
     }
 

@@ -98,7 +98,17 @@ HEAVY = ("tensorflow", "keras", "distributed", "numba", "matplotlib", "pandas", 
         ("actisketch.pipeline.sketch", ("tensorflow", "keras", "distributed", "matplotlib")),
         ("actisketch.pipeline.sources", ("tensorflow", "keras", "distributed", "matplotlib")),
         ("actisketch.pipeline.cli.verbs", (*HEAVY, "pydantic")),
-        ("actisketch.pipeline.cli.ask", ("tensorflow", "keras", "distributed", "numba")),
+        (
+            "actisketch.pipeline.cli.ask",
+            # A question takes as long as what it loads.
+            (
+                *HEAVY,
+                "actisketch.pipeline.graph",
+                "actisketch.pipeline.certifier",
+                "actisketch.pipeline.record.recorder",
+                "jinja2",
+            ),
+        ),
         ("actisketch.pipeline.cli.serving", (*HEAVY, "pydantic", "fastapi", "uvicorn")),
         ("actisketch.pipeline.service.application", HEAVY),
         ("actisketch.pipeline.cli.exporting", ("tensorflow", "keras", "distributed", "numba", "matplotlib")),

@@ -1,4 +1,4 @@
-"""Verbs that read an existing run: status, percentiles, factors, sensitivity, verify. They never load TensorFlow."""
+"""Verbs that read an existing run: status, percentiles, factors, sweep, sensitivity, verify; without TensorFlow."""
 
 from __future__ import annotations
 
@@ -16,9 +16,17 @@ from ..folder.folder import check_output, write_json
 from ..results.run import open_run
 from .flags import check_folder_of, json_option, range_options, run_argument, trust_options
 from .session import Session
-from .show import factor_table, noise_table, percentile_table, status_lines, verify_lines
+from .show import (
+    factor_table,
+    noise_table,
+    percentile_table,
+    status_lines,
+    sweep_table,
+    swept_points_table,
+    verify_lines,
+)
 
-__all__ = ["factors", "percentiles", "sensitivity", "status", "verify"]
+__all__ = ["factors", "percentiles", "sensitivity", "status", "sweep", "verify"]
 
 # An archive that was unpacked in the wrong place leaves thousands.
 _NAMED_KEYS = 5
@@ -56,6 +64,7 @@ def status(session: Session, run: Path, as_json: bool) -> None:
 @run_argument
 @click.option(
     "-q",
+    "--quantile",
     "qs",
     type=float,
     multiple=True,
@@ -63,7 +72,12 @@ def status(session: Session, run: Path, as_json: bool) -> None:
     show_default=True,
     help="Percentile from 0 to 100; may be given several times.",
 )
-@click.option("--point", "points", multiple=True, help="Only this point; may be given several times.")
+@click.option(
+    "--point",
+    "points",
+    multiple=True,
+    help="Only this point, or a pattern ('res*'); may be given several times.",
+)
 @click.option(
     "--exact", is_flag=True, help="Compute exact percentiles from the cached activations, in one pass."
 )
@@ -89,6 +103,7 @@ def percentiles(
     Example:
       actisketch percentiles runs/vgg -q 99.9 -q 99.99
       actisketch percentiles runs/vgg -q 99.9 --point conv1 --exact
+      actisketch percentiles runs/vgg --point 'block_*' --point fc1
     """
     chosen = open_run(run)
     rows = chosen.percentiles(
@@ -156,6 +171,52 @@ def factors(
         session.print(f"{len(found.points)} factors in {elapsed_s * 1e3:.0f} ms")
         if output is not None:
             session.print(f"wrote {output}")
+
+
+@click.command(short_help="Show what other percentiles would do: factors and saturation.")
+@run_argument
+@click.option(
+    "-q",
+    "--quantile",
+    "qs",
+    type=float,
+    multiple=True,
+    default=(99.0, 99.9, 99.99, 100.0),
+    show_default=True,
+    help="Percentile of the factors; may be given several times.",
+)
+@click.option(
+    "--point",
+    "points",
+    multiple=True,
+    help="A row for each of these points, or of those that a pattern means ('res*'); may be given several times.",
+)
+@json_option
+@click.pass_obj
+def sweep(session: Session, run: Path, qs: tuple[float, ...], points: tuple[str, ...], as_json: bool) -> None:
+    """Show which factors other percentiles would give RUN, and which share of the activations would saturate.
+
+    A line for each percentile: the smallest and the largest factor, the share of all activations that are larger than
+    the factor of their layer, and the layer where that share is largest. Computed from the sketches, without model and
+    data.
+
+    \b
+    Example:
+      actisketch sweep runs/vgg
+      actisketch sweep runs/vgg --point 'conv*' -q 99 -q 99.99
+      actisketch normalize runs/vgg --percentile 99.99     (with the one that was chosen)
+    """
+    from ..results.sweeping import sweep as sweep_run
+
+    chosen = open_run(run)
+    with session.warnings():
+        rows = sweep_run(chosen, qs, points=points or None)
+    if as_json:
+        session.print_json([dataclasses.asdict(row) for row in rows])
+    elif points:
+        swept_points_table(session, rows)
+    else:
+        sweep_table(session, rows, {name: sketch.layer.n for name, sketch in chosen.sketches.items()})
 
 
 @click.command(short_help="Show how well each layer survives low precision.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,34 +11,38 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ...storage import VerifyReport
 from ..events import counted
-from ..exporters import RangeRow
-from ..factors.factors_file import Factors
-from ..factors.quantisation_noise import LayerNoise
-from ..planning.plan import Plan
-from ..report import layer_table
-from ..results.percentile_rows import PercentileRow
-from ..results.report import report_data
-from ..results.run import Run
-from ..results.saved import RunStatus
 from ..settings.sizes import format_bytes
 from ..settings.visible import visible
 from .session import Session
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what a verb shows it has loaded, and nothing else
+    from ...storage import VerifyReport
+    from ..certifier import Certificate
+    from ..exporters import RangeRow
+    from ..factors.factors_file import Factors
+    from ..factors.quantisation_noise import LayerNoise
+    from ..factors.saturation import Saturation
     from ..job import JobResult
+    from ..planning.plan import Plan
+    from ..results.percentile_rows import PercentileRow
+    from ..results.run import Run
+    from ..results.saved import RunStatus
+    from ..results.sweeping import SweptPoint
     from ..stages.describe import DataDescription
 
 __all__ = [
     "factor_table",
     "noise_table",
+    "normalised_table",
     "percentile_table",
     "plan_table",
     "print_result",
     "range_table",
     "result_table",
     "status_lines",
+    "sweep_table",
+    "swept_points_table",
     "verify_lines",
 ]
 
@@ -116,6 +120,9 @@ def print_result(session: Session, run: Run, result: JobResult, *, as_json: bool
         }
         session.print_json(tree)
         return
+    from ..report import layer_table
+    from ..results.report import report_data
+
     data = report_data(run)
     session.out.print(layer_table(data, width=session.out.width))
     session.print("")
@@ -213,6 +220,68 @@ def factor_table(session: Session, factors: Factors) -> None:
         q = "-" if p.percentile is None else f"{p.percentile:g}"
         _row(table, p.name, factor, p.rule, q, _number(p.lo), _number(p.hi))
     session.out.print(table)
+
+
+def sweep_table(session: Session, rows: Sequence[SweptPoint], n_values: Mapping[str, int]) -> None:
+    """Print a line for each percentile: the factors, what saturates of all values, and where most does."""
+    from ..report.numbers import certain_text, factor_text
+
+    table = _table(">q", ">factors", ">saturation", ">largest", "at")
+    for q in dict.fromkeys(row.q for row in rows):
+        of_q = [row for row in rows if row.q == q]
+        factors = [
+            f for row in of_q for f in (row.factor if isinstance(row.factor, tuple) else (row.factor,))
+        ]
+        filled = [row for row in of_q if n_values[row.point]]
+        total = max(1, sum(n_values[row.point] for row in filled))
+        ends = (
+            100 * sum(getattr(row.saturation, end) * n_values[row.point] for row in filled) / total
+            for end in ("lo", "hi")
+        )
+        cells = [f"{q:g}", factor_text(factors), f"{certain_text(*ends)} %"]
+        worst = max(filled, key=lambda row: row.saturation.value, default=None)
+        if worst is None or not worst.saturation.value:
+            cells += ["-", "-"]
+        else:
+            cells += [_percent(worst.saturation), worst.point]
+        _row(table, *cells)
+    session.out.print(table)
+
+
+def swept_points_table(session: Session, rows: Sequence[SweptPoint]) -> None:
+    """Print the factor and the saturation of each point at each percentile."""
+    from ..report.numbers import factor_text
+
+    table = _table("point", ">q", ">factor", "rule", ">saturation")
+    for row in sorted(rows, key=lambda row: [r.point for r in rows].index(row.point)):
+        factors = row.factor if isinstance(row.factor, tuple) else (row.factor,)
+        _row(table, row.point, f"{row.q:g}", factor_text(factors), row.rule, _percent(row.saturation))
+    session.out.print(table)
+
+
+def _percent(share: Saturation) -> str:
+    from ..report.numbers import certain_text
+
+    return "-" if math.isnan(share.lo) else f"{certain_text(100 * share.lo, 100 * share.hi)} %"
+
+
+def normalised_table(session: Session, certificate: Certificate, factors: Factors) -> None:
+    """Print what a certificate says of each point, and the accuracies."""
+    from ..report.numbers import factor_text, number_text, share_text
+
+    rules = {p.name: p for p in factors.points}
+    table = _table("point", ">factor", "rule", ">percentile", ">residual", ">saturation")
+    for point in certificate.points:
+        p = rules[point.name]
+        used = p.factor if isinstance(p.factor, tuple) else (p.factor,)
+        q = "-" if p.percentile is None else f"{p.percentile:g}"
+        residual = number_text(point.max_residual, digits=2)
+        _row(table, p.name, factor_text(used), p.rule, q, residual, share_text(point.saturation))
+    session.out.print(table)
+    if certificate.accuracy_before is not None and certificate.accuracy_after is not None:
+        session.print(
+            f"accuracy: {certificate.accuracy_before:.2%} before, {certificate.accuracy_after:.2%} after normalisation"
+        )
 
 
 def noise_table(session: Session, rows: Sequence[LayerNoise]) -> None:

@@ -23,6 +23,7 @@ _VERBS = {
     "status": "ask",
     "percentiles": "ask",
     "factors": "ask",
+    "sweep": "ask",
     "sensitivity": "ask",
     "compare": "two_runs",
     "normalize": "work",

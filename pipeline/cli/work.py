@@ -17,30 +17,45 @@ from ..settings.job_settings import JobSettings
 from ..settings.template import job_template
 from .flags import check_folder_of, job_options, json_option, run_argument, settings_from, trust_options
 from .session import Session
-from .show import plan_table, print_result
+from .show import normalised_table, plan_table, print_result
 
 __all__ = ["demo", "init", "normalize", "plan", "report", "run"]
 
 
 @click.command(short_help="Write a commented job file to start from.")
 @click.argument("path", type=click.Path(path_type=Path), default=Path("job.toml"))
+@click.option("--model", type=click.Path(path_type=Path), help="The network, to be filled in.")
+@click.option("--data", type=click.Path(path_type=Path), help="The samples, to be filled in.")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @click.pass_obj
-def init(session: Session, path: Path, force: bool) -> None:
+def init(session: Session, path: Path, model: Path | None, data: Path | None, force: bool) -> None:
     """Write a commented job file to start from; default: job.toml.
 
     \b
     Example:
       actisketch init job.toml     then edit it, then
       actisketch plan job.toml     to see what it would need
+      actisketch init --model network.keras --data images.npz     (then nothing has to be edited)
     """
     if path.exists() and not force:
         raise InputError(f"{str(path)!r} is there already: choose another name, or replace it with --force")
     check_folder_of(path)
     check_output(path)
+    named = {"model.path": model, "data.path": data}
+    given = {key: _from_folder_of(path, each) for key, each in named.items() if each is not None}
     with replacing(path) as partial:
-        partial.write_text(job_template(), encoding="utf-8")
-    session.print(f"wrote {path}: set model.path and data.path in it, then `actisketch plan {path}`")
+        partial.write_text(job_template(given), encoding="utf-8")
+    missing = " and ".join(key for key in named if key not in given)
+    step = f"set {missing} in it, then " if missing else ""
+    session.print(f"wrote {path}: {step}`actisketch plan {shlex.quote(str(path))}`")
+
+
+def _from_folder_of(job: Path, path: Path) -> str:
+    """Return a path as the job file names it: from its own folder, if it is below."""
+    if "://" in str(path):
+        return str(path)
+    place, folder = path.expanduser().absolute(), job.absolute().parent
+    return str(place.relative_to(folder) if place.is_relative_to(folder) else place)
 
 
 @click.command(short_help="Show what a job would need, before anything runs.")
@@ -149,9 +164,16 @@ def _run(
     "--factors", type=click.Path(path_type=Path), help="File of factors to use instead of the run's own."
 )
 @click.option(
+    "--percentile",
+    type=float,
+    metavar="X",
+    help="Use the factors of this percentile instead; 100 is the maximum.",
+)
+@click.option(
     "--output",
     type=click.Path(path_type=Path),
-    help="Folder for the results; default: RUN, or RUN/with-NAME for the factors of NAME.json.",
+    help="Folder for the results; default: RUN, RUN/with-NAME for the factors of NAME.json, RUN/with-p99 for those of "
+    "percentile 99.",
 )
 @click.option("--model", "model_path", help="The network, if it has been moved.")
 @click.option("--data", "data_path", help="The samples for the certificate, if they have been moved.")
@@ -169,6 +191,7 @@ def normalize(
     session: Session,
     run: Path,
     factors: Path | None,
+    percentile: float | None,
     output: Path | None,
     model_path: str | None,
     data_path: str | None,
@@ -187,9 +210,11 @@ def normalize(
 
     \b
     Example:
-      actisketch factors runs/vgg --percentile 99 --output f99.json
+      actisketch normalize runs/vgg --percentile 99        (writes runs/vgg/with-p99/)
+      actisketch factors runs/vgg --method mse --output f99.json
       actisketch normalize runs/vgg --factors f99.json     (writes runs/vgg/with-f99/)
     """
+    from ..factors.factors_file import Factors
     from ..rerun import normalize_run
     from ..results.run import open_run
     from ..stages.weights_h5 import check_weights_path
@@ -198,14 +223,21 @@ def normalize(
         check_weights_path(weights_h5)
         check_folder_of(weights_h5)
         check_output(weights_h5)
+    if factors is not None and percentile is not None:
+        raise InputError("--factors and --percentile are two choices of the factors: give one of them")
     chosen = open_run(run)
+    others = None
+    if percentile is not None:
+        with session.warnings():
+            others = chosen.factors(percentile=percentile)
     session.say_loading()
-    if output is None and factors is not None:
-        output = run / f"with-{factors.stem}"
+    if output is None and (factors is not None or percentile is not None):
+        output = run / (f"with-p{percentile:g}" if factors is None else f"with-{factors.stem}")
     resume = shlex.join(["actisketch", *sys.argv[1:]])
     with no_empty_folder(output or run), session.job(run, resume=resume) as on_event:
         certificate = normalize_run(
             chosen,
+            factors=others,
             factors_path=factors,
             output=output,
             model_path=model_path,
@@ -222,8 +254,8 @@ def normalize(
     if as_json:
         session.print_json(certificate.to_dict())
     else:
-        if session.quiet:
-            session.print(certificate.summary())
+        normalised_table(session, certificate, Factors.load(folder.factors_path))
+        session.print(f"certificate: {certificate.summary()}")
         session.print(f"wrote {folder.network_path} and {folder.certificate_path}")
         if weights_h5 is not None:
             session.print(f"wrote {weights_h5}: weights for the network's model.json of Keras 2")

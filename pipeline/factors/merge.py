@@ -9,7 +9,6 @@ from typing import Any
 
 from ...storage import Cache, PointSpec
 from ...storage.errors import IncompleteError
-from ..record.block_memory import block_record_nbytes, stored_sketches_nbytes
 from ..record.point_sketch import forecast_of
 from ..sketch import PointSketch, SketchSpec, merge_sketches
 from ..sketch.forecast import MANY_SAMPLES, MERGING_NBYTES
@@ -85,6 +84,9 @@ def merged_nbytes(
     points: Sequence[PointSpec], spec: SketchSpec, *, block_samples: int, n_samples: int
 ) -> int:
     """Return the memory of merging the sketches of all blocks and of asking them, in bytes."""
+    # Only here: questions about a finished run shall not load what records.
+    from ..record.block_memory import block_record_nbytes, stored_sketches_nbytes
+
     n_blocks, block_samples = -(-n_samples // block_samples), min(block_samples, n_samples)
     foreseen = [forecast_of(point, spec, min(n_samples, MANY_SAMPLES)) for point in points]
     record = block_record_nbytes(points, spec, block_samples)

@@ -52,6 +52,8 @@ class PointReport:
     """The divisor of the point's activations: a number, or one per channel."""
     is_pinned: bool = False
     """Whether the factor is one because of the layer's kind (softmax), not because of its values."""
+    is_tied: bool = False
+    """Whether the factor is that of a group of points that meet in an Add or the like."""
     weights_before: Sketch | None = None
     weights_after: Sketch | None = None
     residual: float | None = None

@@ -31,7 +31,7 @@ class Row:
     interval: str
     factor: str
     pinned: str
-    """``"pinned"`` or empty."""
+    """``"pinned"``, ``"tied"`` or empty."""
     residual: str
     """Ends in ``" !"`` if it is larger than allowed."""
     saturation: str
@@ -67,7 +67,7 @@ def table_row(number: int, point: PointReport) -> Row:
         else number_text(percentile.value, digits=8 if point.is_exact else 5),
         interval="exact" if point.is_exact else interval_text(percentile.lo, percentile.hi),
         factor=factor_text(point.factors),
-        pinned="pinned" if point.is_pinned else "",
+        pinned="pinned" if point.is_pinned else "tied" if point.is_tied else "",
         residual=_residual_text(point),
         saturation=share_text(point.saturation),
         dead="-" if point.n_dead is None else str(point.n_dead),

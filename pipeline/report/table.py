@@ -19,11 +19,11 @@ __all__ = ["layer_table"]
 LONGEST_INTERVAL = 16
 NARROWEST_NAME, COMFORTABLE_NAME, WIDEST_NAME = 10, 20, 40
 # The columns that a narrow terminal leaves out, first to last.
-DISPENSABLE = ("shape", "values", "zeros", "residual", "max")
+DISPENSABLE = ("shape", "values", "zeros", "residual", "max", "rule")
 
 
 def layer_table(report: ReportData, *, width: int | None = None) -> Table:
-    """Return a table with a row per point: shape, values, zeros, max, percentile and interval, factor, residual.
+    """Return a table with a row per point: shape, values, zeros, max, percentile and interval, factor, rule, residual.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def layer_table(report: ReportData, *, width: int | None = None) -> Table:
     rich.table.Table
         If it does not fit, the interval goes below the percentile, then long names are wrapped
         (never cut), and below about 70 columns the shape, the number of values and so on are left out.
-        There are residuals if there is a certificate.
+        There are residuals if there is a certificate, and rules (pinned, tied) if any point has one.
 
     Examples
     --------
@@ -54,7 +54,9 @@ def layer_table(report: ReportData, *, width: int | None = None) -> Table:
             table.add_column(Text(head), overflow="fold", max_width=WIDEST_NAME)
         else:
             table.add_column(
-                Text(head), justify="left" if head.endswith("[lo,hi]") else "right", no_wrap=True
+                Text(head),
+                justify="left" if head == "rule" or head.endswith("[lo,hi]") else "right",
+                no_wrap=True,
             )
     for cells in zip(*columns.values(), strict=True):
         # Text, not str: rich would take a name like "[red]" for markup.
@@ -99,6 +101,8 @@ def _all_columns(report: ReportData, rows: list[Row], *, between: str) -> dict[s
         ],
         "factor": [row.factor.replace("..", ".." if between == " " else "..\n") for row in rows],
     }
+    if any(row.pinned for row in rows):
+        columns["rule"] = [row.pinned for row in rows]
     if any(point.residual is not None for point in report.points):
         columns["residual"] = [row.residual for row in rows]
     return columns

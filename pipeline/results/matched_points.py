@@ -6,7 +6,7 @@ Knows the descriptions of points. Does not know what was recorded.
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -83,18 +83,21 @@ def _between(
                 yield Matched(first=x.name, second=y.name, by="place")
 
 
-def meant_points(patterns: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Return the names that patterns mean (``"conv*"``), in the order of ``names``.
+def meant_points(patterns: Iterable[str], names: Sequence[str]) -> list[str]:
+    """Return the names that names or patterns (``"conv*"``) mean, in their order; each pattern adds what is new.
 
     Raises
     ------
     InputError
         For a pattern that means none, with near names.
     """
-    chosen: set[str] = set()
+    chosen: list[str] = []
     for pattern in patterns:
-        found = [pattern] if pattern in names else fnmatch.filter(names, pattern)
+        if pattern in names:
+            chosen.append(pattern)
+            continue
+        found = fnmatch.filter(names, pattern)
         if not found:
             raise InputError(unknown_point(pattern, names), point=pattern)
-        chosen.update(found)
-    return [name for name in names if name in chosen]
+        chosen += [name for name in found if name not in chosen]
+    return chosen

@@ -28,7 +28,7 @@ __all__ = ["draw_report", "report_data"]
 
 def report_data(run: Run, *, with_noise: bool = False) -> ReportData:
     """Return everything that the report and the table say of a run; the noise of low precision is in the plot only."""
-    factors = run.saved_factors()
+    factors = run.written_factors()
     certificate = run.certificate()
     # Sketches of another network than the certified one would be drawn beside factors that do not belong to them.
     has_network = certificate is not None and bool(certificate["passed"])
@@ -81,6 +81,7 @@ def _point_report(
         is_exact=factor.exact,
         factor=factor.factor,
         is_pinned=factor.rule == "pinned",
+        is_tied=factor.rule == "tied",
         weights_before=after.weights_before.get(name),
         weights_after=after.weights_after.get(name),
         n_dead=factor.n_dead_channels or int(factor.rule == "dead"),

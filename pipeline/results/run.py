@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ..settings.loading import validate_job
 from ..sketch import Digest, PointSketch, Sketch
 from ..stages.run_cache import open_cache
 from .activation_array import Activations
+from .matched_points import meant_points
 from .percentile_rows import PercentileRow, channel_rows, check_percent, point_rows
 from .run_views import RunViews
 from .saved import RunStatus, Saved
@@ -112,11 +114,11 @@ class Run(RunViews):
         >>> open_run("digits").percentile("conv1", 99.9).value  # doctest: +SKIP
         1.9742
         """
-        return self.percentiles([q], points=[point], nonzero=nonzero, exact=exact)[0]
+        return self.percentiles(q, points=[self._known(point)], nonzero=nonzero, exact=exact)[0]
 
     def percentiles(
         self,
-        qs: Sequence[float],
+        qs: float | Sequence[float] = (50.0, 99.0, 99.9, 100.0),
         *,
         points: Iterable[str] | None = None,
         nonzero: bool = True,
@@ -126,11 +128,13 @@ class Run(RunViews):
     ) -> list[PercentileRow]:
         """Return percentiles, point by point; see :meth:`percentile`. ``per_channel`` gives one for each channel.
 
-        NaN where there are no values, as over the non-zero activations of a dead layer.
+        ``qs`` is one percentile or several, ``points`` may be patterns (``["conv*"]``). NaN where there are no values,
+        as over the non-zero activations of a dead layer.
         """
+        qs = [qs] if isinstance(qs, Real) else qs
         for q in qs:
             check_percent(q)
-        chosen = self._chosen(points)
+        chosen = self.points if points is None else meant_points(points, self.points)
         source = ExactSource(self.cache, self.sketches, accept_rounding) if exact else None
         rows_of = channel_rows if per_channel else point_rows
         return [
@@ -173,20 +177,17 @@ class Run(RunViews):
 
     def sketch(self, point: str, *, channel: int | None = None) -> Sketch:
         """Return the sketch of one point, or of one channel of it; as :meth:`digest`."""
-        (name,) = self._chosen([point])
+        name = self._known(point)
         sketch = self.sketches[name]
         return sketch.layer if channel is None else channels_of(sketch, name).channel(channel)
 
-    def _chosen(self, points: Iterable[str] | None) -> list[str]:
-        names = self.points
-        chosen = list(names) if points is None else list(points)
-        for name in chosen:
-            if name not in names:
-                raise InputError(unknown_point(name, names), point=name)
-        return chosen
+    def _known(self, point: str) -> str:
+        if point not in self.points:
+            raise InputError(unknown_point(point, self.points), point=point)
+        return point
 
     def factors(self, *, accept_rounding: bool = False, **changes: Any) -> Factors:
-        """Return the scale factors, for the run's settings or others: no model, no data.
+        """Return the scale factors, for the run's settings (those that the run wrote) or others: no model, no data.
 
         Parameters
         ----------
@@ -208,13 +209,14 @@ class Run(RunViews):
         return factors_of(self.cache, self.sketches, settings, ties=self.ties)
 
     def saved_factors(self) -> Factors:
-        """Return the factors that the run wrote.
+        """Return the factors that the run wrote. Deprecated: :meth:`factors` gives the same."""
+        warnings.warn(
+            "saved_factors() is deprecated: factors() gives the same", DeprecationWarning, stacklevel=2
+        )
+        return self.written_factors()
 
-        Raises
-        ------
-        InputError
-            If there are none yet, or they are out of date.
-        """
+    def written_factors(self) -> Factors:
+        """Return the factors in the run's folder, which the other files there were made with; InputError without."""
         return self._saved.factors(set(self.points))
 
     @property
@@ -258,7 +260,7 @@ class Run(RunViews):
         >>> open_run("digits").activations("conv1")[:100].max()  # doctest: +SKIP
         2.1034
         """
-        (name,) = self._chosen([point])
+        name = self._known(point)
         if not self.cache.spec.keeps_activations:
             raise InputError(
                 "this run holds sketches only: record with record.activations = true", point=point
@@ -294,9 +296,8 @@ class Run(RunViews):
         Parameters
         ----------
         kind : str
-            ``json``: statistics and factors with intervals. ``csv``: a line for each point. ``tdigest``: the
-            t-digest of each point by its name, for ``tdigest.TDigest().update_from_dict``; of the activations that
-            are not zero unless the run's ``factors.nonzero`` is false.
+            ``json``: statistics and factors with intervals. ``csv``: a line for each point. ``tdigest``: that of each
+            point, for ``tdigest.TDigest().update_from_dict``; of the values that are not zero, as the run's factors.
             ``toolbox``: SNN toolbox's ``{percentile}.json`` for the network as it is. ``toolbox-parsed``: for the
             network that its parser makes, by the names that it gives (``00Conv2D_28x28x16``).
         factors : Factors, optional
@@ -338,8 +339,7 @@ class Run(RunViews):
         Raises
         ------
         InputError
-            For an unknown kind or option, a missing library, and whatever the target cannot hold (the toolbox: factors
-            of channels, layers that it cannot parse).
+            For an unknown kind or option, a missing library, and whatever the target cannot hold.
         """
         return make_export(
             self,

@@ -12,7 +12,6 @@ from typing import Any
 
 from ...storage import Cache
 from ...storage.errors import FormatError, InputError
-from ..certifier import Certificate, CertificateValues
 from ..factors.factors_file import Factors
 from ..factors.ties import Ties
 from ..folder.folder import RunFolder
@@ -165,6 +164,9 @@ class Saved:
 
 
 def _read_certificate(path: Path) -> dict[str, Any]:
+    # Only here: what judges a network takes as long to load as a question takes.
+    from ..certifier.certificate import Certificate, CertificateValues
+
     try:
         tree = read_document(path)
         Certificate.from_dict(tree)

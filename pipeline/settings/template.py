@@ -31,14 +31,17 @@ def setting_text(key: str) -> str:
     return _first_line(model, last)
 
 
-def job_template() -> str:
-    """Return a job file in which every setting is explained."""
-    lines = [_HEAD, *_explained(JobSettings, "output", "output")]
+def job_template(given: Mapping[str, Any] | None = None) -> str:
+    """Return a job file in which every setting is explained; those in ``given``, by dotted key, are set."""
+    given = given or {}
+    lines = [_HEAD, *_explained(JobSettings, "output", "output", given)]
     for name in JobSettings.model_fields:
         if name != "output":
             table = _table(JobSettings, name)
             lines += ["", f"[{name}]"]
-            lines += [line for key in table.model_fields for line in _explained(table, key, f"{name}.{key}")]
+            lines += [
+                line for key in table.model_fields for line in _explained(table, key, f"{name}.{key}", given)
+            ]
     return "\n".join(lines) + "\n"
 
 
@@ -64,11 +67,12 @@ def _first_line(model: type[BaseModel], name: str) -> str:
     return (model.model_fields[name].description or "").partition("\n")[0]
 
 
-def _explained(model: type[BaseModel], name: str, key: str) -> Iterator[str]:
+def _explained(model: type[BaseModel], name: str, key: str, given: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines on a setting: its value, and what it is."""
     field = model.model_fields[name]
     value = field.examples[0] if field.examples else field.get_default(call_default_factory=True)
-    setting = f"{'' if key in _NEEDED else '#'}{name} = {_toml(value)}"
+    value = given.get(key, value)
+    setting = f"{'' if key in _NEEDED | given.keys() else '#'}{name} = {_toml(value)}"
     text = _first_line(model, name)
     if len(line := f"{setting:<31} # {text}") <= _WIDTH:
         yield line

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..events import OnEvent, SamplesDone, StageDone, StageStarted
 from ..factors.merged_file import merged_key
-from ..factors.ties import job_ties
+from ..factors.reading_ties import job_ties
 from ..folder.folder import content_key
 from ..graph import match_inputs
 from ..settings.job_settings import InputFactor

@@ -10,7 +10,7 @@ from ...storage import CacheSpec
 from ...storage.errors import InputError, MismatchError
 from ..events import counted
 from ..factors.compute import asked_of_points
-from ..factors.ties import job_walk
+from ..factors.reading_ties import job_walk
 from ..graph import (
     AnyPoint,
     Graph,

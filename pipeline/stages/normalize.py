@@ -16,7 +16,7 @@ from ...storage.partial import discard
 from ..certifier import Certificate, Comparison, ComparisonSettings, judge
 from ..events import OnEvent, SamplesDone, StageDone, StageStarted, ignore_event
 from ..factors.factors_file import Factors, PointFactor, Rule
-from ..factors.ties import input_scales
+from ..factors.reading_ties import input_scales
 from ..folder.folder import write_json
 from ..folder.json_file import read_document
 from ..graph import Graph, Point, named_inside

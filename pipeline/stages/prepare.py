@@ -19,7 +19,8 @@ from ...storage import Cache, CacheSpec, is_url
 from ...storage.codecs import DEFAULT_CODEC
 from ...storage.errors import InputError
 from ..certifier import comparison_nbytes
-from ..factors.ties import Ties, job_ties
+from ..factors.reading_ties import job_ties
+from ..factors.ties import Ties
 from ..folder.folder import RunFolder
 from ..graph import (
     AnyPoint,

@@ -298,7 +298,9 @@ def test_a_run_moved_elsewhere_can_still_be_asked(call, small_run, tmp_path):
     assert call("verify", tmp_path / "moved").code == 0
 
 
-VERBS = "demo init plan run status percentiles factors sensitivity compare normalize report verify export"
+VERBS = (
+    "demo init plan run status percentiles factors sweep sensitivity compare normalize report verify export"
+)
 
 
 @pytest.mark.parametrize("verb", VERBS.split())

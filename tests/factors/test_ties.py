@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline import run
-from actisketch.pipeline.factors.ties import Ties, read_ties
+from actisketch.pipeline.factors.reading_ties import read_ties
+from actisketch.pipeline.factors.ties import Ties
 from actisketch.pipeline.graph import read_graph, select_points
 from actisketch.pipeline.settings.job_settings import NormalizeSettings
 

@@ -52,6 +52,15 @@ def test_labels_give_accuracy_before_and_after(tmp_path, small_model, small_data
     assert certificate["accuracy_before"] == certificate["accuracy_after"] == pytest.approx(48 / 53)
 
 
+def test_samples_are_divided_by_a_number_that_the_call_names(tmp_path, small_model, small_data):
+    fast = {"output": tmp_path / "a", "normalize": False, "settings": QUICK}
+    divided = run(small_model, small_data * np.float32(4), divide_by=4, **fast)
+    plain = run(small_model, small_data, **{**fast, "output": tmp_path / "b"})
+
+    assert divided.factors().by_point() == plain.factors().by_point()
+    assert plan(small_model, small_data, divide_by=4).n_samples == 53
+
+
 def test_a_second_call_computes_nothing(tmp_path, small_model, small_data):
     run(small_model, small_data, output=tmp_path / "r", settings=QUICK)
     events = []

@@ -1,0 +1,106 @@
+"""``actisketch sweep``, patterns of points, and ``normalize --percentile``: from one percentile to another."""
+
+import json
+
+import numpy as np
+import pytest
+
+from actisketch.pipeline import open_run, sweep
+from actisketch.storage.errors import InputError
+
+from ..service.conftest import POINTS, make_run
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("sweep") / "run")
+
+
+def test_the_saturation_contains_the_share_of_the_values_above_the_factor(made):
+    for row in sweep(made.folder, (50, 99, 99.9, 100)):
+        values = made.all_values(row.point)
+
+        assert row.factor == pytest.approx(np.percentile(values[values != 0], row.q), rel=2e-2)
+        assert row.saturation.lo <= np.mean(values > row.factor) <= row.saturation.hi
+        assert row.saturation.hi - row.saturation.lo < 0.01
+
+
+def test_factors_of_channels_have_the_saturation_of_their_channels(tmp_path):
+    changes = {"sketch": {"per_channel": True}, "factors": {"per_channel": True}}
+    made = make_run(tmp_path / "run", changes=changes)
+    for row in sweep(made.folder, [75]):
+        values = made.all_values(row.point)
+
+        assert len(row.factor) == values.shape[-1]
+        assert row.saturation.lo <= np.mean(values > np.asarray(row.factor)) <= row.saturation.hi
+
+
+def test_a_line_for_each_percentile_or_for_each_point(call, made):
+    lines = call("sweep", made.folder).out.splitlines()
+    of_points = call("sweep", made.folder, "--point", "co*", "-q", 99, "-q", 100).out.splitlines()
+    tree = json.loads(call("sweep", made.folder, "--json").out)
+
+    assert [line.split()[0] for line in lines] == ["q", "99", "99.9", "99.99", "100"]
+    assert lines[-1].split()[2:4] == ["0", "%"]
+    assert [line.split()[:2] for line in of_points[1:]] == [["conv", "99"], ["conv", "100"]]
+    assert len(tree) == 4 * len(POINTS)
+
+
+def test_patterns_choose_points(call, made):
+    rows = json.loads(call("percentiles", made.folder, "--quantile", 9, "--point", "c*v", "--json").out)
+    nothing = call("percentiles", made.folder, "--point", "d*")
+
+    assert [row["point"] for row in rows] == ["conv"]
+    assert nothing.code == 2
+    assert "no point 'd*' was recorded" in nothing.err
+
+
+def test_one_percentile_or_those_that_are_usual_are_asked_in_python(made):
+    run = open_run(made.folder)
+
+    assert [row.q for row in run.percentiles(99.9, points=["conv"])] == [99.9]
+    assert [row.q for row in run.percentiles(points=["c*"])] == [50.0, 99.0, 99.9, 100.0]
+    with pytest.raises(InputError, match=r"no point 'c\*'"):
+        run.percentile("c*", 50)
+
+
+def test_the_old_name_of_the_factors_is_deprecated(made):
+    run = open_run(made.folder)
+
+    with pytest.warns(DeprecationWarning, match="factors"):
+        old = run.saved_factors()
+    assert old == run.factors()
+
+
+def test_a_network_is_normalised_by_another_percentile_in_one_call(call, small_run):
+    before = (small_run / "normalized.keras").read_bytes()
+    answer = call("normalize", small_run, "--percentile", 99)
+    side = small_run / "with-p99"
+    factors = {p["name"]: p for p in json.loads((side / "factors.json").read_text())["points"]}
+    expected = open_run(small_run).factors(percentile=99).by_point()
+
+    assert answer.code == 0, answer.err
+    assert {name: p["factor"] for name, p in factors.items()} == expected
+    assert json.loads((side / "certificate.json").read_text())["passed"] is True
+    assert (small_run / "normalized.keras").read_bytes() == before
+    assert [line.split()[0] for line in answer.out.splitlines()[:4]] == ["point", *expected]
+    assert "accuracy: " in answer.out
+    assert "certificate: passed" in answer.out
+
+
+def test_two_choices_of_factors_are_refused(call, small_run):
+    answer = call("normalize", small_run, "--percentile", 99, "--factors", small_run / "factors.json")
+
+    assert answer.code == 2
+    assert "two choices" in answer.err
+
+
+def test_init_fills_in_what_is_named(call, small_files):
+    path = small_files["folder"] / "new.toml"
+    written = call("init", path, "--model", small_files["model"], "--data", small_files["data"])
+    planned = call("plan", path)
+
+    assert "set " not in written.out
+    assert 'path = "small.keras"' in path.read_text()
+    assert planned.code == 0, planned.err
+    assert "53 samples" in planned.out
