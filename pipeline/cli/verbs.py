@@ -84,7 +84,7 @@ def _quiet_option() -> click.Option:
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 done, 2 wrong input, 3 the cache is of another model, data or settings, 4 damaged files, "
     "5 over a memory or disk limit, 6 in use by another process, 7 disk or object store refused, 8 certificate failed, "
-    "9 blocks are missing, 10 layers further apart than `compare --fail-above`, 130 interrupted (run again to resume).",
+    "9 blocks are missing, 10 layers too far apart (compare), 130 interrupted (run again to resume).",
 )
 @click.option("--quiet", is_flag=True, help="Show results and errors only, no progress.")
 @click.version_option(importlib.metadata.version("actisketch"), prog_name="actisketch")

@@ -6,7 +6,6 @@ import logging
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +130,7 @@ class Run(RunViews):
         ``qs`` is one percentile or several, ``points`` may be patterns (``["conv*"]``). NaN where there are no values,
         as over the non-zero activations of a dead layer.
         """
-        qs = [qs] if isinstance(qs, Real) else qs
+        qs = list(qs) if isinstance(qs, Iterable) else [qs]
         for q in qs:
             check_percent(q)
         chosen = self.points if points is None else meant_points(points, self.points)
