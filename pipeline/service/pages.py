@@ -18,6 +18,7 @@ FILES = {
     "/": ("service.html", "text/html"),
     "/service.css": ("service.css", "text/css"),
     "/service.js": ("service.js", "text/javascript"),
+    "/jobs.js": ("jobs.js", "text/javascript"),
     "/drawing.js": ("drawing.js", "text/javascript"),
 }
 POLICY = (

@@ -14,6 +14,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainSerializer,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -44,7 +45,19 @@ __all__ = [
 BATCH_SIZE = 32
 
 # No machine has more, and text on a number of hundreds of digits would fail.
-Bytes = Annotated[int, BeforeValidator(parse_bytes), Field(gt=0, lt=10**18)]
+Bytes = Annotated[
+    int,
+    BeforeValidator(parse_bytes),
+    Field(gt=0, lt=10**18),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "exclusiveMinimum": 0, "exclusiveMaximum": 10**18},
+                {"type": "string"},
+            ]
+        }
+    ),
+]
 
 
 def _is_positive(value: Any) -> bool:

@@ -91,14 +91,15 @@ def own(root: Path, client_of: Callable[..., TestClient]) -> TestClient:
 
 @contextmanager
 def served_here(
-    root: Path, *, n_connections: int | None = None, **settings: object
+    root: Path, *, n_connections: int | None = None, jobs: JobQueue | None = None, **settings: object
 ) -> Iterator[tuple[str, int]]:
     """A service in a thread of this process, over real connections; at most so many."""
     stopping = threading.Event()
     application = make_application(
         RunRoot.of(root),
-        Access([TOKEN]),
+        Access([TOKEN] if jobs is None else [], jobs_tokens=[] if jobs is None else [TOKEN]),
         settings=ServiceSettings(**{"fresh_s": 0.0, **settings}),
+        jobs=jobs,
         stopping=stopping,
     )
     config = uvicorn.Config(

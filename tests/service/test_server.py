@@ -169,7 +169,7 @@ def test_tensorflow_is_never_loaded(served):
         # Version 0.1 did not note the names that the toolbox's parser gives.
         is_refused = load_exporter(kind).opens_network or kind == "toolbox-parsed"
         assert answer.startswith(b"HTTP/1.1 422" if is_refused else b"HTTP/1.1 200")
-    for path in ("/", "/service.js", "/drawing.js", "/service.css", "/metrics"):
+    for path in ("/", "/service.js", "/jobs.js", "/drawing.js", "/service.css", "/metrics"):
         assert get(address, path).startswith(b"HTTP/1.1 200")
     libraries = Path(f"/proc/{process.pid}/maps").read_text()
 

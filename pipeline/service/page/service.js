@@ -167,6 +167,7 @@ async function show_run(id) {
   const facts = { Model: run.model, State: run.state, Samples: count(run.recorded.n_samples), Points: run.n_points, "Percentile of the run": run.settings.factors.percentile, "Size on disk": bytes(run.cache_nbytes), Writer: run.writer };
   show(run.name, verdict, run.state === "complete" ? null : live_bar(id, () => start(load, true)),
     ...run.out_of_date.map((what) => told("open", `The ${what} in the folder is out of date, or was changed.`)),
+    run.recorded.damage.length ? repair_part(id) : null,
     make("dl", { class: "facts" }, ...Object.entries(facts).filter(([, v]) => v !== null && v !== "").map(([name, v]) => make("div", {}, make("dt", {}, name), make("dd", {}, String(v))))),
     make("form", { method: "get" }, make("input", { type: "hidden", name: "run", value: id }),
       make("label", {}, "Percentile", make("input", { name: "q", type: "number", min: 0, max: 100, step: "any", value: q ?? run.settings.factors.percentile })), make("button", { class: "act" }, "Show")),
@@ -265,7 +266,9 @@ function start(view, keeps_page = false) {
   return Promise.resolve().then(view).catch((error) => (keeps_page ? main.prepend(told("bad", error.message)) : show("This cannot be shown", told("bad", error.message))));
 }
 
-if (here.get("view") === "compare") start(show_comparison);
+const VIEWS = { compare: show_comparison, jobs: show_jobs, job: () => show_job(here.get("job")), "new-job": show_new_job };
+start(show_jobs_link, true);
+if (Object.hasOwn(VIEWS, here.get("view"))) start(VIEWS[here.get("view")]);
 else if (here.get("run") && here.has("point")) start(() => show_layer(here.get("run"), here.get("point")));
 else if (here.get("run")) start(() => show_run(here.get("run")));
 else start(show_runs);

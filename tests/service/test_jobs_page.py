@@ -1,0 +1,180 @@
+"""The views of jobs in a real browser: from the form made of the settings, over the plan, to the end of the job."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from actisketch.pipeline.service.jobs import job_queue
+from actisketch.pipeline.service.jobs.job_places import Permissions
+from actisketch.pipeline.service.jobs.job_queue import JobQueue
+from actisketch.pipeline.service.run_root import RunRoot
+from actisketch.pipeline.settings.job_settings import JobSettings
+
+from .browser import CHROMIUM, Browser
+from .conftest import TOKEN, make_run, served_here
+from .test_jobs import QUICK
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, demo_files):
+    """A folder with the digits and their network, whose jobs are quick."""
+    root = tmp_path_factory.mktemp("page-of-jobs")
+    for path in demo_files.values():
+        shutil.copy(path, root)
+    record = make_run(root / "damaged").run.cache_path / ".actisketch" / "commits"
+    min(record.iterdir()).write_bytes(b"not a record")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(job_queue, "INTERVAL_S", 0.05)
+        with (
+            JobQueue(RunRoot.of(root), Permissions(), command=QUICK) as jobs,
+            served_here(root, jobs=jobs) as (host, port),
+        ):
+            yield root, f"http://{host}:{port}/"
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    with Browser(tmp_path_factory.mktemp("profile")) as browser:
+        browser.call("Network.setExtraHTTPHeaders", headers={"Authorization": f"Bearer {TOKEN}"})
+        yield browser
+
+
+@pytest.fixture
+def browser(started):
+    """A browser that must not complain."""
+    started.problems.clear()
+    yield started
+    assert started.problems == []
+
+
+def fill(browser, **settings):
+    """Type settings by their names, with ``__`` for the point."""
+    for name, words in settings.items():
+        place = f"document.getElementsByName({json.dumps(name.replace('__', '.'))})[0]"
+        browser.run(f"{place}.value = {json.dumps(words)}")
+        browser.run(f"{place}.dispatchEvent(new Event('input', {{bubbles: true}}))")
+
+
+def press(browser, button):
+    browser.run(f"[...document.querySelectorAll('button')].find(b => b.textContent === {button!r}).click()")
+
+
+def words(browser):
+    return browser.run("document.querySelector('main').innerText")
+
+
+def test_the_form_has_every_setting_with_its_text(place, browser):
+    browser.open(f"{place[1]}?view=new-job")
+    names = browser.run("[...document.querySelectorAll('form [name]')].map(e => e.name)")
+    tables = {name: field.annotation for name, field in JobSettings.model_fields.items() if name != "output"}
+    expected = ["output", *(f"{name}.{key}" for name, table in tables.items() for key in table.model_fields)]
+    texts = browser.run(
+        "[...document.querySelectorAll('.setting')].map(e => e.querySelector('p').textContent)"
+    )
+
+    assert names == [name for name in expected if name != "cache.storage_options"]
+    assert all(texts)
+    told = "e => document.getElementById(e.getAttribute('aria-describedby'))"
+    assert browser.run(f"[...document.querySelectorAll('form [name]')].every({told})")
+    assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_a_job_is_planned_submitted_and_followed_to_its_end(place, browser):
+    root, address = place
+    (root / "new.hold").touch()
+    browser.open(f"{address}?view=new-job")
+    is_off = "[...document.querySelectorAll('button')].find(b => b.textContent === 'Submit').disabled"
+    fill(browser, output="new", model__path="digits.keras", data__path="digits.npz", data__divide_by="16")
+    fill(browser, data__labels="y", data__inputs="x", normalize__enabled="false", report__enabled="false")
+    assert browser.run(is_off)
+    press(browser, "Plan")
+    browser.wait_for("document.querySelector('.told.good')", limit_s=120)
+    plan = words(browser)
+    for found in ("1,797", "conv1", "8x8x16", 'path = "digits.keras"', "divide_by = 16.0", "enabled = false"):
+        assert found in plan
+    assert not (root / "new").exists()
+
+    fill(browser, data__divide_by="8")
+    assert browser.run(is_off)
+    press(browser, "Plan")
+    browser.wait_for(f"!{is_off}", limit_s=120)
+    press(browser, "Submit")
+    browser.wait_for("document.querySelector('h1')?.textContent === 'Job 1: new'")
+    browser.wait_for("document.querySelector('main')?.innerText.includes('1 of 3')")
+    browser.run("window.was_here = true")
+    (root / "new.hold").unlink()
+    browser.wait_for("document.querySelector('.state')?.textContent === 'complete'")
+
+    assert "working" in words(browser)
+    assert browser.run("window.was_here")
+    browser.run("[...document.querySelectorAll('main a')].find(a => a.textContent === 'new').click()")
+    browser.wait_for("document.querySelector('h1')?.textContent === 'new' && document.querySelector('tbody')")
+
+
+def test_a_job_is_cancelled_and_resumed_and_listed(place, browser):
+    root, address = place
+    (root / "again.hold").touch()
+    browser.open(address)
+    tree = {"output": "again", "model": {"path": "digits.keras"}, "data": {"path": "digits.npz"}}
+    tree |= {part: {"enabled": False} for part in ("normalize", "report")}
+    script = f"act('api/v1/jobs', {json.dumps(tree)}).then(j => j.id)"
+    job = browser.run(script)
+    browser.open(f"{address}?view=job&job={job}")
+    browser.wait_for("document.querySelector('main')?.innerText.includes('1 of 3')")
+    press(browser, "Cancel")
+    browser.wait_for("document.querySelector('.state')?.textContent === 'cancelled'")
+    browser.open(f"{address}?view=jobs")
+    browser.wait_for("document.querySelectorAll('tbody tr').length >= 1")
+    assert "cancelled: finished blocks are kept" in words(browser)
+    assert browser.run("document.querySelector('#jobs').hidden") is False
+
+    (root / "again.hold").unlink()
+    browser.open(f"{address}?view=job&job={job}")
+    press(browser, "Resume")
+    browser.wait_for("document.querySelector('.state')?.textContent === 'complete'")
+    browser.run(
+        "[...document.querySelectorAll('main a')].find(a => a.textContent.startsWith('New job')).click()"
+    )
+    browser.wait_for("document.getElementsByName('output')[0]?.value === 'again'")
+    assert browser.run("document.getElementsByName('normalize.enabled')[0].value") == "false"
+
+
+def test_what_is_refused_is_shown_as_text(place, started):
+    _, address = place
+    started.open(f"{address}?view=new-job")
+    fill(
+        started,
+        output="<img src=x onerror=alert(1)>/../..",
+        model__path="digits.keras",
+        data__path="digits.npz",
+    )
+    press(started, "Plan")
+    started.wait_for("document.querySelector('.told.bad')")
+
+    assert "<img src=x" in words(started)
+    assert "'..'" in words(started)
+    assert started.run("document.querySelector('main img')") is None
+    # The browser itself notes the answer 422.
+    assert all("422" in str(problem) for problem in started.problems)
+
+
+def test_a_damaged_run_has_a_button_for_its_repair(place, browser):
+    browser.open(f"{place[1]}?run=damaged")
+    browser.wait_for("[...document.querySelectorAll('button')].some(b => b.textContent === 'Repair')")
+
+
+def test_where_jobs_are_not_allowed_nothing_of_them_is_shown(made_once, browser):
+    with served_here(made_once) as (host, port):
+        browser.open(f"http://{host}:{port}/")
+        browser.wait_for("document.querySelector('tbody')")
+
+        assert browser.run("document.querySelector('#jobs').hidden")
+        assert "Jobs" not in browser.run("document.body.innerText")
