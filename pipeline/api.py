@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any, get_args
@@ -214,9 +214,13 @@ def setting_tables(settings: Any) -> dict[str, dict[str, Any]]:
     return {name: dict(table) for name, table in settings.items()}
 
 
-def _points(points: str | Sequence[str]) -> str | list[str]:
+def _points(points: str | Iterable[str]) -> str | list[str]:
     if isinstance(points, str):
         return points if points in get_args(PointChoice) else [points]
+    if not isinstance(points, Iterable):
+        raise InputError(
+            f"points = {points!r} is refused: give a word as 'leaves', a name, or a list of names"
+        )
     return list(points)
 
 

@@ -9,13 +9,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from ...storage.errors import FormatError
 from ..sketch import PointSketch
-from .certificate_table import certificate_table
+
+if TYPE_CHECKING:
+    from ..display.shown_table import ShownTable
 
 __all__ = [
     "QUANTISED",
@@ -170,10 +172,10 @@ class Certificate:
         )
 
     def __repr__(self) -> str:
-        return certificate_table(self.to_dict(), self.summary(), self.sketches).text()
+        return _shown(self.to_dict(), self.summary(), self.sketches).text()
 
     def _repr_html_(self) -> str:
-        return certificate_table(self.to_dict(), self.summary(), self.sketches).html()
+        return _shown(self.to_dict(), self.summary(), self.sketches).html()
 
     def _way(self) -> str:
         """Return where the original's activations are from."""
@@ -248,7 +250,13 @@ class CertificateValues(dict[str, Any]):
     """The plain values of a certificate, a dict as any other, which a notebook shows as a table."""
 
     def _repr_html_(self) -> str:
-        return certificate_table(self, Certificate.from_dict(self).summary(), {}).html()
+        return _shown(self, Certificate.from_dict(self).summary(), {}).html()
+
+
+def _shown(values: Mapping[str, Any], summary: str, sketches: Mapping[str, PointSketch]) -> ShownTable:
+    from .certificate_table import certificate_table  # only here: most certificates are not looked at
+
+    return certificate_table(values, summary, sketches)
 
 
 def nothing_normalised(points: Sequence[PointCertificate]) -> str | None:

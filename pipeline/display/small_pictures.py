@@ -16,7 +16,7 @@ from ..report.histogram import histogram
 from ..report.numbers import number_text, share_text
 from ..sketch import Sketch
 
-__all__ = ["bar_svg", "bars_svg", "distribution_svg"]
+__all__ = ["bar_svg", "bars_svg", "distribution_svg", "factor_svg"]
 
 WIDTH, HEIGHT = 120, 20
 N_BARS = 40
@@ -69,6 +69,18 @@ def bar_svg(share: float, *, alt: str) -> str:
     filled = min(max(share, 0.0), 1.0) * WIDTH if math.isfinite(share) else 0.0
     frame = f'<path d="M0 14.5H{WIDTH}" stroke="currentColor" opacity=".3"/>'
     return _svg(f'{frame}<path d="M0 6H{filled:.1f}V14H0Z" fill="currentColor" opacity=".55"/>', alt)
+
+
+def factor_svg(factors: Sequence[float], ends: tuple[float, float]) -> str:
+    """Return the place of a positive factor between two ends, or the distribution of several; logarithmic."""
+    if len(factors) > 1:
+        counts, _ = np.histogram(np.log10(factors), bins=N_BARS // 2)
+        return bars_svg(counts.astype(np.float64), alt=f"factors of {len(factors)} channels")
+    low, high = ends
+    span = math.log(high / low)
+    # The smallest is a short bar, not none.
+    share = 1.0 if span == 0 else 0.05 + 0.95 * math.log(factors[0] / low) / span
+    return bar_svg(share, alt=f"factor {number_text(factors[0])}")
 
 
 def _place(value: float, edges: Sequence[float] | NDArray[np.float64]) -> float:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import FormatError, InputError
-from ..display.shown_table import ShownTable
-from ..display.small_pictures import bar_svg, bars_svg
-from ..events import counted
 from ..folder.json_file import CONTENT_HASH, read_document
-from ..report.numbers import factor_text, interval_text, number_text
 from ..settings.job_settings import InputFactor
+
+if TYPE_CHECKING:
+    from ..display.shown_table import ShownTable
 
 __all__ = ["Factors", "PointFactor", "Rule"]
 
@@ -84,32 +82,10 @@ class Factors:
         }
 
     def __repr__(self) -> str:
-        return self._shown().text()
+        return _shown(self).text()
 
     def _repr_html_(self) -> str:
-        return self._shown().html()
-
-    def _shown(self) -> ShownTable:
-        points = self.points
-        every = [factor for p in points for factor in p.factors]
-        low, high = min(every, default=1.0), max(every, default=1.0)
-        which = "non-zero activations" if self.nonzero else "all activations"
-        return ShownTable(
-            title=f"factors of {counted(len(points), 'point')}, from the {which}",
-            columns={
-                "point": [p.name for p in points],
-                ">factor": [_factor_cell(p.factors) for p in points],
-                "rule": [p.rule for p in points],
-                ">percentile": ["-" if p.percentile is None else f"{p.percentile:g}" for p in points],
-                ">value": ["-" if p.value is None else number_text(p.value, digits=5) for p in points],
-                "[lo, hi]": [
-                    "-" if p.lo is None or p.hi is None else interval_text(p.lo, p.hi) for p in points
-                ],
-            },
-            pictures=[_factor_picture(p.factors, low, high) for p in points],
-            picture_head="factor, logarithmic",
-            more="factors.by_point() has all",
-        )
+        return _shown(self).html()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -176,19 +152,32 @@ class Factors:
         return cls.from_dict(tree)
 
 
-def _factor_cell(factors: tuple[float, ...]) -> str:
-    return factor_text(factors) + (f" ({len(factors)} channels)" if len(factors) > 1 else "")
+def _shown(factors: Factors) -> ShownTable:
+    # Only here: most who read factors do not look at them.
+    from ..display.shown_table import ShownTable
+    from ..display.small_pictures import factor_svg
+    from ..events import counted
+    from ..report.numbers import factor_text, interval_text, number_text
 
-
-def _factor_picture(factors: tuple[float, ...], low: float, high: float) -> str:
-    """Return the place of a factor between the smallest and the largest of all, or the distribution of several."""
-    if len(factors) > 1:
-        counts, _ = np.histogram(np.log10(factors), bins=24)
-        return bars_svg(counts.astype(np.float64), alt=f"factors of {len(factors)} channels")
-    span = math.log(high / low)
-    # The smallest is a short bar, not none.
-    share = 1.0 if span == 0 else 0.05 + 0.95 * math.log(factors[0] / low) / span
-    return bar_svg(share, alt=f"factor {number_text(factors[0])}")
+    points = factors.points
+    every = [factor for p in points for factor in p.factors]
+    ends = min(every, default=1.0), max(every, default=1.0)
+    which = "non-zero activations" if factors.nonzero else "all activations"
+    channels = [f" ({len(p.factors)} channels)" if len(p.factors) > 1 else "" for p in points]
+    return ShownTable(
+        title=f"factors of {counted(len(points), 'point')}, from the {which}",
+        columns={
+            "point": [p.name for p in points],
+            ">factor": [f"{factor_text(p.factors)}{n}" for p, n in zip(points, channels, strict=True)],
+            "rule": [p.rule for p in points],
+            ">percentile": ["-" if p.percentile is None else repr(p.percentile) for p in points],
+            ">value": ["-" if p.value is None else number_text(p.value, digits=5) for p in points],
+            "[lo, hi]": ["-" if p.lo is None or p.hi is None else interval_text(p.lo, p.hi) for p in points],
+        },
+        pictures=[factor_svg(p.factors, ends) for p in points],
+        picture_head="factor, logarithmic",
+        more="factors.by_point() has all",
+    )
 
 
 def _point_from_dict(tree: Mapping[str, Any]) -> PointFactor:

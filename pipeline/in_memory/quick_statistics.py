@@ -9,7 +9,7 @@ from typing import Any
 from ...storage.errors import InputError
 from ..api import run, setting_tables
 from ..events import OnEvent, ignore_event
-from ..results.percentile_rows import check_percent
+from ..results.percentile_rows import as_percents
 from ..results.statistics_table import StatisticsTable
 from ..settings.job_settings import BATCH_SIZE, PERCENTILE
 
@@ -21,7 +21,7 @@ def statistics(
     data: Any,
     *,
     points: str | Sequence[str] = "leaves",
-    percentiles: Sequence[float] = (PERCENTILE,),
+    percentiles: float | Sequence[float] = (PERCENTILE,),
     nonzero: bool = True,
     per_channel: bool = False,
     batch_size: int = BATCH_SIZE,
@@ -43,7 +43,7 @@ def statistics(
     points : str or sequence of str
         ``"leaves"`` (every layer with weights of its own, inside other layers too), ``"neurons"``, ``"parameters"``,
         ``"all"``, or names and patterns.
-    percentiles : sequence of float
+    percentiles : float or sequence of float
         In percent: those that the table shows. It answers any other with its ``percentile(point, q)``.
     nonzero : bool
         Percentiles of the activations that are not zero; ``False``: of all.
@@ -79,8 +79,7 @@ def statistics(
     >>> found.lo <= found.value <= found.hi
     True
     """
-    for q in percentiles:
-        check_percent(q)
+    percentiles = as_percents(percentiles)
     tables = setting_tables(settings or {})
     if "cache" in tables:
         raise InputError(

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...storage import projection, sample_nbytes
 from ...storage.errors import InputError, OverBudgetError
 from ...storage.files import free_nbytes
-from ..display.shown_table import ShownTable
-from ..display.small_pictures import bar_svg
 from ..events import counted
 from ..record.block_memory import stored_sketches_nbytes
 from ..record.point_sketch import empty_sketch
@@ -20,6 +18,9 @@ from ..settings.sizes import format_bytes
 from .block_size import choose_block_samples
 from .memory import MemoryProjection, NetworkNeeds, RunNeeds
 from .memory_limit import CLUSTER_NBYTES, PROCESS_NBYTES, DefaultLimit, default_limit
+
+if TYPE_CHECKING:
+    from ..display.shown_table import ShownTable
 
 __all__ = ["Plan", "PointPlan", "make_plan"]
 
@@ -75,6 +76,10 @@ class Plan:
         return self._shown().html()
 
     def _shown(self) -> ShownTable:
+        # Only here: most plans are not looked at.
+        from ..display.shown_table import ShownTable
+        from ..display.small_pictures import bar_svg
+
         m, largest = self.memory, max((point.nbytes for point in self.points), default=0)
         blocks = (
             f"{counted(self.n_blocks, 'block')} of {self.block_samples:,} (batches of {self.batch_size:,})"

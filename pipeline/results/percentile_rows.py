@@ -5,7 +5,7 @@ Knows sketches. Does not know folders or settings.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -14,7 +14,7 @@ from ...storage.errors import InputError
 from ..factors.exact_source import ExactSource, channels_of
 from ..sketch import Percentile, PointSketch
 
-__all__ = ["PercentileRow", "channel_rows", "check_percent", "point_rows"]
+__all__ = ["PercentileRow", "as_percents", "channel_rows", "check_percent", "percent_label", "point_rows"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +63,25 @@ def channel_rows(
         for q, columns in zip(qs, answers, strict=True)
         for i, (value, lo, hi) in enumerate(zip(*(column.tolist() for column in columns), strict=True))
     ]
+
+
+def as_percents(qs: Any) -> tuple[float, ...]:
+    """Return one percentile or several as a tuple; InputError for what is no number from 0 to 100."""
+    several = tuple(qs) if isinstance(qs, Iterable) and not isinstance(qs, str) else (qs,)
+    for q in several:
+        check_percent(q)
+    return tuple(map(float, several))
+
+
+def percent_label(q: float) -> str:
+    """Return ``"p99.9"``: with all digits, as ``p99.99999`` is not the largest value.
+
+    Examples
+    --------
+    >>> percent_label(50), percent_label(99.9), percent_label(99.99999)
+    ('p50', 'p99.9', 'p99.99999')
+    """
+    return f"p{float(q)!r}".removesuffix(".0")
 
 
 def check_percent(q: Any) -> None:

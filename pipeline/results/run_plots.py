@@ -14,6 +14,7 @@ from ..factors.factors_file import Factors, PointFactor
 from ..report.histogram import histogram
 from ..report.numbers import number_text, plain, share_text
 from ..sketch import Percentile, PointSketch, Sketch
+from .percentile_rows import percent_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,7 +115,11 @@ def draw_factors(axes: Axes, factors: Factors, sketches: Mapping[str, PointSketc
 
 def _made_by(points: tuple[PointFactor, ...]) -> str:
     qs = {p.percentile for p in points if p.percentile is not None}
-    return f"p{qs.pop():g} with its interval" if len(qs) == 1 else "what the method finds, with its interval"
+    return (
+        f"{percent_label(qs.pop())} with its interval"
+        if len(qs) == 1
+        else "what the method finds, with its interval"
+    )
 
 
 def _positive(value: float | None) -> float:

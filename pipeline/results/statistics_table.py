@@ -17,7 +17,7 @@ from ..display.small_pictures import distribution_svg
 from ..factors.merge import unknown_point
 from ..report.numbers import axes_text, count_text, interval_text, number_text, share_text
 from ..sketch import Percentile, PointSketch, Sketch
-from .percentile_rows import check_percent
+from .percentile_rows import as_percents, check_percent, percent_label
 from .tidy import tidy_frame
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class StatisticsTable(Mapping[str, PointStatistics]):
     sketches : mapping of str to PointSketch
     shapes : mapping of str to sequence of int
         Of one sample.
-    percentiles : sequence of float
+    percentiles : float or sequence of float
         In percent: those that the table shows.
     nonzero : bool
         Percentiles of the values that are not zero.
@@ -84,14 +84,12 @@ class StatisticsTable(Mapping[str, PointStatistics]):
         sketches: Mapping[str, PointSketch],
         shapes: Mapping[str, Sequence[int]],
         *,
-        percentiles: Sequence[float],
+        percentiles: float | Sequence[float],
         nonzero: bool = True,
         title: str = "statistics",
     ) -> None:
-        for q in percentiles:
-            check_percent(q)
         self._sketches, self._shapes = dict(sketches), shapes
-        self._qs, self.nonzero, self._title = tuple(map(float, percentiles)), nonzero, title
+        self._qs, self.nonzero, self._title = as_percents(percentiles), nonzero, title
 
     def __getitem__(self, point: str) -> PointStatistics:
         if point not in self._sketches:
@@ -177,7 +175,7 @@ class StatisticsTable(Mapping[str, PointStatistics]):
             },
         }
         for q in self._qs:
-            columns[f"p{q:g} [lo, hi]"] = [_with_interval(row.percentiles[q]) for row in rows]
+            columns[f"{percent_label(q)} [lo, hi]"] = [_with_interval(row.percentiles[q]) for row in rows]
         which = f"percentiles of the {'non-zero' if self.nonzero else 'activations, zeros included'}"
         return ShownTable(
             title=self._title,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..exporters import import_extra
 from ..sketch import ChannelSketch, PointSketch, Sketch
+from .percentile_rows import percent_label
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -84,7 +85,7 @@ def _of_layer(layer: Sketch, qs: Sequence[float], *, nonzero: bool) -> Columns:
         yield name, value, value, value
     for q in qs:
         found = layer.percentile(q, nonzero=nonzero)
-        yield f"p{q:g}", np.array([found.value]), np.array([found.lo]), np.array([found.hi])
+        yield percent_label(q), np.array([found.value]), np.array([found.lo]), np.array([found.hi])
 
 
 def _of_channels(channels: ChannelSketch, qs: Sequence[float], *, nonzero: bool) -> Columns:
@@ -95,4 +96,4 @@ def _of_channels(channels: ChannelSketch, qs: Sequence[float], *, nonzero: bool)
     for name, values in {"min": channels.minimum, "max": channels.maximum}.items():
         yield name, values, values, values
     for q in qs:
-        yield f"p{q:g}", *channels.percentile(q, nonzero=nonzero)
+        yield percent_label(q), *channels.percentile(q, nonzero=nonzero)

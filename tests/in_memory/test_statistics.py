@@ -102,6 +102,15 @@ def test_it_is_shown_in_a_terminal_and_in_a_notebook(table):
     assert "percentiles of the non-zero activations" in page
 
 
+def test_percentiles_that_differ_late_have_names_of_their_own(tall, samples):
+    found = statistics(tall, samples, percentiles=[99.99999, 100])
+    one = statistics(tall, samples, percentiles=99.99999)
+
+    assert {"p99.99999", "p100"} <= set(found.to_dataframe().statistic)
+    assert list(one["out"].percentiles) == [99.99999]
+    assert "p99.99999 [lo, hi]" in repr(found)
+
+
 def test_other_points_are_told_by_name(table):
     assert "hiden" not in table
     assert table.get("hiden") is None
@@ -117,6 +126,8 @@ def test_other_points_are_told_by_name(table):
     ("arguments", "message"),
     [
         ({"percentiles": [101]}, "0 to 100"),
+        ({"percentiles": "99"}, "0 to 100"),
+        ({"points": 5}, "points = 5"),
         ({"settings": {"cache": {"url": "s3://bucket"}}}, "no activations are kept"),
         ({"points": ["nothing"]}, "nothing"),
     ],

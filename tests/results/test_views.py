@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import xml.etree.ElementTree as ET
 
 import keras
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline import open_run, plan, run
+from actisketch.pipeline.certifier import Certificate
 from actisketch.storage.errors import InputError
 
 MARKED = "out>of"
@@ -106,6 +109,42 @@ def test_factors_certificate_and_plan_are_shown(finished, model, data, tmp_path)
     assert certificate == dict(certificate)
     assert repr(finished.factors()).startswith("factors of 3 points, from the non-zero activations\npoint")
     assert repr(planned).startswith("plan: 53 samples in ")
+
+
+def test_a_certificate_that_failed_says_so_first(finished):
+    values = json.loads(json.dumps(finished.certificate()))
+    point = values["points"][1]
+    point |= {"max_residual": None, "passed": False}
+    failed = Certificate.from_dict(values)
+
+    for shown in (repr(failed), failed._repr_html_()):
+        assert re.search(r"FAILED at 1 of 3 points, first .*sample\.channel", shown)
+        assert "not finite" in shown
+    (row,) = [line for line in repr(failed).splitlines() if line.startswith("sample.channel ")]
+    assert row.endswith("FAILED")
+
+
+def test_a_certificate_in_memory_is_shown_with_the_normalised_activations(small_model, small_data):
+    from actisketch.pipeline import SketchSpec, as_source, certify, normalize_model
+
+    normalised = normalize_model(small_model, {"first": 2.0, "second": 3.0, "classes": 1.0})
+    options = {"batch_size": 8, "sketch_spec": SketchSpec()}
+    page = certify(small_model, normalised, as_source(small_data), **options)._repr_html_()
+
+    assert "normalised activations" in page
+    assert page.count("zeros; the other values from 0 to") == 3
+
+
+def test_a_run_with_exact_factors_is_shown_without_a_pass_over_its_activations(
+    model, data, tmp_path, monkeypatch
+):
+    exact = {**SETTINGS, "factors": {"exact": True}}
+    result = run(model, data, output=tmp_path / "r", batch_size=16, normalize=False, settings=exact)
+    monkeypatch.setattr("actisketch.storage.Cache.read_block", None)
+
+    assert "percentile" in result._repr_html_()
+    result.folder.factors_path.unlink()
+    assert "percentile" in result._repr_html_()
 
 
 def test_a_plot_has_percentiles_and_factor_and_can_be_gone_on_with(finished, values, figures):
