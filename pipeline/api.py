@@ -19,7 +19,7 @@ from .settings.loading import validate_job, with_settings
 from .sources import Source, as_source
 from .stages.describe import describe_data
 
-__all__ = ["job_of_call", "plan", "read_from_memory", "run", "setting_tables"]
+__all__ = ["job_of_call", "plain_number", "plan", "read_from_memory", "run", "setting_tables"]
 
 logger = logging.getLogger(__name__)
 
@@ -119,10 +119,10 @@ def run(
         "record.batch_size": batch_size,
         "record.memory_limit": memory_limit,
         "data.num_samples": num_samples,
-        "data.divide_by": _plain(divide_by),
+        "data.divide_by": plain_number(divide_by),
         "sketch.per_channel": per_channel,
         "factors.per_channel": per_channel,
-        "factors.percentile": _plain(percentile),
+        "factors.percentile": plain_number(percentile),
         "factors.nonzero": nonzero,
         "normalize.enabled": normalize,
     }
@@ -163,7 +163,7 @@ def plan(
         "record.batch_size": batch_size,
         "record.memory_limit": memory_limit,
         "data.num_samples": num_samples,
-        "data.divide_by": _plain(divide_by),
+        "data.divide_by": plain_number(divide_by),
         "sketch.per_channel": per_channel,
         "factors.per_channel": per_channel,
     }
@@ -224,7 +224,7 @@ def _points(points: str | Iterable[str]) -> str | list[str]:
     return list(points)
 
 
-def _plain(number: Any) -> Any:
+def plain_number(number: Any) -> Any:
     """Return a number of NumPy as a float of Python; the validator judges the rest."""
     is_bool = isinstance(number, bool)
     return float(number) if isinstance(number, Real) and not is_bool else number

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError, OverBudgetError
-from ..api import job_of_call, read_from_memory, run, setting_tables
+from ..api import job_of_call, plain_number, read_from_memory, run, setting_tables
 from ..display.notebook_progress import progress_shown
 from ..display.shown_table import ShownTable
 from ..display.small_pictures import distribution_svg
@@ -93,6 +93,7 @@ def activations(
     output: str | Path | None = None,
     batch_size: int = BATCH_SIZE,
     num_samples: int | None = None,
+    divide_by: float | None = None,
     memory_limit: int | str | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     progress: bool | None = None,
@@ -112,7 +113,7 @@ def activations(
     output : path, optional
         Record into this folder, and read from there what is indexed. It is a run as of :func:`~..api.run`, without
         normalisation: called again, it resumes or reloads. Default: arrays in memory, and nothing is written.
-    batch_size, num_samples, memory_limit, settings
+    batch_size, num_samples, divide_by, memory_limit, settings
         As for :func:`~..api.run`.
     progress : bool, optional
         Show a line of progress; default: only in a notebook.
@@ -149,7 +150,16 @@ def activations(
     """
     tables = setting_tables(settings or {})
     if output is None:
-        return _in_memory(model, x, points, batch_size, num_samples, memory_limit, tables, progress, on_event)
+        chosen = {
+            "record.points": points,
+            "record.batch_size": batch_size,
+            "record.memory_limit": memory_limit,
+            "data.num_samples": num_samples,
+            "data.divide_by": plain_number(divide_by),
+            "normalize.enabled": False,
+        }
+        with progress_shown(progress, on_event) as told:
+            return _in_memory(model, x, chosen, tables, told)
     recorded = run(
         model,
         x,
@@ -157,6 +167,7 @@ def activations(
         points=points,
         batch_size=batch_size,
         num_samples=num_samples,
+        divide_by=divide_by,
         normalize=False,
         memory_limit=memory_limit,
         settings={**tables, "report": {"enabled": False, **tables.get("report", {})}},
@@ -167,15 +178,7 @@ def activations(
 
 
 def _in_memory(
-    model: Any,
-    x: Any,
-    points: str | Sequence[str],
-    batch_size: int,
-    num_samples: int | None,
-    memory_limit: int | str | None,
-    settings: Mapping[str, Any],
-    progress: bool | None,
-    on_event: OnEvent,
+    model: Any, x: Any, chosen: Mapping[str, Any], settings: Mapping[str, Any], on_event: OnEvent
 ) -> ActivationsByPoint:
     useless = sorted(set(settings) - _WITHOUT_FOLDER)
     if useless:
@@ -183,21 +186,13 @@ def _in_memory(
             f"settings[{useless[0]!r}] changes nothing here: the activations are kept in memory. Leave it out, or give "
             "output='FOLDER' to record them"
         )
-    chosen = {
-        "record.points": points,
-        "record.batch_size": batch_size,
-        "record.memory_limit": memory_limit,
-        "data.num_samples": num_samples,
-        "normalize.enabled": False,
-    }
     job = job_of_call(model, x, "in memory", chosen, settings)
     keras_model, source = read_from_memory(model, x, None, job)
-    with progress_shown(progress, on_event) as told:
-        prepared = prepare(job, model=keras_model, source=source)
-        _check_memory(prepared)
-        collected = _Collected(prepared, told)
-        prepared.producer.hand_over(0, collected.n_samples, collected)
-        told(StageDone(stage="record", message=f"{counted(collected.n_samples, 'sample')} in memory"))
+    prepared = prepare(job, model=keras_model, source=source)
+    _check_memory(prepared)
+    collected = _Collected(prepared, on_event)
+    prepared.producer.hand_over(0, collected.n_samples, collected)
+    on_event(StageDone(stage="record", message=f"{counted(collected.n_samples, 'sample')} in memory"))
     return ActivationsByPoint(collected.arrays)
 
 

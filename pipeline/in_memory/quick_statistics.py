@@ -26,6 +26,7 @@ def statistics(
     per_channel: bool = False,
     batch_size: int = BATCH_SIZE,
     num_samples: int | None = None,
+    divide_by: float | None = None,
     memory_limit: int | str | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     progress: bool | None = None,
@@ -49,7 +50,7 @@ def statistics(
         Percentiles of the activations that are not zero; ``False``: of all.
     per_channel : bool
         For each channel too: ``to_dataframe()`` has them.
-    batch_size, num_samples, memory_limit, settings
+    batch_size, num_samples, divide_by, memory_limit, settings
         As for :func:`~..api.run`.
     progress : bool, optional
         Show a line of progress; default: only in a notebook.
@@ -95,6 +96,7 @@ def statistics(
             points=points,
             batch_size=batch_size,
             num_samples=num_samples,
+            divide_by=divide_by,
             per_channel=per_channel,
             normalize=False,
             memory_limit=memory_limit,

@@ -33,6 +33,15 @@ def test_one_layer_of_one_sample_and_a_pattern(small_model, small_data):
     assert {name: array.shape for name, array in two.items()} == {"first": (5, 8), "classes": (5, 3)}
 
 
+def test_samples_are_divided_as_those_of_a_run(small_model, small_data, tmp_path):
+    plain = activations(small_model, small_data / np.float32(4), "first")["first"]
+    divided = activations(small_model, small_data, "first", divide_by=np.float32(4))["first"]
+    kept = activations(small_model, small_data, "first", divide_by=4, output=tmp_path / "r")["first"]
+
+    assert np.array_equal(divided, plain)
+    assert np.array_equal(kept[:], plain)
+
+
 class Own(keras.Model):
     """Subclassed, of two inputs, with a layer inside a layer."""
 
