@@ -14,6 +14,7 @@ from .factors.factors_file import Factors
 from .factors.merged_file import merged_key
 from .folder.folder import RunFolder
 from .folder.progress_file import progress_told
+from .folder.timings import timed
 from .results.report import draw_report
 from .results.run import open_run
 from .settings.job_settings import JobSettings
@@ -103,7 +104,7 @@ def run_job(
     folder.manifest()  # a damaged or newer one is refused before work starts
     state = data_state(job.source)
     job = _checked(job, state)
-    with progress_told(folder, listen) as told:
+    with progress_told(folder, listen) as heard, timed(folder, heard) as told:
         cache, n_computed, factors, certificate = _work(
             job, settings, state, client=client, performance_report=performance_report, on_event=told
         )

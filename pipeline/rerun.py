@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from .events import BlockDone, OnEvent, StageDone, StageStarted, counted, ignore
 from .factors.factors_file import Factors
 from .factors.merged_file import merged_key
 from .folder.folder import RunFolder, write_json
+from .folder.timings import timed
 from .record.point_sketch import sketch_spec
 from .record.recorder import record_block, writing_threads
 from .results.run import Run
@@ -123,7 +125,9 @@ def normalize_run(
     if output is not None:
         folder.check_side_results()
         write_json(folder.factors_path, factors.to_dict())
-    with engine_for(job.settings, client, None, on_event) as engine:
+    # Results that go elsewhere are no part of the run.
+    clock = timed(folder, on_event) if output is None else nullcontext(on_event)
+    with clock as told, engine_for(job.settings, client, None, told) as engine:
         certificate = NormalizeStage(
             folder=folder,
             is_own=output is None,
@@ -132,7 +136,7 @@ def normalize_run(
             recorded=recorded,
             cache=run.cache,
             engine=engine,
-            on_event=on_event,
+            on_event=told,
         ).reload_or_compute()
     if weights_h5 is not None:
         save_weights_h5(weights, weights_h5)

@@ -12,8 +12,8 @@ from ..graph import Node, Point
 from ..normalizer import NormalizedModel
 from ..normalizer.updating import as_array
 from ..report import PointReport, weight_sketch
-from ..report.canvas import figure_style
 from ..report.point_figures import point_figures
+from ..report.rendered import render_png, rendering
 from ..sketch import Percentile, PointSketch, SketchSpec
 
 __all__ = ["draw_plots"]
@@ -46,16 +46,16 @@ def draw_plots(
         Whether files are named ``{index}{class}_...`` (``[output] use_simple_labels``), not ``{layer}_...``.
     """
     written = []
-    with figure_style():
+    with rendering():
         for point in normalized.points:
             if not point.n_params:
                 continue
             label = f"{point.node}{point.layer_type}" if simple_labels else point.name.replace("/", "_")
             report = _point_report(normalized, point, before, after, factors)
             for figure in point_figures(report, nonzero=True):
-                if figure.kind == "weights" or point.name in before:
+                if figure.kind in FILE_NAMES and (figure.kind == "weights" or point.name in before):
                     path = folder / f"{label}_{FILE_NAMES[figure.kind]}.png"
-                    path.write_bytes(figure.png)
+                    path.write_bytes(render_png(figure.picture))
                     written.append(path)
     return written
 

@@ -33,6 +33,15 @@ class Ties:
         """Return plain JSON values."""
         return {**asdict(self), "fixed": [[number, scale] for number, scale in self.fixed.items()]}
 
+    def groups(self, *, per_channel: bool = False) -> tuple[tuple[str, ...], ...]:
+        """Return the names of points that share a scale which follows from activations, two at least in a group."""
+        found: dict[Any, list[str]] = {}
+        for name, number in self.layer.items():
+            scales = tuple(self.channel.get(name, (number,))) if per_channel else (number,)
+            if not set(scales) <= self.fixed.keys():
+                found.setdefault(scales, []).append(name)
+        return tuple(tuple(names) for names in found.values() if len(names) > 1)
+
     @classmethod
     def from_dict(cls, tree: Mapping[str, Any]) -> Ties:
         """Return what :meth:`to_dict` wrote."""

@@ -145,6 +145,11 @@ class RunFolder:
         """``progress.json``: how far the job is that works here, or has failed here."""
         return self.path / "progress.json"
 
+    @property
+    def timings_path(self) -> Path:
+        """``timings.json``: what the stages took."""
+        return self.path / "timings.json"
+
     def owns(self, path: Path) -> bool:
         """Return whether a path is a file of this run, or lies in its cache or its report."""
         files = (
@@ -157,6 +162,7 @@ class RunFolder:
             self.sketches_path,
             self.log_path,
             self.progress_path,
+            self.timings_path,
         )
         return path in files or any(path.is_relative_to(at) for at in (self.cache_path, self.report_path))
 
@@ -175,7 +181,8 @@ class RunFolder:
             foreign = sorted(
                 p.name
                 for p in self.path.iterdir()
-                if not p.name.startswith(".") and p not in (self.log_path, self.progress_path)
+                if not p.name.startswith(".")
+                and p not in (self.log_path, self.progress_path, self.timings_path)
             )
             if foreign and not self._holds_a_run():
                 raise InputError(

@@ -11,11 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from ...storage.errors import InputError
 from ..sketch import Percentile, PointSketch, Sketch
 from .numbers import number_text
 
-__all__ = ["PointReport", "ReportData", "certified"]
+__all__ = ["PointReport", "ReportData", "WorkRow", "certified"]
+
+
+USUAL_Q = 99.9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +60,11 @@ class PointReport:
     is_tied: bool = False
     """Whether the factor is that of a group of points that meet in an Add or the like."""
     weights_before: Sketch | None = None
+    """Without biases, which ``biases_before`` and ``biases_after`` have."""
     weights_after: Sketch | None = None
+    biases_before: Sketch | None = None
+    """Empty if the layer has none; None if they are not known apart from the weights."""
+    biases_after: Sketch | None = None
     residual: float | None = None
     """Largest |activation * factor - original| / factor over all samples: the certificate's figure."""
     allowed: float | None = None
@@ -80,6 +89,11 @@ class PointReport:
             )
 
     @property
+    def shown_q(self) -> float:
+        """The percentile's rank, or 99.9 where the factor is not made from a percentile."""
+        return USUAL_Q if self.q is None else self.q
+
+    @property
     def label(self) -> str:
         """``"p99.9"``, ``"mse clip"``, or ``"percentile"`` if the rank is not known."""
         return (
@@ -90,6 +104,15 @@ class PointReport:
     def factors(self) -> tuple[float, ...]:
         """The factors as a tuple of length one, or with one factor for each channel."""
         return self.factor if isinstance(self.factor, tuple) else (float(self.factor),)  # type: ignore[arg-type]  # checked in __post_init__
+
+    @property
+    def dead_channels(self) -> tuple[int, ...] | None:
+        """The channels that were zero for every sample, counted from 0; None without a sketch of each channel."""
+        channels = self.before.channels
+        if channels is None:
+            return None
+        is_dead = (channels.n > 0) & (channels.n_zeros == channels.n)
+        return tuple(np.flatnonzero(is_dead).tolist())
 
     def uncached(self) -> PointReport:
         """Return the point with copies of its sketches, which share the counts.
@@ -120,6 +143,18 @@ class PointReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WorkRow:
+    """What one stage of a run took, as text."""
+
+    stage: str
+    began: str
+    wall: str
+    cpu: str
+    memory: str
+    """The most that the process has held until its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportData:
     """The data of a whole report; see `write_report`."""
 
@@ -145,6 +180,18 @@ class ReportData:
     """More to show beside the accuracy, such as ``{"blocks computed": "0 of 12"}``."""
     program: str = "actisketch"
     """Name and version of the program, for the last line of the page."""
+    about: Mapping[str, str] = field(default_factory=dict)
+    """What stands below the title: the data, the date, versions, by name."""
+    groups: tuple[tuple[str, ...], ...] = ()
+    """Names of points that share a factor."""
+    work: tuple[WorkRow, ...] = ()
+    """What the stages of the run took."""
+    command: str = ""
+    """The command that makes the run again, with ``job.toml`` of ``downloads``."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Files beside the page, relative to it, by what they are."""
+    downloads: Mapping[str, str] = field(default_factory=dict)
+    """Texts that the page hands out as files, by the name of the file."""
 
     def __post_init__(self) -> None:
         names = [point.name for point in self.points]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..sketch import Sketch
 
-__all__ = ["Histogram", "histogram", "share_above", "split_counts"]
+__all__ = ["Histogram", "ScaleKind", "histogram", "share_above", "split_counts"]
 
 FEWEST_BARS, MOST_BARS = 12, 96
 # If the largest value is this many times the median, a linear axis would squeeze all but the tail into a few bars.
@@ -24,7 +24,7 @@ SPREAD_FOR_LOG = 50.0
 # Nobody reads more decades; the share of values below them is written on the axis.
 MAX_DECADES = 6.0
 
-Scale = Literal["linear", "log", "symlog"]
+ScaleKind = Literal["linear", "log", "symlog"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ class Histogram:
     n_zeros: int
     n_below: float
     """Non-zero values too close to zero for a log axis."""
-    scale: Scale
+    scale: ScaleKind
     linear_width: float
     """Half width of the linear part around zero of a symlog axis; 0 otherwise."""
 

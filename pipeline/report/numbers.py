@@ -19,6 +19,7 @@ __all__ = [
     "interval_text",
     "number_text",
     "plain",
+    "ranges_text",
     "share_text",
 ]
 
@@ -133,6 +134,23 @@ def factor_text(factors: Sequence[float]) -> str:
     if len(factors) == 1:
         return number_text(factors[0])
     return f"{number_text(min(factors), digits=3)}..{number_text(max(factors), digits=3)}"
+
+
+def ranges_text(numbers: Sequence[int]) -> str:
+    """Return ascending whole numbers, neighbours together.
+
+    Examples
+    --------
+    >>> ranges_text([3, 17, 40, 41, 42])
+    '3, 17, 40-42'
+    """
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], number]
+        else:
+            parts.append([number])
+    return ", ".join("-".join(map(str, part)) for part in parts)
 
 
 def _outwards(value: float, digits: int, *, up: bool) -> str:

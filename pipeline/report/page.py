@@ -14,13 +14,30 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from ..sketch import Sketch
 from .contents import PointReport, ReportData
-from .numbers import number_text, plain
-from .point_figures import PointFigure
+from .numbers import interval_text, number_text, plain, ranges_text, share_text
+from .percentile_ladder import ladder
+from .picture import INKS, Picture
 from .point_row import Row, percentile_head, table_row, table_rows
+from .shared import shared_factors
 from .verdict import certificate_notes, key_figures, summary, verdict
 
-__all__ = ["Section", "page_chunks", "section", "settings_rows"]
+__all__ = ["Drawn", "Section", "page_chunks", "section", "settings_rows"]
+
+# Text and lines of the grid have the page's own colours, and the dark scheme of the style changes the others.
+INKS_ON_PAGE = "".join(f"svg .{ink}{{color:var(--{ink},{colour})}}" for ink, colour in INKS.items())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """Pictures, the names of their files, and one PDF with a page for each."""
+
+    pictures: Mapping[str, Picture]
+    """By the name of the file without its ending, in the folder ``figures`` beside the page."""
+    name: str
+    """Of the PDF, without its ending."""
+    pdf: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,17 +48,34 @@ class Section:
     """The point's row of the table."""
     facts: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
-    figures: tuple[PointFigure, ...]
+    drawn: Drawn
+    rungs: tuple[RungRow, ...]
 
 
-def page_chunks(report: ReportData, *, overview: bytes | None, sections: Iterable[Section]) -> Iterator[str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RungRow:
+    """A percentile that the layer could be divided by, and what that would do."""
+
+    q: str
+    value: str
+    interval: str
+    saturation: str
+    is_asked: bool
+    """Whether it is the one that was asked for."""
+
+
+def page_chunks(
+    report: ReportData, *, overview: Drawn | None, tall: Picture | None, sections: Iterable[Section]
+) -> Iterator[str]:
     """Yield the page in pieces.
 
     Parameters
     ----------
     report : ReportData
-    overview : bytes or None
-        PNG; ``None`` when there are no points.
+    overview : Drawn or None
+        ``None`` when there are no points.
+    tall : Picture or None
+        The same for narrow screens.
     sections : iterable of Section
         In the order of the points. They are taken one by one, so that only one point's pictures are in memory.
     """
@@ -56,6 +90,7 @@ def page_chunks(report: ReportData, *, overview: bytes | None, sections: Iterabl
         lstrip_blocks=True,
     )
     environment.filters["data_uri"] = _data_uri
+    environment.filters["sortable"] = lambda row, column: repr(row.numbers.get(column, ""))
     return environment.get_template("page.html").generate(
         report=report,
         title=plain(report.title),
@@ -67,10 +102,15 @@ def page_chunks(report: ReportData, *, overview: bytes | None, sections: Iterabl
         settings=settings_rows(report.settings),
         rows=table_rows(report),
         q_head=percentile_head(report),
+        about=[(plain(name), plain(value, limit=500)) for name, value in report.about.items()],
+        shared=list(shared_factors(report)),
         overview=overview,
+        tall=tall,
         sections=sections,
-        # The only text that is not escaped, because it comes from the templates.
+        # The only text that is not escaped, with the pictures, which escape their own.
         css=sources["page.css"],
+        inks=INKS_ON_PAGE,
+        ink_colours=INKS,
         js=sources["page.js"],
         js_hash=base64.b64encode(hashlib.sha256(sources["page.js"].encode()).digest()).decode(),
     )
@@ -95,8 +135,8 @@ def settings_rows(settings: Mapping[str, Any], *, prefix: str = "") -> list[tupl
     return rows
 
 
-def section(number: int, point: PointReport, figures: Iterable[PointFigure]) -> Section:
-    """Return the section of one point."""
+def section(number: int, point: PointReport, drawn: Drawn, *, nonzero: bool) -> Section:
+    """Return the section of one point; ``nonzero`` as `ReportData`."""
     row = table_row(number, point)
     facts = [
         ("type", row.kind),
@@ -110,13 +150,49 @@ def section(number: int, point: PointReport, figures: Iterable[PointFigure]) -> 
     ]
     if point.rms_residual is not None:
         facts.append(("residual, rms", number_text(point.rms_residual, digits=2)))
-    facts += [("saturation", row.saturation), ("dead", row.dead)]
+    facts += [("saturation", row.saturation), ("dead channels", _dead_text(point)), *_bias_facts(point)]
     notes = tuple(plain(note, limit=1000) for note in point.notes)
-    return Section(row=row, facts=tuple(facts), notes=notes, figures=tuple(figures))
+    return Section(
+        row=row, facts=tuple(facts), notes=notes, drawn=drawn, rungs=tuple(_rung_rows(point, nonzero))
+    )
 
 
-def _data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+def _rung_rows(point: PointReport, nonzero: bool) -> Iterator[RungRow]:
+    for rung in ladder(point.before.layer, nonzero=nonzero, more=point.q):
+        found = rung.percentile
+        yield RungRow(
+            q=f"{rung.q:g}",
+            value=number_text(found.value, digits=5),
+            interval=interval_text(found.lo, found.hi),
+            saturation=share_text(rung.saturation),
+            is_asked=rung.q == point.q,
+        )
+
+
+def _dead_text(point: PointReport) -> str:
+    """Return how many channels are dead, and which, where each has a sketch."""
+    dead, n_dead = point.dead_channels, point.n_dead
+    if dead is None:
+        return "-" if n_dead is None else f"{n_dead:,}" + ("; which: sketch.per_channel" if n_dead else "")
+    return f"{len(dead):,}" + (f": {plain(ranges_text(dead), limit=400)}" if dead else "")
+
+
+def _bias_facts(point: PointReport) -> Iterator[tuple[str, str]]:
+    before, after = point.biases_before, point.biases_after
+    if before is not None and (before.n or (after is not None and after.n)):
+        then = "not given" if after is None else _range_text(after) + ("" if before.n else ", folded in")
+        yield "biases", f"{_range_text(before)}; normalised: {then}"
+
+
+def _range_text(sketch: Sketch) -> str:
+    if not sketch.n:
+        return "none"
+    return f"{sketch.n:,} from {number_text(sketch.minimum)} to {number_text(sketch.maximum)}"
+
+
+def _data_uri(content: bytes | str, media_type: str) -> str:
+    raw = content.encode() if isinstance(content, str) else content
+    return f"data:{media_type};base64,{base64.b64encode(raw).decode('ascii')}"
 
 
 def _source(name: str) -> str:

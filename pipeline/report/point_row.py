@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .contents import PointReport, ReportData
 from .numbers import axes_text, count_text, factor_text, interval_text, number_text, plain, share_text
 
-__all__ = ["Row", "percentile_head", "table_rows"]
+__all__ = ["Row", "percentile_head", "table_row", "table_rows"]
 
 NAME_LIMIT = 120
 
@@ -36,6 +37,8 @@ class Row:
     """Ends in ``" !"`` if it is larger than allowed."""
     saturation: str
     dead: str
+    numbers: Mapping[str, float]
+    """What the columns are sorted by; without what is not known."""
 
     @property
     def anchor(self) -> str:
@@ -51,6 +54,7 @@ def table_rows(report: ReportData) -> list[Row]:
 def table_row(number: int, point: PointReport) -> Row:
     """Return the row of one point."""
     layer, percentile = point.before.layer, point.percentile
+    zeros = layer.n_zeros / layer.n if layer.n else None
     kind = point.layer_type + (f", {point.activation}" if point.activation else "")
     return Row(
         number=number,
@@ -59,7 +63,7 @@ def table_row(number: int, point: PointReport) -> Row:
         shape=axes_text(point.shape),
         n_values=count_text(point.n_values),
         n_values_exact=f"{point.n_values:,}",
-        zeros=share_text(layer.n_zeros / layer.n if layer.n else None),
+        zeros=share_text(zeros),
         maximum=number_text(layer.maximum) if layer.n else "-",
         # About as many digits as the interval justifies.
         percentile=""
@@ -70,8 +74,23 @@ def table_row(number: int, point: PointReport) -> Row:
         pinned="pinned" if point.is_pinned else "tied" if point.is_tied else "",
         residual=_residual_text(point),
         saturation=share_text(point.saturation),
-        dead="-" if point.n_dead is None else str(point.n_dead),
+        dead="-" if point.n_dead is None else f"{point.n_dead:,}",
+        numbers=_known(
+            shape=math.prod(point.shape),
+            values=point.n_values,
+            zeros=zeros,
+            max=layer.maximum,
+            percentile=percentile.value,
+            factor=max(point.factors),
+            residual=point.residual,
+            saturation=point.saturation,
+            dead=point.n_dead,
+        ),
     )
+
+
+def _known(**numbers: float | None) -> dict[str, float]:
+    return {name: number for name, number in numbers.items() if number is not None and not math.isnan(number)}
 
 
 def _residual_text(point: PointReport) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .contents import ReportData
-from .numbers import count_text, number_text, plain
+from .numbers import number_text, plain
 
 __all__ = ["Verdict", "certificate_notes", "key_figures", "percentile_name", "summary", "verdict"]
 
@@ -45,7 +45,7 @@ def summary(report: ReportData) -> str:
     n_values = sum(point.n_values for point in report.points)
     text = (
         f"The activations of {_number_of(len(report.points), 'layer')} of {plain(report.model_name)} "
-        f"were recorded over {_number_of(report.n_samples, 'sample')} ({count_text(n_values)} values) and "
+        f"were recorded over {_number_of(report.n_samples, 'sample')} ({n_values:,} values) and "
         "counted as they streamed by. "
     )
     if report.certificate is None:

@@ -1,6 +1,6 @@
 """Write a report into a folder: first all of it beside the old one, then move it into place.
 
-``index.html`` is self-contained; ``figures/`` holds the same pictures as PNG files. If drawing is interrupted,
+``index.html`` is self-contained; ``figures/`` holds the same pictures as files. If drawing is interrupted,
 the older report stays as it was. The renames at
 the end take milliseconds: if they are interrupted, every file is whole, ``index.html`` is the old one or
 the new one, and the next report repairs the rest.
@@ -14,18 +14,19 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from ...storage.errors import InputError, StorageError
 from ...storage.files import put_in_place, sync
 from ...storage.partial import no_empty_folder, partial_name, remove_leftovers
-from .canvas import figure_style
 from .contents import ReportData
-from .overview import overview_png
-from .page import Section, page_chunks, section
+from .overview import tall_overview, wide_overview
+from .page import Drawn, Section, page_chunks, section
+from .picture import Picture
 from .point_figures import point_figures
+from .rendered import render_pdf, rendering
 
 __all__ = ["write_report"]
 
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 PAGE = "index.html"
 FIGURES = "figures"
-OVERVIEW = "overview.png"
+OVERVIEW = "overview"
 # The template writes it within its first bytes: a page without it is not ours.
 MARK = '<meta name="generator" content="actisketch report">'
 MARKED_WITHIN = 4096
@@ -41,7 +42,9 @@ MARKED_WITHIN = 4096
 STAGE_PREFIX = ".report-"
 STAGE_LEFT_S = 3600
 # Only files of these names are removed from the folder of figures.
-OUR_FIGURE = re.compile(r"\d{3,}-[A-Za-z0-9._-]+-(activations|weights|maxima)\.png")
+OUR_FIGURE = re.compile(
+    r"overview\.(svg|pdf|png)|\d{3,}-[A-Za-z0-9._-]+(\.pdf|-(activations|weights|maxima|channels)\.(svg|png))"
+)
 
 
 def write_report(
@@ -60,7 +63,8 @@ def write_report(
     Returns
     -------
     list of Path
-        ``index.html`` first, then ``figures/overview.png`` and the figures of the points in order.
+        ``index.html`` first, then those of ``figures``: the overview, and for each point in order an SVG of each
+        figure and a PDF with a page for each.
 
     Raises
     ------
@@ -107,10 +111,10 @@ def write_report(
     return paths
 
 
-def figure_name(number: int, point_name: str, kind: str) -> str:
-    """Return ``"003-conv1-weights.png"``, which sorts as the graph does and is safe on every file system."""
+def figure_name(number: int, point_name: str) -> str:
+    """Return ``"003-conv1"``, which sorts as the graph does and is safe on every file system."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", point_name)[:60] or "_"
-    return f"{number:03d}-{safe}-{kind}.png"
+    return f"{number:03d}-{safe}"
 
 
 def _check_place(folder: Path) -> None:
@@ -153,27 +157,30 @@ def _draw(stage: Path, report: ReportData, progress: Callable[[int, int], None] 
     names: list[str] = []
     (stage / FIGURES).mkdir()
 
+    def drawn(name: str, pictures: Mapping[str, Picture]) -> Drawn:
+        pdf = render_pdf(pictures.values())
+        svgs = {f"{each}.svg": picture.svg_file() for each, picture in pictures.items()}
+        for file_name, content in {**svgs, f"{name}.pdf": pdf}.items():
+            (stage / FIGURES / file_name).write_bytes(content)
+            names.append(file_name)
+        return Drawn(pictures=pictures, name=name, pdf=pdf)
+
     def sections() -> Iterator[Section]:
         for number, point in enumerate(report.points, start=1):
             point = point.uncached()
-            figures = tuple(point_figures(point, nonzero=report.nonzero))
-            for figure in figures:
-                name = figure_name(number, point.name, figure.kind)
-                (stage / FIGURES / name).write_bytes(figure.png)
-                names.append(name)
-            yield section(number, point, figures)
+            name = figure_name(number, point.name)
+            figures = point_figures(point, nonzero=report.nonzero)
+            pictures = {f"{name}-{figure.kind}": figure.picture for figure in figures}
+            yield section(number, point, drawn(name, pictures), nonzero=report.nonzero)
             if progress is not None:
                 progress(number, len(report.points))
 
-    with figure_style():
-        overview = overview_png(report) if report.points else None
-        if overview is not None:
-            (stage / FIGURES / OVERVIEW).write_bytes(overview)
-            names.insert(0, OVERVIEW)
-        with open(stage / PAGE, "w", encoding="utf-8", newline="\n") as page:
-            page.writelines(page_chunks(report, overview=overview, sections=sections()))
-            page.flush()
-            os.fsync(page.fileno())
+    with rendering(), open(stage / PAGE, "w", encoding="utf-8", newline="\n") as page:
+        overview = drawn(OVERVIEW, {OVERVIEW: wide_overview(report)}) if report.points else None
+        tall = tall_overview(report) if report.points else None
+        page.writelines(page_chunks(report, overview=overview, tall=tall, sections=sections()))
+        page.flush()
+        os.fsync(page.fileno())
     return names
 
 

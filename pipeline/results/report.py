@@ -19,6 +19,7 @@ from ..sketch import Percentile, PointSketch
 from ..stages.after_sketches import AfterSketches
 from ..stages.stage import FileStage
 from ..stages.stage_keys import report_key
+from .report_origin import with_origin
 
 if TYPE_CHECKING:
     from .run import Run
@@ -27,13 +28,12 @@ __all__ = ["draw_report", "report_data"]
 
 
 def report_data(run: Run, *, with_noise: bool = False) -> ReportData:
-    """Return everything that the report and the table say of a run; the noise of low precision is in the plot only."""
+    """Return what the page and the table of the terminal say of a run; only the page has noise of low precision."""
     factors = run.written_factors()
     certificate = run.certificate()
     # Sketches of another network than the certified one would be drawn beside factors that do not belong to them.
     has_network = certificate is not None and bool(certificate["passed"])
     after = AfterSketches.load(run.folder.sketches_path) if has_network else AfterSketches()
-    manifest = run.folder.manifest()
     specs = {spec.name: spec for spec in run.cache.spec.points}
     bits = run.settings.factors.bits
     noise = {row.point: row for row in run.sensitivity(bits=bits)} if with_noise else {}
@@ -43,7 +43,7 @@ def report_data(run: Run, *, with_noise: bool = False) -> ReportData:
     )
     return ReportData(
         title="Activation statistics and normalisation",
-        model_name=str(manifest.get("model", {}).get("name", "network")),
+        model_name=str(run.folder.manifest().get("model", {}).get("name", "network")),
         points=points,
         n_samples=run.cache.spec.n_samples,
         nonzero=factors.nonzero,
@@ -54,6 +54,7 @@ def report_data(run: Run, *, with_noise: bool = False) -> ReportData:
         accuracy_after=certificate.get("accuracy_after") if certificate else None,
         facts={"random layers, one draw": ", ".join(run.random_layers)} if run.random_layers else {},
         program=f"actisketch {importlib.metadata.version('actisketch')}",
+        groups=run.ties.groups(per_channel=factors.per_channel),
     )
 
 
@@ -84,6 +85,8 @@ def _point_report(
         is_tied=factor.rule == "tied",
         weights_before=after.weights_before.get(name),
         weights_after=after.weights_after.get(name),
+        biases_before=after.biases_before.get(name),
+        biases_after=after.biases_after.get(name),
         n_dead=factor.n_dead_channels or int(factor.rule == "dead"),
     )
 
@@ -134,7 +137,7 @@ class _ReportStage(FileStage[Path]):
 
     def write(self, result: Path) -> Sequence[Path]:
         # Only here: a report that is reloaded shall not compute the noise.
-        data = report_data(self.run, with_noise=True)
+        data = with_origin(report_data(self.run, with_noise=True), self.run, self.place)
         return write_report(
             self.place, data, progress=lambda done, _: self.on_event(SamplesDone(n_done=done))
         )

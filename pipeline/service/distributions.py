@@ -6,13 +6,14 @@ Knows runs and figures. Does not know HTTP.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from ...storage.errors import NotFoundError
-from ..report.bars import Mark, paint_bars, paint_legend, paint_marks, paint_nothing
-from ..report.canvas import COLOURS, draw_png, draw_svg, figure_style, legible
 from ..report.histogram import Histogram, histogram
-from ..report.numbers import count_text, number_text
+from ..report.numbers import number_text, plain
+from ..report.panel import LOWER, WIDTH, Mark, draw_histogram, draw_nothing
+from ..report.picture import Picture
+from ..report.rendered import render_png, rendering
 from ..results.run import Run
 from ..sketch import Sketch
 from ..stages.after_sketches import AfterSketches
@@ -20,14 +21,11 @@ from .answers import DistributionAnswer, PercentileAnswer
 from .open_runs import OpenRun
 from .questions import is_nonzero, percentile_in, recorded_of
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 __all__ = ["DistributionQuestion", "Subject", "distribution_of", "distribution_picture"]
 
-WIDTH_IN, HEIGHT_IN = 6.4, 3.6
-PLACE = (0.19, 0.16, 0.78, 0.6)
-
+# The height of the two lines above the panel, and of the picture.
+HEAD = 36.0
+HEIGHT = HEAD + LOWER
 
 Subject = Literal["activations", "normalised", "weights", "normalised-weights"]
 
@@ -75,7 +73,6 @@ def distribution_picture(opened: OpenRun, asked: DistributionQuestion, kind: Lit
     bars, sketch, percentile = _found(opened, asked)
     recorded = recorded_of(opened)
     where = asked.point if asked.channel is None else f"{asked.point}, channel {asked.channel}"
-    unit = "weight" if "weights" in asked.of else "activation"
     part = (
         ""
         if recorded.is_complete
@@ -83,20 +80,27 @@ def distribution_picture(opened: OpenRun, asked: DistributionQuestion, kind: Lit
     )
     damage = "; DAMAGED blocks are left out" if recorded.damage else ""
 
-    def paint(figure: Figure) -> None:
-        figure.text(0.015, 0.975, legible(where, limit=70), va="top", fontsize=10, fontweight="bold")
-        told = f"{count_text(recorded.n_samples_done)} samples{part}{damage}"
-        figure.text(0.015, 0.915, told, va="top", fontsize=8, color=COLOURS["soft"])
-        axes = figure.add_axes(PLACE)
-        if not sketch.n:
-            paint_nothing(axes, asked.of, "no values recorded")
-            return
-        paint_bars(axes, bars, colour=COLOURS["after" if "normalised" in asked.of else "before"], unit=unit)
-        paint_marks(axes, _marks(sketch, percentile))
-        paint_legend(axes, f"{asked.of}: {count_text(sketch.n)} values")
-
-    with figure_style():
-        return (draw_png if kind == "png" else draw_svg)(WIDTH_IN, HEIGHT_IN, paint)
+    picture = Picture(
+        WIDTH, HEIGHT, label=f"Histogram of the {asked.of} of {plain(where)}: {sketch.n:,} values"
+    )
+    picture.words(8, 16, plain(where, limit=58), size=12, is_bold=True)
+    picture.words(8, 31, f"{recorded.n_samples_done:,} samples{part}{damage}", size=10, ink="soft")
+    if sketch.n:
+        draw_histogram(
+            picture,
+            HEAD,
+            bars,
+            _marks(sketch, percentile),
+            title=f"{asked.of}: {sketch.n:,} values",
+            ink="after" if "normalised" in asked.of else "before",
+            unit="weight" if "weights" in asked.of else "activation",
+        )
+    else:
+        draw_nothing(picture, HEAD, asked.of, "no values recorded")
+    if kind == "svg":
+        return picture.svg_file()
+    with rendering():
+        return render_png(picture)
 
 
 def _marks(sketch: Sketch, percentile: PercentileAnswer) -> list[Mark]:

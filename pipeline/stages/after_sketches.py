@@ -26,7 +26,13 @@ _KINDS: dict[str, type[PointSketch] | type[Sketch]] = {
     "activations": PointSketch,
     "weights_before": Sketch,
     "weights_after": Sketch,
+    "biases_before": Sketch,
+    "biases_after": Sketch,
 }
+# Earlier programs counted biases with the weights: then they are not known apart.
+_NEW_PARTS = ("biases_before", "biases_after")
+# What Keras' layers call what they add.
+_BIASES = frozenset({"bias", "beta"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +42,11 @@ class AfterSketches:
     activations: Mapping[str, PointSketch] = field(default_factory=dict)
     """Sketches of the normalised network."""
     weights_before: Mapping[str, Sketch] = field(default_factory=dict)
+    """Kernels and other weights that values are multiplied with."""
     weights_after: Mapping[str, Sketch] = field(default_factory=dict)
+    biases_before: Mapping[str, Sketch] = field(default_factory=dict)
+    """Empty sketches where there are none, which folding a BatchNormalization changes."""
+    biases_after: Mapping[str, Sketch] = field(default_factory=dict)
 
     def save(self, path: Path) -> None:
         """Write them as JSON, whole or not at all."""
@@ -66,7 +76,7 @@ class AfterSketches:
             parts: dict[str, Any] = {
                 part: {
                     name: kind.from_bytes(base64.b64decode(text, validate=True))
-                    for name, text in tree[part].items()
+                    for name, text in (tree.get(part, {}) if part in _NEW_PARTS else tree[part]).items()
                 }
                 for part, kind in _KINDS.items()
             }
@@ -82,22 +92,30 @@ class AfterSketches:
             ) from None
 
 
-def sketch_weights(normalized: NormalizedModel) -> tuple[dict[str, Sketch], dict[str, Sketch]]:
-    """Return the sketches of each point's weights before and after normalisation, one array at a time."""
+def sketch_weights(normalized: NormalizedModel) -> dict[str, dict[str, Sketch]]:
+    """Return sketches of each point's weights and biases, before and after, as `AfterSketches` names them.
+
+    Weights and biases are apart: a folded BatchNormalization gives a bias to a layer that had none, and its weights are
+    still compared with its weights. One array at a time is in memory.
+    """
     after = {node.name: node for node in normalized.normalized_graph.nodes}
-    before_by_point, after_by_point = {}, {}
+    found: dict[str, dict[str, Sketch]] = {part: {} for part in _KINDS if part != "activations"}
     for point in normalized.points:
         if point.n_params == 0:
             continue
-        before_by_point[point.name] = weight_sketch(_arrays(normalized.graph.nodes[point.node].operation))
-        node = after.get(point.name)
-        if node is not None and node.operation is not None:
-            after_by_point[point.name] = weight_sketch(_arrays(node.operation))
-    return before_by_point, after_by_point
+        nodes = {"before": normalized.graph.nodes[point.node], "after": after.get(point.name)}
+        for when, node in nodes.items():
+            if node is not None and node.operation is not None:
+                for part, is_bias in (("weights", False), ("biases", True)):
+                    found[f"{part}_{when}"][point.name] = weight_sketch(
+                        _arrays(node.operation, is_bias=is_bias)
+                    )
+    return found
 
 
-def _arrays(layer: Any) -> Iterator[NDArray[Any]]:
+def _arrays(layer: Any, *, is_bias: bool) -> Iterator[NDArray[Any]]:
     import keras
 
     for variable in layer.trainable_variables or layer.variables:
-        yield keras.ops.convert_to_numpy(variable)
+        if (variable.path.rpartition("/")[2] in _BIASES) == is_bias:
+            yield keras.ops.convert_to_numpy(variable)

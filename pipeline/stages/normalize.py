@@ -193,10 +193,8 @@ class NormalizeStage(FileStage[Certificate]):
         folder = self.folder
         discard(folder.certificate_path)
         if result.passed:
-            before, after = sketch_weights(self._normalized)
-            AfterSketches(activations=result.sketches, weights_before=before, weights_after=after).save(
-                folder.sketches_path
-            )
+            weights = sketch_weights(self._normalized)
+            AfterSketches(activations=result.sketches, **weights).save(folder.sketches_path)
             save_network(self._normalized.model, folder.network_path)
         else:
             discard(folder.sketches_path)

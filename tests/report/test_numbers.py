@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actisketch.pipeline.report import canvas, numbers, page
+from actisketch.pipeline.report import numbers, page, scale
 from actisketch.pipeline.report.numbers import count_text, interval_text, number_text, plain, share_text
 
 positive = st.floats(1e-30, 1e30)
 
 
-@pytest.mark.parametrize("module", [numbers, canvas, page])
+@pytest.mark.parametrize("module", [numbers, scale, page])
 def test_the_examples_in_the_docstrings_run(module: object) -> None:
     failed, _ = doctest.testmod(module)  # type: ignore[arg-type]  # they are modules
 

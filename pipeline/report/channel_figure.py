@@ -1,0 +1,85 @@
+"""The picture of the channels of one point: percentile and largest value of each, and its share of zeros."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .contents import PointReport
+from .numbers import plain
+from .panel import ACROSS, LOWER, TWO_PANELS, UPPER, WIDTH, Axes, draw_axes, draw_legend, upright
+from .picture import Picture
+from .scale import Scale, log_scale
+
+__all__ = ["channel_picture"]
+
+# A picture has no room for more: neighbours are then drawn together.
+MOST_DRAWN = 350
+
+
+def channel_picture(point: PointReport, *, nonzero: bool) -> Picture:
+    """Return the picture; the point has a sketch of each channel, and values."""
+    channels = point.before.channels
+    assert channels is not None
+    n, n_dead = channels.n_channels, len(point.dead_channels or ())
+    step = math.ceil(n / MOST_DRAWN)
+    maxima = _largest(channels.maximum, step)
+    values = _largest(channels.percentile(point.shown_q, nonzero=nonzero)[0], step)
+    zeros = _largest(channels.sparsity, step)
+    places = np.arange(0, n, step, dtype=np.float64) + (step - 1) / 2
+    together = f"; the largest of {step} neighbours" if step > 1 else ""
+    picture = Picture(
+        WIDTH,
+        TWO_PANELS,
+        label=f"The {n:,} channels of {plain(point.name)}, {n_dead:,} of them dead: p{point.shown_q:g} and maximum of "
+        "each; below, its share of zeros.",
+    )
+    x = Scale(low=-0.5 - n / 100, high=n - 0.5 + n / 100, ends=ACROSS)
+    y = log_scale([*maxima, *values, *point.factors], upright(UPPER))
+    upper = Axes(picture=picture, top=UPPER, x=x, y=y)
+    draw_axes(upper, title=f"Channels: {n:,}", x_label=f"channel{together}", y_label="activation (log)")
+    width = max(1.0, min(6.0, 240.0 / len(places)))
+    _stems(upper, places, values, maxima, ink="max", width=width / 2)
+    _stems(upper, places, np.full(len(places), y.low), values, ink="percentile", width=width)
+    draw_legend(upper, [("percentile", f"p{point.shown_q:g}"), ("max", "from it to the maximum")])
+    lower = Axes(
+        picture=picture,
+        top=LOWER,
+        x=x,
+        y=Scale(low=0.0, high=1.04, ends=upright(LOWER)),
+    )
+    draw_axes(lower, title="Zeros of each channel", x_label=f"channel{together}", y_label="share of zeros")
+    _stems(lower, places, np.zeros(len(places)), zeros, ink="before", width=width)
+    return picture
+
+
+def _largest(values: NDArray[np.float64], step: int) -> NDArray[np.float64]:
+    """Return the largest of each `step` neighbours; NaN where there are none."""
+    padded = np.append(values, np.full(-len(values) % step, np.nan)).reshape(-1, step)
+    return np.asarray(np.fmax.reduce(padded, axis=1))
+
+
+def _stems(
+    axes: Axes,
+    places: NDArray[np.float64],
+    lows: NDArray[np.float64],
+    highs: NDArray[np.float64],
+    *,
+    ink: str,
+    width: float,
+) -> None:
+    """Draw vertical lines from low to high, where both are on the axis."""
+    is_shown = np.isfinite(highs) & (highs > 0)
+    across, down, up = (
+        axes.x.place(places),
+        axes.y.place(np.nan_to_num(lows)),
+        axes.y.place(np.nan_to_num(highs)),
+    )
+    lines = (
+        ((a, b), (a, c))
+        for a, b, c, shown in zip(across, down, up, is_shown, strict=True)
+        if shown and b - c > 0.05
+    )
+    axes.picture.stroke(*lines, ink=ink, width=width)
