@@ -6,7 +6,7 @@ from pathlib import Path
 IN_WORK = ("lock", "tmp")
 
 
-def contents(folder: Path, *, without: tuple[str, ...] = ("lock",)) -> dict[str, bytes]:
+def contents(folder: Path, *, without: tuple[str, ...] = ("lock", "timings.json")) -> dict[str, bytes]:
     """Every file below a folder by its path, but those that have, or lie in, one of these names."""
     files = {p.relative_to(folder): p for p in sorted(folder.rglob("*")) if p.is_file()}
     return {key.as_posix(): p.read_bytes() for key, p in files.items() if not set(key.parts) & set(without)}

@@ -90,7 +90,8 @@ def page_chunks(
         lstrip_blocks=True,
     )
     environment.filters["data_uri"] = _data_uri
-    environment.filters["sortable"] = lambda row, column: repr(row.numbers.get(column, ""))
+    # The shortest text that reads back as the same number; none, where the number is not known.
+    environment.filters["sortable"] = lambda row, column: str(row.numbers.get(column, ""))
     return environment.get_template("page.html").generate(
         report=report,
         title=plain(report.title),

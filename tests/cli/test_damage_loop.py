@@ -26,8 +26,9 @@ KINDS = {
         "normalized.keras",
         "sketches.npz",
         "run.log",
+        "timings.json",
     ],
-    "report": ["report/index.html", "report/figures/overview.png", "report/figures/001-first-weights.png"],
+    "report": ["report/index.html", "report/figures/overview.svg", "report/figures/001-first-weights.svg"],
     "cache": [
         "cache/zarr.json",
         "cache/first/zarr.json",

@@ -17,7 +17,7 @@ def precious(tmp_path_factory):
     (home / "note.txt").write_text("precious")
     array = home / "array"
     array.mkdir()
-    for name in ("zarr.json", "c.0.0", "lock", "index.html", "overview.png", "001-first-weights.png"):
+    for name in ("zarr.json", "c.0.0", "lock", "index.html", "overview.svg", "001-first-weights.svg"):
         (array / name).write_text(f"precious {name}")
     (array / "commits").mkdir()
     (array / "commits" / "00000000.0-16.block").write_text("precious block")
@@ -71,6 +71,7 @@ FILES = (
     "cache/zarr.json",
     "cache/first/c.0.0",
     "run.log",
+    "timings.json",
     "factors.json",
     "normalized.keras",
     "report/index.html",

@@ -10,7 +10,7 @@ from actisketch.pipeline import open_run
 
 from ..on_disk import contents, flip
 
-NOTES = ("run.log", "lock", "run.json")  # of the time
+NOTES = ("run.log", "lock", "run.json", "timings.json")  # of the time
 RESULTS = (
     "statistics.json",
     "factors.json",
@@ -160,7 +160,7 @@ def test_results_of_other_settings_are_not_shown_as_those_of_the_run(call, finis
     assert (status.certificate_passed, status.has_network, status.has_report) == (None, False, False)
     assert status.is_complete
     assert said.count("out of date") == 3
-    assert not list((finished["folder"] / "again" / "figures").glob("*-weights.png"))
+    assert not list((finished["folder"] / "again" / "figures").glob("*-weights.*"))
 
 
 def test_a_report_of_other_factors_is_not_counted_as_the_runs(call, finished):
