@@ -143,7 +143,7 @@ def test_the_report_is_one_page_that_needs_no_network(demo_run):
     assert "conv1" in page
     assert "http://" not in page.replace("http://www.w3.org/", "")
     assert "https://" not in page
-    assert len(list((folder / "report" / "figures").glob("*-activations.png"))) == 5
+    assert len(list((folder / "report" / "figures").glob("*-activations.svg"))) == 5
 
 
 def test_status_tells_that_everything_is_there(demo_run, call):

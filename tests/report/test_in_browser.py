@@ -86,6 +86,10 @@ def test_no_width_scrolls_sideways(browser: Browser, width: int) -> None:
     size(browser, width)
 
     assert browser.run("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+    cut_off = (
+        "[...document.querySelectorAll('.ladder, article')].filter(e => e.scrollWidth > e.clientWidth).length"
+    )
+    assert browser.run(cut_off) == 0
 
 
 def test_a_phone_has_a_table_of_five_columns_and_an_overview_from_above_to_below(browser: Browser) -> None:
