@@ -46,6 +46,7 @@ def with_origin(data: ReportData, run: Run, place: Path) -> ReportData:
             f"{title} {versions[name]}" for name, title in VERSIONS.items() if name in versions
         ),
     }
+    again = settings.model_dump(mode="json", exclude_none=True, exclude_defaults=True, exclude={"output"})
     on_data = "" if path is None else f" on {PurePath(path).name}"
     what = "Activation statistics" if data.certificate is None else data.title
     is_in_files = settings.model.path is not None and path is not None
@@ -57,7 +58,7 @@ def with_origin(data: ReportData, run: Run, place: Path) -> ReportData:
         command=COMMAND if is_in_files else IN_PYTHON,
         links=dict(_links(run, place)),
         downloads={
-            "job.toml": job_text(settings),
+            "job.toml": job_text(again),
             "factors.csv": run.export("csv", factors=run.saved_factors()),
         },
     )
