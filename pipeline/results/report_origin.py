@@ -59,7 +59,7 @@ def with_origin(data: ReportData, run: Run, place: Path) -> ReportData:
         links=dict(_links(run, place)),
         downloads={
             "job.toml": job_text(again),
-            "factors.csv": run.export("csv", factors=run.saved_factors()),
+            "factors.csv": run.export("csv", factors=run.written_factors()),
         },
     )
 

@@ -72,7 +72,7 @@ def test_weights_are_compared_with_weights_and_folded_biases_are_apart(
         np.asarray(each, np.float64) for each in model.get_layer("bn").get_weights()
     )
     (kernel,) = model.get_layer("folded").get_weights()
-    factor = result.saved_factors().by_point()[point]
+    factor = result.written_factors().by_point()[point]
     slope = gamma / np.sqrt(variance + model.get_layer("bn").epsilon)
 
     assert after.weights_before[point] == sketch_of(kernel)
@@ -109,7 +109,7 @@ def test_weights_of_an_earlier_version_are_shown_as_they_were_counted(
 def test_layers_before_and_behind_an_add_are_one_group(finished: tuple[Run, keras.Model]) -> None:
     result, _ = finished
     data = report_data(result)
-    factors = result.saved_factors().by_point()
+    factors = result.written_factors().by_point()
     html = page_of(result)
 
     (group,) = data.groups
