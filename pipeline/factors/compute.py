@@ -193,6 +193,18 @@ class _Values:
         (value,) = self.exact.percentiles(self.point, [q], nonzero=nonzero)
         return Percentile(value, value, value)
 
+    def found_in_channels(self) -> NDArray[np.float64]:
+        """Return what the method finds in each channel, in its size; NaN for a channel without values."""
+        if self.q is None:
+            channels = self.sketch.channels
+            assert channels is not None  # the caller looked
+            each = (channels.channel(i) for i in range(channels.n_channels))
+            return np.array([chosen_range(channel, self.settings).size.value for channel in each])
+        found = self.channel_percentile(self.q)
+        if np.any(found <= 0):
+            found = np.where(found > 0, found, np.maximum(-found, -self.channel_percentile(100 - self.q)))
+        return found
+
     def channel_percentile(self, q: float) -> NDArray[np.float64]:
         """Return the percentile of each channel, NaN for a channel without values."""
         if self.exact is not None:
@@ -224,8 +236,8 @@ def _point_factor(point: PointSpec, values: _Values) -> tuple[PointFactor, NDArr
         value, rule = max(-value, -values.percentile(100 - q).value), "magnitude"
     if value < settings.floor:
         return PointFactor(**answer, factor=1.0, rule="dead"), none
-    if q is not None and settings.per_channel and values.sketch.channels is not None:
-        factors, dead = _channel_factors(values, q, settings.floor, fallback=value)
+    if settings.per_channel and values.sketch.channels is not None:
+        factors, dead = _channel_factors(values, settings.floor, fallback=value)
         return PointFactor(**answer, factor=factors, rule=rule, n_dead_channels=int(dead.sum())), dead
     return PointFactor(**answer, factor=value, rule=rule), none
 
@@ -235,11 +247,9 @@ def _content_hash(sketch: PointSketch) -> str:
 
 
 def _channel_factors(
-    values: _Values, q: float, floor: float, *, fallback: float
+    values: _Values, floor: float, *, fallback: float
 ) -> tuple[tuple[float, ...], NDArray[np.bool_]]:
     """Return a factor for each channel, and which are dead; these get the layer's, so that none blows up weights."""
-    found = values.channel_percentile(q)
-    if np.any(found <= 0):
-        found = np.where(found > 0, found, np.maximum(-found, -values.channel_percentile(100 - q)))
+    found = values.found_in_channels()
     dead = ~(found >= floor)  # NaN, the answer of a channel without values, counts as dead
     return tuple(np.where(dead, fallback, found).tolist()), dead

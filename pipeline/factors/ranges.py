@@ -102,7 +102,7 @@ def _by_entropy(sketch: Sketch, spans: Spans, settings: FactorSettings) -> Chose
     if sketch.bits < LEAST_BITS:
         raise InputError(
             f"factors.method = 'entropy' needs histograms of a finer sketch: it has {sketch.bits} bits, record with "
-            f"sketch.bits = {LEAST_BITS}, or choose 'mse'"
+            f"sketch.bits = {LEAST_BITS} (channels: sketch.channel_bits), or choose 'mse'"
         )
     clip = entropy_clip(spans, bits=settings.bits)
     lo, hi = max(float(spans.lo[0]), -clip.value), min(float(spans.hi[-1]), clip.value)

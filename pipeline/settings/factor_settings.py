@@ -79,11 +79,8 @@ class FactorSettings(SettingTable):
     def _method_fits(self) -> FactorSettings:
         if self.method != "percentile" and self.schedule:
             raise ValueError(f"schedule is of percentiles: leave it out with method = {self.method!r}")
-        if self.method in ("mse", "entropy") and (self.exact or self.per_channel):
-            raise ValueError(
-                f"method = {self.method!r} chooses one range for a point, from its sketch: leave out exact and "
-                "per_channel"
-            )
+        if self.method in ("mse", "entropy") and self.exact:
+            raise ValueError(f"method = {self.method!r} chooses ranges from sketches: leave out exact")
         if self.method == "entropy" and self.bits > MOST_ENTROPY_BITS:
             raise ValueError(
                 f"method = 'entropy' compares histograms of 2,049 to 4,096 bins: bits may be at most "

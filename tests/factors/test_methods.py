@@ -88,7 +88,6 @@ def test_a_percentile_of_one_point_stays_a_percentile(finished):
         ({"method": "mean"}, "factors.method"),
         ({"method": "mse", "bits": 1}, "factors.bits"),
         ({"method": "mse", "exact": True}, "leave out exact"),
-        ({"method": "entropy", "per_channel": True}, "leave out exact and per_channel"),
         ({"method": "entropy", "bits": 11}, "at most 10"),
         ({"method": "max", "schedule": 0.1}, "schedule is of percentiles"),
     ],

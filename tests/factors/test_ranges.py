@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from actisketch.pipeline.factors.ranges import chosen_range, rounding_error
+from actisketch.pipeline.factors.ranges import ChosenRange, chosen_range, rounding_error
 from actisketch.pipeline.settings.job_settings import FactorSettings
-from actisketch.pipeline.sketch import Sketch
+from actisketch.pipeline.sketch import Percentile, Sketch
 from actisketch.storage.errors import InputError
 
 N = 30_011
@@ -104,9 +104,6 @@ def test_8_bits_leave_a_bound_of_a_few_hundredths_of_the_error():
     symmetric=st.booleans(),
 )
 def test_the_error_of_any_range_lies_within_its_bounds(x, lo, hi, bits, sketch_bits, symmetric):
-    from actisketch.pipeline.factors.ranges import ChosenRange
-    from actisketch.pipeline.sketch import Percentile
-
     found = ChosenRange(lo=lo, hi=hi, size=Percentile(hi, hi, hi))
     error = rounding_error(sketched(x, sketch_bits), found, bits=bits, symmetric=symmetric)
     true = squared_error(x, lo, hi, bits=bits, symmetric=symmetric)
@@ -114,6 +111,37 @@ def test_the_error_of_any_range_lies_within_its_bounds(x, lo, hi, bits, sketch_b
     slack = 1e-12 * max(float(np.max(np.abs(x))), hi, -lo) ** 2 + 1e-9 * true
 
     assert error.lower - slack <= true <= error.upper + slack
+
+
+POSITIVE = st.floats(0, 1e6, width=32)
+
+
+@given(
+    x=hnp.arrays(np.float32, st.integers(1, 40), elements=POSITIVE),
+    sign=st.sampled_from([1, -1]),
+    bits=st.integers(2, 12),
+    sketch_bits=st.sampled_from([12, 16, 20]),
+    symmetric=st.booleans(),
+)
+def test_no_smaller_range_costs_less_than_the_bounds_leave_open(x, sign, bits, sketch_bits, symmetric):
+    x = x * sign
+    sketch = sketched(x, sketch_bits)
+    found = chosen_range(sketch, FactorSettings(method="mse", bits=bits, symmetric=symmetric))
+    if found.lo == found.hi:
+        assert not x.any()
+        return
+    error = rounding_error(sketch, found, bits=bits, symmetric=symmetric)
+    true = squared_error(x, found.lo, found.hi, bits=bits, symmetric=symmetric)
+    largest = float(np.abs(x).max())
+    slack = 1e-9 * true + 1e-12 * largest**2
+
+    for share in 2.0 ** (-np.arange(49) / 16):
+        hi = largest * share
+        ends = (0.0, hi) if sign > 0 else (-hi, 0.0)
+        other = ChosenRange(lo=ends[0], hi=ends[1], size=found.size)
+        bound = rounding_error(sketch, other, bits=bits, symmetric=symmetric).bound
+        other_error = squared_error(x, *ends, bits=bits, symmetric=symmetric)
+        assert true <= other_error + bound + error.bound + slack
 
 
 def tensorrt_threshold(x, *, bits, nonzero):
@@ -146,8 +174,7 @@ def tensorrt_threshold(x, *, bits, nonzero):
 @pytest.mark.parametrize("name", ["relu", "laplace", "heavy tail", "one number"])
 def test_entropy_finds_the_threshold_of_tensorrts_description(name, bits):
     x = values(name)
-    settings = FactorSettings(method="entropy", bits=bits)
-    found = chosen_range(sketched(x), settings)
+    found = chosen_range(sketched(x), FactorSettings(method="entropy", bits=bits))
 
     # The counts are exact, so is the threshold; a side that does not reach it ends at its last value.
     threshold = max(-found.lo, found.hi)
@@ -155,6 +182,19 @@ def test_entropy_finds_the_threshold_of_tensorrts_description(name, bits):
     assert found.hi == min(threshold, float(x.max()))
     assert found.lo == max(-threshold, min(float(x.min()), 0.0))
     assert found.size.lo <= found.hi == found.size.value <= found.size.hi
+
+
+@settings(max_examples=10)
+@given(
+    x=hnp.arrays(np.float32, st.integers(1, 300), elements=st.floats(-1e3, 1e3, width=32)),
+    bits=st.integers(2, 5),
+)
+def test_entropy_finds_the_threshold_of_any_values(x, bits):
+    if not x.any():
+        return
+    found = chosen_range(sketched(x), FactorSettings(method="entropy", bits=bits))
+
+    assert max(-found.lo, found.hi) in tensorrt_threshold(x, bits=bits, nonzero=True)
 
 
 def test_entropy_counts_zeros_if_percentiles_do():
