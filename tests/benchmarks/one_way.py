@@ -111,12 +111,12 @@ def by_drop_in(model: Any, x: np.ndarray, folder: Path) -> Percentiles:
     return [float(each) for each in factors]
 
 
-def recorded(model: Any, x: np.ndarray, folder: Path, *, whole: bool) -> Percentiles:
-    """Record, and compute percentiles; ``whole``: keep activations, normalise and certify too."""
+def run_of(model: Any, x: np.ndarray, folder: Path, *, whole: bool) -> Any:
+    """Record; ``whole``: keep activations, normalise and certify too."""
     from actisketch.pipeline import run
 
     settings: dict[str, Any] = {"report": {"enabled": False}, "record": {"activations": whole}}
-    made = run(
+    return run(
         model,
         x,
         output=folder / "run",
@@ -126,6 +126,11 @@ def recorded(model: Any, x: np.ndarray, folder: Path, *, whole: bool) -> Percent
         normalize=whole,
         settings=settings,
     )
+
+
+def recorded(model: Any, x: np.ndarray, folder: Path, *, whole: bool) -> Percentiles:
+    """Record, and compute percentiles; ``whole`` as for `run_of`."""
+    made = run_of(model, x, folder, whole=whole)
     certificate = made.certificate()
     assert not whole or (certificate is not None and certificate["passed"])
     return [row.value for row in made.percentiles([PERCENTILE], nonzero=whole)]
@@ -139,8 +144,22 @@ def by_sketches(model: Any, x: np.ndarray, folder: Path) -> Percentiles:
     return recorded(model, x, folder, whole=False)
 
 
-def calibration(name: str, x: np.ndarray, folder: Path) -> Callable[[], Percentiles]:
-    """Load the exported network into onnxruntime's Percentile calibrater; return the call that is measured."""
+def by_ranges(model: Any, x: np.ndarray, folder: Path) -> Percentiles:
+    """Record, and write the calibration cache of onnxruntime: a range for every tensor of the exported network."""
+    found = run_of(model, x, folder, whole=False)
+    (network,) = folder.parents[1].glob("*.onnx")
+    made = found.exported("onnxruntime", options={"model": model, "data": x, "onnx": network})
+    made.write(folder / "cache.json")
+    return [row.hi for row in made.rows if row.point is not None]
+
+
+def calibration(
+    name: str, x: np.ndarray, folder: Path, *, of_points: bool = True
+) -> Callable[[], Percentiles]:
+    """Load the exported network into onnxruntime's Percentile calibrater; return the call that is measured.
+
+    Left to itself it takes every tensor; ``of_points``: it holds as little as ours.
+    """
     from onnxruntime.quantization import CalibrationDataReader
     from onnxruntime.quantization.calibrate import PercentileCalibrater
 
@@ -152,8 +171,6 @@ def calibration(name: str, x: np.ndarray, folder: Path) -> Callable[[], Percenti
             return next(self.batches, None)
 
     class OfPoints(PercentileCalibrater):  # type: ignore[misc]
-        """Left to itself it takes every tensor: this one holds as little as ours."""
-
         def select_tensors_to_calibrate(self, model: Any) -> Any:
             _, infos = super().select_tensors_to_calibrate(model)
             return set(activations(model)), infos
@@ -161,7 +178,7 @@ def calibration(name: str, x: np.ndarray, folder: Path) -> Callable[[], Percenti
     def activations(model: Any) -> list[str]:
         return [node.output[0] for node in model.graph.node if node.op_type in ("Relu", "Softmax")]
 
-    calibrater = OfPoints(
+    calibrater = (OfPoints if of_points else PercentileCalibrater)(
         folder.parents[1] / f"{name}.onnx",
         augmented_model_path=str(folder / "augmented.onnx"),
         symmetric=True,
@@ -186,13 +203,19 @@ def calibration(name: str, x: np.ndarray, folder: Path) -> Callable[[], Percenti
 def prepared(way: str, name: str, x: np.ndarray, folder: Path) -> Callable[[], Percentiles]:
     """Build or load the network and call it once; return the call that is measured."""
     folder.mkdir(exist_ok=True)
-    if way == "calibrater":
-        return calibration(name, x, folder)
+    if way in ("calibrater", "all tensors"):
+        return calibration(name, x, folder, of_points=way == "calibrater")
     import tensorflow as tf
 
     model = network(name)
     model(tf.constant(x[:1]))
-    action = {"toolbox": by_toolbox, "drop-in": by_drop_in, "run": by_run, "sketches": by_sketches}[way]
+    action = {
+        "toolbox": by_toolbox,
+        "drop-in": by_drop_in,
+        "run": by_run,
+        "sketches": by_sketches,
+        "ranges": by_ranges,
+    }[way]
     return lambda: action(model, x, folder)
 
 

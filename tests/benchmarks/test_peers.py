@@ -28,6 +28,8 @@ WORDS = {
     "run": "record with cache, factors, normalise, certify",
     "calibrater": "onnxruntime's Percentile calibrater",
     "sketches": "record without cache, percentiles",
+    "all tensors": "onnxruntime's Percentile calibrater, all tensors",
+    "ranges": "record without cache, export onnxruntime",
 }
 
 Figures = dict[str, dict[str, Any]]
@@ -130,3 +132,26 @@ def test_percentiles_beside_the_calibrater_of_onnxruntime(
         assert (
             np.mean(each < value * (1 - 1e-6)) <= share <= np.mean(each <= value + 1.01 * each.max() / N_BINS)
         )
+
+
+def test_calibration_at_8_times_the_samples(name: str, tmp_path: Path, *, is_measured: bool) -> None:
+    """Ours keeps its memory; the calibrater holds all activations of all samples."""
+    for needed in ("onnx", "onnxruntime", "tf2onnx"):
+        pytest.importorskip(needed, reason="pip install '.[bench]'")
+    n_samples = 512 if is_measured else BATCH_SIZE
+    in_process("export", name, n_samples, tmp_path)
+    added: dict[tuple[str, int], float] = {}
+    for times in (1, 8) if is_measured else (1,):
+        folder = tmp_path / f"{times}x"
+        folder.mkdir()
+        (folder / f"{name}.onnx").symlink_to(tmp_path / f"{name}.onnx")
+        found = in_turn(("all tensors", "ranges"), name, times * n_samples, folder, 1)
+        show(f"{name}, ranges of all tensors from {times * n_samples} samples", found)
+        added |= {(way, times): rounds[0]["all"]["added_nbytes"] for way, rounds in found.items()}
+        assert all(0 < value < float("inf") for value in found["ranges"][0]["all"]["percentiles"])
+    if is_measured:
+        growth = {way: (added[way, 8] - added[way, 1]) / 2**20 for way in ("all tensors", "ranges")}
+        print(
+            f"  8 times the samples: {growth['all tensors']:,.0f} MiB more, ours {growth['ranges']:,.0f} MiB more"
+        )
+        assert growth["ranges"] < 48
