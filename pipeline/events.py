@@ -20,8 +20,8 @@ __all__ = [
 ]
 
 
-StageName = Literal["record", "input", "factors", "normalize", "certify", "report"]
-"""The stages of a job; ``input`` measures the factor of the network's input."""
+StageName = Literal["record", "input", "factors", "normalize", "certify", "report", "export"]
+"""The stages of a job; ``input`` measures the factor of the network's input. ``export`` comes after jobs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ...storage.errors import InputError
+from ..display.job_progress import JobProgress
 from ..exporters import Exported, check_options, load_exporter
 from ..results.run import open_run
 from ..settings.template import setting_text
@@ -89,7 +90,8 @@ def export(session: Session, /, run: Path, kind: str, output: Path | None, **fla
     if exporter.opens_network:
         session.say_loading()
     changes = {key: value for key, value in ranges.items() if value is not None}
-    made = chosen.exported(kind, options=flags, **changes)
+    with JobProgress(session.err, quiet=session.quiet) as progress:
+        made = chosen.exported(kind, options=flags, on_event=progress, **changes)
     for warning in made.warnings:
         session.err.print(visible(f"warning: {warning}", kept="\n"), markup=False, highlight=False)
     if output is None:

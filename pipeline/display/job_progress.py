@@ -38,6 +38,7 @@ STAGE_LABELS: dict[StageName, str] = {
     "normalize": "rewriting the network",
     "certify": "certifying",
     "report": "drawing the report",
+    "export": "measuring tensors that are no points",
 }
 
 

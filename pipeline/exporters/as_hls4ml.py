@@ -11,10 +11,11 @@ import math
 from typing import Any
 
 from ...storage.errors import InputError
-from ..factors.ranges import ChosenRange, chosen_range, describe_method
+from ..factors.ranges import ChosenRange
 from ..graph import Graph
 from ..graph.kinds import is_activation
 from .exporter import Exported, Exporter, ExportRequest, RangeRow
+from .recorded_ranges import recorded_ranges
 from .reopening import opened_graph
 
 __all__ = ["EXPORTER", "integer_bits"]
@@ -66,15 +67,15 @@ def _make(request: ExportRequest) -> Exported:
     graph = opened_graph(run, request.options)
     layers: dict[str, Any] = {}
     rows, unknown = [], []
-    for name in run.points:
+    for name, recorded in recorded_ranges(run, request.settings, clips_bounded=True).items():
         layer = _layer_name(graph, name)
         if layer is None:
             unknown.append(name)
             continue
-        lo, hi = _certified(chosen_range(run.sketches[name].layer, request.settings))
+        lo, hi = _certified(recorded.found)
         kind = f"fixed<{width},{integer_bits(lo, hi, width=width)}>"
         layers[layer] = {"Precision": {"result": kind}}
-        source = f"{kind}: {describe_method(request.settings)}, upper end of its interval"
+        source = f"{kind}: {recorded.source}, upper end of its interval"
         rows.append(RangeRow(tensor=layer, point=name, lo=lo, hi=hi, source=source))
     if not layers:
         raise InputError(
@@ -93,5 +94,6 @@ EXPORTER = Exporter(
     about="fixed<W,I> for the result of each layer, to merge into the configuration of hls4ml",
     make=_make,
     options=("width", "model", "custom_objects", "unsafe_model"),
+    takes_channels=False,
     opens_network=True,
 )

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
+from ..events import counted
 from .exporter import Exported, Exporter, ExportRequest, RangeRow
-from .extra import import_extra
-from .matching import in_batches, in_order, matched_rows
+from .extra import check_release, import_extra
+from .matching import in_order, matched_rows
 from .reopening import NETWORK_OPTIONS, exported_by_keras, names_in_export, reopened
 
 __all__ = ["EXPORTER", "LiteRtNetwork"]
@@ -57,8 +58,13 @@ class LiteRtNetwork:
             raise InputError(
                 f"{origin} is no network of LiteRT: {' '.join(str(error).split())[:200]}"
             ) from None
-        if others:
-            raise InputError(f"{origin} has {1 + len(others)} subgraphs: only networks of one can be matched")
+        n_signatures = len(self._interpreter.get_signature_list())
+        if n_signatures > 1:
+            raise InputError(
+                f"{origin} has {n_signatures} signatures: export the one of the run's network alone"
+            )
+        self.n_inner = len(others)
+        """Graphs inside loops and branches, whose tensors nobody sees."""
         self._details = {each["index"]: each for each in self._interpreter.get_tensor_details()}
         if any(len(each["quantization_parameters"]["scales"]) for each in self._details.values()):
             raise InputError(f"{origin} is quantised already: give the network of floats")
@@ -82,35 +88,20 @@ class LiteRtNetwork:
         return [(each["name"], int(each["index"])) for each in self._interpreter.get_input_details()]
 
     @property
-    def _fixed_batch(self) -> int | None:
+    def fixed_batch(self) -> int | None:
         """The number of samples that the network was exported for; None if it takes any."""
-        sizes = {int(self._details[i]["shape_signature"][0]) for _, i in self._inputs} - {-1}
-        return min(sizes) if sizes else None
+        shapes = [self._details[i]["shape_signature"] for _, i in self._inputs]
+        sizes = {int(shape[0]) for shape in shapes if len(shape)} - {-1}
+        return min(sizes, default=None)
 
-    def run(self, inputs: Sequence[NDArray[Any]], names: Sequence[str]) -> dict[str, NDArray[Any]]:
-        """Return tensors by name.
-
-        Raises
-        ------
-        InputError
-            If the samples do not fit the network.
-        """
-        size = self._fixed_batch or len(inputs[0])
-        return in_batches(lambda batch: self._run(batch, names), inputs, size)
-
-    def _run(self, batch: list[NDArray[Any]], names: Sequence[str]) -> dict[str, NDArray[Any]]:
-        try:
-            for (_, index), i in zip(self._inputs, self._order, strict=True):
-                self._interpreter.resize_tensor_input(index, batch[i].shape, strict=True)
-            self._interpreter.allocate_tensors()
-            for (_, index), i in zip(self._inputs, self._order, strict=True):
-                self._interpreter.set_tensor(index, batch[i])
-            self._interpreter.invoke()
-        except (ValueError, RuntimeError) as error:
-            raise InputError(
-                f"{self.origin} cannot be run on the samples of the run ({' '.join(str(error).split())}): it is "
-                "another network"
-            ) from None
+    def run(self, batch: Sequence[NDArray[Any]], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Return tensors by name."""
+        for (_, index), i in zip(self._inputs, self._order, strict=True):
+            self._interpreter.resize_tensor_input(index, batch[i].shape, strict=True)
+        self._interpreter.allocate_tensors()
+        for (_, index), i in zip(self._inputs, self._order, strict=True):
+            self._interpreter.set_tensor(index, batch[i])
+        self._interpreter.invoke()
         return {name: self._interpreter.get_tensor(self._index[name]) for name in names}
 
 
@@ -128,7 +119,8 @@ def _result_text(rows: Sequence[RangeRow], n_axes: Mapping[str, int], n_samples:
 
 
 def _make(request: ExportRequest) -> Exported:
-    import_extra("ai_edge_litert", extra=EXTRA, package="ai-edge-litert")
+    import_extra("ai_edge_litert", extra=EXTRA, package="ai-edge-litert", at_least="2")
+    check_release("ai-edge-quantizer", "0.10", extra=EXTRA)  # it reads the file, maybe on another machine
     given = request.options.get("tflite")
     if given is not None and not Path(given).is_file():
         raise InputError(
@@ -138,7 +130,13 @@ def _make(request: ExportRequest) -> Exported:
     content = exported_by_keras(job, "litert") if given is None else Path(given).read_bytes()
     origin = "the network that Keras exported" if given is None else repr(str(given))
     network = LiteRtNetwork(content, origin, names_in_export(job.graph))
-    rows, warned = matched_rows(network, request.run, job, request.settings)
+    rows, warned = matched_rows(network, job, request)
+    if network.n_inner:
+        inner = (
+            f"{origin} has {counted(network.n_inner, 'graph')} in its loops and branches, whose tensors get no range "
+            "(nor does ai-edge-quantizer see them): leave the operators in there out of its recipe"
+        )
+        warned = (*warned, inner)
     return Exported(
         content=_result_text(rows, network.n_axes, job.source.n_samples),
         rows=tuple(rows),
@@ -152,5 +150,6 @@ EXPORTER = Exporter(
     about="the calibration result of ai-edge-quantizer, for --tflite or the network as Keras exports it",
     make=_make,
     options=("tflite", *NETWORK_OPTIONS),
+    takes_channels=False,
     opens_network=True,
 )

@@ -20,7 +20,7 @@ __all__ = ["EXPORTER"]
 
 
 def _make(request: ExportRequest) -> Exported:
-    nir = import_extra("nir", extra=EXTRA)
+    nir = import_extra("nir", extra=EXTRA, at_least="1.0.8")
     pooling = request.options.get("pooling", POOLING[0])
     if pooling not in POOLING:
         raise InputError(f"--pooling {pooling!r} is refused: 'sum', or 'avg' for snnTorch")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...storage.errors import InputError
 from .exporter import Exported, Exporter, ExportRequest, RangeRow
 from .extra import import_extra
-from .matching import in_batches, in_order, matched_rows
+from .matching import in_order, matched_rows
 from .reopening import NETWORK_OPTIONS, exported_by_keras, names_in_export, reopened
 
 __all__ = ["EXPORTER", "OnnxNetwork", "tensor_quant_overrides"]
@@ -84,32 +84,17 @@ class OnnxNetwork:
         )
 
     @property
-    def _fixed_batch(self) -> int | None:
+    def fixed_batch(self) -> int | None:
         """The number of samples that the network was exported for; None if it takes any."""
-        sizes = {each.type.tensor_type.shape.dim[0].dim_value for each in self._inputs} - {0}
-        return min(sizes) if sizes else None
+        shapes = [each.type.tensor_type.shape.dim for each in self._inputs]
+        sizes = {dims[0].dim_value for dims in shapes if len(dims)} - {0}
+        return min(sizes, default=None)
 
-    def run(self, inputs: Sequence[NDArray[Any]], names: Sequence[str]) -> dict[str, NDArray[Any]]:
-        """Return tensors by name.
-
-        Raises
-        ------
-        InputError
-            If the samples do not fit the network.
-        """
-        size = self._fixed_batch or len(inputs[0])
-        return in_batches(lambda batch: self._run(batch, names), inputs, size)
-
-    def _run(self, batch: list[NDArray[Any]], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    def run(self, batch: Sequence[NDArray[Any]], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+        """Return tensors by name."""
         feed = {each.name: batch[i] for each, i in zip(self._inputs, self._order, strict=True)}
         wanted = [name for name in names if name not in feed]
-        try:
-            found = self._session.run(wanted, feed) if wanted else []
-        except Exception as error:  # ONNX Runtime's own classes, without a common base
-            raise InputError(
-                f"{self.origin} cannot be run on the samples of the run ({' '.join(str(error).split())}): it is "
-                "another network"
-            ) from None
+        found = self._session.run(wanted, feed) if wanted else []
         return {name: feed[name] for name in names if name in feed} | dict(zip(wanted, found, strict=True))
 
 
@@ -161,19 +146,19 @@ def _loaded(path: Path) -> Any:
 
 
 def _make(request: ExportRequest) -> Exported:
-    onnx = import_extra("onnx", extra=EXTRA)
+    onnx = import_extra("onnx", extra=EXTRA, at_least="1.18")
     import_extra("onnxruntime", extra=EXTRA, at_least=OLDEST)
     given = request.options.get("onnx")
     loaded = None if given is None else _loaded(Path(given))
     job = reopened(request.run, request.options)
     beside = {}
     if loaded is None:
-        import_extra("tf2onnx", extra=EXTRA)
+        import_extra("tf2onnx", extra=EXTRA, at_least="1.16")
         beside[".onnx"] = exported_by_keras(job, "onnx")
         loaded = onnx.load_from_string(beside[".onnx"])
     names = names_in_export(job.graph)
     network = OnnxNetwork(loaded, f"{str(given)!r}" if given else "the network that Keras exported", names)
-    rows, warnings = matched_rows(network, request.run, job, request.settings)
+    rows, warnings = matched_rows(network, job, request)
     return Exported(
         content=_cache_text(rows),
         rows=tuple(rows),
@@ -187,5 +172,6 @@ EXPORTER = Exporter(
     about="the calibration cache of ONNX Runtime's quantize_static, for --onnx or the network as Keras exports it",
     make=_make,
     options=("onnx", *NETWORK_OPTIONS),
+    takes_channels=False,
     opens_network=True,
 )

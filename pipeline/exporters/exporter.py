@@ -6,11 +6,13 @@ Knows no target and writes no file.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from ...storage import Cache
+from ..events import OnEvent, ignore_event
 from ..factors.factors_file import Factors
 from ..factors.ties import Ties
 from ..folder.folder import RunFolder, check_output, replacing
@@ -64,6 +66,8 @@ class ExportRequest:
     """Gives the scale factors; computed only if the target needs them."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """Of the target: only names in `Exporter.options`, and no None."""
+    on_event: OnEvent = ignore_event
+    """Gets the progress of what takes long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +99,7 @@ class Exported:
     """Endings and contents of files that are written too, under the name of the file without its ending."""
 
     def write(self, path: Path) -> None:
-        """Write the file, whole or not at all, after those that lie beside it.
+        """Write the file and those that lie beside it, all of them whole or none.
 
         Raises
         ------
@@ -105,10 +109,10 @@ class Exported:
         others = {path.with_suffix(ending): content for ending, content in self.beside.items()}
         for each in (path, *others):
             check_output(each)
-        for other, content in others.items():
-            with replacing(other) as partial:
-                partial.write_bytes(content)
-        with replacing(path) as partial:
+        with ExitStack() as files:  # each takes its place when all are written
+            for other, content in others.items():
+                files.enter_context(replacing(other)).write_bytes(content)
+            partial = files.enter_context(replacing(path))
             if isinstance(self.content, str):
                 partial.write_text(self.content, encoding="utf-8")
             else:
@@ -127,6 +131,8 @@ class Exporter:
     """Names of the options that ``make`` understands."""
     takes_factors: bool = True
     """Whether settings of factors (percentile, exact, ...) change the export."""
+    takes_channels: bool = True
+    """Whether ``factors.per_channel`` is for it; otherwise it has one range for each tensor."""
     opens_network: bool = False
     """Whether it loads the network of the run, which takes seconds."""
     only_into_folder: str = ""

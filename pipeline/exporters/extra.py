@@ -9,7 +9,7 @@ from typing import Any
 
 from ...storage.errors import InputError
 
-__all__ = ["import_extra"]
+__all__ = ["check_release", "import_extra"]
 
 
 def import_extra(
@@ -36,24 +36,41 @@ def import_extra(
         If it is missing or too old; the message has the command that installs it.
     """
     package = package or module.partition(".")[0]
-    install = f"pip install 'actisketch[{extra}]'"
     try:
         found = importlib.import_module(module)
     except ImportError as error:
         raise InputError(
-            f"{needed_by} needs the package {package!r}, which cannot be imported ({error}): {install}",
+            f"{needed_by} needs the package {package!r}, which cannot be imported ({error}): {_installed_by(extra)}",
             package=package,
             extra=extra,
         ) from None
     if at_least:
-        version = importlib.metadata.version(package)
-        if _release(version) < _release(at_least):
-            raise InputError(
-                f"{needed_by} needs {package} {at_least} or newer, {version} is installed: {install}",
-                package=package,
-                extra=extra,
-            )
+        check_release(package, at_least, extra=extra, needed_by=needed_by)
     return found
+
+
+def check_release(package: str, at_least: str, *, extra: str, needed_by: str = "this export") -> None:
+    """Refuse an older release of a package, if it is installed; see `import_extra`.
+
+    Raises
+    ------
+    InputError
+        With both versions.
+    """
+    try:
+        version = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return
+    if _release(version) < _release(at_least):
+        raise InputError(
+            f"{needed_by} needs {package} {at_least} or newer, {version} is installed: {_installed_by(extra)}",
+            package=package,
+            extra=extra,
+        )
+
+
+def _installed_by(extra: str) -> str:
+    return f"pip install 'actisketch[{extra}]'"
 
 
 def _release(version: str) -> tuple[int, ...]:

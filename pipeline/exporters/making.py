@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ...storage.errors import InputError
+from ..events import OnEvent, ignore_event
 from ..factors.factors_file import Factors
 from ..settings.job_settings import FactorSettings
 from .exporter import Exported, Exporter, ExportRequest, RecordedRun
@@ -22,6 +24,7 @@ def make_export(
     factors_of: Callable[[], Factors],
     options: Mapping[str, Any],
     changed: Sequence[str] = (),
+    on_event: OnEvent = ignore_event,
 ) -> Exported:
     """Return an export in memory.
 
@@ -38,6 +41,8 @@ def make_export(
         Of the target; None counts as not given.
     changed : sequence of str
         The settings of factors that differ from the run's, to refuse them where they change nothing.
+    on_event : callable
+        Gets the progress of a target that the samples pass through.
 
     Raises
     ------
@@ -49,7 +54,16 @@ def make_export(
     check_options(exporter, kind, given)
     if changed and not exporter.takes_factors:
         raise InputError(f"an export as {kind!r} is not made from percentiles: leave --{min(changed)} out")
-    return exporter.make(ExportRequest(run=run, settings=settings, factors_of=factors_of, options=given))
+    request = ExportRequest(
+        run=run, settings=settings, factors_of=factors_of, options=given, on_event=on_event
+    )
+    if not settings.per_channel or exporter.takes_channels:
+        return exporter.make(request)
+    one_range = f"{kind!r} has one range for each tensor, none for channels (factors.per_channel)"
+    if "per_channel" in changed:
+        raise InputError(f"{one_range}: leave per_channel out")
+    made = exporter.make(request)
+    return replace(made, warnings=(*made.warnings, f"{one_range}: these are the ranges of layers"))
 
 
 def check_options(exporter: Exporter, kind: str, options: Mapping[str, Any]) -> None:

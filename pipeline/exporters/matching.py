@@ -6,44 +6,34 @@ batch are, in any order. Does not know any target.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
+from ..events import OnEvent, SamplesDone, StageDone, StageStarted, counted
 from ..factors.ranges import chosen_range, describe_method
 from ..settings.job_settings import FactorSettings
 from ..sketch import Sketch
 from ..stages.prepare import Prepared
-from .exporter import RangeRow, RecordedRun
+from .exporter import ExportRequest, RangeRow, RecordedRun
 from .recorded_ranges import recorded_ranges
 from .reopening import inputs_of, point_values
 
-__all__ = ["TargetNetwork", "in_batches", "in_order", "matched_rows"]
+__all__ = ["TargetNetwork", "in_order", "matched_rows"]
 
-BATCH = 32
+MOST_COMPARED = 32
 """Samples that are compared; and that pass through the target together where it does not fix their number."""
+COMPARED_NBYTES = 64 * 2**20
+"""Of the activations of these samples, as float32; a large network is compared on fewer samples, but at least on two:
+it has as many values in them."""
 TOLERANCE = 1e-3
 """Largest difference, relative to the largest value: libraries fold and add in another order. Two layers of one size
 that agree so closely on every value of a batch have the same range."""
-
-
-def in_batches(
-    run: Callable[[list[NDArray[Any]]], Mapping[str, NDArray[Any]]], inputs: Sequence[NDArray[Any]], size: int
-) -> dict[str, NDArray[Any]]:
-    """Run a network that takes exactly ``size`` samples; those that the last batch lacks are repeated and cut off."""
-    parts: dict[str, list[NDArray[Any]]] = {}
-    for start in range(0, len(inputs[0]), size):
-        here = [array[start : start + size] for array in inputs]
-        n_here = len(here[0])
-        padded = [np.resize(array, (size, *array.shape[1:])) for array in here]
-        for name, array in run(padded).items():
-            part = array[:n_here] if array.ndim and len(array) == size else array
-            parts.setdefault(name, []).append(part)
-    return {name: np.concatenate(arrays) if len(arrays) > 1 else arrays[0] for name, arrays in parts.items()}
 
 
 def in_order(wanted: Sequence[str], given: Sequence[str], origin: str) -> list[int]:
@@ -74,8 +64,16 @@ class TargetNetwork(Protocol):
         """Names of all tensors of floats that depend on the samples, or may; in order."""
         ...
 
-    def run(self, inputs: Sequence[NDArray[Any]], names: Sequence[str]) -> Mapping[str, NDArray[Any]]:
-        """Return tensors by name for samples in the order of the network's inputs; the first axis is the samples."""
+    @property
+    def fixed_batch(self) -> int | None:
+        """The number of samples that the network was exported for; None if it takes any."""
+        ...
+
+    def run(self, batch: Sequence[NDArray[Any]], names: Sequence[str]) -> Mapping[str, NDArray[Any]]:
+        """Return tensors by name for samples in the order of the run's inputs; the first axis is the samples.
+
+        Any error of its library means that the samples do not fit.
+        """
         ...
 
 
@@ -104,7 +102,7 @@ class _Sorted:
 
 
 def matched_rows(
-    target: TargetNetwork, run: RecordedRun, job: Prepared, settings: FactorSettings
+    target: TargetNetwork, job: Prepared, request: ExportRequest
 ) -> tuple[list[RangeRow], tuple[str, ...]]:
     """Return a row for every tensor, and warnings.
 
@@ -114,10 +112,11 @@ def matched_rows(
     Raises
     ------
     InputError
-        If no tensor is a point: the target is another network.
+        If no tensor is a point, or the samples do not fit: the target is another network.
     """
-    n_first = min(BATCH, job.source.n_samples)
-    first = target.run(inputs_of(job, 0, n_first), target.tensors)
+    run, settings = request.run, request.settings
+    n_first = _n_compared(run, job.source.n_samples)
+    first = _values(target, inputs_of(job, 0, n_first), target.tensors)
     points = {
         name: _Sorted(np.sort(values.reshape(n_first, -1).astype(np.float64), axis=1))
         for name, values in point_values(run, job, n_first).items()
@@ -129,7 +128,8 @@ def matched_rows(
             f"no tensor of {target.origin} has the values of a point (looked for {_listed(lost)}): it is another "
             "network, or its inputs are prepared in another way; export it from the network of the run"
         )
-    sketches = _counted(target, job, [name for name, point in matches.items() if point is None])
+    others = [name for name, point in matches.items() if point is None]
+    sketches = _counted(target, job, others, n_first, request.on_event)
     recorded = recorded_ranges(run, settings)
     own = _own_settings(settings)
     source = f"no point: {describe_method(own)}, of its own values for {job.source.n_samples} samples"
@@ -139,7 +139,10 @@ def matched_rows(
             found = chosen_range(sketches[name], own)
             rows.append(RangeRow(tensor=name, point=None, lo=found.lo, hi=found.hi, source=source))
         else:
-            rows.append(replace(recorded[point], tensor=name))
+            given = recorded[point]
+            rows.append(
+                RangeRow(tensor=name, point=point, lo=given.found.lo, hi=given.found.hi, source=given.source)
+            )
     if not lost:
         return rows, ()
     return rows, (
@@ -159,13 +162,51 @@ def _match(array: NDArray[Any], points: Mapping[str, _Sorted], n_samples: int) -
     return next((name for name, values in points.items() if tensor.is_same(values)), None)
 
 
-def _counted(target: TargetNetwork, job: Prepared, names: Sequence[str]) -> dict[str, Sketch]:
+def _n_compared(run: RecordedRun, n_samples: int) -> int:
+    nbytes = 4 * sum(math.prod(point.shape) for point in run.cache.spec.points)
+    return min(n_samples, MOST_COMPARED, max(2, COMPARED_NBYTES // nbytes))
+
+
+def _values(
+    target: TargetNetwork, inputs: Sequence[NDArray[Any]], names: Sequence[str]
+) -> dict[str, NDArray[Any]]:
+    """Return tensors by name; samples that the last batch of a fixed size lacks are repeated and cut off."""
+    size = target.fixed_batch or len(inputs[0])
+    parts: dict[str, list[NDArray[Any]]] = {}
+    for start in range(0, len(inputs[0]), size):
+        here = [array[start : start + size] for array in inputs]
+        n_here = len(here[0])
+        padded = [np.resize(array, (size, *array.shape[1:])) for array in here]
+        try:
+            found = target.run(padded, names)
+        except Exception as error:  # of the target's library: classes without a common base
+            reason = " ".join(str(error).split())[:280]
+            raise InputError(
+                f"{target.origin} cannot be run on the samples of the run ({reason}): it is another network, or has "
+                "operators that its library does not know; give a file of the run's network"
+            ) from None
+        for name, array in found.items():
+            part = array[:n_here] if array.ndim and len(array) == size else array
+            parts.setdefault(name, []).append(part)
+    return {name: np.concatenate(arrays) if len(arrays) > 1 else arrays[0] for name, arrays in parts.items()}
+
+
+def _counted(
+    target: TargetNetwork, job: Prepared, names: Sequence[str], n_together: int, on_event: OnEvent
+) -> dict[str, Sketch]:
     """Return the sketches of tensors over all samples, batch by batch."""
-    sketches = {name: Sketch() for name in names}
-    for start in range(0, job.source.n_samples if names else 0, BATCH):
-        stop = min(start + BATCH, job.source.n_samples)
-        for name, array in target.run(inputs_of(job, start, stop), names).items():
+    sketches, n_samples = {name: Sketch() for name in names}, job.source.n_samples
+    if not names:
+        return sketches
+    on_event(StageStarted(stage="export", n_total=n_samples, unit="samples"))
+    for start in range(0, n_samples, n_together):
+        stop = min(start + n_together, n_samples)
+        for name, array in _values(target, inputs_of(job, start, stop), names).items():
             sketches[name].update(array, point=name)
+        on_event(SamplesDone(n_done=stop))
+    on_event(
+        StageDone(stage="export", message=f"measured {counted(len(names), 'tensor')} that are no points")
+    )
     return sketches
 
 

@@ -19,6 +19,8 @@ __all__ = [
     "as_vector",
     "explicit_padding",
     "map_kernel",
+    "maximum_maps",
+    "place_kernel",
     "same_padding",
     "ungrouped",
     "vector_kernel",
@@ -38,6 +40,8 @@ class NirPart:
     """The node has so many times the value: sums stand for averages."""
     flattened: tuple[int, ...] = ()
     """(channels, height, width) before a Flatten; empty if it is no flattened map."""
+    is_rate: bool = False
+    """Whether it is the rate of neurons, or pooled from rates: nowhere below zero, and at most ``gain``."""
 
     @property
     def n_channels(self) -> int:
@@ -82,6 +86,42 @@ def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[in
     reach = (kernel - 1) * dilation + 1
     total = max((-(-size // stride) - 1) * stride + reach - size, 0)
     return total // 2, total - total // 2
+
+
+def maximum_maps(n_values: int) -> list[NDArray[np.float32]]:
+    """Return the linear maps, between them layers of neurons with the rate of a ReLU, that give a maximum.
+
+    Of shapes (n_neurons, n_values), (n_neurons, n_neurons before), ..., (1, n_neurons). For values that are not
+    negative: ``max(a, b) = relu(a) + relu(b - a)``, pair by pair.
+    """
+    maps, values = [], np.eye(n_values, dtype=np.float32)
+    while len(values) > 1:
+        n_odd = len(values) // 2
+        pairs = np.zeros(((len(values) + 1) // 2, len(values)), dtype=np.float32)
+        rows = values.copy()
+        rows[1::2] -= values[: 2 * n_odd : 2]
+        pairs[np.arange(len(values)) // 2, np.arange(len(values))] = 1.0
+        maps.append(rows)
+        values = pairs
+    return [*maps, values]
+
+
+def place_kernel(
+    combined: NDArray[np.float32], n_channels: int, window: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Return the kernel that combines the places of a window, each channel apart.
+
+    Parameters
+    ----------
+    combined : ndarray of shape (n_combinations, n_places)
+        Weights of the places, which are counted row by row; with the window (1, 1), each place is another group of
+        ``n_channels`` channels.
+    """
+    whole = np.kron(combined, np.eye(n_channels, dtype=np.float32))
+    if window == (1, 1):
+        return whole[:, :, None, None]
+    by_place = whole.reshape(len(whole), combined.shape[1], n_channels)
+    return np.ascontiguousarray(by_place.transpose(0, 2, 1).reshape(len(whole), n_channels, *window))
 
 
 def ungrouped(weight: NDArray[np.float32], groups: int) -> NDArray[np.float32]:

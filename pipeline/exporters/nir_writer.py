@@ -5,11 +5,13 @@ A ReLU becomes neurons with the threshold 1. Does not know runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...storage.errors import InputError
 from ..graph import Graph, Node, read_graph
@@ -21,6 +23,8 @@ from .nir_parts import (
     as_vector,
     explicit_padding,
     map_kernel,
+    maximum_maps,
+    place_kernel,
     same_padding,
     ungrouped,
     vector_kernel,
@@ -77,7 +81,7 @@ class NirWriter:
                 raise InputError(
                     "the network ends with pooling: NIR needs a Dense layer or a convolution after it"
                 )
-            name = self._add(f"output_{place}" if place else "output", self._nir.Output(_shape(part.shape)))
+            name = self._add(f"output_{place}" if place else "output", self._nir.Output(np.array(part.shape)))
             self._connect(part, name)
         return self._nir.NIRGraph(nodes=self._nodes, edges=self._edges)
 
@@ -93,7 +97,7 @@ class NirWriter:
             return self._activated(self._parts(node.inputs[0], node.name), node)
         if translate is None:
             raise InputError(
-                f"NIR cannot say what {node.name!r} ({node.type}) does: it has convolutions, Dense layers, average "
+                f"NIR cannot say what {node.name!r} ({node.type}) does: it has convolutions, Dense layers, "
                 "pooling, Flatten, Add, Concatenate and ReLU",
                 layer=node.name,
             )
@@ -125,7 +129,7 @@ class NirWriter:
             )
         known = tuple(int(n) for n in shape if n is not None)
         ours = (known[-1], *known[:-1])
-        return (NirPart(sources=(self._add(node.name, self._nir.Input(_shape(ours))),), shape=ours),)
+        return (NirPart(sources=(self._add(node.name, self._nir.Input(np.array(ours))),), shape=ours),)
 
     def _activated(self, parts: NirValue, node: Node) -> NirValue:
         """Return what the activation function of a node leaves: neurons for a ReLU."""
@@ -154,8 +158,9 @@ class NirWriter:
         )
         neurons = self._add(f"{name}_if", made)
         self.neurons[neurons] = tuple(self._layer_of.get(source, source) for source in part.sources)
+        self._layer_of[neurons] = self.neurons[neurons][0]
         self._connect(part, neurons)
-        return NirPart(sources=(neurons,), shape=part.shape, flattened=part.flattened)
+        return NirPart(sources=(neurons,), shape=part.shape, flattened=part.flattened, is_rate=True)
 
     def _norm(self, node: Node) -> NirValue:
         """Return a BatchNormalization that stands alone, as a map of each channel."""
@@ -175,30 +180,42 @@ class NirWriter:
             bias = np.broadcast_to(shift, scale.shape)[here].astype(np.float32)
             if len(part.shape) == 1:
                 made = self._nir.Affine(weight=np.diag(weight), bias=bias)
+                found.append(self._linear(node, part, made, part.shape))
             else:
-                made = self._conv(part, np.diag(weight)[:, :, None, None], bias)
-            found.append(self._linear(node, part, made, part.shape))
+                found.append(self._conv(node, part, np.diag(weight)[:, :, None, None], bias))
         return tuple(found)
 
     def _conv(
         self,
+        node: Node,
         part: NirPart,
-        weight: Any,
-        bias: Any,
+        weight: NDArray[np.float32],
+        bias: NDArray[np.float32] | None = None,
         *,
-        strides: Any = (1, 1),
-        padding: Any = (0, 0),
-        dilation: Any = (1, 1),
-    ) -> Any:
-        return self._nir.Conv2d(
+        padding: Any = ((0, 0), (0, 0)),
+        strides: tuple[int, int] = (1, 1),
+        dilation: tuple[int, int] = (1, 1),
+        size: Sequence[int] = (),
+    ) -> NirPart:
+        """Return what a convolution makes of a part; ``size`` is its height and width, by default those of the part."""
+        said = explicit_padding(weight, padding, dilation)
+        if said is None:
+            raise InputError(
+                f"the kernel of {node.name!r} and its padding make no square, which NIR's shapes need: use a "
+                "square kernel",
+                layer=node.name,
+            )
+        weight, even, gaps = said
+        made = self._nir.Conv2d(
             input_shape=part.shape[1:],
             weight=weight,
-            stride=tuple(strides),
-            padding=tuple(padding),
-            dilation=tuple(dilation),
+            stride=strides,
+            padding=even,
+            dilation=gaps,
             groups=1,
-            bias=bias,
+            bias=np.zeros(len(weight), dtype=np.float32) if bias is None else bias,
         )
+        return self._linear(node, part, made, (len(weight), *(size or part.shape[1:])))
 
     def _linear(self, node: Node, part: NirPart, made: Any, shape: tuple[int, ...]) -> NirPart:
         name = self._add(node.name, made)
@@ -226,21 +243,14 @@ class NirWriter:
             here = kernel[:, :, first : first + n_in]
             first += n_in
             weight = map_kernel(here, depthwise=depthwise) / np.float32(part.gain)
-            said = explicit_padding(
-                ungrouped(weight, part.n_channels if depthwise else groups), padding, dilation
-            )
-            if said is None:
-                raise InputError(
-                    f"the kernel of {node.name!r} and its padding make no square, which NIR's shapes need: use a "
-                    "square kernel",
-                    layer=node.name,
-                )
-            weight, even, gaps = said
+            weight = ungrouped(weight, part.n_channels if depthwise else groups)
             n_out = len(weight)
-            mine = bias[done : done + n_out] if depthwise else bias if not found else np.zeros_like(bias)
+            mine = bias[done : done + n_out] if depthwise else bias if not found else None
             done += n_out if depthwise else 0
-            made = self._conv(part, weight, mine, strides=strides, padding=even, dilation=gaps)
-            found.append(self._linear(node, part, made, (n_out, *out[:2])))
+            made = self._conv(
+                node, part, weight, mine, padding=padding, strides=strides, dilation=dilation, size=out[:2]
+            )
+            found.append(made)
         return self._activated(tuple(found) if depthwise else _summed(found), node)
 
     def _padding(self, node: Node, sizes: Any, kernel: Any, strides: Any, dilation: Any) -> Any:
@@ -281,8 +291,32 @@ class NirWriter:
             name = self._add(node.name, made)
             self._layer_of[name] = self._layer_of.get(part.sources[0], node.name)
             self._connect(part, name)
-            found.append(NirPart(sources=(name,), shape=(part.n_channels, *pooled), gain=part.gain * gain))
+            shape = (part.n_channels, *pooled)
+            found.append(replace(part, sources=(name,), shape=shape, gain=part.gain * gain))
         return self._flat(node, tuple(found)) if is_global and not layer.keepdims else tuple(found)
+
+    def _max_pool(self, node: Node) -> NirValue:
+        layer, parts = node.operation, self._parts(node.inputs[0], node.name)
+        window, strides = tuple(layer.pool_size), tuple(layer.strides)
+        if not all(part.is_rate for part in parts):
+            raise InputError(
+                f"{node.name!r} takes the maximum of what is no rate of neurons: put it behind a ReLU",
+                layer=node.name,
+            )
+        # Zeros at the border are no larger than any rate.
+        padding = self._padding(node, parts[0].shape[1:], window, strides, (1, 1))
+        size = [int(n) for n in self._graph.values[node.outputs[0]].shape[:2] if n is not None]
+        first, *others = maximum_maps(math.prod(window))
+        found = []
+        for part in parts:
+            weight = place_kernel(first, part.n_channels, window) / np.float32(part.gain)
+            here = self._conv(node, part, weight, padding=padding, strides=strides, size=size)
+            for each in others:
+                self._layer_of[here.sources[0]] = self._layer_of.get(part.sources[0], node.name)
+                here = self._neurons(here, node.name)
+                here = self._conv(node, here, place_kernel(each, part.n_channels, (1, 1)))
+            found.append(replace(here, is_rate=True))
+        return tuple(found)
 
     def _flatten(self, node: Node) -> NirValue:
         return self._flat(node, self._parts(node.inputs[0], node.name))
@@ -293,7 +327,7 @@ class NirWriter:
             if len(part.shape) == 1:
                 found.append(part)
                 continue
-            made = self._nir.Flatten(_shape(part.shape), start_dim=_FIRST_AXIS, end_dim=-1)
+            made = self._nir.Flatten(np.array(part.shape), start_dim=_FIRST_AXIS, end_dim=-1)
             name = self._add(f"{node.name}_flat" if node.type.startswith("Global") else node.name, made)
             self._connect(part, name)
             found.append(replace(as_vector(part), sources=(name,)))
@@ -340,16 +374,13 @@ def _summed(found: list[NirPart]) -> NirValue:
     return (NirPart(sources=tuple(s for part in found for s in part.sources), shape=found[0].shape),)
 
 
-def _shape(shape: tuple[int, ...]) -> Any:
-    return np.array(shape)
-
-
 _RULES: Final[dict[str, Callable[[NirWriter, Node], NirValue]]] = {
     "Conv2D": NirWriter._convolution,
     "DepthwiseConv2D": NirWriter._convolution,
     "Dense": NirWriter._dense,
     "AveragePooling2D": NirWriter._pool,
     "GlobalAveragePooling2D": NirWriter._pool,
+    "MaxPooling2D": NirWriter._max_pool,
     "Flatten": NirWriter._flatten,
     "ZeroPadding2D": NirWriter._pad,
     "Add": NirWriter._sum,

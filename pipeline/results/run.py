@@ -12,6 +12,7 @@ from typing import Any
 from ...storage import Cache
 from ...storage.errors import FormatError, InputError
 from ...storage.options import StorageOptions
+from ..events import OnEvent, ignore_event
 from ..exporters import Exported, make_export
 from ..factors.exact_source import ExactSource, channels_of
 from ..factors.factors_file import Factors
@@ -320,6 +321,7 @@ class Run(RunViews):
         *,
         factors: Factors | None = None,
         options: Mapping[str, Any] | None = None,
+        on_event: OnEvent = ignore_event,
         **changes: Any,
     ) -> Exported:
         """Return an export in memory: its content, its table of ranges, its warnings.
@@ -332,6 +334,8 @@ class Run(RunViews):
             Default: those of the run's settings with ``changes``.
         options : mapping, optional
             Of the target, by the names of its flags; None counts as not given.
+        on_event : callable
+            Called with the progress of a target that the samples pass through.
         **changes
             Keys of the table ``[factors]``, as for :meth:`factors`.
 
@@ -347,6 +351,7 @@ class Run(RunViews):
             factors_of=lambda: self.factors(**changes) if factors is None else factors,
             options=options or {},
             changed=tuple(changes),
+            on_event=on_event,
         )
 
 

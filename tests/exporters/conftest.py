@@ -40,12 +40,12 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def record_digits(tmp_path_factory: pytest.TempPathFactory, demo_files: dict[str, str]) -> Any:
-    """Record the shipped network over samples in memory; returns the run and the options that open both again."""
+    """Record the shipped network, or another one, over samples in memory; returns the run and what opens it again."""
 
-    def record(samples: np.ndarray) -> tuple[Run, dict[str, Any]]:
+    def record(samples: np.ndarray, model: Path = Path(demo_files["model"])) -> tuple[Run, dict[str, Any]]:
         output = str(tmp_path_factory.mktemp("digits") / "run")
         found = run(
-            Path(demo_files["model"]),
+            model,
             samples,
             output=output,
             settings={**QUIET, "record": {"activations": False}},
@@ -53,6 +53,36 @@ def record_digits(tmp_path_factory: pytest.TempPathFactory, demo_files: dict[str
         return found, {"data": samples}
 
     return record
+
+
+@pytest.fixture(scope="session")
+def mobile_digits(
+    digits: tuple[np.ndarray, np.ndarray], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, np.ndarray, np.ndarray]:
+    """A network like MobileNet, trained on digits of twice their size, as a file; its samples and labels."""
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(31)
+    x, labels = digits[0].repeat(2, axis=1).repeat(2, axis=2), digits[1]
+
+    def normed(y: Any) -> Any:
+        return layers.ReLU(6.0)(layers.BatchNormalization(momentum=0.9)(y))
+
+    inputs = keras.Input((16, 16, 1), name="image")
+    y = normed(layers.Conv2D(16, 3, padding="same", use_bias=False)(inputs))
+    for n_channels, strides in ((24, 2), (32, 1), (48, 2), (64, 1)):
+        y = normed(layers.DepthwiseConv2D(3, strides=strides, padding="same", use_bias=False)(y))
+        y = normed(layers.Conv2D(n_channels, 1, use_bias=False)(y))
+    y = layers.GlobalAveragePooling2D()(y)
+    model = keras.Model(inputs, layers.Dense(10, activation="softmax", name="classes")(y))
+    n_epochs = 16
+    rate = keras.optimizers.schedules.CosineDecay(6e-3, n_epochs * -(-len(x) // 32))
+    model.compile(keras.optimizers.Adam(rate), "sparse_categorical_crossentropy")
+    model.fit(x, labels, epochs=n_epochs, batch_size=32, verbose=0)
+    path = tmp_path_factory.mktemp("mobile") / "mobile.keras"
+    model.save(path)
+    return path, x, labels
 
 
 def with_outlier(samples: np.ndarray, at: int = 5) -> np.ndarray:

@@ -159,6 +159,16 @@ def test_a_call_that_no_exporter_can_make_is_refused_in_a_sentence(kind, tmp_pat
         exported(subclassed("flag"), kind, tmp_path)
 
 
+@pytest.mark.parametrize("kind", NEEDED)
+def test_what_was_in_memory_has_to_be_given_again(kind, tmp_path):
+    model, samples = functional("one")
+    found = run(model, samples, output=str(tmp_path / "run"), settings=QUIET)
+
+    for options, missing in (({}, "model"), ({"model": model}, "data")):
+        with pytest.raises(InputError, match=f"in memory: give --{missing}"):
+            found.exported(kind, options=options)
+
+
 @pytest.mark.parametrize("kind", ["hls4ml", "nir"])
 def test_targets_of_layers_refuse_a_subclassed_network(kind, tmp_path):
     if kind == "nir":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from actisketch.storage.errors import InputError
 
-from .conftest import with_outlier
+from .conftest import QUIET, with_outlier
 
 pytest.importorskip("ai_edge_litert")
 pytest.importorskip("ai_edge_quantizer")
@@ -99,7 +100,7 @@ def test_without_the_package_the_error_names_the_extra(small_run, monkeypatch):
         small_run["run"].exported("litert")
 
 
-def accuracy(content, x, labels):
+def outputs(content, x):
     interpreter = opened(content)
     (given,), (result,) = interpreter.get_input_details(), interpreter.get_output_details()
     interpreter.resize_tensor_input(given["index"], x.shape)
@@ -109,7 +110,81 @@ def accuracy(content, x, labels):
         x = np.clip(np.rint(x / scale) + zero, -128, 127).astype(np.int8)
     interpreter.set_tensor(given["index"], x)
     interpreter.invoke()
-    return float(np.mean(interpreter.get_tensor(result["index"]).argmax(axis=1) == labels))
+    return interpreter.get_tensor(result["index"])
+
+
+def accuracy(content, x, labels):
+    return float(np.mean(outputs(content, x).argmax(axis=1) == labels))
+
+
+@pytest.mark.slow
+def test_a_network_with_a_loop_has_ranges_outside_of_it(tmp_path):
+    """The loop and its condition are graphs of their own in the file."""
+    import keras
+    from ai_edge_quantizer import qtyping, quantizer
+
+    from actisketch.pipeline import run
+
+    class Halved(keras.layers.Layer):
+        def call(self, x):
+            return keras.ops.while_loop(lambda i, x: i < 3, lambda i, x: (i + 1, x * 0.5), (0, x))[1]
+
+        def compute_output_shape(self, shape):
+            return shape
+
+    inputs = keras.Input((6,), name="image")
+    x = Halved(name="loop")(keras.layers.Dense(5, activation="relu", name="first")(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(3, name="out")(x))
+    samples = np.random.default_rng(3).normal(size=(64, 6)).astype(np.float32)
+    found = run(model, samples, output=str(tmp_path / "r"), settings=QUIET)
+    made = found.exported("litert", options={"model": model, "data": samples})
+    made.write(tmp_path / "c.json")
+
+    assert {row.point for row in made.rows} == {"first", "out", None}
+    assert any(
+        "has 2 graphs in its loops and branches, whose tensors get no range" in w for w in made.warnings
+    )
+    tool = quantizer.Quantizer(bytearray((tmp_path / "c.tflite").read_bytes()))
+    tool.add_static_config(".*", qtyping.TFLOperationName.FULLY_CONNECTED, 8, 8)
+    content = bytes(
+        tool.quantize(json.loads((tmp_path / "c.json").read_text())["model_qsvs"]).quantized_model
+    )
+    assert outputs(content, samples) == pytest.approx(np.asarray(model(samples)), abs=0.05)
+
+
+@pytest.mark.slow
+def test_a_network_like_mobilenet_keeps_its_accuracy_in_8_bits(mobile_digits, record_digits, tmp_path):
+    """Also if the first batch is zero, from which its own moving average starts."""
+    model, x, labels = mobile_digits
+    empty = x[:512].copy()
+    empty[:32] = 0
+    ours, own = {}, {}
+    for name, samples in (("whole", x), ("first batch zero", empty)):
+        found, options = record_digits(samples, model)
+        made = found.exported("litert", options=options)
+        made.write(tmp_path / "c.json")
+        tflite = (tmp_path / "c.tflite").read_bytes()
+
+        def calibrated(tool, samples=samples):
+            return tool.calibrate(
+                {"serving_default": [{"image": samples[i : i + 32]} for i in range(0, len(samples), 32)]}
+            )
+
+        content = quantised(tflite, tmp_path / "c.json")
+        ours[name], own[name] = (
+            accuracy(each, x, labels) for each in (content, quantised(tflite, calibrated))
+        )
+        of_file = {each["name"]: each["quantization"][0] for each in opened(content).get_tensor_details()}
+        points = [row for row in made.rows if row.point not in (None, "classes")]
+        assert len(points) == 9
+        for row in points:
+            assert of_file[row.tensor] == pytest.approx((row.hi - row.lo) / 255, rel=1e-5)
+    before = accuracy(tflite, x, labels)
+    print("float", before, "ours", ours, "own", own)
+
+    assert min(ours.values()) >= before - 0.005
+    assert ours["whole"] >= own["whole"]
+    assert own["first batch zero"] < before - 0.10
 
 
 @pytest.mark.slow

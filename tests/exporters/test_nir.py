@@ -1,6 +1,7 @@
 """NIR graphs, read back by the nir package: the same function at once, the same decisions by spikes."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ nir = pytest.importorskip("nir")
 from actisketch.pipeline.exporters.nir_writer import NirWriter  # noqa: E402
 
 from .nir_reader import at_once, over_time  # noqa: E402
+
+N_STEPS, N_HELD_OUT = 128, 180
 
 
 def randomised(model):
@@ -85,6 +88,19 @@ def networks():
         "pooled, then neurons": chain(
             layers.Conv2D(4, 3), layers.AveragePooling2D((3, 2), 1), layers.ReLU(), *out()
         ),
+        "maximum": chain(layers.Conv2D(4, 3, activation="relu"), layers.MaxPooling2D(2), *out()),
+        "maximum of three by one, same": chain(
+            layers.Conv2D(4, 3, padding="same", activation="relu"),
+            layers.MaxPooling2D((3, 1), (2, 3), padding="same"),
+            layers.Conv2D(3, 1, activation="relu"),
+            *out(),
+        ),
+        "maximum of means": chain(
+            layers.Conv2D(4, 2, activation="relu"), layers.AveragePooling2D(2), layers.MaxPooling2D(2), *out()
+        ),
+        "maximum of maxima": chain(
+            layers.Conv2D(4, 2, activation="relu"), layers.MaxPooling2D(2), layers.MaxPooling2D(2), *out()
+        ),
         "norm alone": chain(layers.BatchNormalization(), layers.Conv2D(4, 3, activation="relu"), *out()),
         "no bias": chain(layers.Conv2D(4, 3, use_bias=False, activation="relu"), *out()),
         "vector": chain(
@@ -109,6 +125,10 @@ NAMES = [
     "padded",
     "pooled",
     "pooled, then neurons",
+    "maximum",
+    "maximum of three by one, same",
+    "maximum of means",
+    "maximum of maxima",
     "norm alone",
     "no bias",
     "vector",
@@ -149,7 +169,8 @@ def test_the_graph_computes_what_the_network_does(built, name, pooling, tmp_path
 @pytest.mark.parametrize(
     ("layer", "words"),
     [
-        ("MaxPooling2D", "'odd' .MaxPooling2D. does"),
+        ("MaxPooling2D", "'odd' takes the maximum of what is no rate of neurons: put it behind a ReLU"),
+        ("GlobalMaxPooling2D", "'odd' .GlobalMaxPooling2D. does"),
         ("Permute", "'odd' .Permute. does"),
         ("LeakyReLU", "activation function of 'odd' .leaky_relu. is no ReLU"),
         ("ELU", "activation function of 'odd' .elu."),
@@ -254,3 +275,61 @@ def test_spikes_of_the_normalised_network_decide_as_the_network(digits, tmp_path
     assert ours[-1] > raw[-1]
     assert "softmax of 'classes' is left out" in " ".join(done.output.split())
     assert "second_if" in done.output
+
+
+@pytest.fixture(scope="module")
+def digits_graph(demo_files, held_out, tmp_path_factory):
+    """The graph of the shipped network as the command line writes it, what was printed, and the network's accuracy."""
+    import keras
+
+    folder = tmp_path_factory.mktemp("digits")
+    settings = {**QUIET, "normalize": {"enabled": True}, "data": {"divide_by": 16.0}}
+    run(Path(demo_files["model"]), Path(demo_files["data"]), output=str(folder / "r"), settings=settings)
+    path = folder / "digits.nir"
+    done = CliRunner().invoke(
+        commands, ["export", str(folder / "r"), "--format", "nir", "--output", str(path)]
+    )
+    assert done.exit_code == 0, (done.output, done.exception)
+    x, labels = held_out
+    model = keras.saving.load_model(demo_files["model"])
+    accuracy = float(np.mean(np.asarray(model(np.moveaxis(x, 1, -1))).argmax(1) == labels))
+    return {"path": path, "printed": done.output, "accuracy": accuracy}
+
+
+@pytest.fixture(scope="module")
+def held_out(demo_files):
+    """Digits that the shipped network was not trained on, channels first, and their labels."""
+    with np.load(demo_files["data"]) as archive:
+        chosen = archive["test_indices"][:N_HELD_OUT]
+        return archive["x"][chosen].astype(np.float32).transpose(0, 3, 1, 2) / 16, archive["y"][chosen]
+
+
+@pytest.mark.slow
+def test_spikes_through_maximum_pooling_decide_as_the_network(digits_graph, held_out):
+    x, labels = held_out
+    totals = over_time(nir.read(digits_graph["path"]), {"image": x}, N_STEPS)
+    found = [float(np.mean(total.argmax(1) == labels)) for total in totals]
+    print("network", digits_graph["accuracy"], {t: found[t - 1] for t in (8, 16, 32, 64, 128)})
+
+    assert digits_graph["accuracy"] > 0.95
+    assert found[-1] >= digits_graph["accuracy"] - 0.01
+    assert "softmax of 'classes' is left out" in " ".join(digits_graph["printed"].split())
+    assert "pool2_if" in digits_graph["printed"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_sinabs_decides_as_the_network(digits_graph, held_out):
+    """The simulator itself: `pip install sinabs`, which needs torch."""
+    from_nir = pytest.importorskip("sinabs.nir", exc_type=ImportError).from_nir
+    import torch
+
+    x, labels = held_out
+    with torch.no_grad():
+        network = from_nir(nir.read(digits_graph["path"]), batch_size=len(x))
+        output, _ = network(torch.from_numpy(x).repeat_interleave(N_STEPS, dim=0))
+    totals = output.reshape(len(x), N_STEPS, -1).cumsum(dim=1).numpy()
+    found = (totals.argmax(axis=2) == labels[:, None]).mean(axis=0)
+    print("sinabs", digits_graph["accuracy"], {t: float(found[t - 1]) for t in (4, 8, 16, 32, 64, 128)})
+
+    assert found[-1] >= digits_graph["accuracy"] - 0.01

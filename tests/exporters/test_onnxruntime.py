@@ -138,6 +138,7 @@ def test_the_table_says_where_each_range_came_from(exported):
     assert "no point: percentile 99.9, of its own values for 83 samples" in words
     assert "max, as softmax is bounded, from the run" in words
     assert f"wrote {exported['onnx']}" in words
+    assert "measuring tensors that are no points: 83 of 83 samples to do" in words
 
 
 def test_a_network_for_a_fixed_number_of_samples_gives_the_same(exported, small_run, tmp_path):
@@ -184,6 +185,8 @@ def test_other_shapes_files_and_samples_are_refused(exported, small_run, tmp_pat
         run.exported("onnxruntime", options={"onnx": tmp_path / "no.onnx"})
     with pytest.raises(InputError, match=r"there is no file .*leave --onnx out"):
         run.exported("onnxruntime", options={"onnx": tmp_path / "missing.onnx"})
+    with pytest.raises(InputError, match=r"missing\.npy"):
+        run.exported("onnxruntime", options={"data": tmp_path / "missing.npy", "onnx": exported["onnx"]})
     with pytest.raises(MismatchError, match="samples 0 to"):
         run.exported("onnxruntime", options={"data": small_run["samples"] + 1, "onnx": exported["onnx"]})
     model = onnx.load(exported["onnx"])
@@ -254,6 +257,28 @@ def test_digits_keep_their_accuracy_in_8_bits(record_digits, digits, tmp_path):
 
     assert min(ours.values()) >= accuracy(network, x, labels) - 0.005, ours
     assert ours["percentile"] >= max(own_accuracies(network, x, x, labels, tmp_path).values())
+
+
+@pytest.mark.slow
+def test_a_network_like_mobilenet_keeps_its_accuracy_in_8_bits(mobile_digits, record_digits, tmp_path):
+    model, x, labels = mobile_digits
+    found, options = record_digits(x, model)
+    network, cache = tmp_path / "c.onnx", tmp_path / "c.json"
+    made = found.exported("onnxruntime", options=options)
+    made.write(cache)
+    file = quantised(network, cache, tmp_path / "q.onnx")
+    ours, before = accuracy(tmp_path / "q.onnx", x, labels), accuracy(network, x, labels)
+    own = own_accuracies(network, x, x, labels, tmp_path)
+    print("float", before, "ours", ours, own)
+
+    assert before > 0.99
+    assert ours >= before - 0.005
+    assert ours >= max(own.values())
+    of_file, ranges = scales(file), {row.tensor: row for row in made.rows if row.point is not None}
+    within = ranges.keys() & of_file.keys()
+    assert len(within) == 9  # all but the softmax, whose scale is fixed
+    for name in within:
+        assert of_file[name] == pytest.approx((ranges[name].hi - ranges[name].lo) / 255, rel=1e-5)
 
 
 @pytest.mark.slow

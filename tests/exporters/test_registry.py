@@ -3,8 +3,11 @@
 import dataclasses
 import importlib.metadata
 import json
+import os
+import subprocess
 import sys
 import types
+import zipfile
 
 import pytest
 from click.testing import CliRunner
@@ -84,6 +87,38 @@ def test_the_exporter_of_another_package_is_used_by_its_name(installed, finished
         assert word in done.stdout
 
 
+def test_an_exporter_of_an_installed_distribution_is_used_from_the_command_line(finished, tmp_path):
+    pytest.importorskip("pip")
+    facts = {
+        "METADATA": "Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n",
+        "WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "entry_points.txt": f"[{GROUP}]\nlargest = their_package:THEIRS\n",
+        "RECORD": "",
+    }
+    wheel, place, output = (tmp_path / name for name in ("theirs-1.0-py3-none-any.whl", "place", "out.txt"))
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("their_package.py", PACKAGE)
+        for name, text in facts.items():
+            archive.writestr(f"theirs-1.0.dist-info/{name}", text)
+    python = [sys.executable, "-m"]
+    subprocess.run(
+        [*python, "pip", "install", "-q", "--no-index", "--no-deps", "--target", place, wheel], check=True
+    )
+    path = os.pathsep.join(filter(None, (str(place), os.environ.get("PYTHONPATH"))))
+    command = [*python, "actisketch.pipeline", "export", finished.folder.path, "--format", "largest"]
+    done = subprocess.run(
+        [*command, "--output", output],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert float(output.read_text()) == max(finished.saved_factors().by_point().values())
+    assert "t/first" in done.stdout
+
+
 def test_an_entry_point_replaces_none_of_ours(installed, finished):
     before = finished.export("json")
     installed("their_package:THEIRS", name="json")
@@ -143,7 +178,8 @@ def test_an_export_that_fails_leaves_no_file(finished, tmp_path):
         path.write_text("half")
         raise OSError("disk full")
 
-    made = dataclasses.replace(finished.exported("json"), content=fail)
+    beside = {".onnx": b"a network"}
+    made = dataclasses.replace(finished.exported("json"), content=fail, beside=beside)
     with pytest.raises(OSError, match="disk full"):
         made.write(tmp_path / "new.json")
 
