@@ -76,7 +76,9 @@ def acting(place, queue_of):
 def refused(client, status, told, **changes):
     """A job that is refused, by its plan too, and leaves nothing behind."""
     for address in (JOBS, f"{JOBS}/plan"):
-        said = problem(client.post(address, json=asked(**changes)), status)["detail"]
+        content = json.dumps(asked(**changes))
+        answer = client.post(address, content=content, headers={"content-type": "application/json"})
+        said = problem(answer, status)["detail"]
         assert told in said
     assert client.get(JOBS).json()["n_total"] == 0
 
@@ -111,6 +113,7 @@ def test_a_token_reads_only_or_reads_and_acts(scopes):
     assert client.get("/api/v1/access", headers=reader).json() == {"has_jobs": True, "may_act": False}
     assert client.post(JOBS, json=asked(), headers=actor).status_code == 201
     assert client.get(f"{JOBS}/1", headers=reader).json()["state"] == "queued"
+    assert client.head("/api/v1/access", headers=actor).status_code == 200
     assert client.get("/api/v1/access", headers=actor).json() == {"has_jobs": True, "may_act": True}
 
 
@@ -209,6 +212,8 @@ def test_a_run_whose_files_lead_out_is_not_worked_on(place, acting):
         ({"record": []}, "a table"),
         ({"factors": {"percentile": 101}}, "100"),
         ({"unknown": 1}, "unknown key"),
+        ({"data": {"path": "x.npz", "scale": float("nan")}}, "finite"),
+        ({"data": {"path": "x.npz", "offset": float("inf")}}, "finite"),
         ({"output": 3}, "text"),
         ({"output": None}, "text"),
         ({"model": {}}, "model.path is missing"),

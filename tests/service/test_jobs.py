@@ -150,6 +150,23 @@ def test_a_job_that_does_not_listen_is_killed(acting, tmp_path):
     assert (stopped["state"], stopped["exit_code"]) == ("cancelled", None)
 
 
+@pytest.mark.slow
+def test_a_job_that_ends_without_a_word_is_resumed_by_itself_three_times(tmp_path, soon):
+    with (
+        JobQueue(RunRoot.of(tmp_path), Permissions(), command=QUICK, auto_resume=True) as jobs,
+        make_client(tmp_path, jobs=jobs) as client,
+    ):
+        job = submit(client, "dies", data={"path": "x.npz", "num_samples": 7})
+        ended = reached(client, job, *ENDED)
+
+        assert (ended["state"], ended["attempt"], ended["exit_code"]) == ("interrupted", 4, None)
+        assert "SIGKILL" in ended["message"]
+        assert len((tmp_path / "dies.began").read_text().split()) == 4
+
+        client.post(f"{JOBS}/{job}/resume")
+        assert reached(client, job, *ENDED)["attempt"] == 8
+
+
 def test_a_job_that_fails_says_why(acting):
     job = submit(acting, data={"path": "x.npz", "num_samples": 13})
     failed = reached(acting, job, *ENDED)

@@ -59,12 +59,12 @@ class JobDesk:
     def access(self, request: Request) -> AccessAnswer:
         """Return what is possible for who asks."""
         has_jobs = self._queue is not None
-        return AccessAnswer(has_jobs=has_jobs, may_act=has_jobs and request.scope[MAY_ACT])
+        return AccessAnswer(has_jobs=has_jobs, may_act=has_jobs and request.scope.get(MAY_ACT, False))
 
     def check_may_act(self, request: Request) -> JobQueue:
         """Return the queue; Forbidden if who asks may only read."""
         queue = self.queue
-        if not request.scope[MAY_ACT]:
+        if not request.scope.get(MAY_ACT, False):
             raise Forbidden(
                 "this token may only read: send one of --jobs-token-file, or sign a browser in with the printed address"
             )

@@ -56,8 +56,10 @@ def requested(tree: Mapping[str, Any], root: RunRoot, allowed: Permissions) -> J
         For the first setting that is refused; the message says what the operator could allow.
     """
     try:
-        json.dumps(tree, ensure_ascii=False, default=str).encode()
-    except UnicodeEncodeError:
+        json.dumps(tree, ensure_ascii=False, default=str, allow_nan=False).encode()
+    except ValueError as error:
+        if not isinstance(error, UnicodeEncodeError):
+            raise InputError("the job: a number is not finite, which no setting can be") from None
         raise InputError(
             "the job: a text contains half of a pair of code units, which is no character"
         ) from None

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -24,6 +26,7 @@ from ...settings.template import job_text
 from ..run_root import RunRoot
 from .job_places import Permissions, anchored, check_places
 from .job_table import MOST_AUTO_RESUMES, Job, JobTable
+from .plan_process import PLAN_PREFIX
 from .processes import JOB_COMMAND, JobFolder, end_session, is_held, start_process, tell_process
 from .reconciling import has_finished, how_it_ended
 from .repairing import check_repair
@@ -72,6 +75,7 @@ class JobQueue:
         self._root, self.allowed = root, allowed
         self.n_at_once, self._auto_resume, self._command = n_at_once, auto_resume, command
         self._started: dict[tuple[int, int], subprocess.Popen[bytes]] = {}
+        self._told: set[str] = set()
         self._wake, self._is_closed = threading.Event(), False
         self._thread = threading.Thread(target=self._work, name="jobs", daemon=True)
         self._lock: FileLock | None = None
@@ -83,6 +87,8 @@ class JobQueue:
         # Of no cache, but the same lock: its error names the folder two levels up.
         (self.folder / "service").mkdir(exist_ok=True)
         self._lock = FileLock.acquire(self.folder / "service" / "lock")
+        for left in self.folder.glob(f"{PLAN_PREFIX}*"):
+            shutil.rmtree(left, ignore_errors=True)
         self._thread.start()
         return self
 
@@ -110,21 +116,31 @@ class JobQueue:
 
     def _work(self) -> None:
         while not self._is_closed:
-            try:
+            with self._logged("the queue of jobs"):
                 self.look()
-            except Exception:  # a disk that is full or away, perhaps not the next time
-                logger.exception("the queue of jobs could not be worked off")
             self._wake.wait(INTERVAL_S)
             self._wake.clear()
+
+    @contextmanager
+    def _logged(self, what: str) -> Iterator[None]:
+        """Log an error, once, and go on: a disk that is full or away perhaps is not the next time."""
+        try:
+            yield
+        except Exception as error:
+            told = f"{what}: {type(error).__name__}: {error}"
+            if told not in self._told:
+                self._told.add(told)
+                logger.exception("%s could not be looked at", what)
 
     def look(self) -> None:
         """Compare the table with what runs, and start what may be started."""
         working = self.table.working()
         for job in working:
-            if job.state == "starting":
-                self._look_at_start(job)
-            else:
-                self._look_at_work(job)
+            with self._logged(f"job {job.id}"):
+                if job.state == "starting":
+                    self._look_at_start(job)
+                else:
+                    self._look_at_work(job)
         for key in self._started.keys() - {(job.id, job.attempt) for job in working}:
             if self._started[key].poll() is not None:
                 del self._started[key]
@@ -175,15 +191,19 @@ class JobQueue:
         returned = None if process is None else _returned(process)
         end_session(job)
         job = self.table.job(job.id)  # its last words came before it let its lock go
-        is_finished = job.exit_code is None and has_finished(
-            job, self._root.path / job.output, self.settings_of(job)
-        )
+        is_finished = job.exit_code is None and self._has_finished(job)
         state, message = how_it_ended(job, returned, is_finished=is_finished, folder=folder)
         is_again = state == "interrupted" and self._auto_resume and job.n_auto_resumes < MOST_AUTO_RESUMES
         if is_again:
             self.table.queue_again(job, message, is_auto_resume=True)
         else:
             self.table.end(job, state, message)
+
+    def _has_finished(self, job: Job) -> bool:
+        try:
+            return has_finished(job, self._root.path / job.output, self.settings_of(job))
+        except InputError:  # an earlier program took these settings
+            return False
 
     def _cancel(self, job: Job) -> None:
         """Send the next signal if it is due."""

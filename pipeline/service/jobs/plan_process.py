@@ -22,7 +22,10 @@ from ...settings.visible import visible
 from ..access import JOBS_TOKEN_VARIABLE, TOKEN_VARIABLE
 from ..workers import Stop
 
-__all__ = ["planned"]
+__all__ = ["PLAN_PREFIX", "planned"]
+
+PLAN_PREFIX = "plan-"
+"""Of folders that a service that was killed may leave."""
 
 # How long a client may be gone, or the time be over, before the process is killed.
 CHECK_S = 0.2
@@ -46,7 +49,7 @@ def planned(settings: JobSettings, folder: Path, stop: Stop) -> tuple[dict[str, 
     InputError
         If there can be no plan; the message is that of the command line.
     """
-    with tempfile.TemporaryDirectory(dir=folder, prefix="plan-") as place:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=PLAN_PREFIX) as place:
         job = Path(place) / "job.toml"
         job.write_text(job_text(settings.model_dump(mode="json", exclude_unset=True)), encoding="utf-8")
         code, out, said = _called(["plan", str(job), "--json"], stop)

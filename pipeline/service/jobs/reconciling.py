@@ -48,7 +48,9 @@ def how_it_ended(
     if code == INTERRUPTED:
         return "interrupted", f"it was told to stop from elsewhere: {RESUME}"
     if job.exit_code is None:
-        how = f" ({signal.Signals(-code).name})" if code is not None and code < 0 else ", as after kill -9"
+        how = ", as after kill -9"
+        if code is not None:
+            how = f" ({signal.Signals(-code).name})" if code < 0 else f" (exit code {code})"
         return "interrupted", f"its process is gone without a word{how}: {RESUME}"
     return "failed", _last_error(folder) or f"it ended with exit code {code}: its log says why"
 
