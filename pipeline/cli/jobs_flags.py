@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -94,11 +95,21 @@ def jobs_tokens_from(flags: Mapping[str, Any]) -> tuple[tuple[str, ...], list[st
 
 
 def queue_from(root: RunRoot, flags: Mapping[str, Any]) -> JobQueue | None:
-    """Return the queue of jobs of a folder; None if jobs are not allowed."""
+    """Return the queue of jobs of a folder; None if jobs are not allowed.
+
+    Raises
+    ------
+    InputError
+        If there is no TensorFlow for them.
+    """
     from ..service.jobs.job_places import Permissions
     from ..service.jobs.job_queue import JobQueue
 
     if not flags["allow_jobs"]:
         return None
+    if importlib.util.find_spec("tensorflow") is None:
+        raise InputError(
+            "--allow-jobs: jobs need TensorFlow, which is not installed here: install it, or serve without jobs"
+        )
     allowed = Permissions(urls=flags["job_urls"], schedulers=flags["schedulers"], code=flags["allow_code"])
     return JobQueue(root, allowed, n_at_once=flags["max_jobs"], auto_resume=flags["auto_resume"])

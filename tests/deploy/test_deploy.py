@@ -39,6 +39,7 @@ CHECKED = {
     "slurm/actisketch.sbatch",
     "slurm/jobqueue_run.py",
     "systemd/actisketch.service",
+    "systemd/jobs.conf",
 }
 
 
@@ -107,15 +108,18 @@ with TestClient(application, base_url="http://127.0.0.1", headers=headers) as cl
 def test_the_unit_of_the_service_is_one_of_systemd() -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd is not installed")
-    text = (DEPLOY / "systemd/actisketch.service").read_text()
-    # The program lies where the unit says on the machine that it is for, not here.
-    here = text.replace("/opt/actisketch/bin/actisketch", "/bin/true")
+    names = {"actisketch.service": "actisketch.service", "jobs.conf": "actisketch.service.d/jobs.conf"}
+    texts = {name: (DEPLOY / "systemd" / name).read_text() for name in names}
     with tempfile.TemporaryDirectory() as folder:
-        unit = Path(folder) / "actisketch.service"
-        unit.write_text(here)
-        check("systemd-analyze", "verify", "--man=no", str(unit))
-    (line,) = re.findall(r"^ExecStart=\S+ (.*)$", text, re.MULTILINE)
-    assert {word for word in line.split() if word.startswith("--")} <= serve_flags()
+        for name, text in texts.items():
+            unit = Path(folder) / names[name]
+            unit.parent.mkdir(exist_ok=True)
+            # The program lies where the unit says on the machine that it is for, not here.
+            unit.write_text(text.replace("/opt/actisketch/bin/actisketch", "/bin/true"))
+            check("systemd-analyze", "verify", "--man=no", str(Path(folder) / "actisketch.service"))
+    for text in texts.values():
+        (line,) = re.findall(r"^ExecStart=\S+ (.*)$", text, re.MULTILINE)
+        assert {word for word in line.split() if word.startswith("--")} <= serve_flags()
 
 
 def serve_flags() -> set[str]:

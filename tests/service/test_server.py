@@ -216,6 +216,9 @@ def refused(monkeypatch, capsys):
         (["--root-path", "/a\r\nb"], "--root-path"),
         (["--token-file", "missing"], "cannot be read"),
         (["--memory-limit", "much"], "--memory-limit"),
+        (["--auto-resume"], "--allow-jobs"),
+        (["--allow-scheduler", "tcp://head:8786"], "--allow-jobs"),
+        (["--allow-jobs", "--jobs-token-file", "missing"], "cannot be read"),
     ],
 )
 def test_a_service_that_cannot_be_is_refused(made_once, refused, arguments, told):
