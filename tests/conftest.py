@@ -55,7 +55,10 @@ def demo_run(tmp_path_factory):
     """A finished demo: its folder, and what it printed. Read it, do not change it."""
     folder = tmp_path_factory.mktemp("demo") / "run"
     command = [sys.executable, "-m", "actisketch.pipeline", "demo", "--output", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder.parent)
+    # The environment as Python has it: readline, which pytest imports, adds the width of a terminal behind its back.
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=folder.parent, env=dict(os.environ)
+    )
     assert done.returncode == 0, done.stderr
     return folder, done.stdout
 
