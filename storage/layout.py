@@ -87,10 +87,12 @@ def record_nbytes(sketches_nbytes: int) -> int:
     return _RECORD_NBYTES + sketches_nbytes
 
 
-def encoding_nbytes(spec: CacheSpec, *, n_threads: int) -> int:
-    """Return the memory, in bytes, that `n_threads` threads take to encode the largest chunks."""
+def encoding_nbytes(spec: CacheSpec, *, n_threads: int, is_remote: bool = False) -> int:
+    """Return the memory, in bytes, that `n_threads` threads take to encode and send the largest chunks."""
     largest = sorted(_chunk_nbytes(spec).values())[-n_threads:]
-    n_copies = 1 if CODECS[spec.codec] is None else 2
+    # A file is written from where the values lie, a request holds a copy. Blosc writes into memory for the worst case,
+    # and what it wrote is copied.
+    n_copies = is_remote + (0 if CODECS[spec.codec] is None else 2)
     return STAGING_NBYTES * len(largest) + n_copies * sum(largest)
 
 

@@ -19,6 +19,7 @@ from ...storage.options import StorageOptions
 from ..certifier import Comparer, Comparison
 from ..events import OnEvent, Remark, ignore_event
 from ..factors.exact_source import ExactSource
+from ..factors.packed_sketches import PackedSketches
 from ..graph import model_fingerprint, places_of
 from ..normalizer import Rewriting
 from ..planning.machine_memory import usable_memory
@@ -146,7 +147,7 @@ class ClusterEngine:
             on_event=on_event,
         )
 
-    def merge_sketches(self, cache: Cache) -> dict[str, PointSketch]:
+    def merge_sketches(self, cache: Cache) -> PackedSketches:
         """Return the sketches of all blocks merged, by point; merged as a tree."""
         return merged_sketches_on(
             self._connected(), cache, storage_options=self._settings.cache.storage_options

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ...storage import Block, Cache
 from ...storage.options import StorageOptions
 from ..factors.merge import check_complete, merge_records
+from ..factors.packed_sketches import PackedSketches
 from ..sketch import PointSketch, Sketch, exact_percentiles
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ Parts = dict[str, bytes]
 
 def merged_sketches_on(
     client: Client, cache: Cache, *, storage_options: Mapping[str, Any] | None = None
-) -> dict[str, PointSketch]:
+) -> PackedSketches:
     """Return the merged sketch of each point, in model order: :func:`~..factors.merge.merged_sketches` on a cluster.
 
     Raises
@@ -56,23 +57,19 @@ def merged_sketches_on(
             client.submit(merge_parts, group, pure=False, retries=RETRIES) for group in _groups(level, FAN_IN)
         ]
     parts: Parts = level[0].result()
-    return {point.name: PointSketch.from_bytes(parts[point.name]) for point in cache.spec.points}
+    return PackedSketches({point.name: parts[point.name] for point in cache.spec.points})
 
 
 def merge_blocks(url: str, options: Mapping[str, Any], blocks: Sequence[Block]) -> Parts:
     """Return the merged sketches of some blocks, read one record at a time: a leaf of the tree."""
     cache = Cache.open(url, storage_options=options)
     records = (cache.read_commit(block).sketches or {} for block in blocks)
-    return _stored(merge_records(records, [point.name for point in cache.spec.points]))
+    return merge_records(records, [point.name for point in cache.spec.points]).packed
 
 
 def merge_parts(parts: Sequence[Parts]) -> Parts:
     """Return the merged sketches of some parts: a node of the tree."""
-    return _stored(merge_records(parts, list(parts[0])))
-
-
-def _stored(merged: Mapping[str, PointSketch]) -> Parts:
-    return {name: sketch.to_bytes() for name, sketch in merged.items()}
+    return merge_records(parts, list(parts[0])).packed
 
 
 def exact_percentiles_on(

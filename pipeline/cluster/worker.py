@@ -9,17 +9,18 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from distributed import Worker, WorkerPlugin, get_worker, secede
 from distributed.protocol.pickle import dumps, loads
 
-from ...storage import Block, Cache, PointSpec, WritingThreads
+from ...storage import Block, Cache, WritingThreads
 from ...storage.errors import IncompleteError, InputError
 from ...storage.reachability import Token, check_token
-from ..record.producer import Consumer, Producer
+from ..record.producer import Producer
 from ..record.recorder import BLOCKS_IN_FLIGHT, record_block, writing_threads
 from ..sketch import SketchSpec
 from .recipes import Recipe
@@ -143,33 +144,25 @@ class BlockPlugin(LoadedOnce[_Recording]):
         if ready.cache.is_committed(block):
             return  # the worker that committed it died before Dask knew
         with ready.available:
-            producer = _InTurn(ready.producer, self._turn, leave_pool)
-            record_block(ready.cache, producer, block, sketch=self._sketch, writing=ready.writing)
+            record_block(
+                ready.cache,
+                ready.producer,
+                block,
+                sketch=self._sketch,
+                writing=ready.writing,
+                turn=_in_turn(self._turn, leave_pool),
+            )
 
 
-class _InTurn:
-    """A producer that computes one block at a time in this process, and then leaves the thread pool.
+@contextmanager
+def _in_turn(turn: threading.Lock, leave_pool: Callable[[], None]) -> Iterator[None]:
+    """Wait for the turn to compute a block in this process, and leave the thread pool at its end.
 
     The next block is computed while this one is written and committed, whatever the number of Dask's threads.
     """
-
-    def __init__(self, producer: Producer, turn: threading.Lock, leave_pool: Callable[[], None]) -> None:
-        self._producer, self._turn, self._leave_pool = producer, turn, leave_pool
-        self._content_hash = ""
-
-    @property
-    def points(self) -> tuple[PointSpec, ...]:
-        return self._producer.points
-
-    def content_hash(self, start: int, stop: int) -> str:
-        """Return the hash of the samples that were handed over."""
-        return self._content_hash
-
-    def hand_over(self, start: int, stop: int, consumer: Consumer) -> None:
-        with self._turn:
-            self._producer.hand_over(start, stop, consumer)
-            self._content_hash = self._producer.content_hash(start, stop)
-        self._leave_pool()
+    with turn:
+        yield
+    leave_pool()
 
 
 def run_block(name: str, block: Block) -> None:

@@ -34,7 +34,7 @@ class RecordedRun(Protocol):
         """The Zarr cache, open for reading."""
 
     @property
-    def sketches(self) -> dict[str, PointSketch]:
+    def sketches(self) -> Mapping[str, PointSketch]:
         """The merged sketch of each point."""
 
     @property

@@ -14,7 +14,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from ..settings.job_settings import FactorSettings, InputFactor, OverrideSetting
 from ..sketch import Percentile, PointSketch
 from .exact_source import ExactSource
 from .factors_file import Factors, PointFactor, Rule
+from .packed_sketches import packed_in
 from .ranges import chosen_range
 from .tied import tied_factors
 from .ties import Ties
@@ -108,7 +109,7 @@ def compute_factors(
         else:
             values = _Values(point.name, sketches[point.name], given, exact if settings.exact else None)
             found, dead[point.name] = _point_factor(point, values)
-            chosen.append(found)
+            chosen.append(replace(found, sketch=_content_hash(packed_in(sketches, point.name))))
     return Factors(
         points=tuple(tied_factors(chosen, ties or Ties(), settings, dead=dead, sketches=sketches)),
         nonzero=settings.nonzero,
@@ -220,7 +221,7 @@ def _point_factor(point: PointSpec, values: _Values) -> tuple[PointFactor, NDArr
     """Return the factor of a point, and which of its channels are dead (one element: all of them or none)."""
     none = np.zeros(1, dtype=bool)
     layer, settings, q = values.sketch.layer, values.settings, values.q
-    answer: dict[str, Any] = {"name": point.name, "percentile": q, "sketch": _content_hash(values.sketch)}
+    answer: dict[str, Any] = {"name": point.name, "percentile": q}
     if layer.n - (layer.n_zeros if settings.nonzero else 0) == 0:
         rule: Rule = "pinned" if point.meta.get("pinned") else "dead"
         return PointFactor(**answer, factor=1.0, rule=rule), none
@@ -242,8 +243,8 @@ def _point_factor(point: PointSpec, values: _Values) -> tuple[PointFactor, NDArr
     return PointFactor(**answer, factor=value, rule=rule), none
 
 
-def _content_hash(sketch: PointSketch) -> str:
-    return hashlib.blake2b(sketch.to_bytes(), digest_size=16).hexdigest()
+def _content_hash(packed: bytes) -> str:
+    return hashlib.blake2b(packed, digest_size=16).hexdigest()
 
 
 def _channel_factors(

@@ -12,6 +12,7 @@ from ...storage.errors import IncompleteError
 from ..record.point_sketch import forecast_of
 from ..sketch import PointSketch, SketchSpec, merge_sketches
 from ..sketch.forecast import MANY_SAMPLES, MERGING_NBYTES
+from .packed_sketches import ASKED_PER_BYTE, KEPT_NBYTES, UNPACKED_PER_BYTE, PackedSketches, unpacked
 
 __all__ = [
     "check_complete",
@@ -27,11 +28,9 @@ WAITING_NBYTES = 32 * 2**20
 # Of these, one point's are unpacked at a time, at most so much at once: neither the number of blocks nor that of
 # points or channels decides how much memory a merge takes.
 UNPACKED_NBYTES = 32 * 2**20
-# A bucket takes 21 bytes in memory and 3 to 6 in a record.
-UNPACKED_PER_BYTE = 7
 
 
-def merged_sketches(cache: Cache) -> dict[str, PointSketch]:
+def merged_sketches(cache: Cache) -> PackedSketches:
     """Return the merged sketch of each point, in model order.
 
     Parameters
@@ -48,7 +47,7 @@ def merged_sketches(cache: Cache) -> dict[str, PointSketch]:
     return merge_records(cache.all_sketches(), [point.name for point in cache.spec.points])
 
 
-def merge_records(records: Iterable[Mapping[str, bytes]], names: Sequence[str]) -> dict[str, PointSketch]:
+def merge_records(records: Iterable[Mapping[str, bytes]], names: Sequence[str]) -> PackedSketches:
     """Return the merged sketch of each point from the stored ones of some blocks, or of some groups of blocks.
 
     Parameters
@@ -59,25 +58,48 @@ def merge_records(records: Iterable[Mapping[str, bytes]], names: Sequence[str]) 
     names : sequence of str
         The points, in the order of the result.
     """
-    merged: dict[str, PointSketch] = {}
-    waiting: dict[str, list[bytes]] = {name: [] for name in names}
-
-    def merge_waiting() -> None:
-        for name, stored in waiting.items():
-            merged[name] = _merge_stored(merged.get(name), stored)
-            stored.clear()
-
+    merged = _Merged(names)
+    waiting: list[Mapping[str, bytes]] = []
     n_waiting = 0
     for record in records:
-        for name in names:
-            waiting[name].append(record[name])
-            n_waiting += len(record[name])
+        waiting.append(record)
+        n_waiting += sum(len(record[name]) for name in names)
         if n_waiting >= WAITING_NBYTES:
-            merge_waiting()
-            n_waiting = 0
-    if n_waiting:
-        merge_waiting()
-    return merged
+            merged.add(waiting)
+            waiting, n_waiting = [], 0
+    merged.add(waiting)
+    return merged.packed()
+
+
+class _Merged:
+    """The merged sketch of each point, while records are added.
+
+    It is packed from one addition to the next. Not so sketches of channels of which each record is added alone: packing
+    would take as much time as adding, and they are compact in memory too.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._packed: dict[str, bytes] = {}
+        self._unpacked: dict[str, PointSketch] = {}
+
+    def add(self, records: list[Mapping[str, bytes]]) -> None:
+        """Add the sketches of some records."""
+        for name in self._names if records else ():
+            stored = [record[name] for record in records]
+            before = self._packed.pop(name, None)
+            merged = self._unpacked.pop(name, None) if before is None else unpacked(before)
+            sketch = _merge_stored(merged, stored)
+            if len(records) == 1 and sketch.channels is not None:
+                self._unpacked[name] = sketch
+            else:
+                self._packed[name] = sketch.to_bytes()
+
+    def packed(self) -> PackedSketches:
+        """Return what is merged; nothing is added any more."""
+        for name in list(self._unpacked):
+            self._packed[name] = self._unpacked.pop(name).to_bytes()
+        return PackedSketches({name: self._packed[name] for name in self._names if name in self._packed})
 
 
 def merged_nbytes(
@@ -89,13 +111,18 @@ def merged_nbytes(
 
     n_blocks, block_samples = -(-n_samples // block_samples), min(block_samples, n_samples)
     foreseen = [forecast_of(point, spec, min(n_samples, MANY_SAMPLES)) for point in points]
+    packed = sum(each.stored_nbytes for each in foreseen)
     record = block_record_nbytes(points, spec, block_samples)
+    between = sum(each.merged_nbytes for each in foreseen) if spec.per_channel else packed
+    one = max(each.asked_nbytes + each.widened_nbytes for each in foreseen)
     largest = UNPACKED_PER_BYTE * max(stored_sketches_nbytes([p], spec, block_samples) for p in points)
-    unpacked = min(max(UNPACKED_NBYTES, largest), n_blocks * largest)
+    at_once = min(max(UNPACKED_NBYTES, largest), n_blocks * largest)
     # The record that is read is there whole and in parts, beside those that wait.
     read = min(WAITING_NBYTES, n_blocks * record) + 2 * record
-    asked = sum(each.asked_nbytes for each in foreseen) + max(each.widened_nbytes for each in foreseen)
-    return asked + read + unpacked + MERGING_NBYTES
+    merging = between + read + at_once + MERGING_NBYTES + one
+    # Those that were asked last are kept as they were asked.
+    asking = packed + min(KEPT_NBYTES * ASKED_PER_BYTE, sum(each.asked_nbytes for each in foreseen)) + one
+    return max(merging, asking)
 
 
 def _merge_stored(merged: PointSketch | None, stored: Sequence[bytes]) -> PointSketch:

@@ -21,6 +21,7 @@ from ...storage.files import open_to_read
 from ...storage.parsing import parse_json
 from ..folder.folder import content_key, replacing
 from ..sketch import PointSketch
+from .packed_sketches import PackedSketches
 
 __all__ = ["load_merged", "merged_key", "save_merged"]
 
@@ -35,17 +36,15 @@ def merged_key(cache: Cache) -> str:
     return content_key(cache.spec.content_hash, cache.spec.n_samples, cache.commit_key(), "merged sketches 2")
 
 
-def save_merged(path: Path, key: str, sketches: Mapping[str, PointSketch]) -> None:
-    """Write the sketches as plain ``.npz`` (bytes, no pickle), whole or not at all."""
-    index = json.dumps({"key": key, "points": list(sketches)}).encode()
-    arrays: dict[str, Any] = {
-        str(i): np.frombuffer(s.to_bytes(), np.uint8) for i, s in enumerate(sketches.values())
-    }
+def save_merged(path: Path, key: str, packed: Mapping[str, bytes]) -> None:
+    """Write packed sketches as plain ``.npz`` (bytes, no pickle), whole or not at all."""
+    index = json.dumps({"key": key, "points": list(packed)}).encode()
+    arrays: dict[str, Any] = {str(i): np.frombuffer(each, np.uint8) for i, each in enumerate(packed.values())}
     with replacing(path) as partial:
         np.savez(partial, index=np.frombuffer(index, np.uint8), **arrays)
 
 
-def load_merged(path: Path, key: str, points: Iterable[str]) -> dict[str, PointSketch] | None:
+def load_merged(path: Path, key: str, points: Iterable[str]) -> PackedSketches | None:
     """Return the sketches of these points; None if there are none, of something else, or damaged."""
     try:
         with open(path, "rb", opener=open_to_read) as file, zipfile.ZipFile(file) as archive:
@@ -53,13 +52,16 @@ def load_merged(path: Path, key: str, points: Iterable[str]) -> dict[str, PointS
             if index["key"] != key:
                 return None
             places = {name: str(i) for i, name in enumerate(index["points"])}
-            return {name: PointSketch.from_bytes(_member(archive, places[name])) for name in points}
+            packed = {name: _member(archive, places[name]) for name in points}
+        for each in packed.values():
+            PointSketch.from_bytes(each)  # refuses what is damaged, or newer
     except FileNotFoundError:
         return None
     # A damaged zip raises many kinds of errors (EOFError, zlib.error ...), and the records hold everything.
     except Exception as error:
         logger.warning("%s is ignored, the blocks are merged again: %s", path, error)
         return None
+    return PackedSketches(packed)
 
 
 def _member(archive: zipfile.ZipFile, name: str) -> bytes:

@@ -7,17 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...storage import CacheSpec, PointSpec, encoding_nbytes
+from ...storage import CacheSpec, PointSpec, encoding_nbytes, is_url
 from ...storage.codecs import DEFAULT_CODEC
 from ...storage.writing import WRITING_THREADS
 from ..certifier import reading_nbytes
 from ..factors.merge import merged_nbytes
-from ..record.block_memory import (
-    committed_block_nbytes,
-    counting_nbytes,
-    held_nbytes,
-    open_block_nbytes,
-)
+from ..record.block_memory import blocks_sketches_nbytes, counting_nbytes, held_nbytes
 from ..record.point_sketch import sketch_spec
 from ..record.taps import AHEAD_NBYTES
 from ..settings.job_settings import JobSettings
@@ -153,7 +148,9 @@ class RunNeeds:
                 * (2 * network.input_nbytes + 2 * network.largest_tensor_nbytes),
             ),
             "blocks": held_nbytes(cache),
-            "codec": encoding_nbytes(cache, n_threads=WRITING_THREADS),
+            "codec": encoding_nbytes(
+                cache, n_threads=WRITING_THREADS, is_remote=is_url(self.settings.cache.url or "")
+            ),
             "sketches": self._sketches_nbytes(block_samples),
         }
         # The allocator was seen to keep up to as much as the weights; recording uses the rest again.
@@ -179,12 +176,7 @@ class RunNeeds:
         return max(network.certificate_nbytes, network.model_nbytes + batch_nbytes + waiting + reading)
 
     def _sketches_nbytes(self, block_samples: int) -> int:
-        block = min(block_samples, self.n_samples)
-        opened = open_block_nbytes(self.points, self.sketch, block_samples=block)
-        committed = committed_block_nbytes(self.points, self.sketch, block_samples=block)
-        # A block is committed while the next one is recorded.
-        several = opened + committed if block < self.n_samples else max(opened, committed)
-        merged = merged_nbytes(
-            self.points, self.sketch, block_samples=block_samples, n_samples=self.n_samples
-        )
-        return max(counting_nbytes(self.sketch) + several, merged)
+        counts = {"block_samples": block_samples, "n_samples": self.n_samples}
+        recorded = blocks_sketches_nbytes(self.points, self.sketch, **counts)
+        merged = merged_nbytes(self.points, self.sketch, **counts)
+        return max(counting_nbytes(self.sketch) + recorded, merged)

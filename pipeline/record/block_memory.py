@@ -16,10 +16,9 @@ from .taps import AHEAD_NBYTES, SMALL_NBYTES, TAPS_AT_ONCE
 
 __all__ = [
     "block_record_nbytes",
-    "committed_block_nbytes",
+    "blocks_sketches_nbytes",
     "counting_nbytes",
     "held_nbytes",
-    "open_block_nbytes",
     "stored_sketches_nbytes",
 ]
 
@@ -36,21 +35,19 @@ def block_record_nbytes(points: Sequence[PointSpec], spec: SketchSpec, n_samples
     return record_nbytes(stored_sketches_nbytes(points, spec, n_samples))
 
 
-def open_block_nbytes(points: Sequence[PointSpec], spec: SketchSpec, *, block_samples: int) -> int:
-    """Return the memory of the sketches of a block while it is recorded, in bytes."""
-    foreseen = [forecast_of(point, spec, block_samples) for point in points]
-    widened = sorted(each.widened_nbytes for each in foreseen)[-TAPS_AT_ONCE:]
-    return sum(each.nbytes for each in foreseen) + sum(widened)
-
-
-def committed_block_nbytes(points: Sequence[PointSpec], spec: SketchSpec, *, block_samples: int) -> int:
-    """Return the memory of the sketches of a block while it is committed, in bytes.
-
-    A sketch is freed when it is packed; then the record is put together from the packed ones.
-    """
-    foreseen = [forecast_of(point, spec, block_samples) for point in points]
-    packed = 2 * block_record_nbytes(points, spec, block_samples)
-    return max(sum(each.nbytes for each in foreseen), packed) + max(each.widened_nbytes for each in foreseen)
+def blocks_sketches_nbytes(
+    points: Sequence[PointSpec], spec: SketchSpec, *, block_samples: int, n_samples: int
+) -> int:
+    """Return the memory of the sketches of the blocks that are recorded and committed at a time, in bytes."""
+    block = min(block_samples, n_samples)
+    foreseen = [forecast_of(point, spec, block) for point in points]
+    widened = sorted(each.widened_nbytes for each in foreseen)
+    record = block_record_nbytes(points, spec, block)
+    opened = sum(each.nbytes for each in foreseen) + sum(widened[-TAPS_AT_ONCE:])
+    # Before the next block is begun, its sketches are packed: each is freed then.
+    packing = max(opened, record + widened[-1])
+    # The record of the block before is put together from its packed sketches meanwhile.
+    return packing + (2 * record if block < n_samples else record)
 
 
 def counting_nbytes(spec: SketchSpec) -> int:

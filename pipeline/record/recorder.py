@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import threading
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import Any
 
 from ...storage import (
     Block,
@@ -21,6 +23,7 @@ from ...storage import (
 )
 from ..events import BlockDone, Event, OnEvent, SamplesDone, ignore_event
 from ..sketch import SketchSpec
+from .freed_memory import give_freed_memory_back
 from .open_block import OpenBlock
 from .producer import Producer
 
@@ -28,8 +31,9 @@ __all__ = ["BLOCKS_IN_FLIGHT", "record_block", "record_missing", "waiting_nbytes
 
 logger = logging.getLogger(__name__)
 
-# Chunks that wait for the disk, at most.
-WAITING_NBYTES = 256 * 2**20
+# Chunks that wait for the disk, or are being written. Two of the largest may, up to twice this, so that one is written
+# while another one fills.
+WAITING_NBYTES = 64 * 2**20
 # One block is computed while the last chunks of the one before it are written, and it is committed.
 BLOCKS_IN_FLIGHT = 2
 
@@ -37,7 +41,9 @@ BLOCKS_IN_FLIGHT = 2
 def waiting_nbytes(spec: CacheSpec) -> int:
     """Return how many bytes of chunks may wait to be written: those of a block, which fill at about the same time."""
     block = min(spec.block_samples, spec.n_samples) * sample_nbytes(spec.points, spec.dtype)
-    return min(WAITING_NBYTES, block)
+    chunk_samples = spec.chunk_samples
+    largest = max(chunk_samples[p.name] * sample_nbytes([p], spec.dtype) for p in spec.points)
+    return min(block, max(WAITING_NBYTES, 2 * min(largest, WAITING_NBYTES)))
 
 
 def writing_threads(spec: CacheSpec) -> WritingThreads:
@@ -52,6 +58,7 @@ def record_block(
     *,
     sketch: SketchSpec,
     writing: WritingThreads | None = None,
+    turn: AbstractContextManager[Any] | None = None,
 ) -> CommitRecord:
     """Compute, sketch and commit one block. May run twice: same name, same bytes.
 
@@ -67,6 +74,8 @@ def record_block(
         Sketch resolution.
     writing : WritingThreads, optional
         Threads that write chunks; default: some for this block alone.
+    turn : context manager, optional
+        Entered until the sketches are packed: they take much more memory than the record.
 
     Returns
     -------
@@ -77,10 +86,11 @@ def record_block(
         return cache.read_commit(block)
     if writing is None:
         with writing_threads(cache.spec) as own, own:  # twice, as in record_missing
-            return record_block(cache, producer, block, sketch=sketch, writing=own)
+            return record_block(cache, producer, block, sketch=sketch, writing=own, turn=turn)
     opened = OpenBlock(cache, producer.points, block, spec=sketch, writing=writing)
     try:
-        _hand_over(producer, block, opened)
+        with turn or nullcontext():
+            _hand_over(producer, block, opened)
         return opened.commit()
     except BaseException:
         opened.abandon()
@@ -88,10 +98,7 @@ def record_block(
 
 
 def _hand_over(producer: Producer, block: Block, opened: OpenBlock) -> None:
-    """Have the samples of a block computed and handed over.
-
-    Its sketches are packed before the next block is begun: they take much more memory than the record.
-    """
+    """Have the samples of a block computed and handed over, and pack its sketches before the next block is begun."""
     producer.hand_over(block.start, block.stop, opened)
     opened.finish(producer.content_hash(block.start, block.stop))
 
@@ -157,6 +164,7 @@ def record_missing(
             pending.append(Future())
             committer.submit(pending[-1], partial(commit, opened, block))
     _raise_first_failure(pending)
+    give_freed_memory_back()
     if blocks:
         logger.info("recorded %d blocks", len(blocks))
     return len(blocks)

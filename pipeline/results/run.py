@@ -62,7 +62,7 @@ class Run(RunViews):
         return self._opened or open_cache(self.settings, self.folder)
 
     @cached_property
-    def sketches(self) -> dict[str, PointSketch]:
+    def sketches(self) -> Mapping[str, PointSketch]:
         """The merged sketch of each point.
 
         Raises

@@ -86,7 +86,7 @@ def recorded_so_far(run: Run, before: SoFar | None = None) -> SoFar:
     if before is not None and before.key == _key(cache, commits, wrong):
         return _so_far(run, before.run.sketches, before.commits, before.damage, key=before.key)
     damage = [_damage(run, block, "its commit record is damaged") for block in damaged]
-    kept = None
+    kept: Mapping[str, PointSketch] | None = None
     if len(commits) == cache.spec.n_blocks:
         kept = load_merged(run.folder.merged_path, merged_key(cache), run.points)
     if kept is None:
@@ -100,12 +100,13 @@ def _key(cache: Cache, commits: Mapping[int, str], wrong: list[int]) -> str:
 
 def _merged(
     run: Run, commits: dict[int, str], before: SoFar | None, damage: list[str]
-) -> dict[str, PointSketch]:
+) -> Mapping[str, PointSketch]:
     """Return the merged sketches of these blocks.
 
     Those that cannot be read are named and taken out of ``commits``, which holds the hashes of what was read then.
     """
-    cache, known = run.cache, {}
+    cache = run.cache
+    known: Mapping[str, PointSketch] = {}
     grown = before is not None and before.commits.items() <= commits.items()
     if before is not None and grown and before.commits:
         known = {name: before.run.sketches[name] for name in run.points if name in before.run.sketches}

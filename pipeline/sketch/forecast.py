@@ -91,6 +91,11 @@ class SketchForecast:
         return self.channels * self.channel_bucket_nbytes
 
     @property
+    def merged_nbytes(self) -> int:
+        """Bytes in memory once no values are added any more."""
+        return (self.layer + self.maxima) * _BUCKET_NBYTES + self.channels_nbytes
+
+    @property
     def asked_nbytes(self) -> int:
         """Bytes in memory once percentiles have been computed."""
         return (self.layer + self.maxima) * _ASKED_BUCKET_NBYTES + self.channels_nbytes

@@ -55,6 +55,16 @@ class Percentile:
         return self.hi - self.lo
 
 
+def decode_layer(data: bytes | memoryview, *, is_checked: bool = False) -> Tally:
+    """Return the tally that `Sketch.to_bytes` wrote; as `decode_tally`."""
+    tally = decode_tally(data, is_checked=is_checked)
+    if tally.n_channels != 1:
+        raise FormatError(
+            f"these bytes are a sketch of {tally.n_channels} channels: read them as ChannelSketch"
+        )
+    return tally
+
+
 class Sketch:
     """Mergeable statistics of float32 values: exact counts, extremes, sum; certified percentiles.
 
@@ -167,12 +177,7 @@ class Sketch:
 
         Bytes hold values only: ``on_nonfinite`` is the default again.
         """
-        tally = decode_tally(data)
-        if tally.n_channels != 1:
-            raise FormatError(
-                f"these bytes are a sketch of {tally.n_channels} channels: read them as ChannelSketch"
-            )
-        return cls._of(tally)
+        return cls._of(decode_layer(data))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sketch) and same_tally(self.tally, other.tally)
@@ -210,12 +215,17 @@ class Sketch:
     @property
     def minimum(self) -> float:
         """Smallest value, exact; NaN if there are none."""
-        return float(key_values(self._ladder.min_keys)[0]) if self.n else float("nan")
+        return self._extreme(self.tally.min_keys, np.minimum)
 
     @property
     def maximum(self) -> float:
         """Largest value, exact; NaN if there are none."""
-        return float(key_values(self._ladder.max_keys)[0]) if self.n else float("nan")
+        return self._extreme(self.tally.max_keys, np.maximum)
+
+    def _extreme(self, keys: NDArray[np.uint32], choose: np.ufunc) -> float:
+        if not self.n:
+            return float("nan")
+        return float(key_values(choose(keys, fb.ZERO_KEY) if self.n_zeros else keys)[0])
 
     @property
     def sum(self) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .compiled import is_compiled
-from .counters import give_back, lend
+from .counters import lend
 from .counting import nothing_found, take_tally, touched_nbytes
 from .sorting import sort_layer, survey_plainly
 from .tally import Tally, merge_tallies
@@ -135,8 +135,8 @@ class OpenTally:
         self._sort_loose()
         if self._words is not None:
             self._parts.append(take_tally(self._words, self._state, bits=self.bits))
-            touched_nbytes, words, self._words = self._open_nbytes(), self._words, None
-            give_back(words, touched_nbytes=touched_nbytes)
+            # Freed: the next point that took them would touch other pages of them, until all had touched those of all.
+            self._words = None
         if len(self._parts) > 1:
             self._parts = [merge_tallies(self._parts)]
         self._loose = None

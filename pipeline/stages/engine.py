@@ -14,6 +14,7 @@ from ..certifier import Comparer, Comparison
 from ..events import OnEvent
 from ..factors.exact_source import ExactSource
 from ..factors.merge import merged_sketches
+from ..factors.packed_sketches import PackedSketches
 from ..normalizer import Rewriting
 from ..record.point_sketch import sketch_spec
 from ..record.recorder import record_missing
@@ -33,7 +34,7 @@ class Engine(Protocol):
         """Record the missing blocks; return how many there were."""
         ...
 
-    def merge_sketches(self, cache: Cache) -> dict[str, PointSketch]:
+    def merge_sketches(self, cache: Cache) -> PackedSketches:
         """Return the sketches of all blocks merged, by point."""
         ...
 
@@ -75,7 +76,7 @@ class LocalEngine(AbstractContextManager["LocalEngine"]):
         """Record the missing blocks; return how many there were."""
         return record_missing(cache, job.producer, sketch=sketch_spec(job.settings), on_event=on_event)
 
-    def merge_sketches(self, cache: Cache) -> dict[str, PointSketch]:
+    def merge_sketches(self, cache: Cache) -> PackedSketches:
         """Return the sketches of all blocks merged, by point."""
         return merged_sketches(cache)
 

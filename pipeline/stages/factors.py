@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +15,10 @@ from ..factors.factors_file import Factors
 from ..factors.from_cache import factors_of
 from ..factors.merge import merged_sketches, statistics_by_point
 from ..factors.merged_file import load_merged, save_merged
+from ..factors.packed_sketches import PackedSketches
 from ..factors.ties import Ties
 from ..folder.folder import write_json
 from ..settings.job_settings import JobSettings
-from ..sketch import PointSketch
 from .engine import Engine, LocalEngine
 from .stage import FileStage
 from .stage_keys import factors_key
@@ -57,7 +57,7 @@ class FactorsStage(FileStage[Factors]):
         is_kept = load_merged(self.folder.merged_path, self.recorded, points) is not None
         if not is_kept:
             # In this process: nothing is computed, and the cluster of the run may be gone.
-            save_merged(self.folder.merged_path, self.recorded, merged_sketches(self.cache))
+            save_merged(self.folder.merged_path, self.recorded, merged_sketches(self.cache).packed)
         message = "reloaded statistics and factors" + ("" if is_kept else ", merged the sketches again")
         self.on_event(StageDone(stage="factors", message=message, reloaded=is_kept))
         return Factors.load(self.folder.factors_path)
@@ -65,7 +65,7 @@ class FactorsStage(FileStage[Factors]):
     def compute(self) -> Factors:
         """Return the factors that the settings ask for."""
         self.on_event(StageStarted(stage="factors"))
-        save_merged(self.folder.merged_path, self.recorded, self._sketches)
+        save_merged(self.folder.merged_path, self.recorded, self._sketches.packed)
         chosen = self.settings.factors
         exact = None
         if chosen.exact:
@@ -88,7 +88,7 @@ class FactorsStage(FileStage[Factors]):
         _warn_of_small(result, self.settings.factors.floor)
 
     @cached_property
-    def _sketches(self) -> Mapping[str, PointSketch]:
+    def _sketches(self) -> PackedSketches:
         return self.engine.merge_sketches(self.cache)
 
 

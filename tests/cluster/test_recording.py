@@ -283,7 +283,7 @@ def test_blocks_whose_chunks_wait_for_each_other_are_written_as_in_process(
     """With a worker in this process, so that the room for chunks can be made small."""
     from actisketch.pipeline.record import recorder
 
-    monkeypatch.setattr(recorder, "WAITING_NBYTES", 1)
+    monkeypatch.setattr(recorder, "waiting_nbytes", lambda spec: 1)
     recipe = RehearsalRecipe(batch_size=4)
     for name in ("here", "dask"):
         with new_cache(tmp_path / name, recipe, 9) as cache:

@@ -12,7 +12,7 @@ from actisketch.pipeline.planning.block_size import BLOCK_NBYTES, LARGEST_BLOCK_
 from actisketch.pipeline.planning.plan import make_plan
 from actisketch.pipeline.record.producer import Consumer
 from actisketch.pipeline.record.recorder import record_missing
-from actisketch.pipeline.sketch import SketchSpec
+from actisketch.pipeline.sketch import PointSketch, SketchSpec
 from actisketch.storage import Cache, CacheSpec, PointSpec
 from actisketch.storage.errors import InputError, OverBudgetError
 
@@ -181,13 +181,16 @@ def test_memory_does_not_grow_with_the_number_of_samples():
     assert many.sketches - few.sketches < WAITING_NBYTES + UNPACKED_NBYTES + len(POINTS) * 8 * 2**20
 
 
-def test_memory_counts_a_sketch_of_every_point_in_open_blocks_and_merged():
+def test_memory_counts_a_sketch_of_every_point_open_and_packed():
     points = [PointSpec(name=f"layer{i}", shape=(8192,)) for i in range(150)]
-    counts = {"n_samples": 4096, "batch_size": 16, "max_block_samples": 64, "record": False}
-    one, many = (plan_of(points=points[:n], **counts).memory.sketches for n in (1, 150))
+    counts = {"n_samples": 128, "batch_size": 16, "max_block_samples": 64, "record": False}
+    few, many = (plan_of(points=points[:n], **counts).memory.sketches for n in (100, 150))
 
-    # A sketch of a bell curve is a megabyte, merged and asked it is two and a half.
-    assert 150 * 2**21 < many - one < 150 * 2**23
+    sketch = PointSketch.empty(SketchSpec())
+    sketch.update(np.random.default_rng(0).standard_normal((64, 8192), np.float32))
+    opened, packed = sketch.layer.nbytes + sketch.maxima.nbytes, len(sketch.to_bytes())
+    # One block's sketches are open, those of the one before are packed, by themselves and in its record.
+    assert 50 * (opened + 2 * packed) <= many - few <= 1.5 * 50 * (opened + 2 * packed)
 
 
 def test_loading_counts_for_what_it_leaves_and_for_its_peak_where_recording_takes_less():

@@ -170,7 +170,7 @@ def test_the_bytes_do_not_depend_on_how_many_chunks_wait_to_be_written(
     """A sample has 37 values, a block 24 samples: one chunk waits, those of one block, or all."""
     with make_cache(tmp_path / "plain", producer, block_samples=24) as cache:
         record_missing(cache, producer, sketch=SKETCH)
-    monkeypatch.setattr("actisketch.pipeline.record.recorder.WAITING_NBYTES", waiting_nbytes)
+    monkeypatch.setattr("actisketch.pipeline.record.recorder.waiting_nbytes", lambda spec: waiting_nbytes)
     with make_cache(tmp_path / "changed", producer, block_samples=24) as cache:
         record_missing(cache, producer, sketch=SKETCH)
     with make_cache(tmp_path / "one by one", producer, block_samples=24) as cache:
