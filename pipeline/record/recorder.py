@@ -101,6 +101,7 @@ def _hand_over(producer: Producer, block: Block, opened: OpenBlock) -> None:
     """Have the samples of a block computed and handed over, and pack its sketches before the next block is begun."""
     producer.hand_over(block.start, block.stop, opened)
     opened.finish(producer.content_hash(block.start, block.stop))
+    give_freed_memory_back()
 
 
 def record_missing(
@@ -164,7 +165,6 @@ def record_missing(
             pending.append(Future())
             committer.submit(pending[-1], partial(commit, opened, block))
     _raise_first_failure(pending)
-    give_freed_memory_back()
     if blocks:
         logger.info("recorded %d blocks", len(blocks))
     return len(blocks)

@@ -117,31 +117,6 @@ def test_a_short_run_of_a_network_in_a_file_takes_no_more_than_was_predicted(
     assert figures["predicted"] - figures["parts"]["runtime"] <= 2 * figures["taken"], figures
 
 
-@pytest.mark.parametrize(
-    ("name", "side", "changed"),
-    [
-        ("MobileNetV2", 96, {"activations": False}),
-        ("MobileNetV2", 96, {"per_channel": True}),
-        ("ResNet50", 96, {}),
-        ("ResNet50", 96, {"activations": False, "per_channel": True}),
-        ("VGG16", 96, {}),
-        ("VGG16", 96, {"activations": False, "per_channel": True}),
-        ("DenseNet121", 96, {"activations": False}),
-        ("DenseNet121", 96, {"per_channel": True}),
-    ],
-)
-def test_a_plan_is_neither_too_small_nor_half_as_much_again(
-    tmp_path: Path, name: str, side: int, changed: dict[str, Any]
-) -> None:
-    """Four networks, with a cache and without, by layer and by channel."""
-    path, shape = network_file(tmp_path, name, side)
-    given = {"batch_size": 16, "n_samples": 64, "block_samples": None, "path": path, "shape": shape}
-    figures = measured(tmp_path, **given, **changed)
-    print(f"\n{name} {changed}: {figures['taken'] >> 20} MiB of {figures['predicted'] >> 20} planned")
-
-    assert figures["taken"] <= figures["predicted"] <= 1.5 * figures["taken"], figures
-
-
 def test_sixteen_times_the_samples_take_the_same_memory(tmp_path: Path) -> None:
     few = measured(tmp_path / "few", n_samples=192)
     many = measured(tmp_path / "many", n_samples=16 * 192)
