@@ -10,11 +10,13 @@ from typing import Any
 import click
 
 from ...storage import VerifyReport
-from ...storage.errors import FormatError
+from ...storage.errors import FormatError, IncompleteError
 from ..events import counted
 from ..folder.folder import check_output, write_json
 from ..results.run import open_run
+from .completing import points_of
 from .flags import check_folder_of, json_option, range_options, run_argument, trust_options
+from .meant import given_command
 from .session import Session
 from .show import (
     factor_table,
@@ -46,7 +48,7 @@ _NONZERO = click.option(
 @json_option
 @click.pass_obj
 def status(session: Session, run: Path, as_json: bool) -> None:
-    """Show how far RUN has come and what it holds.
+    """Show how far RUN has come and what it holds. Exit code 9: not all blocks are recorded.
 
     \b
     Example:
@@ -55,9 +57,11 @@ def status(session: Session, run: Path, as_json: bool) -> None:
     found = open_run(run).status()
     if as_json:
         session.print_json({**dataclasses.asdict(found), "is_complete": found.is_complete})
-        return
-    for line in status_lines(found):
-        session.print(line)
+    else:
+        for line in status_lines(found):
+            session.print(line)
+    if not found.is_recorded:
+        click.get_current_context().exit(IncompleteError.exit_code)
 
 
 @click.command(short_help="Print any percentile of any layer, certified or exact.")
@@ -76,6 +80,7 @@ def status(session: Session, run: Path, as_json: bool) -> None:
     "--point",
     "points",
     multiple=True,
+    shell_complete=points_of(),
     help="Only this point, or a pattern ('res*'); may be given several times.",
 )
 @click.option(
@@ -189,6 +194,7 @@ def factors(
     "--point",
     "points",
     multiple=True,
+    shell_complete=points_of(),
     help="A row for each of these points, or of those that a pattern means ('res*'); may be given several times.",
 )
 @json_option
@@ -267,7 +273,7 @@ def verify(
         session.say_loading()
         from ..rerun import repair_run
 
-        with session.job(run, resume=f"actisketch verify {run} --repair") as on_event:
+        with session.job(run, resume=given_command()) as on_event:
             n_repaired = repair_run(
                 chosen,
                 custom_objects=custom_objects,
@@ -287,7 +293,7 @@ def verify(
         for line in verify_lines(report):
             session.print(line)
     if not report.is_sound:
-        raise FormatError(_advice(run, chosen.cache.url, report))
+        raise FormatError(_advice(run, _repairing(given_command()), chosen.cache.url, report))
     if not report.is_complete:
         session.err.print(
             f"not recorded yet: {report.n_blocks - report.n_committed} of {counted(report.n_blocks, 'block')}, "
@@ -295,21 +301,26 @@ def verify(
             markup=False,
             highlight=False,
         )
-        click.get_current_context().exit(9)
+        click.get_current_context().exit(IncompleteError.exit_code)
 
 
-def _advice(run: Path, cache_url: str, report: VerifyReport) -> str:
+def _repairing(given: str) -> str:
+    """Return the command that repairs, with the flags that were given."""
+    return given if "--repair" in given.split() else f"{given} --repair"
+
+
+def _advice(run: Path, repairing: str, cache_url: str, report: VerifyReport) -> str:
     """Return what is wrong with a cache, and what to do about each."""
     sentences = []
     if report.damaged:
         sentences.append(
             f"damaged: {counted(len(report.damaged), 'block')} of {str(run)!r}: "
-            f"`actisketch verify {run} --repair` computes what is damaged again"
+            f"`{repairing}` computes what is damaged again"
         )
     if report.documents:
         sentences.append(
             f"damaged: {counted(len(report.documents), 'document')} of Zarr in {str(run)!r}: "
-            f"`actisketch verify {run} --repair` writes what is damaged again"
+            f"`{repairing}` writes what is damaged again"
         )
     if report.foreign:
         keys = ", ".join(map(repr, report.foreign[:_NAMED_KEYS]))

@@ -13,6 +13,7 @@ from ..exporters import Exported, check_options, load_exporter
 from ..results.run import open_run
 from ..settings.template import setting_text
 from ..settings.visible import visible
+from .completing import formats
 from .flags import UNSAFE, check_folder_of, range_options, run_argument
 from .session import Session
 from .show import range_table
@@ -28,6 +29,7 @@ __all__ = ["export"]
     default="json",
     show_default=True,
     metavar="NAME",
+    shell_complete=formats,
     help="json or csv: statistics and factors; tdigest: the t-digest of each point, as the tdigest package reads it; "
     "toolbox: SNN toolbox's {percentile}.json; toolbox-parsed: the same for the network that its parser makes; "
     "onnxruntime: the calibration cache of quantize_static; litert: the calibration result of ai-edge-quantizer; "

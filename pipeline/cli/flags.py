@@ -14,6 +14,7 @@ from ..settings.job_settings import JobSettings, PointChoice
 from ..settings.loading import PATH_SETTINGS, load_job, validate_job, with_settings
 from ..settings.sizes import parse_bytes
 from ..settings.template import setting_text
+from .completing import methods, words_of_points
 from .meant import check_is_job, check_is_run
 
 __all__ = [
@@ -60,6 +61,8 @@ JOB_FLAGS: tuple[tuple[str, str, Any, str], ...] = (
     ("--bits", "factors.bits", int, ""),
     ("--schedule", "factors.schedule", float, ""),
 )
+# What the shell offers behind a flag.
+_OFFERS = {"--points": words_of_points, "--method": methods}
 # Switch, and the settings that it turns on and off.
 JOB_SWITCHES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("--activations/--sketch-only", ("record.activations",)),
@@ -80,7 +83,10 @@ def job_options(command: Command) -> Command:
         command = click.option(flag, is_flag=True, default=None, help=setting_text(keys[0]))(command)
     for flag, key, kind, more in reversed(JOB_FLAGS):
         text = setting_text(key) + more
-        command = click.option(flag, type=kind, help=text, metavar=_metavar(kind))(command)
+        offer = _OFFERS.get(flag)
+        command = click.option(flag, type=kind, help=text, metavar=_metavar(kind), shell_complete=offer)(
+            command
+        )
     return click.argument("job", type=click.Path(path_type=Path), required=False, callback=_checked_job)(
         command
     )
@@ -112,7 +118,9 @@ def range_options(command: Command) -> Command:
     """Add how the ranges of a finished run are chosen, other than by a percentile."""
     is_symmetric = click.option("--symmetric/--affine", default=None, help=setting_text("factors.symmetric"))
     bits = click.option("--bits", type=int, metavar="N", help=setting_text("factors.bits"))
-    method = click.option("--method", metavar="TEXT", help=setting_text("factors.method"))
+    method = click.option(
+        "--method", metavar="TEXT", help=setting_text("factors.method"), shell_complete=methods
+    )
     return method(bits(is_symmetric(command)))
 
 
@@ -123,13 +131,13 @@ def run_argument(command: Command) -> Command:
 
 def checked_run(context: click.Context, _: click.Parameter, path: Path) -> Path:
     """Return the folder of a run; InputError where something else was named that shows what was meant."""
-    check_is_run(path, str(context.info_name))
+    check_is_run(path, context)
     return path
 
 
 def _checked_job(context: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
     if path is not None:
-        check_is_job(path, str(context.info_name))
+        check_is_job(path, context)
     return path
 
 

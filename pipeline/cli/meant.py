@@ -1,4 +1,7 @@
-"""Say what was meant where a path of another kind was given, as a run in the place of a job file."""
+"""Say what was meant where a path of another kind was given, as a run in the place of a job file.
+
+The commands that are advised have the flags that were given.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,45 @@ import shlex
 import tomllib
 from pathlib import Path
 
+import click
+
 from ...storage.errors import InputError
 
-__all__ = ["check_is_job", "check_is_run"]
+__all__ = ["GIVEN", "check_is_job", "check_is_run", "given_command"]
 
+GIVEN = "actisketch.given"
+"""Where the group notes the verb and everything behind it."""
 _NETWORKS = {".keras", ".h5", ".hdf5", ".onnx", ".pt", ".pth", ".tflite", ".pb"}
 _SAMPLES = {".npz", ".npy", ".zarr", ".tfrecord", ".csv", ".zip"}
 _MANIFEST = "run.json"
 
 
-def check_is_job(path: Path, verb: str) -> None:
+def given_command(context: click.Context | None = None) -> str:
+    """Return the command as it was given, for a shell."""
+    return shlex.join(["actisketch", *_given(context or click.get_current_context())])
+
+
+def _given(context: click.Context) -> list[str]:
+    return list(context.meta.get(GIVEN, (str(context.info_name),)))
+
+
+def _instead(context: click.Context, path: Path, *meant: str) -> str:
+    """Return the command with something else in the place of a path."""
+    given = _given(context)
+    at = next((i for i, word in enumerate(given) if i and word == str(path)), None)
+    if at is None:
+        return shlex.join(["actisketch", str(context.info_name), *meant])
+    return shlex.join(["actisketch", *given[:at], *meant, *given[at + 1 :]])
+
+
+def _with_files(context: click.Context, path: Path, flag: str) -> str:
+    """Return the command with a network or samples behind their flag, and the other one named if it is missing."""
+    other, word = ("--data", "SAMPLES") if flag == "--model" else ("--model", "NETWORK")
+    is_named = any(each == other or each.startswith(f"{other}=") for each in _given(context))
+    return _instead(context, path, flag, str(path), *(() if is_named else (other, word)))
+
+
+def check_is_job(path: Path, context: click.Context) -> None:
     """Refuse a path that is no job file, if it shows what it is.
 
     Raises
@@ -23,7 +55,7 @@ def check_is_job(path: Path, verb: str) -> None:
     InputError
         With the command that was probably meant.
     """
-    quoted = shlex.quote(str(path))
+    quoted, verb = shlex.quote(str(path)), context.info_name
     if path.is_dir():
         if (path / _MANIFEST).is_file():
             raise InputError(
@@ -38,20 +70,20 @@ def check_is_job(path: Path, verb: str) -> None:
         if path.suffix.lower() not in _SAMPLES:
             raise InputError(
                 f"{str(path)!r} is a folder, not a job file: give it with --data if it has the samples "
-                f"(`actisketch {verb} --model NETWORK --data {quoted}`)"
+                f"(`{_with_files(context, path, '--data')}`)"
             )
     kind = path.suffix.lower()
     if kind in _NETWORKS:
         raise InputError(
-            f"{str(path)!r} is a network, not a job file: `actisketch {verb} --model {quoted} --data SAMPLES`"
+            f"{str(path)!r} is a network, not a job file: `{_with_files(context, path, '--model')}`"
         )
     if kind in _SAMPLES:
         raise InputError(
-            f"{str(path)!r} are samples, not a job file: `actisketch {verb} --model NETWORK --data {quoted}`"
+            f"{str(path)!r} are samples, not a job file: `{_with_files(context, path, '--data')}`"
         )
 
 
-def check_is_run(path: Path, verb: str) -> None:
+def check_is_run(path: Path, context: click.Context) -> None:
     """Refuse a path that is no folder of a run, if it shows what it is.
 
     Raises
@@ -62,8 +94,8 @@ def check_is_run(path: Path, verb: str) -> None:
     if path.is_file() and path.suffix.lower() == ".toml":
         run = _output_of(path)
         raise InputError(
-            f"{str(path)!r} is a job file, not a run; its run is {str(run)!r}: `actisketch {verb} "
-            f"{shlex.quote(str(run))}`"
+            f"{str(path)!r} is a job file, not a run; its run is {str(run)!r}: "
+            f"`{_instead(context, path, str(run))}`"
         )
     if (
         (path.parent / _MANIFEST).is_file()
@@ -71,8 +103,8 @@ def check_is_run(path: Path, verb: str) -> None:
         and path.exists()
     ):
         raise InputError(
-            f"{str(path)!r} belongs to the run {str(path.parent)!r}: `actisketch {verb} "
-            f"{shlex.quote(str(path.parent))}`"
+            f"{str(path)!r} belongs to the run {str(path.parent)!r}: "
+            f"`{_instead(context, path, str(path.parent))}`"
         )
 
 

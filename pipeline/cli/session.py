@@ -9,6 +9,7 @@ import logging.handlers
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -192,6 +193,8 @@ def run_command(group: click.Group, arguments: list[str] | None = None) -> int:
         # Batch systems send SIGTERM some seconds before they kill; it means the same as Ctrl-C.
         raise KeyboardInterrupt
 
+    # Of Keras about NumPy, and the like: nothing that the user could change.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"(keras|tensorflow|tf2onnx|onnx)\b")
     previous = signal.signal(signal.SIGTERM, stop)
     try:
         # Without standalone mode click returns the code of `Context.exit`, and None if a verb just ended.

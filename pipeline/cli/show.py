@@ -266,7 +266,7 @@ def _percent(share: Saturation) -> str:
 
 
 def normalised_table(session: Session, certificate: Certificate, factors: Factors) -> None:
-    """Print what a certificate says of each point, and the accuracies."""
+    """Print what a certificate says of each point, the accuracies, and its notes (as on damaged chunks)."""
     from ..report.numbers import factor_text, number_text, share_text
 
     rules = {p.name: p for p in factors.points}
@@ -282,6 +282,8 @@ def normalised_table(session: Session, certificate: Certificate, factors: Factor
         session.print(
             f"accuracy: {certificate.accuracy_before:.2%} before, {certificate.accuracy_after:.2%} after normalisation"
         )
+    for note in certificate.notes:
+        session.print(note)
 
 
 def noise_table(session: Session, rows: Sequence[LayerNoise]) -> None:

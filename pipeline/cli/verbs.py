@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from .meant import GIVEN
 from .session import Session
 
 __all__ = ["commands"]
@@ -55,6 +56,7 @@ class _Verbs(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the verb; for one that there is not, say which is near, as click does for flags."""
+        ctx.meta[GIVEN] = tuple(args)
         name = args[0] if args else ""
         if name and not name.startswith("-") and self.get_command(ctx, name) is None:
             near = difflib.get_close_matches(name, _VERBS, n=2, cutoff=0.6)

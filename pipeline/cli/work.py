@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from ..folder.folder import RunFolder, check_output, replacing
 from ..settings.job_settings import JobSettings
 from ..settings.template import job_template
 from .flags import check_folder_of, job_options, json_option, run_argument, settings_from, trust_options
+from .meant import given_command
 from .session import Session
 from .show import normalised_table, plan_table, print_result
 
@@ -113,8 +113,7 @@ def run(
     settings = settings_from(job, flags)
     if performance_report is not None:
         check_output(performance_report)
-    resume = shlex.join(["actisketch", *sys.argv[1:]])
-    _run(session, settings, as_json=as_json, resume=resume, performance_report=performance_report)
+    _run(session, settings, as_json=as_json, performance_report=performance_report)
 
 
 @click.command(short_help="Run the whole flow on the digits and the network that come with actisketch.")
@@ -132,12 +131,7 @@ def demo(session: Session, output: Path, as_json: bool) -> None:
 
     Takes under a minute. A second run reloads everything and computes nothing.
     """
-    _run(
-        session,
-        demo_settings(output),
-        as_json=as_json,
-        resume=f"actisketch demo --output {shlex.quote(str(output))}",
-    )
+    _run(session, demo_settings(output), as_json=as_json)
 
 
 def _run(
@@ -145,14 +139,13 @@ def _run(
     settings: JobSettings,
     *,
     as_json: bool,
-    resume: str,
     performance_report: Path | None = None,
 ) -> None:
     session.say_loading()
     from ..job import run_job
     from ..results.run import open_run
 
-    with session.job(Path(settings.output), resume=resume) as on_event:
+    with session.job(Path(settings.output), resume=given_command()) as on_event:
         result = run_job(settings, performance_report=performance_report, on_event=on_event)
     run = open_run(settings.output, storage_options=settings.cache.storage_options)
     print_result(session, run, result, as_json=as_json)
@@ -233,8 +226,7 @@ def normalize(
     session.say_loading()
     if output is None and (factors is not None or percentile is not None):
         output = run / (f"with-p{percentile:g}" if factors is None else f"with-{factors.stem}")
-    resume = shlex.join(["actisketch", *sys.argv[1:]])
-    with no_empty_folder(output or run), session.job(run, resume=resume) as on_event:
+    with no_empty_folder(output or run), session.job(run, resume=given_command()) as on_event:
         certificate = normalize_run(
             chosen,
             factors=others,
@@ -286,6 +278,6 @@ def report(session: Session, run: Path, output: Path | None) -> None:
         raise InputError(
             f"{str(folder)!r} is the report of another run, {str(other.path)!r}: choose another folder"
         )
-    with session.job(run, resume=f"actisketch report {shlex.quote(str(run))}") as on_event:
+    with session.job(run, resume=given_command()) as on_event:
         page = draw_report(chosen, folder, on_event=on_event)
     session.print(f"wrote {page}")

@@ -32,17 +32,18 @@ logger = logging.getLogger(__name__)
 
 
 def import_keras() -> ModuleType:
-    """Return the module ``keras`` with the TensorFlow backend, without TensorFlow's banner unless a log level is set.
+    """Return the module ``keras`` with the TensorFlow backend, without TensorFlow's log unless a log level is set.
 
     Raises
     ------
     InputError
         If Keras uses another backend, or is older than 3.
     """
-    if "tensorflow" not in sys.modules and "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    # Processes of a cluster inherit the level that was set here: 3 is no wish to read the log.
+    if "tensorflow" not in sys.modules and os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3":
         with _silent_stderr():
             importlib.import_module("tensorflow")
+        logging.getLogger("absl").setLevel(logging.ERROR)
     import keras
 
     if keras.backend.backend() != "tensorflow":

@@ -217,6 +217,7 @@ class Run(RunViews):
 
     def written_factors(self) -> Factors:
         """Return the factors in the run's folder, which the other files there were made with; InputError without."""
+        check_complete(self.cache)
         return self._saved.factors(set(self.points))
 
     @property

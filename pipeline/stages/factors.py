@@ -27,6 +27,8 @@ __all__ = ["FactorsStage"]
 
 logger = logging.getLogger(__name__)
 
+_N_NAMED = 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class FactorsStage(FileStage[Factors]):
@@ -101,5 +103,6 @@ def _warn_of_small(factors: Factors, floor: float) -> None:
         logger.warning(
             "below factors.floor = %g, so treated as dead, with the factor 1: %s; lower the floor if they are not",
             floor,
-            ", ".join(small),
+            ", ".join(small[:_N_NAMED])
+            + (f" and {len(small) - _N_NAMED} more" if len(small) > _N_NAMED else ""),
         )

@@ -88,6 +88,16 @@ def test_a_network_is_normalised_by_another_percentile_in_one_call(call, small_r
     assert "certificate: passed" in answer.out
 
 
+def test_normalize_tells_of_damage_that_it_met(call, small_run):
+    chunk = small_run / "cache" / "first" / "c.2.0"
+    chunk.write_bytes(b"\xff" + chunk.read_bytes()[1:])
+    answer = call("normalize", small_run, "--percentile", 98)
+
+    assert answer.code == 0, answer.err
+    assert "recorded activations cannot be read, so the original ran for 16 of 53 samples" in answer.out
+    assert "c.2.0" in answer.out
+
+
 def test_two_choices_of_factors_are_refused(call, small_run):
     answer = call("normalize", small_run, "--percentile", 99, "--factors", small_run / "factors.json")
 
