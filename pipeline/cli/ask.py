@@ -48,7 +48,7 @@ _NONZERO = click.option(
 @json_option
 @click.pass_obj
 def status(session: Session, run: Path, as_json: bool) -> None:
-    """Show how far RUN has come and what it holds. Exit code 9: not all blocks are recorded.
+    """Show how far RUN has come and what it holds.
 
     \b
     Example:
@@ -60,8 +60,6 @@ def status(session: Session, run: Path, as_json: bool) -> None:
     else:
         for line in status_lines(found):
             session.print(line)
-    if not found.is_recorded:
-        click.get_current_context().exit(IncompleteError.exit_code)
 
 
 @click.command(short_help="Print any percentile of any layer, certified or exact.")

@@ -10,16 +10,24 @@ def half(tmp_path_factory):
     return MadeRun(tmp_path_factory.mktemp("half") / "run").begin().record(2).folder
 
 
-VERBS = "status percentiles factors sweep sensitivity verify export report normalize"
+VERBS = "percentiles factors sweep sensitivity verify export report normalize"
 
 
 @pytest.mark.parametrize("verb", VERBS.split())
-def test_every_verb_ends_with_the_same_code(call, half, verb):
+def test_every_verb_that_needs_all_blocks_ends_with_the_same_code(call, half, verb):
     answer = call(verb, half)
 
     assert answer.code == 9
     assert "Traceback" not in answer.err
     assert "1 of 3 blocks" in answer.err + answer.out or "2 of 3" in answer.out
+
+
+def test_status_answers_what_it_is_asked(call, half):
+    answer = call("status", half)
+
+    assert answer.code == 0
+    assert "not complete: run the job again to resume" in answer.out
+    assert "2 of 3" in answer.out
 
 
 def test_a_hint_has_the_flags_that_were_given(call, tmp_path):
