@@ -210,9 +210,7 @@ class Run(RunViews):
 
     def saved_factors(self) -> Factors:
         """Return the factors that the run wrote. Deprecated: :meth:`factors` gives the same."""
-        warnings.warn(
-            "saved_factors() is deprecated: factors() gives the same", DeprecationWarning, stacklevel=2
-        )
+        warnings.warn("saved_factors() is deprecated: use factors()", DeprecationWarning, stacklevel=2)
         return self.written_factors()
 
     def written_factors(self) -> Factors:
