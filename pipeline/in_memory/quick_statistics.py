@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ...storage.errors import InputError
@@ -35,7 +40,7 @@ def statistics(
     """Return count, zeros, mean, std, min, max and percentiles of the activations of each point, in bounded memory.
 
     No activations are kept, and no folder: while this works, sketches of a few megabytes are in a temporary folder,
-    which is removed before this returns, or when it fails or is interrupted. :func:`~..api.run` keeps a run.
+    which is removed before this returns, also if it fails or is interrupted. :func:`~..api.run` keeps a run.
 
     Parameters
     ----------
@@ -88,7 +93,7 @@ def statistics(
             "run(..., output='FOLDER')"
         )
     record = {**tables.get("record", {}), "activations": False}
-    with tempfile.TemporaryDirectory(prefix="actisketch-") as folder:
+    with _temporary_folder() as folder:
         recorded = run(
             model,
             data,
@@ -105,3 +110,20 @@ def statistics(
             on_event=on_event,
         )
         return recorded.table(percentiles, nonzero=nonzero)
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    """Make a folder for this context.
+
+    A second Ctrl-C may come while it is removed: what is left then is removed when the program ends.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="actisketch-"))
+    remove = partial(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(remove)
+    try:
+        yield folder
+    finally:
+        remove()
+        if not folder.exists():
+            atexit.unregister(remove)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import keras
@@ -100,6 +101,37 @@ def test_it_is_shown_in_a_terminal_and_in_a_notebook(table):
     assert "hidden      7" in text
     assert page.count("<svg") == 2
     assert "percentiles of the non-zero activations" in page
+
+
+INTERRUPTED = """
+import os, shutil, tempfile
+import keras, numpy as np
+from actisketch.pipeline import statistics
+
+tempfile.tempdir = os.getcwd()
+remove, waiting = shutil.rmtree, [KeyboardInterrupt]
+
+def interrupted(*arguments, **options):
+    if waiting:
+        raise waiting.pop()
+    remove(*arguments, **options)
+
+shutil.rmtree = interrupted
+model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+try:
+    statistics(model, np.ones((5, 3), np.float32))
+except KeyboardInterrupt:
+    print(len(os.listdir()))
+"""
+
+
+@pytest.mark.slow
+def test_a_folder_whose_removal_is_interrupted_is_removed_at_the_end_of_the_program(tmp_path):
+    command = [sys.executable, "-c", INTERRUPTED]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert done.stdout == "1\n", done.stderr[-2000:]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_percentiles_that_differ_late_have_names_of_their_own(tall, samples):
