@@ -14,7 +14,7 @@ from ...storage.errors import FormatError, IncompleteError
 from ..events import counted
 from ..folder.folder import check_output, write_json
 from ..results.run import open_run
-from .completing import recorded_points
+from .completing import offered_points
 from .flags import check_folder_of, json_option, range_options, run_argument, trust_options
 from .meant import given_command
 from .session import Session
@@ -78,7 +78,7 @@ def status(session: Session, run: Path, as_json: bool) -> None:
     "--point",
     "points",
     multiple=True,
-    shell_complete=recorded_points(),
+    shell_complete=offered_points(),
     help="Only this point, or a pattern ('res*'); may be given several times.",
 )
 @click.option(
@@ -192,7 +192,7 @@ def factors(
     "--point",
     "points",
     multiple=True,
-    shell_complete=recorded_points(),
+    shell_complete=offered_points(),
     help="A row for each of these points, or of those that a pattern means ('res*'); may be given several times.",
 )
 @json_option

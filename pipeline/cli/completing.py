@@ -10,12 +10,12 @@ from typing import Any, get_args
 
 import click
 
-__all__ = ["formats", "methods", "recorded_points", "words_of_points"]
+__all__ = ["formats", "methods", "offered_points", "words_of_points"]
 
 Offer = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
-def recorded_points(argument: str = "run") -> Offer:
+def offered_points(argument: str = "run") -> Offer:
     """Return what offers the points of the run that an argument names."""
 
     def offer(context: click.Context, _: click.Parameter, begun: str) -> list[str]:

@@ -15,7 +15,7 @@ from ..report.numbers import certain_text, change_text, factor_text, number_text
 from ..results.compared_runs import ComparedPoint, Measure, RunComparison
 from ..results.compared_runs import compare as compare_runs
 from ..results.run import open_run
-from .completing import recorded_points
+from .completing import offered_points
 from .flags import check_folder_of, checked_run, json_option
 from .session import Session
 from .show import result_table
@@ -38,7 +38,7 @@ _WORDS = {
 @click.option(
     "--points",
     metavar="TEXT",
-    shell_complete=recorded_points("run_a"),
+    shell_complete=offered_points("run_a"),
     help="Names or patterns of layers of RUN_A, as 'conv*,fc1'.  [default: all]",
 )
 @click.option(
