@@ -27,15 +27,18 @@ from .conftest import TOKEN, served_here
 API = "/api/v1/runs"
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "actisketch.pipeline", "serve", *map(str, arguments)]
+def command(*arguments: object, is_quiet: bool = False) -> list[str]:
+    quiet = ["--quiet"] if is_quiet else []
+    return [sys.executable, "-m", "actisketch.pipeline", *quiet, "serve", *map(str, arguments)]
 
 
 @contextmanager
-def started(*arguments: object, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A service in a process of its own, and the address that it printed."""
+def started(
+    *arguments: object, is_quiet: bool = False, **environment: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A service in a process of its own, and the address that it printed; quiet, it logs no requests."""
     process = subprocess.Popen(
-        command(*arguments, "--port", 0),
+        command(*arguments, "--port", 0, is_quiet=is_quiet),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
