@@ -14,12 +14,13 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 __all__ = [
     "STAGING_NBYTES",
+    "check_opened",
     "free_nbytes",
     "is_plain",
     "open_own",
@@ -197,11 +198,37 @@ def open_to_read(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
         If the system refuses, and for a pipe or a device, which would be waited for without end.
     """
     descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    try:
+        _refuse_others(descriptor, path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _refuse_others(descriptor: int, path: str | os.PathLike[str]) -> None:
     mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # reading a folder says what it is
-        return descriptor
-    os.close(descriptor)
-    raise OSError(errno.ESPIPE, "it is a pipe or a device", os.fspath(path))
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading a folder says what it is
+        raise OSError(errno.ESPIPE, "it is a pipe or a device", os.fspath(path))
+    check = getattr(_thread, "check_opened", None)
+    if check is not None:
+        check(_true_path(descriptor, path))
+
+
+def check_opened(check: Callable[[str], None]) -> None:
+    """From now on, give `check` the true path of each file that this thread opens for reading.
+
+    What it raises, an OSError, refuses the file. Links that were put in place after somebody looked are seen.
+    """
+    _thread.check_opened = check
+
+
+def _true_path(descriptor: int, path: str | os.PathLike[str]) -> str:
+    """Return where an open file lies, whatever has been done to the names that led there."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:  # pragma: no cover - macOS, or no /proc
+        return os.path.realpath(path)
 
 
 def is_plain(descriptor: int) -> bool:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -94,13 +95,12 @@ def make_application(
     """
     settings = settings or ServiceSettings()
     limit_s = settings.time_limit_s
-    quick = Workers("quick", n_threads=settings.n_threads, n_waiting=settings.n_waiting, limit_s=limit_s)
-    long = Workers(
-        "long", n_threads=settings.n_long_threads, n_waiting=settings.n_long_waiting, limit_s=limit_s
-    )
+    workers = partial(Workers, limit_s=limit_s, begin=root.check_files_of_thread)
+    quick = workers("quick", n_threads=settings.n_threads, n_waiting=settings.n_waiting)
+    long = workers("long", n_threads=settings.n_long_threads, n_waiting=settings.n_long_waiting)
     # On a disk that hangs, a run takes a thread for as long: others have their own, and so has the list.
-    opening = Workers("open", n_threads=8, n_waiting=settings.n_waiting, limit_s=limit_s)
-    listing = Workers("list", n_threads=1, n_waiting=settings.n_waiting, limit_s=limit_s)
+    opening = workers("open", n_threads=8, n_waiting=settings.n_waiting)
+    listing = workers("list", n_threads=1, n_waiting=settings.n_waiting)
     planning = Workers("plan", n_threads=1, n_waiting=N_PLANS_WAITING, limit_s=limit_s)
     runs = OpenRuns(root, opening, limit_nbytes=settings.memory_limit, fresh_s=settings.fresh_s)
 

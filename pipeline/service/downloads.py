@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import FileIO
@@ -16,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ...storage.errors import IncompleteError, InputError, NotFoundError
+from ...storage.files import open_to_read
 from ..exporters import Exported, load_exporter
 from .open_runs import OpenRun
 from .questions import reading
@@ -77,16 +77,13 @@ def network_of(opened: OpenRun) -> OpenFile:
         file = FileIO(run.folder.network_path, opener=_without_links)
     except OSError:
         raise _nothing_yet("normalised network", opened) from None
-    at = os.fstat(file.fileno())
-    if not stat.S_ISREG(at.st_mode):
-        file.close()
-        raise _nothing_yet("normalised network", opened)
+    nbytes = os.fstat(file.fileno()).st_size
     name = f"{_file_name(opened)}-normalized.keras"
-    return OpenFile(name=name, media_type="application/octet-stream", file=file, nbytes=at.st_size)
+    return OpenFile(name=name, media_type="application/octet-stream", file=file, nbytes=nbytes)
 
 
 def _without_links(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    return open_to_read(path, flags | os.O_NOFOLLOW)
 
 
 def exported(

@@ -5,6 +5,7 @@ Knows paths. Does not know requests or results.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from ...storage import is_url
 from ...storage.errors import InputError, NotFoundError, StorageError
+from ...storage.files import check_opened
 from ...storage.stores import path_of
 
 __all__ = ["Folder", "RunRoot", "id_of", "is_below_url", "path_in_id"]
@@ -226,13 +228,24 @@ class RunRoot:
                 folders.append(entry.path)
         return folders
 
+    def check_files_of_thread(self) -> None:
+        """From now on, refuse files outside that this thread opens: also through links that are made while it looks."""
+        check_opened(self._check_opened)
+
+    def _check_opened(self, path: str) -> None:
+        if not self._is_inside(path):
+            raise PermissionError(errno.EACCES, "it leads out of the folder that is served", path)
+
+    def _is_inside(self, path: str) -> bool:
+        places = [str(self.path), *(os.path.realpath(each) for each in self.allowed if not is_url(each))]
+        return any(path == place or path.startswith(place.rstrip("/") + "/") for place in places)
+
     def _check_place(self, path: str, what: str) -> None:
         try:
             path = os.path.realpath(path)
         except ValueError:  # a character NUL, or half of a pair of code units
             raise InputError(f"{what} has a path that no file can have, {path!r}") from None
-        places = [str(self.path), *(os.path.realpath(each) for each in self.allowed if not is_url(each))]
-        if not any(path == place or path.startswith(place.rstrip("/") + "/") for place in places):
+        if not self._is_inside(path):
             raise InputError(
                 f"{what} leads out of the folder that is served: the operator can start the service with --allow and "
                 "the folder where it leads"

@@ -64,11 +64,21 @@ class Workers:
         Questions that may wait for a thread; one more is refused.
     limit_s : float
         For waiting and answering together.
+    begin : callable, optional
+        Called in each thread before its first question.
     """
 
-    def __init__(self, name: str, *, n_threads: int, n_waiting: int, limit_s: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        n_threads: int,
+        n_waiting: int,
+        limit_s: float,
+        begin: Callable[[], None] | None = None,
+    ) -> None:
         self.limit_s, self._most = limit_s, n_threads + n_waiting
-        self._pool = ThreadPoolExecutor(n_threads, thread_name_prefix=f"actisketch-{name}")
+        self._pool = ThreadPoolExecutor(n_threads, thread_name_prefix=f"actisketch-{name}", initializer=begin)
         self._n_held = 0
         self._running: set[Stop] = set()
 

@@ -294,3 +294,40 @@ def test_half_a_pair_of_code_units_in_a_manifest_is_answered(root, own, keys):
         assert answer.status_code == 200, answer.text
         answer.content.decode()
     assert own.get(API).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "name", ["run.json", "cache", "cache/.actisketch", "cache/conv", "sketches.npz", "normalized.keras", "."]
+)
+def test_a_link_that_is_made_after_the_look_is_refused_when_it_is_opened(
+    root, client_of, tmp_path, monkeypatch, name
+):
+    monkeypatch.setattr("actisketch.pipeline.service.live.SHARED_S", 0.0)
+    client, outside = client_of(root), tmp_path / "outside"
+    at = root / "old" / name
+    questions = ["/points", "/percentile?q=50&point=conv&exact=true", "/network", "/certificate", "/live"]
+    before = {question: client.get(f"{API}/old{question}") for question in questions}
+    assert {answer.status_code for answer in before.values()} == {200}
+    shutil.move(at, outside)
+    for other in root.glob("*/run.json"):
+        other.touch()  # read again
+
+    # As if nothing had been there when the service looked.
+    monkeypatch.setattr(RunRoot, "check_inside", lambda *arguments, **more: None)
+    monkeypatch.setattr(
+        "actisketch.pipeline.service.run_root._is_kind", lambda path, is_kind: os.path.exists(path)
+    )
+    at.symlink_to(outside)
+    answers = {question: client.get(f"{API}/old{question}") for question in questions}
+    refused = {question for question, answer in answers.items() if answer.status_code != 200}
+
+    assert {answer.status_code for answer in answers.values()} <= {200, 404, 409, 503}
+    needs = {
+        "sketches.npz": set(),
+        "normalized.keras": {"/network", "/certificate"},
+        "cache/conv": {questions[1]},
+    }
+    assert refused == needs.get(name, set(questions)), refused
+    allowing = client_of(root, allowed=[str(outside)])
+    followed = [question for question in questions if name != "normalized.keras" or question != "/network"]
+    assert {allowing.get(f"{API}/old{question}").status_code for question in followed} == {200}
