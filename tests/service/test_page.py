@@ -139,6 +139,32 @@ def test_channels_and_the_normalised_network(place, browser):
     )
 
 
+def test_a_channel_has_its_own_distribution(place, browser):
+    browser.open(f"{place[1]}?run=vgg~1channels&point=conv")
+    browser.wait_for("document.querySelectorAll('svg g').length === 2")
+    browser.run("document.querySelectorAll('svg g')[1].dispatchEvent(new MouseEvent('click'))")
+    browser.wait_for("document.querySelector('h1')?.textContent === 'conv, channel 1'")
+    browser.wait_for("document.querySelector('output')?.textContent.includes('p99.9 ')")
+    lo, hi = map(float, texts(browser, "output")[0].partition("[")[2].partition("]")[0].split(", "))
+    values = MadeRun(place[0] / "vgg" / "channels").all_values("conv")[..., 1]
+
+    assert lo - 1e-4 <= np.percentile(values[values != 0], 99.9) <= hi + 1e-4
+    assert "channel=1" in browser.run("location.search")
+    assert '.sketch("conv", channel=1).percentile(99.9, nonzero=True)' in texts(browser, "pre")[1]
+    browser.wait_for("document.querySelector('input[name=channel]')?.value === '1'")
+
+
+def test_a_run_that_is_deleted_while_it_is_shown_is_told(place, browser, monkeypatch):
+    monkeypatch.setattr(live, "INTERVAL_S", 0.1)
+    MadeRun(place[0] / "short").begin().record(1)
+    browser.open(f"{place[1]}?run=short")
+    browser.wait_for("document.querySelector('progress')?.value === 1")
+    shutil.rmtree(place[0] / "short")
+    browser.wait_for("document.body.innerText.includes(\"there is no run 'short'\")")
+
+    assert texts(browser, "h1") == ["short"]  # what was shown stays
+
+
 def test_two_runs_are_compared(place, browser):
     browser.open(f"{place[1]}?view=compare&a=first&b=other")
     browser.wait_for("document.querySelectorAll('tbody tr').length === 2")

@@ -140,19 +140,19 @@ function histogramPlot(bars, rows) {
   return { picture, move };
 }
 
-// One bar for each channel, from zero; dead ones are marked.
-function channelPlot(rows) {
+// One bar for each channel, from zero; dead ones are marked. A press on one chooses it.
+function channelPlot(rows, choose) {
   const step = Math.max(2, Math.min(24, 1000 / rows.length)), height = 120, left = 56, top = 8, width = left + step * rows.length;
   const most = Math.max(...rows.map((row) => row.maximum ?? 0), 1e-30);
   const y = { low: 0, high: most, isLog: false, place: (value) => top + height - (height * Math.max(value, 0)) / most };
   const all = rule(y, left, width).concat(rows.flatMap((row, i) => {
     const x = left + step * i, title = draw("title", {}, `channel ${row.channel}: p${row.q} ${text(row.value)} [${text(row.lo)}, ${text(row.hi)}], max ${text(row.maximum)}`);
-    if (row.is_dead) return [draw("rect", { class: "dead", x, width: step * 0.8, y: top + height - 5, height: 5 }, title)];
-    return [
-      draw("rect", { class: "bar", x, width: step * 0.8, y: y.place(row.maximum), height: top + height - y.place(row.maximum) }, title),
-      row.value > 0 ? draw("rect", { class: "percentile", x, width: step * 0.8, y: y.place(row.value) - 1, height: 2 }) : null,
-    ];
-  }).filter(Boolean));
+    const at = { x, width: step * 0.8 }, parts = [title, draw("rect", { x, width: step, y: top, height, fill: "transparent" })];
+    if (row.is_dead) parts.push(draw("rect", { class: "dead", ...at, y: top + height - 5, height: 5 }));
+    else parts.push(draw("rect", { class: "bar", ...at, y: y.place(row.maximum), height: top + height - y.place(row.maximum) }));
+    if (row.value > 0) parts.push(draw("rect", { class: "percentile", ...at, y: y.place(row.value) - 1, height: 2 }));
+    return [draw("g", { onclick: () => choose(row.channel) }, ...parts)];
+  }));
   const every = Math.ceil(40 / step / 10) * 10 || 10;
   for (let i = 0; i < rows.length; i += step < 20 ? every : 1) all.push(draw("text", { class: "soft", x: left + step * (i + 0.4), y: top + height + 14, "text-anchor": "middle" }, String(rows[i].channel)));
   const dead = rows.filter((row) => row.is_dead).length;

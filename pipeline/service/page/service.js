@@ -118,7 +118,8 @@ async function show_runs() {
   show("Runs", form, answer.is_cut ? told("bad", "There are more files in this folder than are looked at: serve a smaller one.") : null,
     answer.n_total ? list : told("open", "No run is like that."),
     make("p", { class: "links" }, answer.runs.length ? `${first} to ${last} of ${count(answer.n_total)}` : "",
-      answer.offset ? page(Math.max(0, answer.offset - 100), "earlier") : null, last < answer.n_total ? page(last, "later") : null));
+      answer.offset ? page(Math.max(0, answer.offset - 100), "earlier") : null, last < answer.n_total ? page(last, "later") : null,
+      make("a", { href: location.href }, "Permalink"), make("a", { href: `api/v1/runs${query({ ...asked, limit: 100 })}`, download: true }, "JSON")));
   watch_runs(look, answer, list);
 }
 
@@ -200,41 +201,49 @@ function run_content(id, run, points, factors) {
         ...(run.has_network ? [["Normalised network", `${path}/network`, {}], ["Certificate", `${path}/certificate`, {}]] : [])])];
 }
 
-async function show_layer(id, point) {
-  const path = run_path(id);
-  const [points, bars, answer] = await Promise.all([ask(`${path}/points`), ask(`${path}/distribution`, { point, log: true }), ask(`${path}/percentile`, { point, q: QS })]);
+async function show_layer(id, point, channel) {
+  const path = run_path(id), of = { point, channel };
+  const [points, bars, answer] = await Promise.all([ask(`${path}/points`), ask(`${path}/distribution`, { ...of, log: true }), ask(`${path}/percentile`, { ...of, q: QS })]);
   const spec = points.points.find((p) => p.name === point), rows = answer.percentiles, run_name = path_of(id);
   const { picture, move } = histogramPlot(bars, rows);
   const wanted = Number(here.get("q") ?? bars.percentile.q), out = make("output", { for: "q", "aria-live": "polite" });
   const same = make("div"), near = QS.reduce((best, q, i) => (Math.abs(q - wanted) < Math.abs(QS[best] - wanted) ? i : best), 0);
   const slide = () => {
-    const row = rows[Number(slider.value)];
+    const row = rows[Number(slider.value)], at = { ...of, q: row.q };
     move(Number(slider.value));
     slider.setAttribute("aria-valuetext", `percentile ${row.q}: ${text(row.value)}`);
     out.replaceChildren(`p${row.q} = ${text(row.value, 6)}, certainly within [${text(row.lo, 6)}, ${text(row.hi, 6)}]; as a factor ${row.value > 0 ? text(row.value, 6) : 1}`);
-    history.replaceState(null, "", query({ run: id, point, q: row.q }));
-    same.replaceChildren(reproduce(`actisketch percentiles ${shell(run_name)} -q ${row.q} --point ${shell(point)}`, `open_run(${python_text(run_name)}).percentile(${python_text(point)}, ${row.q})`,
-      [["PNG", `${path}/distribution`, { point, q: row.q, format: "png" }], ["SVG", `${path}/distribution`, { point, q: row.q, format: "svg" }], ["JSON", `${path}/distribution`, { point, q: row.q }], ["t-digest", `${path}/digest`, { point }]]));
+    history.replaceState(null, "", query({ run: id, ...at }));
+    const opened = `open_run(${python_text(run_name)})`, zeros = answer.nonzero ? "" : ", nonzero=False";
+    same.replaceChildren(reproduce(`actisketch percentiles ${shell(run_name)} -q ${row.q} --point ${shell(point)}${channel === null ? "" : " --per-channel"}`,
+      channel === null ? `${opened}.percentile(${python_text(point)}, ${row.q}${zeros})` : `${opened}.sketch(${python_text(point)}, channel=${channel}).percentile(${row.q}, nonzero=${answer.nonzero ? "True" : "False"})`,
+      [["PNG", `${path}/distribution`, { ...at, format: "png" }], ["SVG", `${path}/distribution`, { ...at, format: "svg" }], ["JSON", `${path}/distribution`, at], ["t-digest", `${path}/digest`, of]]));
   };
   const slider = make("input", { id: "q", type: "range", min: 0, max: QS.length - 1, step: 1, value: near, oninput: slide });
-  const channels = make("section"), others = make("section");
-  show(point, make("p", {}, link({ run: id }, `Run ${run_name}`)), ...recorded_marks(answer.recorded),
-    make("p", { class: "note" }, `${spec.layer_type} ${spec.activation}, shape ${spec.shape.join("x") || "1"}; ${count(spec.n_values)} values of ${count(answer.recorded.n_samples_done)} samples, ${share(spec.n_zeros, spec.n_values)} zeros, from ${text(spec.minimum)} to ${text(spec.maximum)}, mean ${text(spec.mean)}. Percentiles are of ${answer.nonzero ? "the values that are not zero" : "all values"}.`),
+  const channels = make("section"), others = make("section"), up = [link({ run: id }, `Run ${run_name}`), channel === null ? null : link({ run: id, point }, `Layer ${point}`)];
+  const whole = `${spec.layer_type} ${spec.activation}, shape ${spec.shape.join("x") || "1"}; ${count(spec.n_values)} values of ${count(answer.recorded.n_samples_done)} samples, ${share(spec.n_zeros, spec.n_values)} zeros, from ${text(spec.minimum)} to ${text(spec.maximum)}, mean ${text(spec.mean)}.`;
+  const part = `${count(bars.n_values)} values of ${count(answer.recorded.n_samples_done)} samples, ${share(bars.n_zeros, bars.n_values)} zeros.`;
+  show(channel === null ? point : `${point}, channel ${channel}`, make("p", { class: "links" }, ...up), ...recorded_marks(answer.recorded),
+    make("p", { class: "note" }, `${channel === null ? whole : part} Percentiles are of ${answer.nonzero ? "the values that are not zero" : "all values"}.`),
     make("h2", {}, "Distribution"), make("div", { class: "wide", role: "region", tabindex: "0", "aria-label": "Distribution" }, picture),
     make("div", { class: "fields" }, make("label", { for: "q" }, "Percentile", slider)), make("p", {}, out), channels, others, same);
   slide();
-  const run = await ask(path);
+  if (spec.n_channels) channels.append(...await channel_view(id, point, channel));
+  const run = channel === null ? await ask(path) : {};
   if (run.certificate_passed) {
-    const picture_of = (of) => make("img", { src: `${path}/distribution${query({ point, of, format: "svg" })}`, alt: `Histogram of the ${of.replace("-", " ")} of ${point}`, onerror: (event) => event.target.remove() });
+    const picture_of = (subject) => make("img", { src: `${path}/distribution${query({ point, of: subject, format: "svg" })}`, alt: `Histogram of the ${subject.replace("-", " ")} of ${point}`, onerror: (event) => event.target.remove() });
     others.append(make("h2", {}, "Before and after normalisation"), make("div", { class: "pictures" }, ...["activations", "normalised", "weights", "normalised-weights"].map(picture_of)));
   }
-  if (spec.n_channels) {
-    const found = await ask(`${path}/channels`, { point });
-    const dead = found.channels.filter((c) => c.is_dead).length;
-    channels.append(make("h2", {}, "Channels"), make("p", { class: "note" }, `${found.channels.length} channels, ${dead} dead.`),
-      legend(["bar", "maximum"], ["percentile", `p${found.channels[0].q}`], ["dead", "dead: zero for every sample"]),
-      make("div", { class: "wide", role: "region", tabindex: "0", "aria-label": "Channels" }, channelPlot(found.channels)));
-  }
+}
+
+// All channels of a layer; each leads to its own distribution.
+async function channel_view(id, point, channel) {
+  const found = (await ask(`${run_path(id)}/channels`, { point })).channels, dead = found.filter((c) => c.is_dead).length;
+  const form = make("form", { method: "get" }, make("input", { type: "hidden", name: "run", value: id }), make("input", { type: "hidden", name: "point", value: point }),
+    make("label", {}, "Channel", make("input", { name: "channel", type: "number", min: 0, max: found.length - 1, required: true, value: channel ?? 0 })), make("button", { class: "act" }, "Show"));
+  return [make("h2", {}, "Channels"), make("p", { class: "note" }, `${found.length} channels, ${dead} dead.`), form,
+    legend(["bar", "maximum"], ["percentile", `p${found[0].q}`], ["dead", "dead: zero for every sample"]),
+    make("div", { class: "wide", role: "region", tabindex: "0", "aria-label": "Channels" }, channelPlot(found, (chosen) => { location.search = query({ run: id, point, channel: chosen }); }))];
 }
 
 async function show_comparison() {
@@ -269,6 +278,6 @@ function start(view, keeps_page = false) {
 const VIEWS = { compare: show_comparison, jobs: show_jobs, job: () => show_job(here.get("job")), "new-job": show_new_job };
 start(show_jobs_link, true);
 if (Object.hasOwn(VIEWS, here.get("view"))) start(VIEWS[here.get("view")]);
-else if (here.get("run") && here.has("point")) start(() => show_layer(here.get("run"), here.get("point")));
+else if (here.get("run") && here.has("point")) start(() => show_layer(here.get("run"), here.get("point"), here.get("channel")));
 else if (here.get("run")) start(() => show_run(here.get("run")));
 else start(show_runs);
