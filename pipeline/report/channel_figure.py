@@ -43,7 +43,11 @@ def channel_picture(point: PointReport, *, nonzero: bool) -> Picture:
     width = max(1.0, min(6.0, 240.0 / len(places)))
     _stems(upper, places, values, maxima, ink="max", width=width / 2)
     _stems(upper, places, np.full(len(places), y.low), values, ink="percentile", width=width)
-    draw_legend(upper, [("percentile", f"p{point.shown_q:g}"), ("max", "from it to the maximum")])
+    _factors(upper, point.factors, places, step)
+    draw_legend(
+        upper,
+        [("percentile", f"p{point.shown_q:g}"), ("max", "from it to the maximum"), ("factor", "factor")],
+    )
     lower = Axes(
         picture=picture,
         top=LOWER,
@@ -59,6 +63,19 @@ def _largest(values: NDArray[np.float64], step: int) -> NDArray[np.float64]:
     """Return the largest of each `step` neighbours; NaN where there are none."""
     padded = np.append(values, np.full(-len(values) % step, np.nan)).reshape(-1, step)
     return np.asarray(np.fmax.reduce(padded, axis=1))
+
+
+def _factors(axes: Axes, factors: tuple[float, ...], places: NDArray[np.float64], step: int) -> None:
+    """Draw the factor of the layer as a line, or a dash at each channel where each has its own."""
+    if len(factors) == 1:
+        up = axes.y.at(factors[0])
+        axes.picture.stroke(((axes.x.start, up), (axes.x.end, up)), ink="factor", width=1.6)
+        return
+    ups = axes.y.place(_largest(np.array(factors), step))
+    half = 0.45 * step
+    left, right = axes.x.place(places - half), axes.x.place(places + half)
+    dashes = (((a, up), (b, up)) for a, b, up in zip(left, right, ups, strict=False))
+    axes.picture.stroke(*dashes, ink="factor", width=2.0)
 
 
 def _stems(

@@ -174,6 +174,22 @@ def test_the_channels_are_those_of_numpy(
     assert tops == pytest.approx(np.polyval(fit, np.log(largest)), abs=0.01)
     assert fit[0] < 0
     assert any("neighbours" in text for text in texts(picture)) == (step > 1)
+    # The factor of the layer is 1, a line from side to side at the height of a channel of that percentile.
+    (line,) = [item for item in picture.items if isinstance(item, Stroke) and item.width == 1.6]
+    assert line.lines[0][0][1] == pytest.approx(fit[1], abs=0.01)
+
+
+def test_channels_with_factors_of_their_own_have_them_drawn(point_of: Callable[..., PointReport]) -> None:
+    before = PointSketch.empty(SketchSpec(per_channel=True), 3)
+    before.update(np.random.default_rng(2).gamma(2.0, 1.0, (13, 11, 3)).astype(np.float32))
+
+    picture = draw(point_of(before=before, after=None, factor=(1.0, 4.0, 2.0)))["channels"]
+
+    # The first is drawn, the second is of the legend.
+    dashes = next(item for item in picture.items if isinstance(item, Stroke) and item.ink == "factor")
+    low, high, middle = (line[0][1] for line in dashes.lines)
+    assert middle == pytest.approx((low + high) / 2)
+    assert high < low
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
