@@ -78,31 +78,64 @@ def unpack_groups(widths, packed, group, numbers):
 
 
 @_jit
+def _pack_group(numbers, size, packed, at):
+    """Write ``numbers[:size]`` to ``packed[at:]``; return how many bytes each takes."""
+    largest = np.uint64(0)
+    for i in range(size):
+        largest = max(largest, numbers[i])
+    width = 0
+    while width < 8 and largest >> np.uint64(8 * width):
+        width += 1
+    if width == 1:
+        for i in range(size):
+            packed[at + i] = np.uint8(numbers[i])
+    elif width == 2:
+        for i in range(size):
+            packed[at + 2 * i] = np.uint8(numbers[i] & np.uint64(255))
+            packed[at + 2 * i + 1] = np.uint8(numbers[i] >> np.uint64(8))
+    else:
+        for i in range(size):
+            number = numbers[i]
+            for k in range(width):
+                packed[at + i * width + k] = np.uint8((number >> np.uint64(8 * k)) & np.uint64(255))
+    return width
+
+
+@_jit
 def pack_groups(numbers, group, widths, packed):
     """Write what `unpack_groups` reads into ``widths`` and ``packed``; return how many bytes of it were used."""
     at = 0
     for g in range(widths.size):
         begin = g * group
-        end = min(begin + group, numbers.size)
-        largest = np.uint64(0)
-        for i in range(begin, end):
-            largest = max(largest, numbers[i])
-        width = 0
-        while width < 8 and largest >> np.uint64(8 * width):
-            width += 1
-        widths[g] = width
-        if width == 1:
-            for i in range(end - begin):
-                packed[at + i] = np.uint8(numbers[begin + i])
-        elif width == 2:
-            for i in range(end - begin):
-                number = numbers[begin + i]
-                packed[at + 2 * i] = np.uint8(number & np.uint64(255))
-                packed[at + 2 * i + 1] = np.uint8(number >> np.uint64(8))
-        else:
-            for i in range(end - begin):
-                number = numbers[begin + i]
-                for k in range(width):
-                    packed[at + i * width + k] = np.uint8((number >> np.uint64(8 * k)) & np.uint64(255))
-        at += width * (end - begin)
+        size = min(group, numbers.size - begin)
+        widths[g] = _pack_group(numbers[begin : begin + size], size, packed, at)
+        at += np.int64(widths[g]) * size
     return at
+
+
+@_jit
+def pack_buckets(ids, counts, sums, low_bits, group, widths, packed):
+    """Write gaps between ids, counts less one and residues of sums (`wire`) as `pack_groups` does, one after the other.
+
+    ``widths`` has the shape (3, n_groups). Returns how many bytes of ``packed`` each of the three ends at.
+    """
+    largest_low = (np.int64(1) << low_bits) - 1
+    numbers, ends, at = np.empty(group, np.uint64), np.empty(3, np.int64), 0
+    for kind in range(3):
+        for g in range(widths.shape[1]):
+            begin = g * group
+            size = min(group, ids.size - begin)
+            for i in range(size):
+                place = begin + i
+                if kind == 0:
+                    previous = ids[place - 1] if place else np.uint32(0)
+                    numbers[i] = np.uint64(ids[place] - previous)
+                elif kind == 1:
+                    numbers[i] = np.uint64(counts[place] - 1)
+                else:
+                    residue = sums[place] - counts[place] * largest_low // 2
+                    numbers[i] = np.uint64((residue << 1) ^ (residue >> 63))
+            widths[kind, g] = _pack_group(numbers, size, packed, at)
+            at += np.int64(widths[kind, g]) * size
+        ends[kind] = at
+    return ends

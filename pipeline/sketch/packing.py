@@ -31,7 +31,11 @@ def pack_integers(numbers: NDArray[Any]) -> bytes:
     size = numbers.size
     if not size:
         return b""
-    if is_worth_compiled(size, least=GATHERED_NUMBERS):
+    if size <= GROUP:
+        width = (int(numbers.max()).bit_length() + 7) // 8
+        planes = numbers.astype("<u8").view(np.uint8).reshape(-1, 8)
+        return bytes([width]) + planes[:, :width].tobytes()
+    if is_worth_compiled(size, least=GROUP):
         from . import adding  # Numba takes half a second to import
 
         widths, packed = np.empty(-(-size // GROUP), np.uint8), np.empty(8 * size, np.uint8)

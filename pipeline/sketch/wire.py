@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from ...storage.errors import FormatError
 from .buckets import Buckets
-from .packing import pack_integers, unpack_integers
+from .compiled import is_worth_compiled
+from .packing import GROUP, pack_integers, unpack_integers
 from .sketch_spec import MAX_BITS, MIN_BITS
 from .tally import Tally
 
@@ -31,18 +32,30 @@ def encode_tally(tally: Tally) -> bytes:
     """Return the bytes of a tally."""
     buckets = tally.buckets
     header = _HEADER.pack(MAGIC, VERSION, tally.bits, tally.n_channels, len(buckets))
-    gaps = np.diff(buckets.ids, prepend=np.uint32(0))
     whole = [
         pack_integers(array)
         for array in (tally.n_zeros, tally.n_nan, tally.n_inf, tally.min_keys, tally.max_keys)
     ]
     body = [
-        pack_integers(gaps),
-        pack_integers(buckets.counts - 1),
-        pack_integers(_zigzag(buckets.sums - _expected_sums(buckets.counts, tally.low_bits))),
+        *_pack_buckets(buckets, low_bits=tally.low_bits),
         np.packbits(buckets.atoms[_open(buckets.counts, buckets.sums)]).tobytes(),
     ]
     return seal(header + b"".join(whole + body))
+
+
+def _pack_buckets(buckets: Buckets, *, low_bits: int) -> list[bytes]:
+    """Return gaps between ids, counts less one and residues of sums, packed."""
+    if not is_worth_compiled(len(buckets), least=GROUP):
+        residues = _zigzag(buckets.sums - _expected_sums(buckets.counts, low_bits))
+        gaps = np.diff(buckets.ids, prepend=np.uint32(0))
+        return [pack_integers(array) for array in (gaps, buckets.counts - 1, residues)]
+    from . import adding  # Numba takes half a second to import
+
+    # In one go: arrays in between would take fresh memory, which costs more than the rest.
+    widths, packed = np.empty((3, -(-len(buckets) // GROUP)), np.uint8), np.empty(24 * len(buckets), np.uint8)
+    ends = adding.pack_buckets(buckets.ids, buckets.counts, buckets.sums, low_bits, GROUP, widths, packed)
+    parts = np.split(packed[: ends[2]], ends[:2])
+    return [own.tobytes() + part.tobytes() for own, part in zip(widths, parts, strict=True)]
 
 
 def decode_tally(data: bytes | memoryview, *, is_checked: bool = False) -> Tally:
