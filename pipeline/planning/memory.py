@@ -140,12 +140,13 @@ class RunNeeds:
         network, batch_size = self.network, self.settings.record.batch_size
         cache = self.cache(block_samples)
         recording = {
-            # Values that are with their taps are counted with the blocks. The network also holds output and workspace
+            # Inputs are read while others are in the network, from a copy if they are prepared. Values that are with
+            # their taps are counted with the blocks. The network also holds output and workspace
             # of the layer at work. TensorFlow keeps the memory of the check before for that.
             "batch": max(
                 network.check_nbytes,
                 min(batch_size, self.n_samples)
-                * (2 * network.input_nbytes + 2 * network.largest_tensor_nbytes),
+                * (3 * network.input_nbytes + 2 * network.largest_tensor_nbytes),
             ),
             "blocks": held_nbytes(cache),
             "codec": encoding_nbytes(

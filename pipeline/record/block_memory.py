@@ -44,7 +44,7 @@ def blocks_sketches_nbytes(
     widened = sorted(each.widened_nbytes for each in foreseen)
     record = block_record_nbytes(points, spec, block)
     opened = sum(each.nbytes for each in foreseen) + sum(widened[-TAPS_AT_ONCE:])
-    # Before the next block is begun, its sketches are packed: each is freed then.
+    # Each sketch is packed when it has all values of the block, and freed then.
     packing = max(opened, record + widened[-1])
     # The record of the block before is put together from its packed sketches meanwhile.
     return packing + (2 * record if block < n_samples else record)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ...storage import Block, Cache, CommitRecord, PointSpec, WritingThreads
 from ...storage.errors import InputError
-from ..sketch import SketchSpec
+from ..sketch import PointSketch, SketchSpec
 from .point_sketch import channel_axis_of, empty_sketch, with_channels
 
 __all__ = ["OpenBlock"]
@@ -23,7 +23,8 @@ class _Column:
 
     def __init__(self, point: PointSpec, spec: SketchSpec) -> None:
         self.point = point
-        self.sketch = empty_sketch(spec, point)
+        self.sketch: PointSketch | None = empty_sketch(spec, point)
+        """None once it is packed."""
         self.n_taken = 0
         """Samples that were handed over."""
 
@@ -66,8 +67,8 @@ class OpenBlock:
     def take(self, point: str, values: NDArray[np.float32]) -> None:
         """Count the next values of a point, and keep a copy if the cache does; see `Consumer`."""
         column = self._columns[point]
-        self._check(column, values)
-        column.sketch.update(
+        sketch = self._checked(column, values)
+        sketch.update(
             with_channels(values),
             channel_axis=channel_axis_of(column.point),
             point=point,
@@ -77,6 +78,9 @@ class OpenBlock:
         if self._keeps:
             self._writer.append({point: values})
         column.n_taken += len(values)
+        if column.n_taken == self._block.n_samples:
+            # While other values are computed, not when all are, and each is freed when it is packed.
+            self._packed[point], column.sketch = sketch.to_bytes(), None
 
     def end_batch(self, n_samples: int) -> None:
         """Note that all points of a batch were handed over; see `Consumer`."""
@@ -92,18 +96,24 @@ class OpenBlock:
         if self._on_batch is not None:
             self._on_batch(n_samples)
 
-    def _check(self, column: _Column, values: NDArray[np.float32]) -> None:
+    def _checked(self, column: _Column, values: NDArray[np.float32]) -> PointSketch:
+        """Return the sketch that the values are for."""
         point, block = column.point, self._block
-        if values.shape != (len(values), *point.shape) or column.n_taken + len(values) > block.n_samples:
+        if (
+            column.sketch is None
+            or values.shape != (len(values), *point.shape)
+            or column.n_taken + len(values) > block.n_samples
+        ):
             raise InputError(
                 f"point {point.name!r}, block {block.index}: expected samples of shape {point.shape}, "
                 f"{block.n_samples} of them, got an array of shape {values.shape} after {column.n_taken}",
                 point=point.name,
                 block=block.index,
             )
+        return column.sketch
 
     def finish(self, content_hash: str) -> None:
-        """Take no more values, and pack the sketches.
+        """Take no more values; note what the samples were.
 
         Raises
         ------
@@ -117,8 +127,6 @@ class OpenBlock:
                 f"{self._n_samples}: the data has become shorter since the job was planned",
                 block=block.index,
             )
-        # Each is freed when it is packed: many points are not in memory twice.
-        self._packed = {name: self._columns.pop(name).sketch.to_bytes() for name in list(self._columns)}
         # What the samples were is kept with the block: a resumed run compares it with the data it has.
         self._facts = {"data": content_hash}
 

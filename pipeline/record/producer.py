@@ -6,14 +6,16 @@ The recorder knows only the protocols, so a producer without a model can stand i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import cached_property
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...storage import PointSpec
+from ...storage import LastingThreads, PointSpec
 from ...storage.errors import InputError
 from ..graph import (
     AnyPoint,
@@ -35,6 +37,13 @@ from ..sources import Source
 from .taps import Taps
 
 __all__ = ["Consumer", "KerasProducer", "Producer"]
+
+
+_NOTHING_HASHED = 0, 0, ""
+# Batches that were read, and wait while others go through the network: of a small one several, since hashing the
+# samples of a block takes as long as some of its batches.
+READ_AHEAD_NBYTES = 4 * 2**20
+MOST_AHEAD = 8
 
 
 class Consumer(Protocol):
@@ -110,6 +119,8 @@ class KerasProducer:
         self._source, self._batch_size = source, batch_size
         self._inputs = match_inputs(graph, source.inputs)
         self._taps = Taps()
+        self._hashed = _NOTHING_HASHED
+        """First and last sample (excluded) of those that were handed over last, and their hash; for one call."""
         self._traced_shapes: dict[str, tuple[int | None, ...]] = {}
         shapes: Sequence[tuple[int | None, ...]] = [point.shape for point in points]
         if any(None in shape for shape in shapes):
@@ -214,7 +225,8 @@ class KerasProducer:
 
     def content_hash(self, start: int, stop: int) -> str:
         """Return a hash of the content and order of the samples start..stop-1."""
-        return self._source.content_hash(start, stop)
+        (first, last, hashed), self._hashed = self._hashed, _NOTHING_HASHED
+        return hashed if (first, last) == (start, stop) else self._source.content_hash(start, stop)
 
     @property
     def points(self) -> tuple[PointSpec, ...]:
@@ -222,19 +234,75 @@ class KerasProducer:
         return self._points
 
     def hand_over(self, start: int, stop: int, consumer: Consumer) -> None:
-        """Compute the samples start..stop-1, batch by batch; see `Producer`."""
-        for first in range(start, stop, self._batch_size):
-            last = min(first + self._batch_size, stop)
-            inputs = self._read(first, last)
-            n_skipped = 1 if self._is_left_over(first, last) else 0
-            with (
-                self._taps.handing_to(consumer.take, n_skipped=n_skipped),
-                refusals_explained(first, last, self._graph),
-            ):
+        """Compute the samples start..stop-1, batch by batch; see `Producer`.
+
+        Samples are read and hashed by the caller's thread, while those before them go through the network.
+        """
+        batch_nbytes = self._batch_size * sum(self._source.inputs[i].nbytes for i, _ in self._inputs)
+        n_ahead = min(MOST_AHEAD, max(1, READ_AHEAD_NBYTES // max(1, batch_nbytes)))
+        with LastingThreads(1, name="actisketch-pass") as passing, _Passes(passing) as passes:
+            for first in range(start, stop, self._batch_size):
+                last = min(first + self._batch_size, stop)
+                inputs = self._read(first, last)
                 if first == 0 and not self._is_checked:
-                    self._checked(inputs)
-                self._function(inputs)
-            consumer.end_batch(last - first)
+                    with refusals_explained(first, last, self._graph):
+                        self._checked(inputs)
+                function = self._function  # traced in this thread
+                passes.wait(most=n_ahead - 1)
+                passes.begin(partial(self._run_through, function, inputs, first, last, consumer))
+            self._hashed = start, stop, self._source.content_hash(start, stop)
+
+    def _run_through(
+        self, function: Any, inputs: list[Any], first: int, last: int, consumer: Consumer
+    ) -> None:
+        n_skipped = 1 if self._is_left_over(first, last) else 0
+        with (
+            self._taps.handing_to(consumer.take, n_skipped=n_skipped),
+            refusals_explained(first, last, self._graph),
+        ):
+            function(inputs)
+        consumer.end_batch(last - first)
+
+
+class _Passes:
+    """Batches that go through the network one after the other, in a thread; the ``with`` ends when all have.
+
+    After an error none is begun. An error in the ``with`` waits for those that were there before it.
+    """
+
+    def __init__(self, thread: LastingThreads) -> None:
+        self._thread = thread
+        self._pending: deque[Future[None]] = deque()
+        self._is_over = False
+
+    def __enter__(self) -> _Passes:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None or issubclass(kind, Exception):
+                self.wait()
+        finally:
+            self._is_over = True
+
+    def begin(self, run: Callable[[], None]) -> None:
+        done: Future[None] = Future()
+        self._thread.submit(done, partial(self._do, run))
+        self._pending.append(done)
+
+    def _do(self, run: Callable[[], None]) -> None:
+        if self._is_over:
+            return
+        try:
+            run()
+        except BaseException:
+            self._is_over = True
+            raise
+
+    def wait(self, *, most: int = 0) -> None:
+        """Wait until at most so many are not done; raise what one of them met."""
+        while len(self._pending) > most:
+            self._pending.popleft().result()
 
 
 def _point_spec(graph: Graph, point: AnyPoint, shape: tuple[int | None, ...]) -> PointSpec:

@@ -98,7 +98,7 @@ def record_block(
 
 
 def _hand_over(producer: Producer, block: Block, opened: OpenBlock) -> None:
-    """Have the samples of a block computed and handed over, and pack its sketches before the next block is begun."""
+    """Have the samples of a block computed and handed over."""
     producer.hand_over(block.start, block.stop, opened)
     opened.finish(producer.content_hash(block.start, block.stop))
     give_freed_memory_back()
