@@ -56,7 +56,7 @@ def work(folder: JobFolder) -> int:
     output = Path(settings.output)
     hold = output.with_name(f"{output.name}.hold")
     note_begin(output)
-    print("working", flush=True)
+    print("working", *sorted(name for name in os.environ if name.startswith("ACTISKETCH")), flush=True)
     if settings.data.num_samples == 13:
         print("actisketch: no data at 'there': it is not here", flush=True)
         return InputError.exit_code

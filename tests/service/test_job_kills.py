@@ -6,6 +6,9 @@ import pytest
 
 from .kill_jobs import SCENES, Killing
 
+# By hand all are played, as often as wanted: `python tests/service/kill_jobs.py 50`.
+LEFT_OUT = {("starting", "service"), ("running", "job"), ("cancelling", "service"), ("finished", "service")}
+
 
 @pytest.fixture(scope="module")
 def killing(tmp_path_factory):
@@ -15,6 +18,6 @@ def killing(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("state", "killed"), SCENES)
+@pytest.mark.parametrize(("state", "killed"), [scene for scene in SCENES if scene not in LEFT_OUT])
 def test_a_kill_loses_nothing_and_runs_nothing_twice(killing, state, killed):
     killing.play(state, killed)

@@ -76,7 +76,11 @@ def submit(client, *arguments, **changes):
     return answer.json()["id"]
 
 
-def test_a_job_runs_to_its_end_and_leaves_the_files_that_it_leaves_without_a_service(acting, tmp_path):
+def test_a_job_runs_to_its_end_and_leaves_the_files_that_it_leaves_without_a_service(
+    acting, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("ACTISKETCH_TOKEN", "not-for-jobs-that-anybody-submits")
+    monkeypatch.setenv("ACTISKETCH_JOBS_TOKEN", "not-for-jobs-that-anybody-submits")
     job = submit(acting, "runs/new")
     done = reached(acting, job, *ENDED)
     log = acting.get(f"{JOBS}/{job}/log").json()
@@ -86,7 +90,7 @@ def test_a_job_runs_to_its_end_and_leaves_the_files_that_it_leaves_without_a_ser
     assert (done["state"], done["message"], done["exit_code"], done["attempt"]) == ("complete", "", 0, 1)
     assert done["has_run"]
     assert acting.get(f"/api/v1/runs/{done['run']}").json()["state"] == "complete"
-    assert log["text"].splitlines() == [f"--- job {job}, attempt 1", "working"]
+    assert log["text"].splitlines() == [f"--- job {job}, attempt 1", "working ACTISKETCH_JOB"]
     assert settings["model"]["path"] == str(tmp_path / "net.keras")
     assert not (tmp_path / "runs" / "new.twice").exists()
 

@@ -14,7 +14,6 @@ from actisketch.pipeline.service.run_root import RunRoot
 
 from ..on_disk import flip
 from .conftest import make_client
-from .test_bad_questions import problem
 
 JOBS = "/api/v1/jobs"
 
@@ -55,17 +54,23 @@ def ended(client, answer):
 
 
 @pytest.mark.slow
-def test_a_job_is_planned_run_and_repaired(place, acting):
-    plan = acting.post(f"{JOBS}/plan", json=asked())
-    assert plan.status_code == 200, plan.text
-    plan = plan.json()
+def test_a_job_is_planned_refused_run_and_repaired(place, acting):
+    answer = acting.post(f"{JOBS}/plan", json=asked(record={"batch_size": 8, "disk_limit": 1}))
+    assert answer.status_code == 200, answer.text
+    plan = answer.json()
+    assert not (place / "runs").exists()
+    assert [path.name for path in (place / ".actisketch-jobs").glob("plan-*")] == []
+    failed = ended(acting, acting.post(JOBS, json=asked(data={"path": "nothing.npy"})))
     assert not (place / "runs").exists()
     done = ended(acting, acting.post(JOBS, json=asked()))
     run = open_run(place / "runs" / "real")
     sketches = [sketch.to_bytes() for sketch in run.sketches.values()]
 
-    assert (plan["refusal"], plan["plan"]["n_blocks"], plan["plan"]["n_samples"]) == (None, 4, 53)
+    assert (plan["plan"]["batch_size"], plan["plan"]["n_samples"]) == (8, 53)
     assert [point["name"] for point in plan["plan"]["points"]] == list(run.points)
+    assert "disk" in plan["refusal"]
+    assert (failed["state"], failed["exit_code"]) == ("failed", 2)
+    assert "nothing.npy" in failed["message"]
     assert (done["state"], done["message"]) == ("complete", "")
     assert acting.get("/api/v1/runs/runs~1real").json()["certificate_passed"]
     assert "certificate: passed" in acting.get(f"{JOBS}/{done['id']}/log").json()["text"]
@@ -77,20 +82,3 @@ def test_a_job_is_planned_run_and_repaired(place, acting):
     assert (repaired["kind"], repaired["state"]) == ("repair", "complete"), text
     assert "computed 1 damaged block again" in text
     assert [sketch.to_bytes() for sketch in open_run(place / "runs" / "real").sketches.values()] == sketches
-
-
-@pytest.mark.slow
-def test_what_the_command_line_refuses_is_told(place, acting):
-    over = acting.post(f"{JOBS}/plan", json=asked(output="over", record={"disk_limit": 1}))
-    assert over.status_code == 200, over.text
-    over = over.json()
-    missing = asked(output="missing", data={"path": "nothing.npy"})
-    failed = ended(acting, acting.post(JOBS, json=missing))
-
-    assert over["plan"]["n_samples"] == 53
-    assert "disk" in over["refusal"]
-    assert "no data at" in problem(acting.post(f"{JOBS}/plan", json=missing), 422)["detail"]
-    assert (failed["state"], failed["exit_code"]) == ("failed", 2)
-    assert "nothing.npy" in failed["message"]
-    assert not (place / "missing").exists()
-    assert [path.name for path in (place / ".actisketch-jobs").glob("plan-*")] == []
