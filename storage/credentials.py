@@ -39,7 +39,7 @@ _AWS = _Cloud(
         }
     ),
     advice="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment; for a public bucket set "
-    "cache.storage_options = { skip_signature = true }, for the role of a machine of AWS { metadata_endpoint = "
+    "storage_options = { skip_signature = true }, for the role of a machine of AWS { metadata_endpoint = "
     "'http://169.254.169.254' }",
 )  # fmt: skip
 _GOOGLE = _Cloud(
@@ -50,7 +50,7 @@ _GOOGLE = _Cloud(
             "skip_signature", "credential_provider", "gce_metadata_host", "gce_metadata_root", "gce_metadata_ip",
         }
     ),
-    advice="set GOOGLE_APPLICATION_CREDENTIALS in the environment; for a public bucket set cache.storage_options = { "
+    advice="set GOOGLE_APPLICATION_CREDENTIALS in the environment; for a public bucket set storage_options = { "
     "skip_signature = true }, for the account of a machine of Google the variable "
     "GCE_METADATA_HOST=metadata.google.internal",
 )  # fmt: skip
@@ -63,7 +63,7 @@ _AZURE = _Cloud(
             "identity_endpoint", "msi_resource_id", "object_id", "use_emulator", "credential_provider",
         }
     ),
-    advice="set AZURE_STORAGE_ACCOUNT_KEY in the environment; for a public container set cache.storage_options = { "
+    advice="set AZURE_STORAGE_ACCOUNT_KEY in the environment; for a public container set storage_options = { "
     "skip_signature = true }, for the identity of a machine of Azure { msi_endpoint = "
     "'http://169.254.169.254/metadata/identity/oauth2/token' }",
 )  # fmt: skip
