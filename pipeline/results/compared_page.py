@@ -53,10 +53,16 @@ def comparison_page(found: RunComparison) -> str:
             if names
         ],
         program=f"actisketch {importlib.metadata.version('actisketch')}",
-        command=plain(shlex.join(["actisketch", "compare", str(first), str(second)]), limit=2000),
+        command=plain(
+            shlex.join(["actisketch", "compare", str(first), str(second), *_flags(found)]), limit=2000
+        ),
         # The only texts that are not escaped are ours: the style, and the pictures, which hold numbers only.
         css=_source("page.css"),
     )
+
+
+def _flags(found: RunComparison) -> Iterator[str]:
+    yield from ("--by", found.measure, "--nonzero" if found.nonzero else "--all-values")
 
 
 def _source(name: str) -> str:

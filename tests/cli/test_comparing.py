@@ -84,6 +84,7 @@ def test_the_page_stands_alone_and_shows_each_distribution(call, runs, tmp_path)
     assert "&lt;b&gt;dense/1&lt;/b&gt;" in text
     assert "<b>dense" not in text
     assert "default-src 'none'" in text
+    assert f"actisketch compare {runs / 'a'} {runs / 'b'} --by ks --nonzero" in text
     assert re.findall(r'(?:src|href)="(?!#|data:)', text) == []
 
 
