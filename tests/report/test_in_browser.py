@@ -37,6 +37,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     points += [
         make_point("channels", before=before),
         make_point("merge", layer_type="Add", weights_before=None, weights_after=None, is_tied=True),
+        *(make_point(f"filling/a_long_name_{i}", factor=50.0) for i in range(20)),
         make_point(HOSTILE, residual=None),
     ]
     report = make_report(tuple(points), groups=(("merge", HOSTILE),), downloads={"job.toml": "a = 1\n"})
@@ -109,7 +110,7 @@ def test_a_phone_has_a_table_of_five_columns_and_an_overview_from_above_to_below
         ".filter(e => e.getClientRects().length)[0].getBoundingClientRect())"
     )
     assert 300 < width < 420
-    assert height > 7 * 25
+    assert height > 27 * 25
 
     size(browser, 1600)
     assert len(shown(browser, "table.layers th[scope=col]")) == 13
