@@ -101,3 +101,14 @@ def test_a_name_steers_no_terminal(
 
         assert not {"\x1b", "\x07", "\u202e"} & set(text)
         assert len(text.splitlines()) == len(render(report_of((point_of("plain"),)), 120).splitlines())
+
+
+def test_pinned_and_tied_points_are_marked(
+    point_of: Callable[..., PointReport], report_of: Callable[..., ReportData]
+) -> None:
+    points = (point_of("own"), point_of("soft", is_pinned=True), point_of("added", is_tied=True))
+    lines = render(report_of(points), 120).splitlines()
+    at = lines[0].index("rule")
+
+    assert [line[at : at + 6].strip() for line in lines[1:]] == ["", "pinned", "tied"]
+    assert "rule" not in render(report_of(points[:1]), 120)
