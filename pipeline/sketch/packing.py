@@ -22,8 +22,6 @@ from .compiled import is_worth_compiled
 
 GROUP = 64
 """Neighbours that share a width: at 64 the widths cost 1/64 byte a number."""
-GATHERED_NUMBERS = 4096
-"""Up to this many numbers, numpy unpacks them faster than Numba can be called."""
 
 
 def pack_integers(numbers: NDArray[Any]) -> bytes:
@@ -31,11 +29,7 @@ def pack_integers(numbers: NDArray[Any]) -> bytes:
     size = numbers.size
     if not size:
         return b""
-    if size <= GROUP:
-        width = (int(numbers.max()).bit_length() + 7) // 8
-        planes = numbers.astype("<u8").view(np.uint8).reshape(-1, 8)
-        return bytes([width]) + planes[:, :width].tobytes()
-    if is_worth_compiled(size, least=GROUP):
+    if is_worth_compiled(size, least=0):
         from . import adding  # Numba takes half a second to import
 
         widths, packed = np.empty(-(-size // GROUP), np.uint8), np.empty(8 * size, np.uint8)
@@ -75,15 +69,15 @@ def unpack_integers(packed: memoryview, size: int) -> tuple[NDArray[np.uint64], 
     widths = np.frombuffer(_take(packed, n_groups), np.uint8)
     if widths.max() > 8:
         raise FormatError(f"a sketch names a number of {int(widths.max())} bytes: the bytes are damaged")
-    offsets, total = _offsets(widths, size)
+    total = GROUP * int(widths.sum(dtype=np.int64)) - (GROUP * n_groups - size) * int(widths[-1])
     body = np.frombuffer(_take(packed[n_groups:], total), np.uint8)
-    if is_worth_compiled(size, least=GATHERED_NUMBERS):
+    if is_worth_compiled(size, least=0):
         from . import adding  # Numba takes half a second to import
 
         numbers = np.empty(size, np.uint64)
         adding.unpack_groups(widths, body, GROUP, numbers)
     else:
-        numbers = gather_groups(widths, offsets, body)[:size]
+        numbers = gather_groups(widths, _offsets(widths, size)[0], body)[:size]
     return numbers, packed[n_groups + total :]
 
 
