@@ -31,8 +31,9 @@ KEEP_ALIVE_S = 15
 STOP_S = 10
 # Of the first line and the headers together.
 HEADERS_NBYTES = 32 * 2**10
-# Connections that are accepted in one go: fewer than descriptors are kept free.
-ACCEPTED_AT_ONCE = 100
+# Connections that are accepted in one go. Those of four goes are open before the first of them makes room for itself:
+# together fewer than descriptors are kept free.
+ACCEPTED_AT_ONCE = 32
 # Connections that the system keeps until then: more at the same time would wait for a second.
 QUEUE = 1024
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -12,7 +13,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.cookiejar import CookieJar
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -34,15 +35,22 @@ def command(*arguments: object, is_quiet: bool = False) -> list[str]:
 
 @contextmanager
 def started(
-    *arguments: object, is_quiet: bool = False, **environment: str
+    *arguments: object, is_quiet: bool = False, n_files: int | None = None, **environment: str
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A service in a process of its own, and the address that it printed; quiet, it logs no requests."""
+    """A service in a process of its own, and the address that it printed; quiet, it logs no requests.
+
+    It may open at most `n_files` files.
+    """
+    limit = (
+        None if n_files is None else lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (n_files, n_files))
+    )
     process = subprocess.Popen(
         command(*arguments, "--port", 0, is_quiet=is_quiet),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, **environment},
+        preexec_fn=limit,
     )
     with process:
         try:
@@ -263,3 +271,21 @@ def test_a_client_that_never_ends_its_request_is_let_go(made_once, monkeypatch):
         used.sock.sendall(b"GET /healthz HT")
         assert used.sock.recv(10) == b""
         used.close()
+
+
+@pytest.mark.slow
+def test_many_more_idle_connections_than_files_may_be_open_hold_nobody_up(made_once):
+    with (
+        started(made_once, is_quiet=True, n_files=700, ACTISKETCH_TOKEN=TOKEN) as (process, address),
+        ExitStack() as stack,
+    ):
+        parts = urlsplit(address)
+        for _ in range(2000):
+            stack.enter_context(socket.create_connection((parts.hostname, parts.port), timeout=20))
+        for _ in range(3):
+            assert get(address, f"{API}/first/points").startswith(b"HTTP/1.1 200")
+        process.send_signal(signal.SIGTERM)
+        errors = process.communicate(timeout=30)[1]
+
+    assert "Too many open files" not in errors
+    assert process.returncode == 0
