@@ -29,8 +29,8 @@ RUNTIME_NBYTES, MEASURED_NBYTES = 160 * 2**20, 100 * 2**20
 COPIED_WEIGHTS = 1.5
 # Networks of convolutions have smaller weights; huge ones are those of Dense layers and embeddings.
 COPIES_NBYTES = 256 * 2**20
-# And for each point, with the layers before it: 0.8 MiB were measured beyond what is counted (ResNet50, MobileNetV2).
-RUNTIME_POINT_NBYTES = 2**20
+# And for each point, with the layers before it, in the traced network.
+RUNTIME_POINT_NBYTES = 2**18
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

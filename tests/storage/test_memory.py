@@ -43,6 +43,9 @@ def measured(folder: Path, **changed: Any) -> dict[str, Any]:
     )
     assert done.returncode == 0, done.stderr
     figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if "predicted" in figures:
+        taken, planned = (figures[key] / 2**20 for key in ("taken", "predicted"))
+        print(f"\n{changed}: {taken:.0f} MiB of {planned:.0f} planned, {planned / taken:.2f}")
     return figures
 
 
@@ -136,7 +139,9 @@ def test_sixteen_times_the_samples_take_the_same_memory(tmp_path: Path) -> None:
     [
         ("VGG16", 224, {"batch_size": 32, "n_samples": 64, "activations": False}),
         ("ResNet50", 224, {"batch_size": 32, "n_samples": 64, "activations": False, "per_channel": True}),
+        ("ResNet50", 224, {"batch_size": 32, "n_samples": 64}),
         ("MobileNetV2", 224, {"batch_size": 8, "n_samples": 64, "activations": False}),
+        ("MobileNetV2", 224, {"batch_size": 32, "n_samples": 64, "activations": False, "per_channel": True}),
     ],
 )
 def test_a_network_of_full_size_takes_what_was_predicted_and_no_more_than_4_gib(
