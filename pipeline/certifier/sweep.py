@@ -1,27 +1,19 @@
 """The loop over two arrays that are compared, compiled by Numba: one sweep over memory for all that is found.
 
-It holds no lock (nogil) and is compiled once, as those of `sketch.kernels`. TensorFlow's own reductions took 10 times
+It holds no lock (nogil) and is compiled once, as those of `sketch`. TensorFlow's own reductions took 10 times
 as long: each of them sweeps over memory again, and the difference is written to memory first.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
-import numba
 import numpy as np
+
+from ..sketch.jit import jit
 
 __all__ = ["compare_lanes"]
 
 
-def _jit(function: Any) -> Any:
-    try:
-        return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
-    except RuntimeError:  # no folder to cache in: neither beside this file nor the user's
-        return numba.njit(nogil=True, error_model="numpy")(function)
-
-
-@_jit
+@jit
 def compare_lanes(old, new, inverses, limit, errors, peaks, squares):
     """Compare arrays of shape (samples, rows, lanes); return how many values of ``new`` exceed ``limit``.
 

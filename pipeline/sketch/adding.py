@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from .kernels import _jit
+from .jit import jit
 
 MIXED = -1
 """Stands for the low of a bucket whose values differ; an atom has the low of all its values."""
 
 
-@_jit
+@jit
 def add_part(ids, counts, sums, atoms, first, dense_counts, dense_sums, dense_lows):
     """Add sparse buckets to dense counters that begin with the bucket ``first``."""
     for i in range(ids.size):
@@ -28,7 +28,7 @@ def add_part(ids, counts, sums, atoms, first, dense_counts, dense_sums, dense_lo
         dense_sums[place] += sums[i]
 
 
-@_jit
+@jit
 def count_filled(dense_counts, size):
     """Return how many of the first ``size`` counters are occupied."""
     n = 0
@@ -37,7 +37,7 @@ def count_filled(dense_counts, size):
     return n
 
 
-@_jit
+@jit
 def take_filled(first, size, dense_counts, dense_sums, dense_lows, ids, counts, sums, atoms):
     """Move the first ``size`` counters to sparse arrays; leave zeros."""
     n = 0
@@ -52,7 +52,7 @@ def take_filled(first, size, dense_counts, dense_sums, dense_lows, ids, counts, 
             n += 1
 
 
-@_jit
+@jit
 def unpack_groups(widths, packed, group, numbers):
     """Write numbers of ``widths`` little-endian bytes, ``group`` neighbours of one width each, from ``packed``."""
     at = 0
@@ -77,7 +77,7 @@ def unpack_groups(widths, packed, group, numbers):
         at += width * (end - begin)
 
 
-@_jit
+@jit
 def _pack_group(numbers, size, packed, at):
     """Write ``numbers[:size]`` to ``packed[at:]``; return how many bytes each takes."""
     largest = np.uint64(0)
@@ -101,7 +101,7 @@ def _pack_group(numbers, size, packed, at):
     return width
 
 
-@_jit
+@jit
 def pack_groups(numbers, group, widths, packed):
     """Write what `unpack_groups` reads into ``widths`` and ``packed``; return how many bytes of it were used."""
     at = 0
@@ -113,7 +113,7 @@ def pack_groups(numbers, group, widths, packed):
     return at
 
 
-@_jit
+@jit
 def pack_buckets(ids, counts, sums, low_bits, group, widths, packed):
     """Write gaps between ids, counts less one and residues of sums (`wire`) as `pack_groups` does, one after the other.
 

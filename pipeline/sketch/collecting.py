@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .kernels import ZERO, _jit, _key
+from .jit import jit
+from .kernels import ZERO, _key
 
 TILE = 1024
 """Patterns tested together: 4 KiB stay in the first-level cache for the next bucket's test."""
@@ -16,7 +17,7 @@ STRETCH = 64
 """Channels tested together."""
 
 
-@_jit
+@jit
 def _store(slot, low, dense_at, cells, list_at, sizes, fill, lows):
     """Count or list a low of a slot; more values than the sketch counted are only counted, not stored."""
     if fill[slot] < sizes[slot]:
@@ -27,13 +28,13 @@ def _store(slot, low, dense_at, cells, list_at, sizes, fill, lows):
     fill[slot] += 1
 
 
-@_jit
+@jit
 def _low(pattern, base, low_mask):
     offset = np.uint32(pattern - base)
     return offset if pattern < ZERO else np.uint32(low_mask - offset)
 
 
-@_jit
+@jit
 def collect_run(patterns, first, last, bases, low_mask, dense_at, cells, list_at, sizes, fill, lows):
     """Store the lows of values that fall in the slots ``first`` to ``last`` (excluded)."""
     for start in range(0, patterns.size, TILE):
@@ -52,7 +53,7 @@ def collect_run(patterns, first, last, bases, low_mask, dense_at, cells, list_at
                         )
 
 
-@_jit
+@jit
 def collect_table(patterns, table, low_bits, dense_at, cells, list_at, sizes, fill, lows):
     """Store the lows of values whose bucket has a slot in ``table`` of shape (2**bits,), -1 for none."""
     low_mask = np.uint32((1 << low_bits) - 1)
@@ -63,7 +64,7 @@ def collect_table(patterns, table, low_bits, dense_at, cells, list_at, sizes, fi
             _store(slot, np.uint32(key & low_mask), dense_at, cells, list_at, sizes, fill, lows)
 
 
-@_jit
+@jit
 def collect_rows(flat, n_channels, slots, bases, low_mask, dense_at, cells, list_at, sizes, fill, lows):
     """Store the lows of values of rows of channels.
 

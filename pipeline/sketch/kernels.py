@@ -16,12 +16,10 @@ half full are emptied into wide counters in time.
 
 from __future__ import annotations
 
-from typing import Any
-
-import numba
 import numpy as np
 
 from .compressing import HAS_COMPRESS, WIDTH, compress
+from .jit import jit
 
 ZERO = np.uint32(0x8000_0000)
 """Sign of a pattern; key of zero."""
@@ -37,19 +35,12 @@ TILE = 4096
 NEGATIVE, POSITIVE, N_NAN, N_INF, N_ZEROS, N_RECENT, IS_WIDE = 0, 2, 4, 5, 6, 7, 8
 
 
-def _jit(function: Any) -> Any:
-    try:
-        return numba.njit(nogil=True, cache=True, error_model="numpy")(function)
-    except RuntimeError:  # no folder to cache in: neither beside this file nor the user's
-        return numba.njit(nogil=True, error_model="numpy")(function)
-
-
-@_jit
+@jit
 def _key(pattern):
     return np.uint32(pattern ^ np.uint32((np.int32(pattern) >> 31) | np.int32(-0x8000_0000)))
 
 
-@_jit
+@jit
 def _largest_finite_key(patterns):
     """Return the largest key of finite values, 0 if there are none."""
     largest = np.uint32(0)
@@ -61,7 +52,7 @@ def _largest_finite_key(patterns):
     return largest
 
 
-@_jit
+@jit
 def _widen(found, key):
     """Let the extremes of the key's sign include it."""
     place = POSITIVE if key > ZERO else NEGATIVE
@@ -69,13 +60,13 @@ def _widen(found, key):
     found[place + 1] = max(found[place + 1], np.int64(key))
 
 
-@_jit
+@jit
 def _is_strange(largest, outer):
     """Return whether there are NaN or infinities: from the largest pattern, signed and unsigned."""
     return largest >= np.int32(INFINITE) or outer >= np.uint32(ZERO | INFINITE)
 
 
-@_jit
+@jit
 def _widen_by_patterns(found, largest, outer, inner_positive, inner_negative):
     """Widen the extremes by the largest patterns, and by the smallest magnitudes of either sign less one."""
     if outer > ZERO:
@@ -86,7 +77,7 @@ def _widen_by_patterns(found, largest, outer, inner_positive, inner_negative):
         _widen(found, np.uint32(np.uint32(largest) | ZERO))
 
 
-@_jit
+@jit
 def _survey_strange(patterns, found):
     """Do as `_survey_piece` where there are NaN or infinities."""
     for i in range(patterns.size):
@@ -98,7 +89,7 @@ def _survey_strange(patterns, found):
     return _largest_finite_key(patterns)
 
 
-@_jit
+@jit
 def _survey_piece(patterns, found):
     """Widen the extremes in ``found``, count NaN and infinities; return the largest key of finite values, or 0."""
     largest, outer = np.int32(-0x8000_0000), np.uint32(0)
@@ -118,7 +109,7 @@ def _survey_piece(patterns, found):
     return np.uint32(np.uint32(largest) | ZERO) if largest >= 0 else _largest_finite_key(patterns)
 
 
-@_jit
+@jit
 def _largest_key(patterns):
     """Return the largest key of finite values, or 0."""
     largest = np.int32(-0x8000_0000)
@@ -130,7 +121,7 @@ def _largest_key(patterns):
     return np.uint32(np.uint32(largest) | ZERO) if is_plain else _largest_finite_key(patterns)
 
 
-@_jit
+@jit
 def _pattern_of(key):
     """Return the pattern of a key; a NaN for 0, which is no finite value's key."""
     if key == np.uint32(0):
@@ -138,7 +129,7 @@ def _pattern_of(key):
     return np.uint32(key ^ ZERO) if key >= ZERO else np.uint32(~key)
 
 
-@_jit
+@jit
 def survey_rows(patterns, row_size, maxima, found):
     """Widen ``found`` by all values; write the largest finite value of each row to ``maxima``, NaN where there is none.
 
@@ -161,7 +152,7 @@ def survey_rows(patterns, row_size, maxima, found):
             maxima[row] = _pattern_of(largest)
 
 
-@_jit
+@jit
 def _keep(patterns, kept):
     """Copy what is finite and not zero to ``kept``, which has room for 16 more; return how many there are."""
     size, begin = np.int64(0), np.int64(0)
@@ -176,14 +167,14 @@ def _keep(patterns, kept):
     return size
 
 
-@_jit
+@jit
 def _bump(words, pattern, low_bits, low_mask, one):
     low = np.uint64(pattern) & low_mask
     bucket = np.uint64(pattern) >> low_bits
     words[bucket] = (words[bucket] + one + (low << low_bits)) | low
 
 
-@_jit
+@jit
 def _add_all(patterns, size, words, low_bits):
     """Count ``patterns[:size]``, of which none is zero, into words."""
     low_mask, one = np.uint64((1 << low_bits) - 1), np.uint64(1) << np.uint64(32 + low_bits)
@@ -205,7 +196,7 @@ def _add_all(patterns, size, words, low_bits):
         _bump(words, patterns[i], low_bits, low_mask, one)
 
 
-@_jit
+@jit
 def _bucket_ranges(state, low_bits):
     """Return first and last bucket (excluded) of the negative values that were counted, and of the positive ones."""
     half, n_buckets = np.int64(1) << (31 - low_bits), np.int64(1) << (32 - low_bits)
@@ -218,7 +209,7 @@ def _bucket_ranges(state, low_bits):
     )
 
 
-@_jit
+@jit
 def _relieve(words, low_bits, begin, end):
     """Empty half-full words into the wide counters beside them; return whether there were any."""
     seen = np.uint64(0)
@@ -236,7 +227,7 @@ def _relieve(words, low_bits, begin, end):
     return True
 
 
-@_jit
+@jit
 def _relieve_all(words, state, low_bits):
     first, after, other_first, other_after = _bucket_ranges(state, low_bits)
     state[IS_WIDE] |= _relieve(words, low_bits, first, after)
@@ -244,7 +235,7 @@ def _relieve_all(words, state, low_bits):
     state[N_RECENT] = 0
 
 
-@_jit
+@jit
 def _widen_state(state, found):
     for place in (NEGATIVE, POSITIVE):
         state[place] = min(state[place], found[place])
@@ -253,7 +244,7 @@ def _widen_state(state, found):
     state[N_INF] += found[N_INF]
 
 
-@_jit
+@jit
 def _count_piece(patterns, words, state, low_bits, kept):
     """Count values into words whose ``state`` includes their extremes; return how many were finite and not zero."""
     limit, n_counted = np.int64(1) << (31 - low_bits), np.int64(0)
@@ -268,7 +259,7 @@ def _count_piece(patterns, words, state, low_bits, kept):
     return n_counted
 
 
-@_jit
+@jit
 def count(patterns, found, words, state, low_bits):
     """Count values into ``words`` of shape (3, n_buckets): words, wide counts and wide sums.
 
@@ -280,7 +271,7 @@ def count(patterns, found, words, state, low_bits):
     state[N_ZEROS] += patterns.size - n_counted - found[N_NAN] - found[N_INF]
 
 
-@_jit
+@jit
 def count_occupied(words, state, low_bits):
     """Return the number of occupied buckets; ``words`` has the shape (n_channels, 3, n_buckets)."""
     n = 0
@@ -295,7 +286,7 @@ def count_occupied(words, state, low_bits):
     return n
 
 
-@_jit
+@jit
 def _take_range(words, begin, n_buckets, step, shown, flip, is_wide, low_bits, out, n):
     """Move ``n_buckets`` buckets from ``begin`` on, by ``step``, to ``out[n:]``; return the place after them.
 
@@ -325,7 +316,7 @@ def _take_range(words, begin, n_buckets, step, shown, flip, is_wide, low_bits, o
     return n
 
 
-@_jit
+@jit
 def take_occupied(words, state, low_bits, ids, counts, sums, atoms):
     """Move the buckets that `count_occupied` counted to the arrays, in the order of channels and keys; leave zeros.
 

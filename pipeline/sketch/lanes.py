@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from .compressing import WIDTH
+from .jit import jit
 from .kernels import (
     INFINITE,
     IS_WIDE,
@@ -24,7 +25,6 @@ from .kernels import (
     ZERO,
     _count_piece,
     _is_strange,
-    _jit,
     _relieve,
     _relieve_all,
     _survey_piece,
@@ -36,7 +36,7 @@ LANES = 16
 ROWS = TILE // LANES
 
 
-@_jit
+@jit
 def _copy_rows(flat, first, row_size, rows, raw):
     """Copy 16 values of each row to ``raw``; indices are unsigned, so none can be counted from the end."""
     for row in range(rows):
@@ -45,7 +45,7 @@ def _copy_rows(flat, first, row_size, rows, raw):
             raw[target + np.uint64(lane)] = flat[start + np.uint64(lane)]
 
 
-@_jit
+@jit
 def _fold(raw, rows, largest, outer, inner_positive, inner_negative):
     """Leave in the first 16 of the arrays, for each lane, what `kernels._survey_piece` computes for all values."""
     for i in range(rows * LANES):
@@ -64,7 +64,7 @@ def _fold(raw, rows, largest, outer, inner_positive, inner_negative):
         rows = half
 
 
-@_jit
+@jit
 def _spill_lanes(tile, size, words, low_bits):
     low_mask, one = np.uint64((1 << low_bits) - 1), np.uint64(1) << np.uint64(32 + low_bits)
     low_bits = np.uint64(low_bits)
@@ -76,7 +76,7 @@ def _spill_lanes(tile, size, words, low_bits):
             words[lane, 0, bucket] = (words[lane, 0, bucket] + one + (low << low_bits)) | low
 
 
-@_jit
+@jit
 def _count_run(run, words, state, low_bits, kept):
     """Count values of one channel."""
     n_strange = state[N_NAN] + state[N_INF]
@@ -85,7 +85,7 @@ def _count_run(run, words, state, low_bits, kept):
     state[N_ZEROS] += run.size - n_counted - (state[N_NAN] + state[N_INF] - n_strange)
 
 
-@_jit
+@jit
 def count_lanes(flat, first, row_size, words, state, low_bits):
     """Count 16 channels from ``first`` (even) on of rows of ``row_size`` (even) channels."""
     raw, tile, kept = np.empty(TILE, np.uint32), np.empty(TILE, np.uint32), np.empty(TILE + WIDTH, np.uint32)
@@ -127,7 +127,7 @@ def count_lanes(flat, first, row_size, words, state, low_bits):
         words[lane, 1, zeros] = 0
 
 
-@_jit
+@jit
 def count_runs(patterns, first, stage, words, state, low_bits):
     """Count channels from ``first`` on of patterns of shape (outer, n_channels, inner).
 
@@ -154,7 +154,7 @@ def count_runs(patterns, first, stage, words, state, low_bits):
             _count_run(stage[:size], own, own_state, low_bits, kept)
 
 
-@_jit
+@jit
 def put_back(tails, starts, counts, sums, atoms, least, most, words, state, low_bits):
     """Fill empty counters with the buckets of channels, as `kernels.take_occupied` gave them.
 
