@@ -9,12 +9,9 @@ from actisketch.pipeline.display.shown_table import ShownTable
 from actisketch.pipeline.display.small_pictures import distribution_svg
 from actisketch.pipeline.sketch import Sketch
 
-from ..service.browser import CHROMIUM, Browser
+from ..service.browser import IN_A_BROWSER, Browser
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to look with"),
-]
+pytestmark = IN_A_BROWSER
 # What the style sheet of JupyterLab says of tables in an output.
 NOTEBOOK = (
     "td,th,tr{text-align:right;vertical-align:middle;padding:.5em;line-height:normal;white-space:normal;"

@@ -16,13 +16,10 @@ from actisketch.pipeline.report import write_report
 from actisketch.pipeline.report.picture import INKS
 from actisketch.pipeline.sketch import PointSketch, SketchSpec
 
-from ..service.browser import CHROMIUM, Browser
+from ..service.browser import IN_A_BROWSER, Browser
 from .conftest import make_point, make_report
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
-]
+pytestmark = IN_A_BROWSER
 
 HOSTILE = '"><script>document.title="owned"</script>'
 SCALES = (3.0, 1.0, 100.0, 10.0)

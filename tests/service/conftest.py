@@ -21,6 +21,7 @@ from actisketch.pipeline.service.connections import BoundedProtocol
 from actisketch.pipeline.service.jobs.job_queue import JobQueue
 from actisketch.pipeline.service.run_root import RunRoot
 
+from .browser import Browser
 from .made_runs import N_SAMPLES as N_SAMPLES
 from .made_runs import POINTS as POINTS
 from .made_runs import MadeRun as MadeRun
@@ -123,3 +124,19 @@ def served_here(
             stopping.set()
             running.should_exit = True
             thread.join()
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser that has the token."""
+    with Browser(tmp_path_factory.mktemp("profile")) as browser:
+        browser.call("Network.setExtraHTTPHeaders", headers={"Authorization": f"Bearer {TOKEN}"})
+        yield browser
+
+
+@pytest.fixture
+def browser(started: Browser) -> Iterator[Browser]:
+    """The browser, which must not complain."""
+    started.problems.clear()
+    yield started
+    assert started.problems == []

@@ -13,14 +13,11 @@ from actisketch.pipeline.service.jobs.job_queue import JobQueue
 from actisketch.pipeline.service.run_root import RunRoot
 from actisketch.pipeline.settings.job_settings import JobSettings
 
-from .browser import CHROMIUM, Browser
-from .conftest import TOKEN, make_run, served_here
+from .browser import IN_A_BROWSER
+from .conftest import make_run, served_here
 from .test_jobs import QUICK
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
-]
+pytestmark = IN_A_BROWSER
 
 
 @pytest.fixture(scope="module")
@@ -38,21 +35,6 @@ def place(tmp_path_factory, demo_files):
             served_here(root, jobs=jobs) as (host, port),
         ):
             yield root, f"http://{host}:{port}/"
-
-
-@pytest.fixture(scope="module")
-def started(tmp_path_factory):
-    with Browser(tmp_path_factory.mktemp("profile")) as browser:
-        browser.call("Network.setExtraHTTPHeaders", headers={"Authorization": f"Bearer {TOKEN}"})
-        yield browser
-
-
-@pytest.fixture
-def browser(started):
-    """A browser that must not complain."""
-    started.problems.clear()
-    yield started
-    assert started.problems == []
 
 
 def fill(browser, **settings):

@@ -14,13 +14,10 @@ from actisketch.pipeline.folder.progress_file import progress_told
 from actisketch.pipeline.service import live
 from actisketch.storage import PointSpec
 
-from .browser import CHROMIUM, Browser
+from .browser import IN_A_BROWSER
 from .conftest import TOKEN, MadeRun, make_run, served_here
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed: apt-get install chromium"),
-]
+pytestmark = IN_A_BROWSER
 
 DENSE = "%3Cb%3Edense%2F1%3C%2Fb%3E"
 MANY = tuple(PointSpec(name=f"block{i // 3}/conv{i}", shape=(2, 3)) for i in range(300))
@@ -34,21 +31,6 @@ def place(made_once, tmp_path_factory):
     make_run(root / "many", points=MANY)
     with served_here(root) as (host, port):
         yield root, f"http://{host}:{port}/"
-
-
-@pytest.fixture(scope="module")
-def started(tmp_path_factory):
-    with Browser(tmp_path_factory.mktemp("profile")) as browser:
-        browser.call("Network.setExtraHTTPHeaders", headers={"Authorization": f"Bearer {TOKEN}"})
-        yield browser
-
-
-@pytest.fixture
-def browser(started):
-    """A browser that must not complain."""
-    started.problems.clear()
-    yield started
-    assert started.problems == []
 
 
 def texts(browser, selector):
