@@ -120,7 +120,7 @@ def test_recorded_activations_are_read_for_less_than_the_original_costs(
     model = as_trained(build(weights=None, input_shape=(size, size, 3), classes=10), images[:8])
     settings = {"normalize": {"enabled": False}, "report": {"enabled": False}}
     result = run(model, images, output=tmp_path / "r", batch_size=batch_size, settings=settings)
-    normalized = normalize_model(model, {p.name: p.factor for p in result.saved_factors().points})
+    normalized = normalize_model(model, {p.name: p.factor for p in result.factors().points})
     how = ComparisonSettings(batch_size=batch_size, sketch_spec=SketchSpec())
     spec = tf.TensorSpec((None, size, size, 3))
     bare = tf.function(lambda x: model(x, training=False)).get_concrete_function(spec)

@@ -108,7 +108,7 @@ def test_a_network_with_open_time_axes_is_certified_as_it_was_recorded(case: str
 
     result = run(model, samples, output=tmp_path / "r", batch_size=8, settings={"report": {"enabled": False}})
     after = keras.saving.load_model(result.folder.network_path)
-    scale = result.saved_factors().by_point()["out"]
+    scale = result.factors().by_point()["out"]
 
     assert result.certificate()["passed"]
     np.testing.assert_allclose(after.predict(samples, verbose=0) * scale, model(samples), atol=1e-5)

@@ -86,7 +86,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
 
 
 def normalized_of(model: Any, result: Any) -> NormalizedModel:
-    return normalize_model(model, {p.name: p.factor for p in result.saved_factors().points})
+    return normalize_model(model, {p.name: p.factor for p in result.factors().points})
 
 
 def certified(model: Any, normalized: Any, name: str, cache: Cache | None) -> Certificate:
@@ -217,7 +217,7 @@ def test_channels_with_factors_of_their_own_are_read_too(recorded: Any) -> None:
     per_channel = {"sketch": {"per_channel": True}, "factors": {"per_channel": True}}
     model, result = recorded("residual", **per_channel)
     certificate = Certificate.from_dict(result.certificate())
-    factors = {p.name: p.factor for p in result.saved_factors().points}
+    factors = {p.name: p.factor for p in result.factors().points}
     ran = certified(model, normalize_model(model, factors, mode="channel"), "residual", None)
 
     assert certificate.passed

@@ -34,7 +34,7 @@ def answers(folder):
     certificate = run.certificate()
     return {
         "other factors": run.factors(percentile=50.0).to_dict(),
-        "saved factors": run.saved_factors().to_dict(),
+        "saved factors": run.written_factors().to_dict(),
         "percentiles": run.percentiles([99.0]),
         "certificate": certificate,
     }

@@ -91,7 +91,7 @@ def answers(folder):
     run.activations("first")[:3]
     run.cache.verify()
     run.certificate()
-    run.saved_factors()
+    run.written_factors()
     run.export("csv")
     report_data(run)
 

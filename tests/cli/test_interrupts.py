@@ -67,7 +67,7 @@ def test_an_interrupted_run_tells_what_is_there_and_how_to_resume_and_resumes_to
     assert resumed.code == whole.code == 0, resumed.err
     assert f"computed {N_BLOCKS - n_kept} blocks, reloaded {n_kept}" in resumed.err
     assert [s.to_bytes() for s in first.sketches.values()] == [s.to_bytes() for s in second.sketches.values()]
-    assert first.saved_factors() == second.saved_factors()
+    assert first.written_factors() == second.written_factors()
     assert np.array_equal(first.activations("second")[:], second.activations("second")[:])
 
 

@@ -147,7 +147,7 @@ def test_results_of_other_settings_are_not_shown_as_those_of_the_run(call, finis
     status = open_run(finished["run"]).status()
     said = call("status", finished["run"]).out
     page = call("report", finished["run"], "--output", finished["folder"] / "again")
-    factors = {p.name: p.factor for p in open_run(finished["run"]).saved_factors().points}
+    factors = {p.name: p.factor for p in open_run(finished["run"]).written_factors().points}
 
     assert answer.code == page.code == 0, answer.err + page.err
     assert f"{factors['first']:.4g}" in answer.out

@@ -46,7 +46,7 @@ def test_every_exact_factor_is_a_percentile_by_numpy(tmp_path, biases, per_chann
     result = run(signed_model(biases), samples, output=tmp_path / "r", settings=settings)
 
     values = zarr.open_array(result.cache.url, path="signed", mode="r")[:]
-    factor = result.saved_factors().points[0]
+    factor = result.factors().points[0]
 
     assert (factor.name, factor.exact) == ("signed", True)
     assert factor.rule == ("percentile" if np.percentile(values[values != 0], Q) > 0 else "magnitude")

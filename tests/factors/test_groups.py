@@ -41,7 +41,7 @@ def test_merged_groups_go_with_sketches_of_channels(tmp_path, per_channel):
         "report": {"enabled": False},
     }
     found = run(model, DATA, output=str(tmp_path / "r"), settings=settings)
-    factors = found.saved_factors().by_point()
+    factors = found.factors().by_point()
     group = ["a", "b", "c", "first", "second"]
     together = np.concatenate(
         [keras.Model(model.inputs, model.get_layer(n).output).predict(DATA, verbose=0).ravel() for n in group]

@@ -55,7 +55,7 @@ def test_no_neuron_exceeds_its_factor_for_more_than_the_percentile_leaves(tmp_pa
     merge, behind = NETWORKS[case]
     model = network(merge, behind=behind)
     found = run(model, DATA, output=str(tmp_path / "r"), settings={"report": {"enabled": False}})
-    factors = found.saved_factors().by_point()
+    factors = found.factors().by_point()
     graph = read_graph(model)
     before_out = keras.Model(model.inputs, model.get_layer("out").input)
     neurons = np.asarray(before_out([DATA], training=False))

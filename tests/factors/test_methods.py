@@ -43,7 +43,7 @@ def noise(x, hi, bits):
 
 def test_a_run_is_normalised_by_the_clips_of_its_method(finished):
     result, recorded = finished
-    factors = result.saved_factors()
+    factors = result.factors()
 
     for p in factors.points[:2]:
         x = recorded[p.name]

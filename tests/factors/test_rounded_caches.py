@@ -26,9 +26,9 @@ def test_accepted_in_the_job_the_factors_are_exact_percentiles_of_what_is_stored
     result = run(small_model, small_data, output=tmp_path / "r", settings=settings)
     stored = result.activations("first")[:].astype(np.float32)
 
-    factor = result.saved_factors().points[0]
+    factor = result.written_factors().points[0]
     assert (factor.exact, factor.value) == (True, np.percentile(stored[stored != 0], 90.0))
-    assert result.factors() == result.saved_factors()
+    assert result.factors() == result.written_factors()
 
 
 def test_a_finished_run_is_asked_for_exact_factors_with_the_flag_alone(tmp_path, small_model, small_data):

@@ -35,7 +35,7 @@ def warnings_of(model, folder, caplog, **factors):
 def test_a_small_layer_below_the_floor_is_named(tmp_path, caplog, factor):
     result, told = warnings_of(scaled_by(factor), tmp_path / "run", caplog)
 
-    assert result.saved_factors().by_point()["hidden"] == 1.0
+    assert result.factors().by_point()["hidden"] == 1.0
     assert len(told) == 1
     assert "'hidden'" in told[0]
     assert "factors.floor" in told[0]
@@ -44,9 +44,7 @@ def test_a_small_layer_below_the_floor_is_named(tmp_path, caplog, factor):
 def test_with_a_lower_floor_it_gets_its_factor_as_the_warning_says(tmp_path, caplog):
     result, told = warnings_of(scaled_by(1e-8), tmp_path / "run", caplog, floor=1e-12)
 
-    assert result.saved_factors().by_point()["hidden"] == pytest.approx(
-        result.percentile("hidden", 99.9).value
-    )
+    assert result.factors().by_point()["hidden"] == pytest.approx(result.percentile("hidden", 99.9).value)
     assert not told
 
 

@@ -43,7 +43,7 @@ def recorded(model, folder, **settings):
 def test_recording_a_concatenate_leaves_the_factors_of_its_branches(tmp_path, per_channel):
     model = joined_network()
     found = recorded(model, tmp_path / "r", points=["parameters", "merges"], per_channel=per_channel)
-    factors = found.saved_factors().by_point()
+    factors = found.factors().by_point()
     normalised = keras.saving.load_model(found.folder.network_path)
     axes = (0, 1, 2) if per_channel else None
 
@@ -61,7 +61,7 @@ def test_factors_and_certificate_agree_at_a_concatenate_along_another_axis(tmp_p
     model = joined_network(axis=1)
     found = recorded(model, tmp_path / "r", points=["parameters", "merges"], per_channel=per_channel)
     used = {p["name"]: p["factor"] for p in found.certificate()["points"]}
-    factors = found.saved_factors().by_point()
+    factors = found.factors().by_point()
 
     assert found.certificate()["passed"]
     assert {name: float(np.max(factor)) for name, factor in factors.items()} == pytest.approx(used)
@@ -101,7 +101,7 @@ def test_the_factors_of_a_run_are_those_by_which_its_network_is_divided(tmp_path
     model = entangled_network()
     found = recorded(model, tmp_path / "r", points="all", per_channel=per_channel)
     used = {p["name"]: p["factor"] for p in found.certificate()["points"]}
-    factors = found.saved_factors().by_point()
+    factors = found.factors().by_point()
     normalised = keras.saving.load_model(found.folder.network_path)
 
     assert {name: float(np.max(factor)) for name, factor in factors.items()} == pytest.approx(used)

@@ -90,7 +90,7 @@ def test_their_values_are_those_that_the_layers_give(nested, nested_run):
 
 def test_they_have_statistics_factors_and_exports_of_their_own(nested_run):
     values = nested_run.activations("outer/twice")[:]
-    (row,) = [p for p in nested_run.saved_factors().points if p.name == "outer/twice"]
+    (row,) = [p for p in nested_run.factors().points if p.name == "outer/twice"]
     (spec,) = [p for p in nested_run.cache.spec.points if p.name == "outer/twice"]
 
     assert row.rule == "percentile"

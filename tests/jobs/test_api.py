@@ -33,7 +33,7 @@ def test_a_model_in_memory_and_an_array_give_percentiles_factors_and_a_network(
     first = keras.Model(small_model.inputs, small_model.layers[0].output).predict(small_data, verbose=0)
     normalised = keras.saving.load_model(result.folder.network_path)
 
-    assert result.saved_factors().by_point()["first"] == pytest.approx(first.max(), rel=1e-6)
+    assert result.factors().by_point()["first"] == pytest.approx(first.max(), rel=1e-6)
     assert result.percentile("first", 50.0, exact=True).value == pytest.approx(
         np.percentile(first[first > 0], 50), rel=1e-5
     )
@@ -130,7 +130,7 @@ def test_the_run_is_opened_again_without_model_and_data(tmp_path, small_model, s
     result = run(small_model, small_data, output=tmp_path / "r", settings=QUICK)
     again = open_run(tmp_path / "r")
 
-    assert again.saved_factors() == result.saved_factors() == again.factors()
+    assert again.written_factors() == result.written_factors() == again.factors()
     assert "3 points, 53 samples" in repr(again)
 
 

@@ -75,7 +75,7 @@ def test_a_network_of_keras_is_normalised_or_told_what_is_pinned(network, reques
     )
     certificate = found.certificate()
     free = [point["name"] for point in certificate["points"] if not point["pinned"]]
-    factors = found.saved_factors().by_point()
+    factors = found.factors().by_point()
 
     assert certificate["passed"]
     assert len(found.points) == len(factors) == len(certificate["points"])

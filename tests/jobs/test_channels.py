@@ -29,7 +29,7 @@ def test_a_point_of_one_number_a_sample_has_one_channel_all_the_way_to_the_repor
 
     assert values.shape == (53,)
     assert (row.channel, row.value) == (0, np.percentile(values[values != 0], 50))
-    assert len(result.saved_factors().by_point()[name]) == 1
+    assert len(result.factors().by_point()[name]) == 1
     assert (result.folder.report_path / "index.html").exists()
 
 
@@ -54,4 +54,4 @@ def test_a_layer_of_more_channels_than_16_bits_have_buckets_for_is_sketched_with
     result = run(model, data, output=tmp_path / "15", settings=settings)
 
     assert result.sketches["wide"].channels.n_channels == 70_000
-    assert len(open_run(tmp_path / "15").saved_factors().by_point()["wide"]) == 70_000
+    assert len(open_run(tmp_path / "15").factors().by_point()["wide"]) == 70_000

@@ -68,7 +68,7 @@ def test_its_cache_is_sound_and_reloaded(folder: Path) -> None:
 
     assert cache_files(folder) == before
     assert result.certificate()["passed"]
-    assert result.saved_factors().by_point() == json.loads((OLD / "factors.json").read_text())
+    assert result.written_factors().by_point() == json.loads((OLD / "factors.json").read_text())
 
 
 @pytest.mark.parametrize("missing", [[3], [0, 2], [0, 1, 2, 3]])

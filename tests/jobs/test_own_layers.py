@@ -61,13 +61,13 @@ def test_a_layer_that_is_pinned_needs_no_factor_and_can_be_left_out(tmp_path, pi
     assert "block_0" not in result.points
     assert "block_0/up" in result.points
     normalised = keras.saving.load_model(result.folder.network_path)
-    scale = np.asarray(result.saved_factors().by_point()["last"])
+    scale = np.asarray(result.factors().by_point()["last"])
     np.testing.assert_allclose(
         normalised.predict(X, verbose=0) * scale, model.predict(X, verbose=0), rtol=1e-4, atol=1e-6
     )
     between = keras.Model(model.inputs, model.get_layer("between_1").output).predict(X, verbose=0)
     divided = keras.Model(normalised.inputs, normalised.get_layer("between_1").output).predict(X, verbose=0)
-    factor = np.asarray(result.saved_factors().by_point()["between_1"])
+    factor = np.asarray(result.factors().by_point()["between_1"])
     np.testing.assert_allclose(divided * factor, between, rtol=1e-4, atol=1e-6)
     assert np.max(factor) != 1
     assert {p["name"]: p["factor"] for p in result.certificate()["points"]}["block_0"] == 1

@@ -155,14 +155,14 @@ def test_it_is_resumed_and_reloaded_and_another_one_is_refused(tower, tmp_path):
     first = recorded(tower, X, tmp_path / "r")
     again = recorded(tower, X, tmp_path / "r")
 
-    assert again.saved_factors() == first.saved_factors()
+    assert again.written_factors() == first.written_factors()
     kernel = tower.blocks[1].layers[0].kernel
     before = kernel.numpy()
     kernel.assign(before + 1e-3)
     with pytest.raises(MismatchError, match="weights"):
         recorded(tower, X, tmp_path / "r")
     kernel.assign(before)
-    assert recorded(tower, X, tmp_path / "r").saved_factors() == first.saved_factors()
+    assert recorded(tower, X, tmp_path / "r").written_factors() == first.written_factors()
 
 
 def test_it_is_reloaded_from_its_file_though_keras_numbers_its_layers_anew(saved):
@@ -176,7 +176,7 @@ def test_it_is_reloaded_from_its_file_though_keras_numbers_its_layers_anew(saved
 
     first, again = once("leaves"), once("leaves")
     assert list(again.points) == list(first.points)
-    assert again.saved_factors() == first.saved_factors()
+    assert again.written_factors() == first.written_factors()
 
 
 def test_another_point_of_one_shape_is_no_renamed_one(tower, tmp_path):
@@ -375,4 +375,6 @@ def test_workers_record_the_leaves_of_a_subclassed_model_as_this_process_does(sa
     assert list(here.points)[1:] == list(there.points)[1:]
     for one, other in zip(here.points, there.points, strict=True):
         np.testing.assert_array_equal(here.activations(one)[:], there.activations(other)[:])
-    assert [p.factor for p in here.saved_factors().points] == [p.factor for p in there.saved_factors().points]
+    assert [p.factor for p in here.written_factors().points] == [
+        p.factor for p in there.written_factors().points
+    ]

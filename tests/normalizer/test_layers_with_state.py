@@ -109,7 +109,7 @@ def test_a_pinned_layer_with_state_is_rebuilt_certified_and_saved(tmp_path: Path
     loaded = keras.saving.load_model(found.folder.network_path)
 
     assert found.certificate()["passed"]
-    scale = found.saved_factors().by_point()["classes"]
+    scale = found.factors().by_point()["classes"]
     np.testing.assert_allclose(outputs_of(loaded, samples) * scale, expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(outputs_of(model, samples), expected)
 

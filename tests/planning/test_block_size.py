@@ -164,7 +164,7 @@ def test_a_run_by_default_goes_on_within_a_sixteenth_and_its_numbers_are_those_o
 
     assert (len(small.cache.blocks), len(whole.cache.blocks)) == (17, 1)
     assert small.statistics() == whole.statistics()
-    assert small.saved_factors() == whole.saved_factors()
+    assert small.factors() == whole.factors()
 
 
 def channel_points(n_points: int) -> list[PointSpec]:

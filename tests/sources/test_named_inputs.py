@@ -95,7 +95,7 @@ def test_the_normalised_network_takes_the_same_keys(tmp_path):
     result = run(model, data, output=tmp_path / "run", settings={"report": {"enabled": False}})
     normalised = keras.saving.load_model(result.folder.network_path)
 
-    found = normalised.predict(data, verbose=0) * result.saved_factors().by_point()["sum"]
+    found = normalised.predict(data, verbose=0) * result.factors().by_point()["sum"]
     np.testing.assert_allclose(found, model.predict(data, verbose=0), rtol=1e-6)
 
 

@@ -30,7 +30,7 @@ def finished(folder, model, data, input_factor, **settings):
 def assert_divided(result, model, data, divided):
     """The saved network, fed with divided samples, times its factors, gives what the original gives."""
     normalised = keras.saving.load_model(result.folder.network_path)
-    factors = result.saved_factors().by_point()
+    factors = result.factors().by_point()
     for name, factor in factors.items():
         before, after = (
             keras.Model(m.inputs, m.get_layer(name).output).predict(x, verbose=0)
@@ -72,7 +72,7 @@ def test_each_channel_of_the_input_may_have_a_factor_of_its_own(tmp_path):
     model = network()
     result = finished(tmp_path / "r", model, PIXELS, {"image": [1.0, 4.0, 9.0]})
 
-    assert result.saved_factors().input_factor == {"image": [1.0, 4.0, 9.0]}
+    assert result.written_factors().input_factor == {"image": [1.0, 4.0, 9.0]}
     assert result.certificate()["passed"]
     assert_divided(result, model, PIXELS, PIXELS / np.array([1, 4, 9], np.float32))
     with pytest.raises(InputError, match="one factor for one input"):
@@ -90,7 +90,7 @@ def test_inputs_are_measured_apart(tmp_path):
     result = finished(tmp_path / "r", model, data, "measured")
     expected = {name: np.percentile(np.abs(data[name]), 90.0) for name in ("left", "right")}
 
-    assert result.saved_factors().input_factor == pytest.approx(expected, rel=2**-10)
+    assert result.written_factors().input_factor == pytest.approx(expected, rel=2**-10)
     assert result.certificate()["passed"]
 
 

@@ -244,10 +244,10 @@ def test_a_cache_that_another_run_recorded_anew_is_compared(tmp_path):
 def test_an_input_factor_that_was_measured_on_other_samples_is_measured_again(tmp_path):
     x, model = make_samples()[:FEW], model_for(as_memory)
     measured = {"normalize": {"enabled": False, "input_factor": "measured"}, "factors": {"percentile": 100}}
-    before = run_on(model, x, tmp_path / "run", **measured)[0].saved_factors().input_factor
+    before = run_on(model, x, tmp_path / "run", **measured)[0].written_factors().input_factor
     shutil.rmtree(tmp_path / "run" / "cache")
     x[19] = 255
-    after = run_on(model, x, tmp_path / "run", **measured)[0].saved_factors().input_factor
+    after = run_on(model, x, tmp_path / "run", **measured)[0].written_factors().input_factor
 
     assert before == make_samples()[:FEW].max()
     assert after == 255
