@@ -81,9 +81,9 @@ def counted(n: int, noun: str) -> str:
     Examples
     --------
     >>> counted(1, "block"), counted(1200, "block")
-    ('1 block', '1200 blocks')
+    ('1 block', '1,200 blocks')
     """
-    return f"{n} {noun if n == 1 else noun + 's'}"
+    return f"{n:,} {noun if n == 1 else noun + 's'}"
 
 
 Event = StageStarted | BlockDone | SamplesDone | StageDone | Remark

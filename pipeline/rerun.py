@@ -180,7 +180,9 @@ def repair_run(
         _record_again(cache, damaged, job, on_event)
         n_missing = len(cache.missing())
     if n_missing:
-        message = f"{counted(n_missing, 'block')} of {len(cache.blocks)} not recorded yet: run the job again"
+        message = (
+            f"{counted(n_missing, 'block')} of {len(cache.blocks):,} not recorded yet: run the job again"
+        )
         on_event(StageDone(stage="record", message=message))
     return len(damaged)
 

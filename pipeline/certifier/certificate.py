@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import TypeAdapter, ValidationError
 
 from ...storage.errors import FormatError
+from ..events import counted
 from ..sketch import PointSketch
 
 if TYPE_CHECKING:
@@ -152,12 +153,11 @@ class Certificate:
         residual = "no points" if largest is None else f"{largest.max_residual:.2g} at {largest.name!r}"
         decided = [out.class_agreement for out in self.outputs if out.class_agreement is not None]
         agreement = f", class decisions equal for {min(decided):.4%} of them" if decided else ""
+        on = counted(self.n_samples, "sample")
         if self.passed and (unchanged := nothing_normalised(self.points)):
-            return f"passed, but {unchanged}; compared on {self.n_samples} samples{agreement}; {self._way()}"
+            return f"passed, but {unchanged}; compared on {on}{agreement}; {self._way()}"
         if self.passed:
-            return (
-                f"passed: largest residual {residual} on {self.n_samples} samples{agreement}; {self._way()}"
-            )
+            return f"passed: largest residual {residual} on {on}{agreement}; {self._way()}"
         agreement += "".join(f"; {note}" for note in self.notes if note.startswith(QUANTISED))
         if not failed:
             outputs = ", ".join(repr(out.name) for out in self.outputs if not out.passed)

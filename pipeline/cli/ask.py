@@ -294,7 +294,7 @@ def verify(
         raise FormatError(_advice(run, _repairing(given_command()), chosen.cache.url, report))
     if not report.is_complete:
         session.err.print(
-            f"not recorded yet: {report.n_blocks - report.n_committed} of {counted(report.n_blocks, 'block')}, "
+            f"not recorded yet: {report.n_blocks - report.n_committed:,} of {counted(report.n_blocks, 'block')}, "
             "run the job again",
             markup=False,
             highlight=False,

@@ -80,8 +80,7 @@ def plan_table(session: Session, plan: Plan, data: DataDescription) -> None:
     m = plan.memory
     session.print("")
     session.print(
-        f"{plan.n_samples:,} samples in {plan.n_blocks:,} block{'' if plan.n_blocks == 1 else 's'} of "
-        f"{plan.block_samples:,} "
+        f"{counted(plan.n_samples, 'sample')} in {counted(plan.n_blocks, 'block')} of {plan.block_samples:,} "
         f"(batches of {plan.batch_size:,})"
     )
     kept = (
@@ -165,8 +164,8 @@ def status_lines(status: RunStatus) -> Iterator[str]:
     state = "complete" if status.is_complete else "not complete: run the job again to resume"
     yield f"{status.output}: {state}"
     yield (
-        f"blocks       {status.n_blocks_done} of {status.n_blocks} "
-        f"({status.n_samples:,} samples, {status.n_points} points)"
+        f"blocks       {status.n_blocks_done:,} of {status.n_blocks:,} "
+        f"({counted(status.n_samples, 'sample')}, {counted(status.n_points, 'point')})"
     )
     yield f"cache        {status.cache}, {format_bytes(status.cache_nbytes)}"
     if status.random_layers:
@@ -315,6 +314,6 @@ def verify_lines(report: VerifyReport) -> Iterator[str]:
         "sound" if report.is_sound else "DAMAGED" if report.damaged or report.documents else "FOREIGN FILES"
     )
     yield (
-        f"{report.n_committed} of {counted(report.n_blocks, 'block')}, {format_bytes(report.nbytes)} read and "
+        f"{report.n_committed:,} of {counted(report.n_blocks, 'block')}, {format_bytes(report.nbytes)} read and "
         f"checked: {verdict}"
     )

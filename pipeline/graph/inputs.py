@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...storage.errors import InputError
+from ..events import counted
 from ..sources import InputSpec
 from .graph import Graph
 
@@ -27,7 +28,7 @@ def match_inputs(graph: Graph, given: tuple[InputSpec, ...]) -> list[tuple[int, 
     wanted = graph.input_specs
     if len(wanted) != len(given):
         raise InputError(
-            f"the network has {len(wanted)} input{'' if len(wanted) == 1 else 's'} "
+            f"the network has {counted(len(wanted), 'input')} "
             f"({', '.join(repr(name) for name, _, _ in wanted)}), the data has {len(given)}: name the arrays with "
             "data.inputs"
         )

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..events import counted
 from .contents import ReportData
 from .numbers import number_text, plain
 
@@ -44,8 +45,8 @@ def summary(report: ReportData) -> str:
     """Return a paragraph that says what was done."""
     n_values = sum(point.n_values for point in report.points)
     text = (
-        f"The activations of {_number_of(len(report.points), 'layer')} of {plain(report.model_name)} "
-        f"were recorded over {_number_of(report.n_samples, 'sample')} ({n_values:,} values) and "
+        f"The activations of {counted(len(report.points), 'layer')} of {plain(report.model_name)} "
+        f"were recorded over {counted(report.n_samples, 'sample')} ({n_values:,} values) and "
         "counted as they streamed by. "
     )
     if report.certificate is None:
@@ -68,9 +69,7 @@ def _originals_activations(certificate: Mapping[str, Any]) -> str:
         return ""
     if n_recorded == 0:
         return ": both networks ran"
-    some = (
-        "" if n_recorded == n_samples else f" for {_number_of(n_recorded, 'sample')}; it ran for the others"
-    )
+    some = "" if n_recorded == n_samples else f" for {counted(n_recorded, 'sample')}; it ran for the others"
     return f", whose activations were read from the cache{some}"
 
 
@@ -134,7 +133,7 @@ def _deviation(report: ReportData) -> str:
         checked, key=lambda point: math.inf if math.isnan(point.residual or 0.0) else point.residual or 0.0
     )
     n_samples = report.certificate.get("n_samples")
-    lead = "The" if n_samples is None else f"Compared on {_number_of(int(n_samples), 'sample')}, the"
+    lead = "The" if n_samples is None else f"Compared on {counted(int(n_samples), 'sample')}, the"
     limit = worst.allowed if worst.allowed is not None else report.certificate.get("tolerance")
     bound = "" if limit is None else f", where {number_text(float(limit), digits=2)} is allowed"
     text = (
@@ -180,10 +179,6 @@ def _failures(certificate: Mapping[str, Any]) -> str:
         return ""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return f"Over what is allowed: {', '.join(names[:5])}{more}. "
-
-
-def _number_of(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def certificate_notes(report: ReportData) -> list[str]:

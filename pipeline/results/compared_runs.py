@@ -347,7 +347,7 @@ def _apart(row: ComparedPoint, measure: Measure, nonzero: bool) -> tuple[float, 
 def _remarks(which: str, so_far: SoFar) -> Iterator[str]:
     if not so_far.is_complete:
         yield (
-            f"{which} is not complete: {so_far.n_blocks_done} of {so_far.n_blocks} blocks are compared "
+            f"{which} is not complete: {so_far.n_blocks_done:,} of {so_far.n_blocks:,} blocks are compared "
             f"({so_far.n_samples_done:,} of {so_far.n_samples:,} samples)"
         )
     yield from (f"{which} is damaged: {damage}" for damage in so_far.damage)

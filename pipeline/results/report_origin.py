@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from ..events import counted
 from ..folder.timings import StageTiming, read_timings
 from ..report import ReportData, WorkRow
 from ..settings.sizes import format_bytes
@@ -33,7 +34,7 @@ run(model, samples, output="again", settings=tomllib.load(open("job.toml", "rb")
 def with_origin(data: ReportData, run: Run, place: Path) -> ReportData:
     """Return the data of a report in the folder ``place`` with where it came from, and links to files of the run."""
     settings, timings = run.settings.model_copy(update={"model": run.asked_model}), read_timings(run.folder)
-    samples = f"{data.n_samples:,} sample{'' if data.n_samples == 1 else 's'}"
+    samples = counted(data.n_samples, "sample")
     path = settings.data.path
     versions = run.folder.manifest().get("versions", {})
     about = {

@@ -94,7 +94,7 @@ def _facts(run: ViewedRun, status: RunStatus) -> Iterator[str]:
     name = run.folder.manifest().get("model", {}).get("name", "network")
     yield f"{name}: {counted(status.n_points, 'point')}, {counted(status.n_samples, 'sample')}"
     if not status.is_recorded:
-        yield f"{status.n_blocks_done} of {status.n_blocks} blocks are recorded: run the job again to resume"
+        yield f"{status.n_blocks_done:,} of {status.n_blocks:,} blocks are recorded: run the job again to resume"
     places = [
         ("report", run.folder.report_path / "index.html", status.has_report),
         ("normalised network", run.folder.network_path, status.has_network),

@@ -35,7 +35,8 @@ class RunViews:
     def __repr__(self: ViewedRun) -> str:
         # One line: it stands in messages and debuggers. `print(run)` shows the table.
         return (
-            f"<Run {str(self.folder.path)!r}: {len(self.points)} points, {self.cache.spec.n_samples} samples>"
+            f"<Run {str(self.folder.path)!r}: {counted(len(self.points), 'point')}, "
+            f"{counted(self.cache.spec.n_samples, 'sample')}>"
         )
 
     def __str__(self: ViewedRun) -> str:

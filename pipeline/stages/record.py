@@ -55,7 +55,7 @@ def record(job: Prepared, engine: Engine, on_event: OnEvent) -> tuple[Cache, int
         n_computed = stage.reload_or_compute()
         nbytes = cache.nbytes()
     done = f"computed {counted(n_computed, 'block')}," if n_computed else "nothing to compute:"
-    kept = f"reloaded {n_blocks - n_computed} of {counted(n_blocks, 'block')}"
+    kept = f"reloaded {n_blocks - n_computed:,} of {counted(n_blocks, 'block')}"
     message = f"{done} {kept}; the cache holds {format_bytes(nbytes)}"
     logger.info("record: %s", message)
     on_event(StageDone(stage="record", message=message, reloaded=n_computed == 0))
