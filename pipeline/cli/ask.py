@@ -15,7 +15,7 @@ from ..events import counted
 from ..folder.folder import check_output, write_json
 from ..results.run import open_run
 from .completing import offered_points
-from .flags import check_folder_of, json_option, range_options, run_argument, trust_options
+from .flags import check_folder_of, json_option, quantile_option, range_options, run_argument, trust_options
 from .meant import given_command
 from .session import Session
 from .show import (
@@ -64,16 +64,7 @@ def status(session: Session, run: Path, as_json: bool) -> None:
 
 @click.command(short_help="Print any percentile of any layer, certified or exact.")
 @run_argument
-@click.option(
-    "-q",
-    "--quantile",
-    "qs",
-    type=float,
-    multiple=True,
-    default=(50.0, 99.0, 99.9, 100.0),
-    show_default=True,
-    help="Percentile from 0 to 100; may be given several times.",
-)
+@quantile_option("Percentile from 0 to 100; may be given several times.", default=(50.0, 99.0, 99.9, 100.0))
 @click.option(
     "--point",
     "points",
@@ -178,16 +169,7 @@ def factors(
 
 @click.command(short_help="Show what other percentiles would do: factors and saturation.")
 @run_argument
-@click.option(
-    "-q",
-    "--quantile",
-    "qs",
-    type=float,
-    multiple=True,
-    default=(99.0, 99.9, 99.99, 100.0),
-    show_default=True,
-    help="Percentile of the factors; may be given several times.",
-)
+@quantile_option("Percentile of the factors; may be given several times.", default=(99.0, 99.9, 99.99, 100.0))
 @click.option(
     "--point",
     "points",

@@ -26,6 +26,7 @@ __all__ = [
     "code_options",
     "job_options",
     "json_option",
+    "quantile_option",
     "range_options",
     "run_argument",
     "settings_from",
@@ -99,6 +100,20 @@ def _metavar(kind: Any) -> str:
 def json_option(command: Command) -> Command:
     """Add ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON for a script.")(command)
+
+
+def quantile_option(text: str, *, default: tuple[float, ...] = ()) -> Callable[[Command], Command]:
+    """Return what adds ``-q``, of which there may be several; without a default, the text tells it."""
+    return click.option(
+        "-q",
+        "--quantile",
+        "qs",
+        type=float,
+        multiple=True,
+        default=default,
+        show_default=bool(default),
+        help=text,
+    )
 
 
 def trust_options(command: Command) -> Command:

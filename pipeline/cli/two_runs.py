@@ -16,7 +16,7 @@ from ..results.compared_runs import ComparedPoint, Measure, RunComparison
 from ..results.compared_runs import compare as compare_runs
 from ..results.run import open_run
 from .completing import offered_points
-from .flags import check_folder_of, checked_run, json_option
+from .flags import check_folder_of, checked_run, json_option, quantile_option
 from .session import Session
 from .show import result_table
 
@@ -57,13 +57,8 @@ _WORDS = {
     help="Order by the activations that are not zero, or by all; --fail-above is about the same.  [default: as the "
     "factors of RUN_A]",
 )
-@click.option(
-    "-q",
-    "--quantile",
-    "qs",
-    type=float,
-    multiple=True,
-    help="Percentile to show, 0 to 100; may be given several times.  [default: that of RUN_A's factors]",
+@quantile_option(
+    "Percentile to show, 0 to 100; may be given several times.  [default: that of RUN_A's factors]"
 )
 @click.option(
     "--per-channel", is_flag=True, help="Also a row for each channel, where both runs have sketches of them."
