@@ -1,4 +1,4 @@
-"""The comparison of two runs as one HTML page that loads nothing, with the distributions as inline SVG."""
+"""The comparison of two runs as one HTML page that loads nothing, with a picture of the distributions of each point."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from numpy.typing import NDArray
 
 from .. import report
 from ..report.numbers import certain_text, change_text, factor_text, number_text, plain, share_text
+from ..report.page import INKS_ON_PAGE
+from ..report.picture import Picture
+from ..report.scale import Scale
 from ..sketch import Sketch
 from .compared_runs import ComparedPoint, RunComparison
 from .so_far import SoFar
 
 __all__ = ["comparison_page"]
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM = 640, 200, 40, 24
+_WIDTH, _HEIGHT = 640.0, 200.0
+_ACROSS, _UPRIGHT = (40.0, 639.0), (176.0, 4.0)
+"""The ends of the two axes."""
 _N_PLACES = 257
 # The tail beyond would press the rest into a line.
 _SHOWN_PERCENTILES = (0.1, 99.9)
@@ -57,7 +62,7 @@ def comparison_page(found: RunComparison) -> str:
             shlex.join(["actisketch", "compare", str(first), str(second), *_flags(found)]), limit=2000
         ),
         # The only texts that are not escaped are ours: the style, and the pictures, which hold numbers only.
-        css=_source("page.css"),
+        css=_source("page.css") + INKS_ON_PAGE,
     )
 
 
@@ -116,29 +121,30 @@ def _row(found: RunComparison, row: ComparedPoint) -> dict[str, Any]:
 
 def _curves(a: Sketch, b: Sketch, *, nonzero: bool, name: str) -> str:
     """Return the two distribution functions as SVG."""
-    shown = [s for s in (a, b) if (s.n_nonzero if nonzero else s.n)]
-    if not shown:
+    drawn = [
+        (sketch, ink, dash)
+        for sketch, ink, dash in ((a, "ink", ()), (b, "after", (6.0, 3.0)))
+        if (sketch.n_nonzero if nonzero else sketch.n)
+    ]
+    if not drawn:
         return ""
-    ends = [[s.percentile(q, nonzero=nonzero).value for q in _SHOWN_PERCENTILES] for s in shown]
+    ends = [[s.percentile(q, nonzero=nonzero).value for q in _SHOWN_PERCENTILES] for s, _, _ in drawn]
     lowest, highest = min(end[0] for end in ends), max(end[1] for end in ends)
     if not highest > lowest:
         lowest, highest = lowest - 1.0, highest + 1.0
+    x, y = Scale(low=lowest, high=highest, ends=_ACROSS), Scale(low=0.0, high=1.0, ends=_UPRIGHT)
+    picture = Picture(_WIDTH, _HEIGHT, label=f"Distribution functions of {plain(name)}")
+    picture.stroke(((x.start, y.end), (x.start, y.start), (x.end, y.start)), ink="soft")
+    for share, down in ((1, 8.0), (0, 0.0)):
+        picture.words(x.start - 6, y.at(share) + down, str(share), size=12, anchor="end")
+    picture.words(x.start, _HEIGHT - 6, number_text(lowest), size=12)
+    picture.words(x.end, _HEIGHT - 6, number_text(highest), size=12, anchor="end")
     places = np.linspace(lowest, highest, _N_PLACES)
-    lines = [
-        f'<path class="{kind}" d="{_path(_shares(sketch, places, nonzero=nonzero))}"/>'
-        for kind, sketch in (("first", a), ("second", b))
-        if (sketch.n_nonzero if nonzero else sketch.n)
-    ]
-    right, base = _WIDTH - 1, _HEIGHT - _BOTTOM
-    return (
-        f'<svg class="curve" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="Distribution functions">'
-        f'<path class="axis" d="M{_LEFT} 4V{base}H{right}"/>'
-        f'<text x="{_LEFT - 6}" y="12" text-anchor="end">1</text>'
-        f'<text x="{_LEFT - 6}" y="{base}" text-anchor="end">0</text>'
-        f'<text x="{_LEFT}" y="{_HEIGHT - 6}">{number_text(lowest)}</text>'
-        f'<text x="{right}" y="{_HEIGHT - 6}" text-anchor="end">{number_text(highest)}</text>'
-        f"{''.join(lines)}</svg>"
-    )
+    for sketch, ink, dash in drawn:
+        up = y.place(_shares(sketch, places, nonzero=nonzero))
+        line = list(zip(x.place(places).tolist(), up.tolist(), strict=True))
+        picture.stroke(line, ink=ink, width=2.0, dash=dash)
+    return picture.svg()
 
 
 def _shares(sketch: Sketch, places: NDArray[np.float64], *, nonzero: bool) -> NDArray[np.float64]:
@@ -146,9 +152,3 @@ def _shares(sketch: Sketch, places: NDArray[np.float64], *, nonzero: bool) -> ND
     summed = np.concatenate(([0], np.cumsum(counts)))
     shares: NDArray[np.float64] = summed[np.searchsorted(highest, places, side="right")] / summed[-1]
     return shares
-
-
-def _path(shares: NDArray[np.float64]) -> str:
-    xs = np.linspace(_LEFT, _WIDTH - 1, shares.size)
-    ys = 4 + (1 - shares) * (_HEIGHT - _BOTTOM - 4)
-    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in zip(xs, ys, strict=True))
