@@ -126,13 +126,13 @@ def reading(opened: OpenRun, stop: Stop, exact: bool | None) -> Run:
 
 def percentiles_of(
     opened: OpenRun,
+    stop: Stop,
     *,
     points: Sequence[str] | None,
     qs: Sequence[float],
     channel: int | None,
     nonzero: bool | None,
     exact: bool,
-    stop: Stop,
 ) -> PercentilesAnswer:
     """Return percentiles of points, or of one channel of each; what is asked twice is answered once."""
     run = reading(opened, stop, exact)
@@ -187,7 +187,7 @@ def _count(sketch: Sketch, nonzero: bool) -> int:
     return sketch.n_nonzero if nonzero else sketch.n
 
 
-def points_of(opened: OpenRun, *, q: float | None, nonzero: bool | None, stop: Stop) -> PointsAnswer:
+def points_of(opened: OpenRun, stop: Stop, *, q: float | None, nonzero: bool | None) -> PointsAnswer:
     """Return the statistics of all points."""
     run = opened.run
     without_zeros, q = is_nonzero(run, nonzero), run.settings.factors.percentile if q is None else q
@@ -232,7 +232,7 @@ def channels_of_point(
     )
 
 
-def factors_answer(opened: OpenRun, changes: Mapping[str, Any], stop: Stop) -> FactorsAnswer:
+def factors_answer(opened: OpenRun, stop: Stop, *, changes: Mapping[str, Any]) -> FactorsAnswer:
     """Return factors for the run's settings with these changes."""
     run = reading(opened, stop, changes.get("exact"))
     factors = run.factors(**changes)

@@ -5,7 +5,6 @@ Knows HTTP and questions. Does not know how runs are opened or who may ask.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -26,7 +25,7 @@ from .answers import (
     RunAnswer,
     RunsAnswer,
 )
-from .desk import Desk, Made
+from .desk import Desk, Made, Make
 from .distributions import DistributionQuestion, Subject, distribution_of, distribution_picture
 from .downloads import TextFile, certificate_of, exported, network_of
 from .live import Live, id_of_state
@@ -68,10 +67,6 @@ def refuse_unknown(request: Request) -> None:
         raise InputError(f"there is no parameter {unknown[0][:100]!r} here: this address takes {takes}")
 
 
-def _percentiles(opened: OpenRun, stop: Stop, **asked: Any) -> Made:
-    return percentiles_of(opened, stop=stop, **asked)
-
-
 def _distribution(
     opened: OpenRun, stop: Stop, *, kind: Literal["json", "png", "svg"], asked: DistributionQuestion
 ) -> Made:
@@ -79,10 +74,6 @@ def _distribution(
         return distribution_of(opened, asked)
     content = distribution_picture(opened, asked, kind)
     return TextFile(name="", media_type="image/png" if kind == "png" else "image/svg+xml", content=content)
-
-
-def _comparison(first: OpenRun, second: OpenRun, stop: Stop, **asked: float | None) -> Made:
-    return comparison_of(first, second, stop, **asked)
 
 
 def _add_live(router: APIRouter, live: Live) -> None:
@@ -156,8 +147,7 @@ def make_router(desk: Desk, live: Live) -> APIRouter:
         request: Request, run: str, q: OptionalPercent = None, nonzero: Nonzero = None
     ) -> Response:
         """Return counts, extremes, mean, standard deviation and one percentile of each point."""
-        make = lambda opened, stop: points_of(opened, q=q, nonzero=nonzero, stop=stop)  # noqa: E731
-        return await desk.answer(request, run, make)
+        return await desk.answer(request, run, partial(points_of, q=q, nonzero=nonzero))
 
     @router.get("/runs/{run}/percentile", response_model=PercentilesAnswer, summary="Any percentile")
     async def show_percentile(
@@ -172,7 +162,7 @@ def make_router(desk: Desk, live: Live) -> APIRouter:
         exact: Exact = False,
     ) -> Response:
         """Return percentiles with the intervals that contain them; `q` and `point` may be given several times."""
-        make = partial(_percentiles, points=point, qs=q, channel=channel, nonzero=nonzero, exact=exact)
+        make = partial(percentiles_of, points=point, qs=q, channel=channel, nonzero=nonzero, exact=exact)
         return await desk.answer(request, run, make, exact=exact)
 
     @router.get(
@@ -208,10 +198,8 @@ def make_router(desk: Desk, live: Live) -> APIRouter:
             "exact": exact,
         }
         changes = {name: value for name, value in asked.items() if value is not None}
-        make: Callable[..., Made]
-        if format == "json":
-            make = lambda opened, stop: factors_answer(opened, changes, stop)  # noqa: E731
-        else:
+        make: Make = partial(factors_answer, changes=changes)
+        if format != "json":
             make = partial(exported, kind=format, changes=changes, partial_run=partial_run)
         return await desk.answer(request, run, make, exact=exact)
 
@@ -250,18 +238,22 @@ def make_router(desk: Desk, live: Live) -> APIRouter:
         compression: Annotated[float, Query(ge=10, le=10_000, allow_inf_nan=False)] = 200.0,
     ) -> Response:
         """Return a t-digest in the form that the tdigest package reads."""
-        make = lambda opened, stop: digest_of(  # noqa: E731
-            opened, point, channel=channel, nonzero=nonzero, compression=compression
+        return await desk.answer(
+            request,
+            run,
+            lambda opened, stop: digest_of(
+                opened, point, channel=channel, nonzero=nonzero, compression=compression
+            ),
         )
-        return await desk.answer(request, run, make)
 
     @router.get("/runs/{run}/channels", response_model=ChannelsAnswer, summary="The channels of a point")
     async def show_channels(
         request: Request, run: str, point: Name, q: OptionalPercent = None, nonzero: Nonzero = None
     ) -> Response:
         """Return counts, extremes and one percentile of each channel, where the run has sketches of channels."""
-        make = lambda opened, stop: channels_of_point(opened, point, q=q, nonzero=nonzero)  # noqa: E731
-        return await desk.answer(request, run, make)
+        return await desk.answer(
+            request, run, lambda opened, stop: channels_of_point(opened, point, q=q, nonzero=nonzero)
+        )
 
     @router.get("/runs/{run}/certificate", response_model=dict[str, Any], summary="The certificate")
     async def show_certificate(request: Request, run: str) -> Response:
@@ -291,7 +283,7 @@ def make_router(desk: Desk, live: Live) -> APIRouter:
             request,
             a,
             b,
-            partial(_comparison, percentile=percentile, second_percentile=second_percentile),
+            partial(comparison_of, percentile=percentile, second_percentile=second_percentile),
         )
 
     return router

@@ -53,7 +53,7 @@ def test_a_question_about_sketches_ends_when_it_is_stopped(made_once):
 
     for channel in (None, 0):
         with pytest.raises(Stopped):
-            percentiles_of(opened, channel=channel, stop=stop, **asked)
+            percentiles_of(opened, stop, channel=channel, **asked)
     with pytest.raises(Stopped):
-        points_of(opened, q=None, nonzero=None, stop=stop)
-    assert len(percentiles_of(opened, channel=None, stop=Stop(), **asked).percentiles) == len(POINTS)
+        points_of(opened, stop, q=None, nonzero=None)
+    assert len(percentiles_of(opened, Stop(), channel=None, **asked).percentiles) == len(POINTS)
