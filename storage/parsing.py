@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
+
+from .errors import InputError
 
 __all__ = ["DEEPEST", "LARGEST_NBYTES", "parse_json"]
 
@@ -13,8 +16,16 @@ DEEPEST = 60
 """Our own documents nest 8 deep, what users keep beside them a little more."""
 
 
-def parse_json(text: bytes | str) -> Any:
+def parse_json(
+    text: bytes | str, *, object_of: Callable[[list[tuple[str, Any]]], dict[str, Any]] | None = None
+) -> Any:
     """Return what a JSON text holds.
+
+    Parameters
+    ----------
+    text : bytes or str
+    object_of : callable, optional
+        Given the keys and values of an object in order, returns it; without, the last of equal keys counts.
 
     Raises
     ------
@@ -24,9 +35,11 @@ def parse_json(text: bytes | str) -> Any:
     if len(text) > LARGEST_NBYTES:
         raise ValueError(f"it has {len(text):,} bytes, at most {LARGEST_NBYTES:,} are read")
     try:
-        tree = json.loads(text)
+        tree = json.loads(text, object_pairs_hook=object_of)
     except RecursionError:
         raise ValueError(_too_deep()) from None
+    except InputError:  # of object_of
+        raise
     except ValueError as error:
         raise ValueError(f"it is not JSON: {error}") from None
     _check_depth(tree)

@@ -111,14 +111,14 @@ def _add_acting(router: APIRouter, desk: JobDesk) -> None:
     async def submit_job(request: Request) -> Response:
         """Queue a job, which is `actisketch run` with these settings. The same output as that of a run resumes it."""
         desk.check_may_act(request)
-        tree = await read_tree(request)
+        tree = await read_tree(request, partial(desk.asked, request))
         return _created(request, await desk.asked(request, partial(desk.submitted, tree)))
 
     @router.post("/jobs/plan", response_model=PlanAnswer, summary="Plan a job", openapi_extra=SETTINGS_BODY)
     async def plan_job_of(request: Request) -> PlanAnswer:
         """Return what a job would need: points, blocks, disk and memory. Nothing is run or written."""
         desk.check_may_act(request)
-        return await desk.planned(request, await read_tree(request))
+        return await desk.planned(request, await read_tree(request, partial(desk.asked, request)))
 
     @router.post(
         "/jobs/repair",
@@ -130,7 +130,7 @@ def _add_acting(router: APIRouter, desk: JobDesk) -> None:
     async def repair(request: Request) -> Response:
         """Queue the computing of the damaged blocks of a run, which is `actisketch verify --repair`."""
         desk.check_may_act(request)
-        tree = await read_tree(request, kinds=("application/json",))
+        tree = await read_tree(request, partial(desk.asked, request), kinds=("application/json",))
         try:
             asked = RepairQuestion.model_validate(tree, strict=True)
         except ValidationError:
