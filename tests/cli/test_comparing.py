@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 
 from actisketch.pipeline import compare
@@ -93,3 +94,27 @@ def test_a_page_replaces_no_folder_and_makes_none(call, runs, tmp_path):
 
     assert missing.code == 2
     assert "create it first" in missing.err
+
+
+def test_the_curves_of_the_page_are_the_shares_of_the_values(call, runs, tmp_path):
+    call("compare", runs / "a", runs / "b", "--points", "conv", "--nonzero", "--html", tmp_path / "page.html")
+    (picture,) = re.findall("<svg.*</svg>", (tmp_path / "page.html").read_text())
+    lowest, highest = (float(re.findall(r">([^<]+)</text>", picture)[i]) for i in (2, 3))
+
+    for made, ink in ((MadeRun(runs / "a"), "ink"), (MadeRun(runs / "b", seed=0.9), "after")):
+        values = made.all_values("conv")
+        (line,) = re.findall(f'class="l {ink}"[^>]* d="([^"]+)"', picture)
+        for x, y in corners(line):
+            value = lowest + (x - 40) / (639 - 40) * (highest - lowest)
+
+            assert (176 - y) / (176 - 4) == pytest.approx(np.mean(values[values != 0] <= value), abs=0.02)
+
+
+def corners(path):
+    """Yield the corners of a line of an SVG, each of which is moved to (M, L), or across (H) or down (V) only."""
+    x = y = 0.0
+    for kind, places in re.findall("([MLHV])([^MLHV]+)", path):
+        numbers = [float(place) for place in places.split()]
+        x = numbers[0] if kind in "MLH" else x
+        y = numbers[-1] if kind in "MLV" else y
+        yield x, y

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline.display.shown_table import ShownTable
-from actisketch.pipeline.display.small_pictures import bar_svg, bars_svg, distribution_svg
+from actisketch.pipeline.display.small_pictures import bar_svg, bars_svg, distribution_svg, factor_svg
 from actisketch.pipeline.sketch import Sketch
 
 HOSTILE = '<script>alert("1")</script>\x1b[2J & "quoted"'
@@ -80,6 +80,21 @@ def test_every_distribution_gives_a_whole_picture_inside_its_frame(values):
     for path in picture.iter("path"):
         for kind, place in re.findall(r"([VH])([-\d.e]+)", path.get("d")):
             assert 0 <= float(place) <= (width if kind == "H" else height)
+
+
+def test_few_values_beside_very_many_are_seen_and_none_are_not():
+    picture = ET.fromstring(bars_svg(np.array([1.0, 0.0, 1e12]), alt="three"))
+    tops = re.findall(r"V([\d.]+)H", picture.find("path").get("d"))
+
+    assert [20 - float(top) for top in tops] == [1, 0, 19]
+
+
+def test_a_factor_is_placed_by_its_logarithm_between_the_smallest_and_the_largest():
+    def filled(factor):
+        return float(re.findall(r"H([\d.]+)V", factor_svg([factor], (0.01, 100.0)))[0])
+
+    assert [filled(factor) for factor in (0.01, 1.0, 100.0)] == pytest.approx([6, 63, 120], abs=0.1)
+    assert "factors of 3 channels" in factor_svg([1.0, 2.0, 4.0], (0.01, 100.0))
 
 
 def test_a_line_stands_where_its_value_is():

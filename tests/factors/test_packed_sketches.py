@@ -104,3 +104,20 @@ def test_records_that_are_merged_alone_give_the_same_sketches(monkeypatch: pytes
         assert found.packed == together.packed
         assert list(found) == ["a", "b"]
     assert together["a"] == merge_sketches([sketch_of(i, spec=spec) for i in range(5)])
+
+
+def test_merging_more_points_takes_the_memory_of_their_packed_sketches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each record is merged alone, so that every point is merged before the next is read."""
+    stored = [sketch_of(i, 40_000).to_bytes() for i in range(2)]
+    whole = merge_sketches([PointSketch.from_bytes(one) for one in stored])
+    monkeypatch.setattr("actisketch.pipeline.factors.merge.WAITING_NBYTES", 1)
+
+    def merged(n_points: int) -> Iterator[object]:
+        names = [f"point {i}" for i in range(n_points)]
+        yield merge_records((dict.fromkeys(names, one) for one in stored * 2), names)
+
+    few, many = (traced_peak(merged(n)) for n in (20, 100))
+
+    assert many - few < 1.2 * 80 * len(whole.to_bytes())

@@ -48,6 +48,13 @@ def test_the_environment_may_say_where_they_come_from(monkeypatch, name):
     assert open_store("s3://bucket/x").url == "s3://bucket/x"
 
 
+def test_an_empty_variable_says_nothing(monkeypatch):
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", "")
+
+    with pytest.raises(InputError, match="there are no credentials"):
+        open_store("s3://bucket/x")
+
+
 def test_who_names_the_metadata_service_may_ask_it():
     options = {"metadata_endpoint": "http://127.0.0.1:9"}
 
