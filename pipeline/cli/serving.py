@@ -11,6 +11,7 @@ import click
 from ...storage.errors import InputError
 from ..settings.sizes import parse_bytes
 from .jobs_flags import jobs_options, jobs_tokens_from, queue_from
+from .numbers_given import NumberFrom
 from .session import Session
 
 __all__ = ["serve"]
@@ -51,7 +52,7 @@ __all__ = ["serve"]
 )
 @click.option(
     "--time-limit",
-    type=click.FloatRange(min=0.1),
+    type=NumberFrom(0.1),
     default=120.0,
     show_default=True,
     metavar="SECONDS",

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..events import counted
+from ..settings.percents import percent_text
 from ..settings.sizes import format_bytes
 from ..settings.visible import visible
 from .session import Session
@@ -193,7 +194,7 @@ def percentile_table(session: Session, rows: Sequence[PercentileRow]) -> None:
     for row in rows:
         # Exact values are shown to the last bit: repr gives the shortest text that reads back as the same number.
         show = repr if row.exact and not math.isnan(row.value) else _number
-        cells = [row.point, f"{row.q:g}", show(row.value), show(row.lo), show(row.hi)]
+        cells = [row.point, percent_text(row.q), show(row.value), show(row.lo), show(row.hi)]
         if per_channel:
             cells.insert(1, str(row.channel))
         _row(table, *cells)
@@ -216,7 +217,7 @@ def factor_table(session: Session, factors: Factors) -> None:
             factor = f"{min(p.factor):.6g} to {max(p.factor):.6g} ({len(p.factor)} channels)"
         else:
             factor = f"{p.factor:.6g}"
-        q = "-" if p.percentile is None else f"{p.percentile:g}"
+        q = "-" if p.percentile is None else percent_text(p.percentile)
         _row(table, p.name, factor, p.rule, q, _number(p.lo), _number(p.hi))
     session.out.print(table)
 
@@ -237,7 +238,7 @@ def sweep_table(session: Session, rows: Sequence[SweptPoint], n_values: Mapping[
             100 * sum(getattr(row.saturation, end) * n_values[row.point] for row in filled) / total
             for end in ("lo", "hi")
         )
-        cells = [f"{q:g}", factor_text(factors), f"{certain_text(*ends)} %"]
+        cells = [percent_text(q), factor_text(factors), f"{certain_text(*ends)} %"]
         worst = max(filled, key=lambda row: row.saturation.value, default=None)
         if worst is None or not worst.saturation.value:
             cells += ["-", "-"]
@@ -254,7 +255,7 @@ def swept_points_table(session: Session, rows: Sequence[SweptPoint]) -> None:
     table = _table("point", ">q", ">factor", "rule", ">saturation")
     for row in sorted(rows, key=lambda row: [r.point for r in rows].index(row.point)):
         factors = row.factor if isinstance(row.factor, tuple) else (row.factor,)
-        _row(table, row.point, f"{row.q:g}", factor_text(factors), row.rule, _percent(row.saturation))
+        _row(table, row.point, percent_text(row.q), factor_text(factors), row.rule, _percent(row.saturation))
     session.out.print(table)
 
 
@@ -273,7 +274,7 @@ def normalised_table(session: Session, certificate: Certificate, factors: Factor
     for point in certificate.points:
         p = rules[point.name]
         used = p.factor if isinstance(p.factor, tuple) else (p.factor,)
-        q = "-" if p.percentile is None else f"{p.percentile:g}"
+        q = "-" if p.percentile is None else percent_text(p.percentile)
         residual = number_text(point.max_residual, digits=2)
         _row(table, p.name, factor_text(used), p.rule, q, residual, share_text(point.saturation))
     session.out.print(table)

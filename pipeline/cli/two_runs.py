@@ -14,9 +14,11 @@ from ..folder.folder import check_output, replacing
 from ..report.numbers import certain_text, change_text, factor_text, number_text, share_text
 from ..results.compared_runs import ComparedPoint, Measure, RunComparison
 from ..results.compared_runs import compare as compare_runs
+from ..results.percentile_rows import as_percents, percent_label
 from ..results.run import open_run
 from .completing import offered_points
 from .flags import check_folder_of, checked_run, json_option, quantile_option
+from .numbers_given import NumberFrom
 from .session import Session
 from .show import result_table
 
@@ -65,7 +67,7 @@ _WORDS = {
 )
 @click.option(
     "--fail-above",
-    type=click.FloatRange(min=0),
+    type=NumberFrom(0),
     metavar="X",
     help="End with exit code 10 if the distance (--by) of a layer is certainly larger: its lower bound is. Layers that "
     "only one run has do not count; a layer without such values in one run alone does.",
@@ -104,12 +106,12 @@ def compare(
         check_folder_of(html)
         check_output(html)
     first, second = open_run(run_a), open_run(run_b)
-    shown = qs or (first.settings.factors.percentile,)
+    shown = as_percents(qs or (first.settings.factors.percentile,))
     found = compare_runs(
         first,
         second,
         points=None if points is None else _patterns(points),
-        qs=tuple(dict.fromkeys((*shown, *(() if qs else _QS)))),
+        qs=(*shown, *(() if qs else _QS)),
         measure=measure,
         nonzero=nonzero,
         per_channel=per_channel,
@@ -145,7 +147,7 @@ def _show(session: Session, found: RunComparison, qs: tuple[float, ...]) -> None
     names = [row.point if row.point == row.other else f"{row.point} = {row.other}" for row in found.points]
     result_table(
         session,
-        ["point", *heads, *(f">p{q:g}" for q in qs), ">factor"],
+        ["point", *heads, *(f">{percent_label(q)}" for q in qs), ">factor"],
         [[name, *cells] for name, cells in zip(names, rows, strict=True)],
     )
     if any(row.channels is not None for row in found.points):

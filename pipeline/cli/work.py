@@ -13,6 +13,7 @@ from ...storage.partial import no_empty_folder
 from ..demo import demo_settings
 from ..folder.folder import RunFolder, check_output, replacing
 from ..settings.job_settings import JobSettings
+from ..settings.percents import percent_text
 from ..settings.template import job_template
 from .flags import check_folder_of, job_options, json_option, run_argument, settings_from, trust_options
 from .meant import given_command
@@ -225,7 +226,8 @@ def normalize(
             others = chosen.factors(percentile=percentile)
     session.say_loading()
     if output is None and (factors is not None or percentile is not None):
-        output = run / (f"with-p{percentile:g}" if factors is None else f"with-{factors.stem}")
+        name = "" if percentile is None else f"p{percent_text(percentile)}"
+        output = run / f"with-{name if factors is None else factors.stem}"
     with no_empty_folder(output or run), session.job(run, resume=given_command()) as on_event:
         certificate = normalize_run(
             chosen,

@@ -28,6 +28,7 @@ from ..folder.folder import write_json
 from ..graph import Graph, read_graph, select_points
 from ..graph.kinds import is_batch_norm
 from ..normalizer import Exceptions, NormalizedModel, normalize_in_place, normalize_model, propagate
+from ..settings.percents import percent_text
 from ..sketch import PointSketch, SketchSpec
 from ..sources import Source, as_source
 from .activations import whole_batches
@@ -229,7 +230,7 @@ def _factor(exact: ExactSource, name: str, percentile: float) -> float:
         return value
     (low,) = exact.percentiles(name, [100 - percentile], nonzero=True)
     warnings.warn(
-        f"percentile {percentile:g} of {name!r} is {value:g}, but a factor has to be positive: "
+        f"percentile {percent_text(percentile)} of {name!r} is {value:g}, but a factor has to be positive: "
         f"the magnitude {max(-value, -low):g} is used",
         RuntimeWarning,
         stacklevel=5,

@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from ..settings.percents import percent_text
 from .contents import PointReport
 from .numbers import plain
 from .panel import ACROSS, LOWER, TWO_PANELS, UPPER, WIDTH, Axes, draw_axes, draw_legend, upright
@@ -33,8 +34,8 @@ def channel_picture(point: PointReport, *, nonzero: bool) -> Picture:
     picture = Picture(
         WIDTH,
         TWO_PANELS,
-        label=f"The {n:,} channels of {plain(point.name)}, {n_dead:,} of them dead: p{point.shown_q:g} and maximum of "
-        "each; below, its share of zeros.",
+        label=f"The {n:,} channels of {plain(point.name)}, {n_dead:,} of them dead: p{percent_text(point.shown_q)} and "
+        "maximum of each; below, its share of zeros.",
     )
     x = Scale(low=-0.5 - n / 100, high=n - 0.5 + n / 100, ends=ACROSS)
     y = log_scale([*maxima, *values, *point.factors], upright(UPPER))
@@ -46,7 +47,11 @@ def channel_picture(point: PointReport, *, nonzero: bool) -> Picture:
     _factors(upper, point.factors, places, step)
     draw_legend(
         upper,
-        [("percentile", f"p{point.shown_q:g}"), ("max", "from it to the maximum"), ("factor", "factor")],
+        [
+            ("percentile", f"p{percent_text(point.shown_q)}"),
+            ("max", "from it to the maximum"),
+            ("factor", "factor"),
+        ],
     )
     lower = Axes(
         picture=picture,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...storage.errors import InputError
+from ..settings.percents import percent_text
 from ..sketch import Percentile, PointSketch, Sketch
 from .numbers import number_text
 
@@ -97,7 +98,11 @@ class PointReport:
     def label(self) -> str:
         """``"p99.9"``, ``"mse clip"``, or ``"percentile"`` if the rank is not known."""
         return (
-            f"p{self.q:g}" if self.q is not None else f"{self.method} clip" if self.method else "percentile"
+            f"p{percent_text(self.q)}"
+            if self.q is not None
+            else f"{self.method} clip"
+            if self.method
+            else "percentile"
         )
 
     @property

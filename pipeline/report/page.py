@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+from ..settings.percents import percent_text
 from ..sketch import Sketch
 from .contents import PointReport, ReportData
 from .numbers import interval_text, number_text, plain, ranges_text, share_text
@@ -162,7 +163,7 @@ def _rung_rows(point: PointReport, nonzero: bool) -> Iterator[RungRow]:
     for rung in ladder(point.before.layer, nonzero=nonzero, more=point.q):
         found = rung.percentile
         yield RungRow(
-            q=f"{rung.q:g}",
+            q=percent_text(rung.q),
             value=number_text(found.value, digits=5),
             interval=interval_text(found.lo, found.hi),
             saturation=share_text(rung.saturation),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..events import counted
+from ..settings.percents import percent_text
 from .contents import ReportData
 from .numbers import number_text, plain
 
@@ -37,8 +38,14 @@ def percentile_name(report: ReportData) -> str:
     if not qs:
         return f"chosen percentile of the {which}"
     if len(qs) == 1:
-        return f"maximum of the {which}" if qs[0] == 100 else f"{qs[0]:g}th percentile of the {which}"
-    return f"{qs[0]:g}th to {qs[-1]:g}th percentile (it differs by layer) of the {which}"
+        return (
+            f"maximum of the {which}"
+            if qs[0] == 100
+            else f"{percent_text(qs[0])}th percentile of the {which}"
+        )
+    return (
+        f"{percent_text(qs[0])}th to {percent_text(qs[-1])}th percentile (it differs by layer) of the {which}"
+    )
 
 
 def summary(report: ReportData) -> str:

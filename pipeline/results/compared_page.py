@@ -18,6 +18,7 @@ from ..report.picture import Picture
 from ..report.scale import Scale
 from ..sketch import Sketch
 from .compared_runs import ComparedPoint, RunComparison
+from .percentile_rows import percent_label
 from .so_far import SoFar
 
 __all__ = ["comparison_page"]
@@ -50,7 +51,7 @@ def comparison_page(found: RunComparison) -> str:
         sentence=f"Two runs of actisketch, compared from their sketches: {first} and {second}.",
         remarks=[plain(remark, limit=2000) for remark in found.remarks],
         key_figures=list(_key_figures(found)),
-        heads=[*_HEADS, *(f"p{each.q:g}" for each in found.points[0].percentiles)],
+        heads=[*_HEADS, *(percent_label(each.q) for each in found.points[0].percentiles)],
         rows=[_row(found, row) for row in found.points],
         alone=[
             f"Only in the {word} run: {plain(', '.join(names), limit=2000)}."

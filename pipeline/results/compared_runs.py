@@ -23,7 +23,7 @@ from ..sketch import (
     distances_between,
 )
 from .matched_points import Matched, match_points, meant_points
-from .percentile_rows import check_percent
+from .percentile_rows import as_percents, is_number
 from .run import Run, open_run
 from .so_far import SoFar, recorded_so_far
 
@@ -126,7 +126,15 @@ class RunComparison:
         return row.distance(self.measure, nonzero=self.nonzero)
 
     def above(self, limit: float) -> list[ComparedPoint]:
-        """Return the points whose distance is certainly larger than ``limit``: its lower bound is."""
+        """Return the points whose distance is certainly larger than ``limit``: its lower bound is.
+
+        Raises
+        ------
+        InputError
+            For what is no number of 0 or more; nothing is larger than NaN.
+        """
+        if not is_number(limit) or not limit >= 0:
+            raise InputError(f"the limit {limit!r} is refused: a number of 0 or more")
         return [row for row in self.points if self.distance(row).lo > limit]
 
     def to_dict(self) -> dict[str, Any]:
@@ -147,7 +155,7 @@ def compare(
     b: Run | str | Path,
     *,
     points: str | Sequence[str] | None = None,
-    qs: Sequence[float] = (50.0, 99.0, 99.9, 100.0),
+    qs: float | Sequence[float] = (50.0, 99.0, 99.9, 100.0),
     percentile: float | None = None,
     second_percentile: float | None = None,
     measure: Measure = "ks",
@@ -165,8 +173,8 @@ def compare(
         Points are matched by name, then by place, see :func:`~.matched_points.match_points`.
     points : str or sequence of str, optional
         Names or patterns (``"conv*"``) of points of the first run; default: all.
-    qs : sequence of float
-        Percentiles to show, in percent.
+    qs : float or sequence of float
+        Percentiles to show, in percent, each once.
     percentile, second_percentile : float, optional
         Of the factors, in percent; default: as the settings of each run.
     measure : {"ks", "wasserstein"}
@@ -214,7 +222,7 @@ def compare_recorded(
     second: SoFar,
     *,
     points: str | Sequence[str] | None = None,
-    qs: Sequence[float] = (),
+    qs: float | Sequence[float] = (),
     percentile: float | None = None,
     second_percentile: float | None = None,
     measure: Measure = "ks",
@@ -223,13 +231,13 @@ def compare_recorded(
     check: Callable[[], None] = lambda: None,
 ) -> RunComparison:
     """Do as :func:`compare` with what is recorded of two runs; ``check`` is called before each point and may raise."""
-    _check(first, second, measure, qs)
+    ranks = as_percents(qs)
+    _check(first, second, measure)
     a, b = first.run, second.run
     matching = match_points(a.cache.spec.points, b.cache.spec.points)
     pairs = matching.pairs
     if points is not None:
-        patterns = [points] if isinstance(points, str) else list(points)
-        chosen = set(meant_points(patterns, a.points))
+        chosen = set(meant_points(points, a.points))
         pairs = tuple(pair for pair in pairs if pair.first in chosen)
     if not pairs:
         raise InputError(
@@ -250,7 +258,7 @@ def compare_recorded(
             a.sketches[pair.first],
             b.sketches[pair.second],
             factors=(before[pair.first], after[pair.second]),
-            qs=qs,
+            qs=ranks,
             q_nonzero=without_zeros,
             is_same=is_same,
             per_channel=per_channel,
@@ -269,11 +277,9 @@ def compare_recorded(
     )
 
 
-def _check(first: SoFar, second: SoFar, measure: str, qs: Sequence[float]) -> None:
+def _check(first: SoFar, second: SoFar, measure: str) -> None:
     if measure not in ("ks", "wasserstein"):
         raise InputError(f"measure = {measure!r} is refused: 'ks' or 'wasserstein'")
-    for q in qs:
-        check_percent(q)
     for so_far in (first, second):
         if not so_far.n_blocks_done:
             raise IncompleteError(

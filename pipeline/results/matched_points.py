@@ -83,20 +83,20 @@ def _between(
                 yield Matched(first=x.name, second=y.name, by="place")
 
 
-def meant_points(patterns: Iterable[str], names: Sequence[str]) -> list[str]:
+def meant_points(patterns: str | Iterable[str], names: Sequence[str]) -> list[str]:
     """Return the names that names or patterns (``"conv*"``) mean, in their order; each pattern adds what is new.
 
     Raises
     ------
     InputError
-        For a pattern that means none, with near names.
+        For a pattern that means none, with near names, and for what is no text.
     """
     chosen: list[str] = []
-    for pattern in patterns:
-        if pattern in names:
-            chosen.append(pattern)
-            continue
-        found = fnmatch.filter(names, pattern)
+    several = [patterns] if isinstance(patterns, str) or not isinstance(patterns, Iterable) else patterns
+    for pattern in several:
+        if not isinstance(pattern, str):
+            raise InputError(f"points = {patterns!r} is refused: give a name, a pattern, or a list of them")
+        found = [pattern] if pattern in names else fnmatch.filter(names, pattern)
         if not found:
             raise InputError(unknown_point(pattern, names), point=pattern)
         chosen += [name for name in found if name not in chosen]

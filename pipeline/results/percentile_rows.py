@@ -12,9 +12,18 @@ from typing import Any
 
 from ...storage.errors import InputError
 from ..factors.exact_source import ExactSource, channels_of
+from ..settings.percents import percent_text
 from ..sketch import Percentile, PointSketch
 
-__all__ = ["PercentileRow", "as_percents", "channel_rows", "check_percent", "percent_label", "point_rows"]
+__all__ = [
+    "PercentileRow",
+    "as_percents",
+    "channel_rows",
+    "check_percent",
+    "is_number",
+    "percent_label",
+    "point_rows",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +75,11 @@ def channel_rows(
 
 
 def as_percents(qs: Any) -> tuple[float, ...]:
-    """Return one percentile or several as a tuple; InputError for what is no number from 0 to 100."""
+    """Return one percentile or several as a tuple, each once; InputError for what is no number from 0 to 100."""
     several = tuple(qs) if isinstance(qs, Iterable) and not isinstance(qs, str) else (qs,)
     for q in several:
         check_percent(q)
-    return tuple(map(float, several))
+    return tuple(dict.fromkeys(map(float, several)))
 
 
 def percent_label(q: float) -> str:
@@ -81,10 +90,15 @@ def percent_label(q: float) -> str:
     >>> percent_label(50), percent_label(99.9), percent_label(99.99999)
     ('p50', 'p99.9', 'p99.99999')
     """
-    return f"p{float(q)!r}".removesuffix(".0")
+    return f"p{percent_text(q)}"
+
+
+def is_number(given: object) -> bool:
+    """Whether something is a real number of Python or NumPy; a text of digits is none, and neither is True."""
+    return isinstance(given, Real) and not isinstance(given, bool)
 
 
 def check_percent(q: Any) -> None:
     """Refuse what is not a number from 0 to 100."""
-    if not isinstance(q, Real) or not 0 <= float(q) <= 100:
+    if not is_number(q) or not 0 <= float(q) <= 100:
         raise InputError(f"percentile {q!r} is refused: a number from 0 to 100")

@@ -28,7 +28,7 @@ from ..sketch import Digest, PointSketch, Sketch
 from ..stages.run_cache import open_cache
 from .activation_array import Activations
 from .matched_points import meant_points
-from .percentile_rows import PercentileRow, channel_rows, check_percent, point_rows
+from .percentile_rows import PercentileRow, as_percents, channel_rows, point_rows
 from .run_views import RunViews
 from .saved import RunStatus, Saved
 
@@ -120,7 +120,7 @@ class Run(RunViews):
         self,
         qs: float | Sequence[float] = (50.0, 99.0, 99.9, 100.0),
         *,
-        points: Iterable[str] | None = None,
+        points: str | Iterable[str] | None = None,
         nonzero: bool = True,
         exact: bool = False,
         per_channel: bool = False,
@@ -128,19 +128,17 @@ class Run(RunViews):
     ) -> list[PercentileRow]:
         """Return percentiles, point by point; see :meth:`percentile`. ``per_channel`` gives one for each channel.
 
-        ``qs`` is one percentile or several, ``points`` may be patterns (``["conv*"]``). NaN where there are no values,
-        as over the non-zero activations of a dead layer.
+        ``qs`` is one percentile or several, ``points`` one name or several, or patterns (``"conv*"``); what is asked
+        twice is answered once. NaN where there are no values, as over the non-zero activations of a dead layer.
         """
-        qs = list(qs) if isinstance(qs, Iterable) else [qs]
-        for q in qs:
-            check_percent(q)
+        ranks = as_percents(qs)
         chosen = self.points if points is None else meant_points(points, self.points)
         source = ExactSource(self.cache, self.sketches, accept_rounding) if exact else None
         rows_of = channel_rows if per_channel else point_rows
         return [
             row
             for name in chosen
-            for row in rows_of(name, self.sketches[name], qs, nonzero=nonzero, source=source)
+            for row in rows_of(name, self.sketches[name], ranks, nonzero=nonzero, source=source)
         ]
 
     def digest(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..factors.saturation import Saturation, saturation_of
 from .matched_points import meant_points
+from .percentile_rows import as_percents
 from .run import Run, open_run
 
 __all__ = ["SweptPoint", "sweep"]
@@ -29,9 +30,9 @@ class SweptPoint:
 
 def sweep(
     run: Run | str | Path,
-    qs: Sequence[float] = (99.0, 99.9, 99.99, 100.0),
+    qs: float | Sequence[float] = (99.0, 99.9, 99.99, 100.0),
     *,
-    points: Iterable[str] | None = None,
+    points: str | Iterable[str] | None = None,
 ) -> list[SweptPoint]:
     """Return the factors of a finished run at several percentiles, with the saturation that each would give.
 
@@ -40,9 +41,9 @@ def sweep(
     Parameters
     ----------
     run : Run or path
-    qs : sequence of float
-        In percent; 100 is the maximum.
-    points : iterable of str, optional
+    qs : float or sequence of float
+        In percent; 100 is the maximum. What is given twice is answered once, as with ``points``.
+    points : str or iterable of str, optional
         Names or patterns (``"conv*"``); default: all.
 
     Returns
@@ -55,17 +56,18 @@ def sweep(
     >>> [(row.point, row.factor) for row in sweep("digits", [99.9])]  # doctest: +SKIP
     [('conv1', 3.8), ('conv2', 5.4), ...]
     """
+    ranks = as_percents(qs)
     run = run if isinstance(run, Run) else open_run(run)
     chosen = set(run.points if points is None else meant_points(points, run.points))
     return [
         SweptPoint(
-            q=float(q),
+            q=q,
             point=p.name,
             factor=p.factor,
             rule=p.rule,
             saturation=saturation_of(run.sketches[p.name], p.factor),
         )
-        for q in qs
-        for p in run.factors(percentile=float(q), exact=False).points
+        for q in ranks
+        for p in run.factors(percentile=q, exact=False).points
         if p.name in chosen
     ]

@@ -15,6 +15,7 @@ from ..report.panel import LOWER, WIDTH, Mark, draw_histogram, draw_nothing
 from ..report.picture import Picture
 from ..report.rendered import render_png, rendering
 from ..results.run import Run
+from ..settings.percents import percent_text
 from ..sketch import Sketch
 from ..stages.after_sketches import AfterSketches
 from .answers import DistributionAnswer, PercentileAnswer
@@ -107,7 +108,7 @@ def _marks(sketch: Sketch, percentile: PercentileAnswer) -> list[Mark]:
     marks = [Mark(value=sketch.maximum, label=f"max {number_text(sketch.maximum)}", kind="max")]
     value, lo, hi = percentile.value, percentile.lo, percentile.hi
     if value is not None and lo is not None and hi is not None:
-        label = f"p{percentile.q:g} {number_text(value)}"
+        label = f"p{percent_text(percentile.q)} {number_text(value)}"
         marks.insert(0, Mark(value=value, label=label, kind="percentile", band=(lo, hi)))
     return marks if sketch.n > sketch.n_zeros else []
 

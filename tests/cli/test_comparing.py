@@ -44,6 +44,28 @@ def test_the_exit_code_tells_whether_a_layer_is_certainly_further_apart(call, ru
     assert "--fail-above" in above.err
 
 
+@pytest.mark.parametrize("given", ["nan", "NaN", "-nan", "-1", "x"])
+def test_a_limit_that_is_no_number_is_refused(call, runs, given):
+    answer = call("compare", runs / "a", runs / "b", f"--fail-above={given}")
+
+    assert answer.code == 2
+    assert "Invalid value for '--fail-above'" in answer.err
+
+
+def test_each_percentile_has_its_own_heading_once(call, runs, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+    flags = ("-q", 99.9, "-q", 99.9, "-q", 0, "-q", 99.99999, "--points", "conv", "--points", "conv")
+    lines = call("compare", runs / "a", runs / "b", *flags).out.splitlines()
+    heads, cells = (re.split(r"  +", line.strip()) for line in lines[2:4])
+    tree = json.loads(call("compare", runs / "a", runs / "b", *flags, "--json").out)
+    (point,) = tree["points"]
+
+    assert heads[6:-1] == ["p99.9", "p0", "p99.99999"]
+    assert [each["q"] for each in point["percentiles"]] == [99.9, 0, 99.99999]
+    for place, each in enumerate(point["percentiles"], 6):
+        assert cells[place].startswith(f"{each['first']['value']:.3g}"[:4])
+
+
 def test_a_run_that_is_not_finished_is_compared_and_told_of(call, runs):
     answer = call("compare", runs / "a", runs / "half")
 

@@ -55,6 +55,30 @@ def test_patterns_choose_points(call, made):
     assert "no point 'd*' was recorded" in nothing.err
 
 
+def test_what_is_asked_twice_is_answered_once(call, made):
+    flags = ("-q", 99.9, "-q", 99.9, "-q", 99.99999, "--point", "co*", "--point", "conv")
+    asked = {verb: call(verb, made.folder, *flags).out.splitlines() for verb in ("percentiles", "sweep")}
+
+    for lines in asked.values():
+        assert [line.split()[:2] for line in lines[1:]] == [["conv", "99.9"], ["conv", "99.99999"]]
+
+
+@pytest.mark.parametrize("points", ["co*", ["co*"], ("conv", "co*"), iter(["conv"])])
+def test_one_pattern_or_several_are_asked_in_python(made, points):
+    rows = open_run(made.folder).percentiles(50, points=points)
+
+    assert [row.point for row in rows] == ["conv"]
+    assert [row.point for row in sweep(made.folder, 50, points="co*")] == ["conv"]
+
+
+def test_the_text_of_a_number_is_no_percentile(made):
+    for ask in (open_run(made.folder).percentiles, lambda qs: sweep(made.folder, qs)):
+        with pytest.raises(InputError, match="percentile '99' is refused"):
+            ask("99")
+    with pytest.raises(InputError, match="points = 3 is refused"):
+        open_run(made.folder).percentiles(50, points=3)
+
+
 def test_one_percentile_or_those_that_are_usual_are_asked_in_python(made):
     run = open_run(made.folder)
 

@@ -137,6 +137,21 @@ def test_a_layer_that_died_is_infinitely_far(tmp_path):
     assert math.isnan(found.points[0].nonzero.kolmogorov_smirnov.lo)
 
 
+@pytest.mark.parametrize("limit", [math.nan, np.float32("nan"), -0.1, "0.1", None, True])
+def test_a_limit_that_is_no_number_is_refused(two, limit):
+    found = compare(*(run.folder for run in two))
+
+    with pytest.raises(InputError, match=r"the limit .* is refused"):
+        found.above(limit)
+    assert found.above(np.float32(0)) == found.above(0) != []
+
+
+def test_one_percentile_is_compared_too(two):
+    found = compare(*(run.folder for run in two), qs=99.9, points="conv")
+
+    assert [each.q for each in found.points[0].percentiles] == [99.9]
+
+
 def test_the_result_is_plain_values(two):
     tree = compare(*(run.folder for run in two), per_channel=True).to_dict()
 
@@ -149,6 +164,7 @@ def test_the_result_is_plain_values(two):
         ({"points": "cnov"}, "no point 'cnov' was recorded"),
         ({"measure": "l2"}, "'ks' or 'wasserstein'"),
         ({"qs": [101]}, "101"),
+        ({"qs": "99"}, "percentile '99' is refused"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(two, asked, told):
