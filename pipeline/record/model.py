@@ -164,7 +164,7 @@ def _advice(error: Exception, path: Path) -> str:
             "Keras and save it as .h5, with `model.save('name.h5')`"
         )
     if "safe_mode" in text or "unsafe" in text.lower():
-        return "it contains code (a Lambda layer); if you trust the file, set model.safe_mode = false (--unsafe-model)"
+        return f"{_unsafe_part(text)}; if you trust the file, set model.safe_mode = false (--unsafe-model)"
     if "Could not locate class" in text or "Unknown layer" in text or "could not be located" in text.lower():
         named = re.search(r"(?:Could not locate class|Unknown layer:) '?(\w+)'?", text)
         unknown = (
@@ -178,6 +178,15 @@ def _advice(error: Exception, path: Path) -> str:
             f"(--custom-objects layers.py){says}"
         )
     return reason_of(error)
+
+
+def _unsafe_part(text: str) -> str:
+    """Return what Keras' safe mode refuses, from its message."""
+    asked = re.search(r"Requested the (?!deserialization of a `Lambda`)(.{1,200}?)\. This carries", text)
+    if asked is None:
+        return "it contains code (a Lambda layer)"
+    file = re.search(r"Vocabulary file: '?(.{1,300}?)'?$", text)
+    return f"Keras refuses the {asked[1]}{'' if file is None else f', {file[1]!r}'}"
 
 
 def _run_custom_objects(path: Path, keras: ModuleType) -> dict[str, Any]:
