@@ -137,8 +137,17 @@ class FileLock:
 
     def check(self) -> None:
         """Raise BusyError if the lock file is no longer ours."""
-        if self._descriptor is None or not _is_same_file(self._path, self._descriptor):
-            raise busy(str(self._path.parent.parent), None)
+        if self._descriptor is not None and _is_same_file(self._path, self._descriptor):
+            return
+        place = self._path.parent.parent
+        if self._descriptor is None or os.path.lexists(self._path):
+            raise busy(str(place), None)
+        gone = "its lock file" if place.exists() else "it"
+        raise BusyError(
+            f"somebody removed {gone} while this process was writing to {str(place)!r}: run it again, what is left is "
+            "kept",
+            place=str(place),
+        )
 
     def release(self) -> None:
         """Empty the file and let go; in a forked child only the descriptor is closed."""

@@ -154,6 +154,18 @@ def test_a_lock_that_was_taken_away_stops_the_writer(tmp_path: Path) -> None:
             made_up.record(cache, cache.blocks[1])
 
 
+@pytest.mark.parametrize(
+    ("what", "told"), [("cache", "removed it while"), ("cache/.actisketch/lock", "removed its lock file")]
+)
+def test_a_folder_that_was_removed_is_not_called_busy(tmp_path: Path, what: str, told: str) -> None:
+    with Cache.create_or_resume(tmp_path / "cache", made_up.spec()) as cache:
+        made_up.record(cache, cache.blocks[0])
+        (tmp_path / what).rename(tmp_path / "away")
+
+        with pytest.raises(BusyError, match=told):
+            made_up.record(cache, cache.blocks[1])
+
+
 class TestLease:
     """Quick beats, on a real S3 server and in memory; a lease is so long that a slow machine keeps it."""
 
