@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 import time
 from pathlib import Path
@@ -154,6 +155,37 @@ def test_a_job_that_does_not_listen_is_killed(acting, tmp_path):
     assert (stopped["state"], stopped["exit_code"]) == ("cancelled", None)
 
 
+@pytest.mark.parametrize(("n_samples", "exit_code"), [(12, 130), (11, None)])
+def test_a_job_is_cancelled_though_the_clock_is_set_back(acting, tmp_path, n_samples, exit_code):
+    (tmp_path / "late.hold").touch()
+    job = submit(acting, "late", data={"path": "x.npz", "num_samples": n_samples})
+    wait_for(lambda: list(tmp_path.glob("late/cache/.actisketch/commits/*")))
+    with sqlite3.connect(tmp_path / ".actisketch-jobs" / "jobs.sqlite") as connection:
+        connection.execute("UPDATE jobs SET state = 'cancelling', cancelled_s = ?", (time.time() + 3600,))
+    connection.close()
+    stopped = reached(acting, job, *ENDED)
+
+    assert (stopped["state"], stopped["exit_code"]) == ("cancelled", exit_code)
+
+
+def test_a_hundred_jobs_may_be_open(acting, tmp_path):
+    (tmp_path / "0.hold").touch()
+    jobs = [submit(acting, str(i)) for i in range(100)]
+    assert acting.post(f"{JOBS}/{jobs[1]}/cancel").json()["state"] == "cancelled"
+    jobs.append(submit(acting, "100"))
+    refused = [acting.post(JOBS, json=asked("101")), acting.post(f"{JOBS}/{jobs[1]}/resume")]
+    listed = acting.get(JOBS).json()["jobs"]
+    for job in jobs[2:]:
+        acting.post(f"{JOBS}/{job}/cancel")
+
+    assert [answer.status_code for answer in refused] == [409, 409]
+    assert all("100 jobs wait or work" in answer.json()["detail"] for answer in refused)
+    assert not any("settings" in job or "job_file" in job for job in listed)
+    (tmp_path / "0.hold").unlink()
+    assert acting.get(f"{JOBS}/{jobs[0]}").json()["settings"]["output"] == "0"
+    assert reached(acting, jobs[0], *ENDED)["state"] == "complete"
+
+
 @pytest.mark.slow
 def test_a_job_that_ends_without_a_word_is_resumed_by_itself_three_times(tmp_path, soon):
     with (
@@ -198,5 +230,6 @@ def test_one_folder_has_one_job(acting, tmp_path):
 def test_a_second_service_over_the_same_folder_is_refused(acting, tmp_path):
     from actisketch.storage.errors import BusyError
 
-    with pytest.raises(BusyError), JobQueue(RunRoot.of(tmp_path), Permissions()):
+    told = "another service, process .* has the queue of jobs in"
+    with pytest.raises(BusyError, match=told), JobQueue(RunRoot.of(tmp_path), Permissions()):
         pass

@@ -18,10 +18,12 @@ __all__ = [
     "AccessAnswer",
     "JobAnswer",
     "JobsAnswer",
+    "ListedJob",
     "LogAnswer",
     "PlanAnswer",
     "RepairQuestion",
     "job_answer",
+    "listed_job",
     "settings_schemas",
 ]
 
@@ -33,8 +35,8 @@ class AccessAnswer(BaseModel):
     may_act: bool = Field(description="Whether who asks may start and end jobs.")
 
 
-class JobAnswer(BaseModel):
-    """A job."""
+class ListedJob(BaseModel):
+    """A job, as in the list."""
 
     id: int
     kind: JobKind
@@ -46,10 +48,6 @@ class JobAnswer(BaseModel):
     name: str = Field(description="Folder of its run, below the folder that is served.")
     has_run: bool = Field(
         description="Whether the folder of the run has a manifest, so that it can be asked."
-    )
-    settings: dict[str, Any] = Field(description="As they were asked for; empty for a repair.")
-    job_file: str = Field(
-        description="The same for `actisketch run`, with paths from the folder that is served."
     )
     attempt: int = Field(description="How often a process was started for it.")
     pid: int | None
@@ -63,6 +61,15 @@ class JobAnswer(BaseModel):
     message: str = Field(description="How it ended, and what can be done.")
 
 
+class JobAnswer(ListedJob):
+    """A job."""
+
+    settings: dict[str, Any] = Field(description="As they were asked for; empty for a repair.")
+    job_file: str = Field(
+        description="The same for `actisketch run`, with paths from the folder that is served."
+    )
+
+
 class JobsAnswer(BaseModel):
     """A page of the jobs, newest first."""
 
@@ -70,7 +77,7 @@ class JobsAnswer(BaseModel):
     offset: int
     limit: int
     n_at_once: int = Field(description="How many jobs work at the same time.")
-    jobs: list[JobAnswer]
+    jobs: list[ListedJob] = Field(description="Without their settings: `/api/v1/jobs/{job}` has them.")
 
 
 class LogAnswer(BaseModel):
@@ -101,11 +108,15 @@ class RepairQuestion(BaseModel):
 
 def job_answer(job: Job, *, has_run: bool) -> JobAnswer:
     """Return a job as an answer."""
-    hidden = ("output", "n_auto_resumes", "n_signals")
+    listed = listed_job(job, has_run=has_run)
+    return JobAnswer(**listed.model_dump(), settings=dict(job.settings), job_file=job_text(job.settings))
+
+
+def listed_job(job: Job, *, has_run: bool) -> ListedJob:
+    """Return a job as it is listed."""
+    hidden = ("output", "settings", "n_auto_resumes", "n_signals")
     facts = {name: getattr(job, name) for name in Job.__dataclass_fields__ if name not in hidden}
-    return JobAnswer(
-        **facts, run=id_of(job.output), name=job.output, has_run=has_run, job_file=job_text(job.settings)
-    )
+    return ListedJob(**facts, run=id_of(job.output), name=job.output, has_run=has_run)
 
 
 def settings_schemas() -> dict[str, Any]:

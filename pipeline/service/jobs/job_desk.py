@@ -19,7 +19,7 @@ from ..problems import Forbidden, JobsOff
 from ..run_root import MANIFEST, RunRoot, path_in_id
 from ..sign_in import MAY_ACT
 from ..workers import Stop, Workers
-from .job_answers import AccessAnswer, JobAnswer, JobsAnswer, LogAnswer, PlanAnswer, job_answer
+from .job_answers import AccessAnswer, JobAnswer, JobsAnswer, LogAnswer, PlanAnswer, job_answer, listed_job
 from .job_places import kept_settings, requested
 from .job_queue import JobQueue
 from .job_table import Job, JobState
@@ -78,7 +78,7 @@ class JobDesk:
             offset=offset,
             limit=limit,
             n_at_once=self.queue.n_at_once,
-            jobs=[self._answer(job) for job in jobs],
+            jobs=[listed_job(job, has_run=self._has_run(job)) for job in jobs],
         )
 
     def shown(self, job_id: int) -> JobAnswer:
@@ -87,7 +87,10 @@ class JobDesk:
 
     def _answer(self, job: Job) -> JobAnswer:
         """Return a job as an answer."""
-        return job_answer(job, has_run=os.path.lexists(self._root.path / job.output / MANIFEST))
+        return job_answer(job, has_run=self._has_run(job))
+
+    def _has_run(self, job: Job) -> bool:
+        return os.path.lexists(self._root.path / job.output / MANIFEST)
 
     async def asked(self, request: Request, make: Callable[[], Answer]) -> Answer:
         """Return what is made in a thread."""

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from ....storage.errors import ActisketchError, InputError, StorageError
+from ....storage.errors import ActisketchError, BusyError, InputError, StorageError
 from ....storage.locks import FileLock
 from ...settings.job_settings import JobSettings
 from ...settings.loading import validate_job
@@ -76,6 +76,7 @@ class JobQueue:
         self.n_at_once, self._auto_resume, self._command = n_at_once, auto_resume, command
         self._started: dict[tuple[int, int], subprocess.Popen[bytes]] = {}
         self._told: set[str] = set()
+        self._cancelling: dict[tuple[int, int], float] = {}  # since when, by the clock that nobody sets
         self._wake, self._is_closed = threading.Event(), False
         self._thread = threading.Thread(target=self._work, name="jobs", daemon=True)
         self._lock: FileLock | None = None
@@ -84,9 +85,17 @@ class JobQueue:
         self.table = JobTable(self.folder / "jobs.sqlite")
 
     def __enter__(self) -> JobQueue:
-        # Of no cache, but the same lock: its error names the folder two levels up.
+        # Of no cache, but the same lock.
         (self.folder / "service").mkdir(exist_ok=True)
-        self._lock = FileLock.acquire(self.folder / "service" / "lock")
+        try:
+            self._lock = FileLock.acquire(self.folder / "service" / "lock")
+        except BusyError as error:
+            who = f", process {error.pid} on {error.host}," if "pid" in error.facts else ""
+            raise BusyError(
+                f"another service{who} has the queue of jobs in {str(self._root.path)!r}: stop it, or serve without "
+                "--allow-jobs",
+                **error.facts,
+            ) from None
         for left in self.folder.glob(f"{PLAN_PREFIX}*"):
             shutil.rmtree(left, ignore_errors=True)
         self._thread.start()
@@ -144,6 +153,8 @@ class JobQueue:
         for key in self._started.keys() - {(job.id, job.attempt) for job in working}:
             if self._started[key].poll() is not None:
                 del self._started[key]
+        for key in self._cancelling.keys() - {(job.id, job.attempt) for job in working}:
+            del self._cancelling[key]
         while not self._is_closed and (claimed := self.table.claim(self.n_at_once)):
             self._start(claimed)
 
@@ -207,7 +218,10 @@ class JobQueue:
 
     def _cancel(self, job: Job) -> None:
         """Send the next signal if it is due."""
-        waited_s = time.time() - (job.cancelled_s or 0.0)
+        now_s = time.monotonic()
+        # An earlier service may have waited already; but the clock may have been set back since.
+        here_s = now_s - self._cancelling.setdefault((job.id, job.attempt), now_s)
+        waited_s = max(here_s, time.time() - (job.cancelled_s or 0.0))
         if job.n_signals < len(SIGNALS):
             number, after_s = SIGNALS[job.n_signals]
             if waited_s >= after_s and self.table.note_signal(job):

@@ -28,6 +28,8 @@ told to stop, and resuming goes on from its last block."""
 FORMAT_VERSION = 1
 # A job that takes the machine down each time is not started for ever.
 MOST_AUTO_RESUMES = 3
+# That wait or work: each is looked at when another is submitted.
+MOST_OPEN = 100
 # The others write for a millisecond; a disk that hangs longer is broken.
 BUSY_S = 60.0
 # A job in one of these has a process, or gets one.
@@ -127,9 +129,10 @@ class JobTable:
                 connection.executescript(_CREATE)
 
     def add(self, kind: JobKind, output: str, settings: Mapping[str, Any]) -> Job:
-        """Queue a new job; BusyError if one waits or works in the same folder."""
+        """Queue a new job; BusyError if one waits or works in the same folder, or too many do."""
         now_s = time.time()
         with self._writing() as connection, _one_for_a_folder(output):
+            _check_room(connection)
             added = connection.execute(
                 "INSERT INTO jobs (kind, output, settings, state, submitted_s, queued_s) "
                 "VALUES (?, ?, ?, 'queued', ?, ?)",
@@ -242,11 +245,12 @@ class JobTable:
             return self._row(connection, job_id)
 
     def resume(self, job_id: int) -> Job:
-        """Queue a job that has ended again; BusyError if it waits or works, or another does in its folder."""
+        """Queue a job that has ended again; BusyError if it is open, another is in its folder, or too many are."""
         with self._writing() as connection:
             job = self._row(connection, job_id)
             if job.is_open:
                 raise BusyError(f"job {job_id} is {job.state}: it can be resumed when it has ended")
+            _check_room(connection)
             with _one_for_a_folder(job.output):
                 values = {"state": "queued", "queued_s": time.time(), "n_auto_resumes": 0, "message": ""}
                 self._set(connection, job_id, values)
@@ -318,6 +322,14 @@ def _one_for_a_folder(output: str) -> Iterator[None]:
         raise BusyError(
             f"another job waits or works in {output!r}: wait for it, cancel it, or choose another output"
         ) from None
+
+
+def _check_room(connection: sqlite3.Connection) -> None:
+    (n_open,) = connection.execute(
+        f"SELECT count(*) FROM jobs WHERE state IN ({_marks(OPEN)})", OPEN
+    ).fetchone()
+    if n_open >= MOST_OPEN:
+        raise BusyError(f"{n_open} jobs wait or work, at most {MOST_OPEN} may: wait for one, or cancel one")
 
 
 def _marks(values: Sequence[object]) -> str:
