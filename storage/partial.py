@@ -117,5 +117,5 @@ def _is_abandoned(entry: os.DirEntry[str], host: str | None, pid: int) -> bool:
 
 
 def _refused(path: Path, what: str, error: OSError) -> StorageError:
-    step = IN_THE_WAY.get(error.errno or 0, "free space or choose another folder, then run again to resume")
+    step = IN_THE_WAY.get(error.errno or 0, "free space or choose another folder, then run again")
     return StorageError(f"{str(path)!r} cannot be {what}: {error.strerror or error}; {step}", path=str(path))

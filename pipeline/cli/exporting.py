@@ -97,33 +97,40 @@ def export(session: Session, /, run: Path, kind: str, output: Path | None, **fla
     for warning in made.warnings:
         session.err.print(visible(f"warning: {warning}", kept="\n"), markup=False, highlight=False)
     if output is None:
-        _print(session, made, kind)
+        _print(session, made, kind, exporter.note)
         return
     path = _path(output, made.file_name, exporter.only_into_folder)
     made.write(path)
     if made.rows:
-        range_table(session.out, made.rows)
+        range_table(session.out, made.rows, exporter.note)
     for each in (*(path.with_suffix(ending) for ending in made.beside), path):
         session.print(f"wrote {each}")
 
 
-def _print(session: Session, made: Exported, kind: str) -> None:
+def _print(session: Session, made: Exported, kind: str, note: str) -> None:
     """Print the content, and the table where it does not mix with it."""
     if not isinstance(made.content, str):
         raise InputError(f"an export as {kind!r} is no text: give --output")
     if made.rows and not session.quiet:
-        range_table(session.err, made.rows)
+        range_table(session.err, made.rows, note)
     click.echo(made.content, nl=False)
 
 
 def _path(output: Path, file_name: str, only_into_folder: str) -> Path:
     """Return the file to write; a folder that does not exist is made."""
+    if output.exists() and not output.is_dir() and not output.is_file():
+        raise InputError(
+            f"{str(output)!r} is no file and no folder: name one, or leave --output out for standard output"
+        )
     if not output.suffix and not output.is_file():
         # `log/` and `log` are folders: a file of ours would have an ending.
         output.mkdir(parents=True, exist_ok=True)
     if output.is_dir():
         return output / file_name
     if only_into_folder:
-        raise InputError(f"{str(output)!r} is a file: {only_into_folder}, so give a folder")
+        kind = "is a file" if output.exists() else "has the name of a file"
+        raise InputError(
+            f"{str(output)!r} {kind}: {only_into_folder}, so give a folder, whose name has no ending if it is new"
+        )
     check_folder_of(output)
     return output

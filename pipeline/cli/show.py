@@ -297,12 +297,14 @@ def noise_table(session: Session, rows: Sequence[LayerNoise]) -> None:
     session.out.print(table)
 
 
-def range_table(console: Console, rows: Sequence[RangeRow]) -> None:
-    """Print which range each tensor of a target got, and where it came from."""
+def range_table(console: Console, rows: Sequence[RangeRow], note: str = "") -> None:
+    """Print which range each tensor of a target got, and where it came from; below it, what the target does with it."""
     table = _table("tensor", "point", ">lo", ">hi", "from")
     for row in rows:
         _row(table, row.tensor, row.point or "-", _number(row.lo), _number(row.hi), row.source)
     console.print(table)
+    if note:
+        console.print(visible(note), markup=False, highlight=False)
 
 
 def verify_lines(report: VerifyReport) -> Iterator[str]:

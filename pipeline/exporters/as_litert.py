@@ -151,5 +151,9 @@ EXPORTER = Exporter(
     make=_make,
     options=("tflite", *NETWORK_OPTIONS),
     takes_channels=False,
+    note=(
+        "AVERAGE_POOL_2D, MAX_POOL_2D, RESHAPE, TRANSPOSE and SLICE keep the scale of their input in "
+        "ai-edge-quantizer, whatever range their result has here."
+    ),
     opens_network=True,
 )

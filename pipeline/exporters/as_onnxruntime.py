@@ -173,5 +173,9 @@ EXPORTER = Exporter(
     make=_make,
     options=("onnx", *NETWORK_OPTIONS),
     takes_channels=False,
+    note=(
+        "AveragePool, MaxPool, Flatten, Reshape, Transpose and Slice keep the scale of their input in ONNX Runtime, "
+        "whatever range their result has here."
+    ),
     opens_network=True,
 )

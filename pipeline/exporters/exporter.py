@@ -137,3 +137,5 @@ class Exporter:
     """Whether it loads the network of the run, which takes seconds."""
     only_into_folder: str = ""
     """Why the target needs a folder rather than a file; empty if it does not."""
+    note: str = ""
+    """What the target does with the ranges, a sentence that is printed below the table of them."""

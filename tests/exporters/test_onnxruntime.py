@@ -114,6 +114,20 @@ def test_the_scales_in_the_quantised_file_are_ours(exported, tmp_path):
     assert {name.split("/")[1].split("_")[0] for name in own if "/" in name} >= {"conv", "hidden"}
 
 
+def test_max_pooling_keeps_the_scale_of_its_input_as_the_table_says(exported, tmp_path):
+    file = quantised(exported["onnx"], exported["cache"], tmp_path / "q.onnx")
+    behind = {name: node for node in file.graph.node for name in node.input}
+    (pool,) = (node for node in file.graph.node if node.op_type == "MaxPool")
+    before = next(node for node in file.graph.node if node.output[0] == pool.input[0])
+    after = behind[pool.output[0]]
+
+    assert (before.op_type, after.op_type) == ("DequantizeLinear", "QuantizeLinear")
+    assert after.input[1] == before.input[1]
+    assert "MaxPool, Flatten, Reshape, Transpose and Slice keep the scale" in " ".join(
+        exported["printed"].split()
+    )
+
+
 def _is_own(scale, name, exported):
     lo, hi = exported["ranges"][name]
     return scale == pytest.approx((hi - lo) / 255, rel=1e-6)
