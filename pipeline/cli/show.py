@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from ..events import counted
 from ..settings.percents import percent_text
 from ..settings.sizes import format_bytes
 from ..settings.visible import visible
 from .session import Session
+from .wide_tables import add_row, print_table, room, table_of
 
 if TYPE_CHECKING:  # what a verb shows it has loaded, and nothing else
     from ...storage import VerifyReport
@@ -48,36 +47,17 @@ __all__ = [
 ]
 
 
-def _table(*columns: str) -> Table:
-    """Return a table without lines, so that a log file and a terminal show the same; ``">"`` aligns to the right."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        is_number = column.startswith(">")
-        # A number broken between its digits reads as another number.
-        table.add_column(
-            column.removeprefix(">"),
-            justify="right" if is_number else "left",
-            overflow="fold",
-            no_wrap=is_number,
-        )
-    return table
-
-
-def _row(table: Table, *cells: object) -> None:
-    table.add_row(*(Text(visible(str(cell))) for cell in cells))
-
-
 def _number(value: float | None) -> str:
     return "-" if value is None or math.isnan(value) else f"{value:.6g}"
 
 
 def plan_table(session: Session, plan: Plan, data: DataDescription) -> None:
     """Print what a job would need, and what its data look like."""
-    table = _table("point", "layer", ">shape", ">parameters", ">on disk")
+    table = table_of("point", "layer", ">shape", ">parameters", ">on disk")
     for point in plan.points:
         shape = "x".join(map(str, point.shape)) or "1"
-        _row(table, point.name, point.layer_type, shape, f"{point.n_params:,}", format_bytes(point.nbytes))
-    session.out.print(table)
+        add_row(table, point.name, point.layer_type, shape, f"{point.n_params:,}", format_bytes(point.nbytes))
+    print_table(session.out, table)
     m = plan.memory
     session.print("")
     session.print(
@@ -124,7 +104,7 @@ def print_result(session: Session, run: Run, result: JobResult, *, as_json: bool
     from ..results.report import report_data
 
     data = report_data(run)
-    session.out.print(layer_table(data, width=session.out.width))
+    print_table(session.out, layer_table(data, width=room(session.out)))
     session.print("")
     if data.accuracy_before is not None and data.accuracy_after is not None:
         session.print(
@@ -190,43 +170,43 @@ def percentile_table(session: Session, rows: Sequence[PercentileRow]) -> None:
     """Print percentiles with their intervals."""
     per_channel = any(row.channel is not None for row in rows)
     channel = [">channel"] if per_channel else []
-    table = _table("point", *channel, ">q", ">value", ">lo", ">hi")
+    table = table_of("point", *channel, ">q", ">value", ">lo", ">hi")
     for row in rows:
         # Exact values are shown to the last bit: repr gives the shortest text that reads back as the same number.
         show = repr if row.exact and not math.isnan(row.value) else _number
         cells = [row.point, percent_text(row.q), show(row.value), show(row.lo), show(row.hi)]
         if per_channel:
             cells.insert(1, str(row.channel))
-        _row(table, *cells)
-    session.out.print(table)
+        add_row(table, *cells)
+    print_table(session.out, table)
 
 
 def result_table(session: Session, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows of texts; ``">"`` before the name of a column aligns it to the right."""
-    table = _table(*columns)
+    table = table_of(*columns)
     for row in rows:
-        _row(table, *row)
-    session.out.print(table)
+        add_row(table, *row)
+    print_table(session.out, table)
 
 
 def factor_table(session: Session, factors: Factors) -> None:
     """Print scale factors and where they come from."""
-    table = _table("point", ">factor", "rule", ">percentile", ">lo", ">hi")
+    table = table_of("point", ">factor", "rule", ">percentile", ">lo", ">hi")
     for p in factors.points:
         if isinstance(p.factor, tuple):
             factor = f"{min(p.factor):.6g} to {max(p.factor):.6g} ({len(p.factor)} channels)"
         else:
             factor = f"{p.factor:.6g}"
         q = "-" if p.percentile is None else percent_text(p.percentile)
-        _row(table, p.name, factor, p.rule, q, _number(p.lo), _number(p.hi))
-    session.out.print(table)
+        add_row(table, p.name, factor, p.rule, q, _number(p.lo), _number(p.hi))
+    print_table(session.out, table)
 
 
 def sweep_table(session: Session, rows: Sequence[SweptPoint], n_values: Mapping[str, int]) -> None:
     """Print a line for each percentile: the factors, what saturates of all values, and where most does."""
     from ..report.numbers import certain_text, factor_text
 
-    table = _table(">q", ">factors", ">saturation", ">largest", "at")
+    table = table_of(">q", ">factors", ">saturation", ">largest", "at")
     for q in dict.fromkeys(row.q for row in rows):
         of_q = [row for row in rows if row.q == q]
         factors = [
@@ -244,19 +224,21 @@ def sweep_table(session: Session, rows: Sequence[SweptPoint], n_values: Mapping[
             cells += ["-", "-"]
         else:
             cells += [_percent(worst.saturation), worst.point]
-        _row(table, *cells)
-    session.out.print(table)
+        add_row(table, *cells)
+    print_table(session.out, table)
 
 
 def swept_points_table(session: Session, rows: Sequence[SweptPoint]) -> None:
     """Print the factor and the saturation of each point at each percentile."""
     from ..report.numbers import factor_text
 
-    table = _table("point", ">q", ">factor", "rule", ">saturation")
+    table = table_of("point", ">q", ">factor", "rule", ">saturation")
     for row in sorted(rows, key=lambda row: [r.point for r in rows].index(row.point)):
         factors = row.factor if isinstance(row.factor, tuple) else (row.factor,)
-        _row(table, row.point, percent_text(row.q), factor_text(factors), row.rule, _percent(row.saturation))
-    session.out.print(table)
+        add_row(
+            table, row.point, percent_text(row.q), factor_text(factors), row.rule, _percent(row.saturation)
+        )
+    print_table(session.out, table)
 
 
 def _percent(share: Saturation) -> str:
@@ -270,14 +252,14 @@ def normalised_table(session: Session, certificate: Certificate, factors: Factor
     from ..report.numbers import factor_text, number_text, share_text
 
     rules = {p.name: p for p in factors.points}
-    table = _table("point", ">factor", "rule", ">percentile", ">residual", ">saturation")
+    table = table_of("point", ">factor", "rule", ">percentile", ">residual", ">saturation")
     for point in certificate.points:
         p = rules[point.name]
         used = p.factor if isinstance(p.factor, tuple) else (p.factor,)
         q = "-" if p.percentile is None else percent_text(p.percentile)
         residual = number_text(point.max_residual, digits=2)
-        _row(table, p.name, factor_text(used), p.rule, q, residual, share_text(point.saturation))
-    session.out.print(table)
+        add_row(table, p.name, factor_text(used), p.rule, q, residual, share_text(point.saturation))
+    print_table(session.out, table)
     if certificate.accuracy_before is not None and certificate.accuracy_after is not None:
         session.print(
             f"accuracy: {certificate.accuracy_before:.2%} before, {certificate.accuracy_after:.2%} after normalisation"
@@ -289,20 +271,20 @@ def normalised_table(session: Session, certificate: Certificate, factors: Factor
 def noise_table(session: Session, rows: Sequence[LayerNoise]) -> None:
     """Print the signal-to-quantisation-noise ratio of each layer, in dB, by method."""
     methods = list(dict.fromkeys(method for row in rows for method in row.methods))
-    table = _table("point", *(f">{method}" for method in methods), "best", ">lo", ">hi")
+    table = table_of("point", *(f">{method}" for method in methods), "best", ">lo", ">hi")
     for row in rows:
         best = max(row.methods, key=lambda method: row.methods[method].sqnr)
         cells = [f"{row.methods[method].sqnr:.2f}" if method in row.methods else "-" for method in methods]
-        _row(table, row.point, *cells, best, _number(row.methods[best].lo), _number(row.methods[best].hi))
-    session.out.print(table)
+        add_row(table, row.point, *cells, best, _number(row.methods[best].lo), _number(row.methods[best].hi))
+    print_table(session.out, table)
 
 
 def range_table(console: Console, rows: Sequence[RangeRow], note: str = "") -> None:
     """Print which range each tensor of a target got, and where it came from; below it, what the target does with it."""
-    table = _table("tensor", "point", ">lo", ">hi", "from")
+    table = table_of("tensor", "point", ">lo", ">hi", "from")
     for row in rows:
-        _row(table, row.tensor, row.point or "-", _number(row.lo), _number(row.hi), row.source)
-    console.print(table)
+        add_row(table, row.tensor, row.point or "-", _number(row.lo), _number(row.hi), row.source)
+    print_table(console, table)
     if note:
         console.print(visible(note), markup=False, highlight=False)
 
