@@ -88,7 +88,7 @@ def matching(graph: Graph, pattern: str) -> list[str]:
 
 def named(graph: Graph, names: Container[str]) -> tuple[Point, ...]:
     """Return the points with these names, in topological order, one for each tensor."""
-    return _without_twins(graph, [point for point in graph.every_point.values() if point.name in names])
+    return _without_twins([point for point in graph.every_point.values() if point.name in names])
 
 
 def used_outputs(graph: Graph, node: Node) -> tuple[int, ...]:
@@ -204,7 +204,7 @@ def _recorded_value(graph: Graph, node: Node) -> tuple[int, Node, int]:
     return best, last, n_params
 
 
-def _without_twins(graph: Graph, points: list[Point]) -> tuple[Point, ...]:
+def _without_twins(points: list[Point]) -> tuple[Point, ...]:
     """Keep one point for each tensor, the first; a folded BatchNormalization is one with its producer."""
     seen: set[int] = set()
     kept = []

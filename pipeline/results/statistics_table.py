@@ -176,10 +176,10 @@ class StatisticsTable(Mapping[str, PointStatistics]):
         }
         for q in self._qs:
             columns[f"{percent_label(q)} [lo, hi]"] = [_with_interval(row.percentiles[q]) for row in rows]
-        which = f"percentiles of the {'non-zero' if self.nonzero else 'activations, zeros included'}"
+        which = "non-zero activations" if self.nonzero else "activations, zeros included"
         return ShownTable(
             title=self._title,
-            lines=[f"{which} activations" if self.nonzero else which] if pictures and self._qs else [],
+            lines=[f"percentiles of the {which}"] if pictures and self._qs else [],
             columns=columns,
             pictures=self._pictures() if pictures else (),
             more="table.to_dataframe() has all",
