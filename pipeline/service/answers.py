@@ -134,6 +134,7 @@ class LiveAnswer(BaseModel):
     nbytes: int = Field(0, description="Activations before compression, recorded by this job.")
     per_second: float | None = None
     left_s: float | None = Field(None, description="Until the end of the stage.")
+    pid: int | None = Field(None, description="Of the process that has told this, on its host.")
     updated_s: float | None = Field(None, description="When the job has told this, seconds since 1970.")
     messages: list[str] = []
     error: str | None = Field(None, description="Why the job has ended.")

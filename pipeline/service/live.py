@@ -149,6 +149,7 @@ def _told(progress: Progress) -> dict[str, Any]:
         "nbytes": progress.nbytes,
         "per_second": number(progress.per_second) if progress.is_alive else None,
         "left_s": number(progress.left_s) if progress.is_alive else None,
+        "pid": progress.holder.pid,
         "updated_s": progress.updated_s,
         "messages": [visible(message) for message in progress.messages],
         "error": _error(progress),

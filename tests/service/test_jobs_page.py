@@ -14,7 +14,7 @@ from actisketch.pipeline.service.run_root import RunRoot
 from actisketch.pipeline.settings.job_settings import JobSettings
 
 from .browser import IN_A_BROWSER
-from .conftest import make_run, served_here
+from .conftest import TOKEN, make_run, served_here
 from .test_jobs import QUICK
 
 pytestmark = IN_A_BROWSER
@@ -127,6 +127,64 @@ def test_a_job_is_cancelled_and_resumed_and_listed(place, browser):
     )
     browser.wait_for("document.getElementsByName('output')[0]?.value === 'again'")
     assert browser.run("document.getElementsByName('normalize.enabled')[0].value") == "false"
+
+
+def submitted(browser, name):
+    tree = {"output": name, "model": {"path": "digits.keras"}, "data": {"path": "digits.npz"}}
+    tree |= {part: {"enabled": False} for part in ("normalize", "report")}
+    return browser.run(f"act('api/v1/jobs', {json.dumps(tree)}).then(j => j.id)")
+
+
+def test_progress_of_an_earlier_attempt_is_not_shown_as_that_of_this_one(place, browser):
+    root, address = place
+    (root / "twice.hold").touch()
+    browser.open(address)
+    job = submitted(browser, "twice")
+    browser.open(f"{address}?view=job&job={job}")
+    browser.wait_for("document.querySelector('main')?.innerText.includes('Running, stage record')")
+    press(browser, "Cancel")
+    browser.wait_for("document.querySelector('.state')?.textContent === 'cancelled'")
+
+    # The next attempt waits behind another job, and its folder tells of the first one.
+    (root / "before.hold").touch()
+    before = submitted(browser, "before")
+    browser.open(f"{address}?view=job&job={job}")
+    press(browser, "Resume")
+    browser.wait_for("document.querySelector('main')?.innerText.includes('Starting')")
+    assert "interrupted" not in words(browser).partition("Settings")[0]
+    (root / "before.hold").unlink()
+    browser.wait_for("document.querySelector('main')?.innerText.includes('Running, stage record')")
+    (root / "twice.hold").unlink()
+    browser.wait_for("document.querySelector('.state')?.textContent === 'complete'")
+    assert before > job
+
+
+@pytest.mark.parametrize("view", ["job", "jobs"])
+def test_a_page_goes_on_after_the_service_did_not_answer(place, started, view):
+    root, address = place
+    name = f"silent-{view}"
+    (root / f"{name}.hold").touch()
+    started.open(address)
+    job = submitted(started, name)
+    started.open(f"{address}?view={view}&job={job}")
+    started.wait_for("document.querySelector('.state')?.textContent === 'running'")
+    started.call("Network.setBlockedURLs", urls=["*/api/*"])
+    started.wait_for("document.querySelector('main').innerText.includes('The service does not answer')")
+    assert "Failed to fetch" not in words(started)
+
+    started.call("Network.setBlockedURLs", urls=[])
+    (root / f"{name}.hold").unlink()
+    started.wait_for("document.querySelector('.state')?.textContent === 'complete'")
+    started.wait_for("!document.querySelector('main').innerText.includes('does not answer')")
+
+    started.call("Network.setExtraHTTPHeaders", headers={})
+    started.wait_for("document.querySelector('main').innerText.includes('You are signed out')")
+    assert started.run(
+        "[...document.querySelectorAll('main a')].some(a => a.textContent === 'Sign in again')"
+    )
+    started.call("Network.setExtraHTTPHeaders", headers={"Authorization": f"Bearer {TOKEN}"})
+    started.wait_for("!document.querySelector('main').innerText.includes('signed out')")
+    started.problems.clear()  # the browser itself notes what did not reach the service, and the answers 401
 
 
 def test_what_is_refused_is_shown_as_text(place, started):

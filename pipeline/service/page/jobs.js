@@ -15,9 +15,7 @@ const run_of = (job) => (job.has_run ? link({ run: job.run }, job.name) : job.na
 async function act(path, body) {
   const headers = { accept: "application/json", ...(body === undefined ? {} : { "content-type": "application/json" }) };
   const answer = await fetch(path, { method: "POST", headers, body: body === undefined ? undefined : JSON.stringify(body) });
-  const said = await answer.json();
-  if (!answer.ok) throw new Error(said.detail || `${answer.status}`);
-  return said;
+  return read_answer(answer);
 }
 
 // The link in the head of every view, where there are jobs.
@@ -26,9 +24,28 @@ async function show_jobs_link() {
   document.querySelector("#jobs").hidden = !has_jobs;
 }
 
-// Look again as long as a view is shown that looks so.
-function again(is_open, look) {
-  if (is_open) setTimeout(() => (document.hidden ? again(true, look) : start(look, true)), JOB_MS);
+// What a person is told of a request that failed, and can do about it.
+function trouble(error) {
+  if (error.status === 401) return make("p", { class: "told bad", role: "status" }, "You are signed out, as after the service was started again. ", make("a", { href: location.href }, "Sign in again"), " with a token, or open the address that it printed.");
+  if (error.status === undefined || error.status > 500) return told("bad", "The service does not answer. What is shown here is from before; it is asked again every second.");
+  return told("bad", error.message);
+}
+
+// Look again and again, also after a request has failed, until a look returns false: another view is shown.
+function keep_looking(look, wrong) {
+  setTimeout(async () => {
+    let goes_on = true;
+    if (!document.hidden) {
+      try {
+        goes_on = await look() !== false;
+        wrong.replaceChildren();
+      } catch (error) {
+        const fresh = trouble(error);
+        if (!wrong.firstChild?.isEqualNode(fresh)) wrong.replaceChildren(fresh);
+      }
+    }
+    if (goes_on) keep_looking(look, wrong);
+  }, JOB_MS);
 }
 
 // Where a run is damaged, and who looks at it may act: a button that has the damaged blocks computed again.
@@ -54,27 +71,31 @@ async function show_jobs() {
   ];
   const page = (offset, name) => link({ view: "jobs", ...asked, offset }, name);
   const list = table(columns, answer.jobs, "Jobs"), last = answer.offset + answer.jobs.length;
-  show("Jobs", fresh, make("p", { class: "note" }, `At most ${answer.n_at_once} at the same time.`),
+  const silence = make("div");
+  show("Jobs", silence, fresh, make("p", { class: "note" }, `At most ${answer.n_at_once} at the same time.`),
     answer.n_total ? list : told("open", "There is no job yet."),
     make("p", { class: "links" }, answer.offset ? page(Math.max(0, answer.offset - 100), "later ones") : null, last < answer.n_total ? page(last, "earlier ones") : null),
     make("pre", {}, "curl -H \"Authorization: Bearer $(cat jobs-token)\" -H 'Content-Type: application/toml' \\\n  --data-binary @job.toml ADDRESS/api/v1/jobs"));
   const look = async () => {
     const newer = await ask("api/v1/jobs", { ...asked, limit: 100 });
     if (JSON.stringify(newer.jobs.map((j) => j.id)) === JSON.stringify(answer.jobs.map((j) => j.id))) list.renew(newer.jobs);
-    else if (!document.querySelector("main :focus")) return show_jobs();
-    again(true, look);
+    else if (!document.querySelector("main :focus")) return show_jobs().then(() => false);
+    return true;
   };
-  again(true, look);
+  keep_looking(look, silence);
 }
 
 async function show_job(id) {
   const path = `api/v1/jobs/${encodeURIComponent(id)}`;
   const access = await ask("api/v1/access");
   const state = make("p", { role: "status" }), facts = make("dl", { class: "facts" }), log = make("pre", { tabindex: "0", "aria-label": "Log" }), bar = make("div"), buttons = make("p", { class: "links" }), wrong = make("div");
-  let job = null, followed = false;
-  const change = (verb) => make("button", { type: "button", class: "act", onclick: () => act(`${path}/${verb.toLowerCase()}`).then(look_once).catch((error) => wrong.replaceChildren(told("bad", error.message))) }, verb);
+  const silence = make("div");
+  let job = null, followed = null;
+  // Progress in the folder may be that of an earlier attempt, which another process has told.
+  const is_now = (told_state) => job.kind !== "run" || (["running", "cancelling"].includes(job.state) && told_state.pid === job.pid);
+  const change = (verb) => make("button", { type: "button", class: "act", onclick: () => act(`${path}/${verb.toLowerCase()}`).then(() => wrong.replaceChildren()).then(look_once).catch((error) => wrong.replaceChildren(trouble(error))) }, verb);
   const look_once = async () => {
-    const before = job;
+    const before = job, was_silent = silence.hasChildNodes();
     const [found, printed] = await Promise.all([ask(path), ask(`${path}/log`)]);
     job = found;
     const is_open = OPEN_STATES.includes(job.state);
@@ -85,14 +106,14 @@ async function show_job(id) {
     if (access.may_act && before?.state !== job.state) {
       buttons.replaceChildren(is_open ? change("Cancel") : change("Resume"), job.kind === "run" ? link({ view: "new-job", from: job.id }, "New job from these settings") : "");
     }
-    if (job.has_run && is_open && !followed) { followed = true; bar.replaceChildren(live_bar(job.run, () => {})); }
-    if (!is_open) { followed = false; bar.replaceChildren(); }
+    if (followed && (!is_open || was_silent)) { followed.end(); followed = null; bar.replaceChildren(); }
+    if (job.has_run && is_open && !followed) { followed = live_bar(job.run, () => {}, is_now); bar.replaceChildren(followed); }
+    followed?.renew();
   };
-  const look = async () => { await look_once(); again(true, look); };
   await look_once();
-  show(`Job ${job.id}: ${job.name}`, state, wrong, bar, buttons, facts, make("h2", {}, "Settings"), make("pre", {}, job.job_file || `actisketch verify ${shell(job.name)} --repair`),
+  show(`Job ${job.id}: ${job.name}`, silence, state, wrong, bar, buttons, facts, make("h2", {}, "Settings"), make("pre", {}, job.job_file || `actisketch verify ${shell(job.name)} --repair`),
     job.kind === "run" ? make("p", { class: "note" }, "As a job file for actisketch run, with paths from the folder that is served.") : null, make("h2", {}, "Log"), log);
-  again(true, look);
+  keep_looking(look_once, silence);
 }
 
 // What a setting may be: {kinds, choices} from its schema, without null, which stands for "left out".
@@ -185,7 +206,7 @@ async function show_new_job() {
     try {
       done(await act(path, tree_of(fields)));
     } catch (error) {
-      shown.replaceChildren(told("bad", error.message));
+      shown.replaceChildren(trouble(error));
     }
     plan.disabled = false;
   }

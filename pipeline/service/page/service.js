@@ -18,11 +18,16 @@ const run_path = (id) => `api/v1/runs/${encodeURIComponent(id)}`;
 const path_of = (id) => id.replaceAll("~1", "/").replaceAll("~0", "~");
 const link = (fields, ...children) => make("a", { href: query(fields) || "./" }, ...children);
 
+// The status tells an answer that refuses from none: errors without one are of the network.
+async function read_answer(answer) {
+  const body = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw Object.assign(new Error(body.detail || `${answer.status}`), { status: answer.status });
+  return body;
+}
+
 async function ask(path, fields = {}) {
   const answer = await fetch(path + query(fields), { headers: { accept: "application/json" } });
-  const body = await answer.json();
-  if (!answer.ok) throw new Error(body.detail || `${answer.status}`);
-  return body;
+  return read_answer(answer);
 }
 
 function show(title, ...children) {
@@ -135,23 +140,30 @@ function watch_runs(look, shown, list) {
   setTimeout(again, shown.runs.some((r) => r.state === "running") ? REFRESH_MS : REFRESH_IDLE_MS);
 }
 
-function live_bar(id, reload) {
+// Where `is_now` says that a state is not of the attempt that is shown, the attempt is only starting.
+function live_bar(id, reload, is_now = () => true) {
   const bar = make("p", { class: "told open", role: "status" }, "Waiting for news ...");
   const source = new EventSource(`${run_path(id)}/events`);
-  let n_blocks = null;
-  const hear = (event) => {
-    const state = JSON.parse(event.data);
-    const words = [state.state === "running" ? "Running" : state.state, state.stage ? `stage ${state.stage}` : null,
+  let n_blocks = null, last = null;
+  const draw = (state) => {
+    const words = !is_now(state) ? "Starting" : [state.state === "running" ? "Running" : state.state, state.stage ? `stage ${state.stage}` : null,
       state.n_total ? `${count(state.n_done)} of ${count(state.n_total)} ${state.unit}` : null, state.per_second ? `${text(state.per_second, 3)} a second` : null,
       state.left_s === null ? null : `about ${duration(state.left_s)} left`, state.error].filter(Boolean).join(", ");
     bar.replaceChildren(`${words} `, progress_bar(state.n_blocks_done, state.n_blocks));
-    bar.className = `told ${state.error ? "bad" : state.state === "complete" ? "good" : "open"}`;
+    bar.className = `told ${!is_now(state) ? "open" : state.error ? "bad" : state.state === "complete" ? "good" : "open"}`;
+  };
+  const hear = (event) => {
+    const state = JSON.parse(event.data);
+    last = state;
+    draw(state);
     if (n_blocks !== null && n_blocks !== state.n_blocks_done) reload();
     n_blocks = state.n_blocks_done;
-    if (event.type === "complete") { source.close(); reload(); }
+    if (event.type === "complete" && is_now(state)) { source.close(); reload(); }
   };
   for (const name of ["progress", "failed", "complete"]) source.addEventListener(name, hear);
   source.addEventListener("problem", (event) => { bar.replaceChildren(JSON.parse(event.data).detail); source.close(); });
+  bar.renew = () => last && draw(last);
+  bar.end = () => source.close();
   return bar;
 }
 
