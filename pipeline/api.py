@@ -60,7 +60,8 @@ def run(
     points : str or sequence of str
         ``"neurons"`` (every layer with parameters, and every merge in front of spiking neurons or a quantiser, after
         its activation function), ``"parameters"`` (without the merges), ``"leaves"`` (every layer with weights of its
-        own, inside other layers too), ``"all"``, or patterns of names (``"encoder/block_1/mha/query"``).
+        own, inside other layers too), ``"all"`` (every layer), or patterns of names (``"encoder/block_1/mha/query"``).
+        The BatchNormalization and the activation function behind a layer belong to it, also with ``"all"``.
     batch_size : int
         Samples that pass through the network together.
     num_samples : int, optional

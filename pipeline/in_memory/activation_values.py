@@ -109,7 +109,9 @@ def activations(
         The samples, with an axis of samples in front, also for one.
     points : str or sequence of str
         ``"leaves"`` (every layer with weights of its own, inside other layers too), ``"neurons"``, ``"parameters"``,
-        ``"all"`` (every layer), or names and patterns: ``"conv1"``, ``"encoder/block_*/mha/query"``.
+        ``"all"`` (every layer), or names and patterns: ``"conv1"``, ``"encoder/block_*/mha/query"``. The
+        BatchNormalization and the activation function behind a layer belong to it, whatever is asked for but one of
+        them alone: the layer's name has the values after both, and they are no points of their own.
     output : path, optional
         Record into this folder, and read from there what is indexed. It is a run as of :func:`~..api.run`, without
         normalisation: called again, it resumes or reloads. Default: arrays in memory, and nothing is written.

@@ -48,7 +48,8 @@ def statistics(
         As for :func:`~..api.run`.
     points : str or sequence of str
         ``"leaves"`` (every layer with weights of its own, inside other layers too), ``"neurons"``, ``"parameters"``,
-        ``"all"``, or names and patterns.
+        ``"all"`` (every layer), or names and patterns. The BatchNormalization and the activation function behind a
+        layer belong to it, and are no points of their own: its numbers are of the values after both.
     percentiles : float or sequence of float
         In percent: those that the table shows. It answers any other with its ``percentile(point, q)``.
     nonzero : bool
