@@ -43,6 +43,8 @@ def _whole_table(run: ViewedRun) -> ShownTable:
     # A copy for each, one after the other: what a sketch keeps when it is asked is larger than its counts.
     rows = [_row(spec.name, spec.shape, sketches[spec.name], by_name[spec.name]) for spec in specs]
     columns = {head: [row[i] for row in rows] for i, head in enumerate(HEADS)}
+    if any(row[len(HEADS)] != "0" for row in rows):
+        columns[">not finite"] = [row[len(HEADS)] for row in rows]
     if of_certificate:
         columns[">residual"] = [_residual(of_certificate.get(spec.name)) for spec in specs]
     return ShownTable(
@@ -68,6 +70,7 @@ def _row(name: str, shape: Sequence[int], sketch: PointSketch, factor: PointFact
         interval_text(factor.lo or 0.0, factor.hi or 0.0) if has_interval else "-",
         factor_text(factor.factors),
         factor.rule,
+        count_text(layer.n_nan + layer.n_inf),
         distribution_svg(layer, mark=factor.value),
     )
 

@@ -23,7 +23,7 @@ from .tidy import tidy_frame
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-__all__ = ["PointStatistics", "StatisticsTable"]
+__all__ = ["PointStatistics", "StatisticsTable", "left_out_column"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +45,8 @@ class PointStatistics:
     """Both exact."""
     percentiles: Mapping[float, Percentile]
     """By percent: value, lo and hi; the exact order statistics lie within [lo, hi]."""
+    left_out: int = 0
+    """Values that are NaN or infinite: they count nowhere else."""
 
 
 class StatisticsTable(Mapping[str, PointStatistics]):
@@ -105,6 +107,7 @@ class StatisticsTable(Mapping[str, PointStatistics]):
             min=layer.minimum,
             max=layer.maximum,
             percentiles={q: layer.percentile(q, nonzero=self.nonzero) for q in self._qs},
+            left_out=layer.n_nan + layer.n_inf,
         )
 
     def __iter__(self) -> Iterator[str]:
@@ -168,6 +171,7 @@ class StatisticsTable(Mapping[str, PointStatistics]):
             "point": [row.point for row in rows],
             ">shape": [axes_text(row.shape) for row in rows],
             ">values": [count_text(row.count) for row in rows],
+            **left_out_column([row.left_out for row in rows]),
             ">zeros": [share_text(row.zeros / row.count if row.count else None) for row in rows],
             **{
                 f">{name}": [number_text(getattr(row, name)) for row in rows]
@@ -192,6 +196,11 @@ class StatisticsTable(Mapping[str, PointStatistics]):
             mark = None if last is None else self.percentile(point, last).value
             shown.append(distribution_svg(self._layer(point), mark=mark))
         return shown
+
+
+def left_out_column(counts: Sequence[int]) -> dict[str, list[str]]:
+    """Return the column of how many values are NaN or infinite; none where all are finite."""
+    return {">not finite": [count_text(count) for count in counts]} if any(counts) else {}
 
 
 def _with_interval(found: Percentile) -> str:

@@ -103,6 +103,28 @@ def test_it_is_shown_in_a_terminal_and_in_a_notebook(table):
     assert "percentiles of the non-zero activations" in page
 
 
+def test_values_that_are_left_out_are_told_of_each_point(tall, samples):
+    given = samples.copy()
+    given[:7] = np.sign(given[:7]) * np.float32(3e38)
+    settings = {"sketch": {"nonfinite": "exclude"}}
+    found = statistics(tall, given, batch_size=32, settings=settings)
+    hidden = keras.Model(tall.inputs, tall.layers[0].output).predict(given, batch_size=32, verbose=0)
+    rows = [line.split() for line in repr(found).splitlines()]
+    n_left_out = int((~np.isfinite(hidden)).sum())
+
+    assert n_left_out > 0
+    assert found["hidden"].left_out == n_left_out
+    assert found["hidden"].count == hidden.size - n_left_out
+    assert rows[1][2:5] == ["values", "not", "finite"]
+    assert rows[2][3] == str(n_left_out)
+    assert ">not finite</th>" in found._repr_html_()
+
+
+def test_where_all_values_are_finite_no_column_says_so(table):
+    assert {row.left_out for row in table.values()} == {0}
+    assert "not finite" not in repr(table) + table._repr_html_()
+
+
 INTERRUPTED = """
 import os, shutil, tempfile
 import keras, numpy as np

@@ -15,6 +15,8 @@ from actisketch.pipeline import open_run, plan, run
 from actisketch.pipeline.certifier import Certificate
 from actisketch.storage.errors import InputError
 
+from ..service.conftest import MadeRun
+
 MARKED = "out>of"
 SETTINGS = {"report": {"enabled": False}, "record": {"batch_size": 16, "block_samples": 16}}
 
@@ -262,3 +264,22 @@ def test_the_digest_of_a_point_is_one_of_the_tdigest_package(finished, values):
     assert found.percentile(50) == pytest.approx(np.percentile(nonzero, 50), rel=0.05)
     with pytest.raises(InputError, match="no point 'smple'"):
         finished.tdigest("smple")
+
+
+def test_a_run_tells_how_many_values_of_each_point_were_left_out(tmp_path):
+    class Overflowing(MadeRun):
+        def values(self, point, start, stop):
+            values = super().values(point, start, stop).copy()
+            if point.name == "conv":
+                values[:, 0] = np.inf
+            return values
+
+    made = (
+        Overflowing(tmp_path / "run", changes={"sketch": {"nonfinite": "exclude"}}).begin().record().finish()
+    )
+    values = made.all_values("conv")
+    lines = [re.split("  +", line) for line in str(open_run(made.folder)).splitlines()]
+    (heads,) = (line for line in lines if line[0] == "point")
+    told = {line[0]: line[heads.index("not finite")] for line in lines if line[0] == "conv"}
+
+    assert told == {"conv": str(np.isinf(values).sum())}
