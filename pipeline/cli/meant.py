@@ -97,6 +97,16 @@ def check_is_run(path: Path, context: click.Context) -> None:
             f"{str(path)!r} is a job file, not a run; its run is {str(run)!r}: "
             f"`{_instead(context, path, str(run))}`"
         )
+    kind = path.suffix.lower()
+    if kind in _NETWORKS | _SAMPLES and not (path / _MANIFEST).exists():
+        # Another verb makes the run: the flags of this one are none of its.
+        is_network = kind in _NETWORKS
+        quoted = shlex.quote(str(path))
+        flags = f"--model {quoted} --data SAMPLES" if is_network else f"--model NETWORK --data {quoted}"
+        raise InputError(
+            f"{str(path)!r} {'is a network' if is_network else 'are samples'}, not a run: "
+            f"`actisketch run {flags}` makes one"
+        )
     if (
         (path.parent / _MANIFEST).is_file()
         and (path.is_file() or not (path / _MANIFEST).exists())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import shlex
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,22 @@ def init(session: Session, path: Path, model: Path | None, data: Path | None, fo
     given = {key: _from_folder_of(path, each) for key, each in named.items() if each is not None}
     with replacing(path) as partial:
         partial.write_text(job_template(given), encoding="utf-8")
+    for key, each in named.items():
+        if each is not None and not _is_there(each):
+            session.err.print(
+                f"warning: {key} = {str(each)!r} is not there yet: correct it in {path}, if it is a typing error",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
     missing = " and ".join(key for key in named if key not in given)
     step = f"set {missing} in it, then " if missing else ""
     session.print(f"wrote {path}: {step}`actisketch plan {shlex.quote(str(path))}`")
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a path or a glob means something; what a URL means is asked by the job."""
+    return "://" in str(path) or path.expanduser().exists() or any(glob.iglob(str(path.expanduser())))
 
 
 def _from_folder_of(job: Path, path: Path) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...storage.errors import InputError
 from ..settings.factor_settings import FactorSettings
+from ..settings.percents import percent_text
 from ..sketch import Percentile, Sketch
 from .clipping import Grids, RoundingError, Spans, best_grid, rounding_errors
 from .entropy import LEAST_BITS, entropy_clip
@@ -75,7 +76,7 @@ def rounding_error(sketch: Sketch, found: ChosenRange, *, bits: int, symmetric: 
 def describe_method(settings: FactorSettings) -> str:
     """Return how ranges are chosen, in words for a table."""
     if settings.method in ("percentile", "max"):
-        return f"percentile {settings.percentile:g}" if settings.method == "percentile" else "max"
+        return f"percentile {percent_text(settings.percentile)}" if settings.method == "percentile" else "max"
     grid = ", symmetric" if settings.symmetric and settings.method == "mse" else ""
     return f"{settings.method}, {settings.bits} bits{grid}"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...storage.claim import holds_cache
-from ...storage.errors import FormatError, InputError, OverBudgetError
+from ...storage.errors import FormatError, IncompleteError, InputError, OverBudgetError
 from ...storage.files import open_to_read
 from ...storage.options import StorageOptions
 from ...storage.parsing import LARGEST_NBYTES
@@ -363,8 +363,15 @@ def open_folder(path: str | Path) -> RunFolder:
     ------
     InputError
         If there is no run.
+    IncompleteError
+        If a job has begun there, and stopped before it wrote ``run.json``.
     """
     folder = RunFolder(Path(path))
     if not folder.manifest_path.exists():
+        if folder.progress_path.is_file() or holds_cache(folder.cache_path):
+            raise IncompleteError(
+                f"nothing is recorded of {str(path)!r} yet, or its run.json was deleted: run the job again to resume",
+                path=str(path),
+            )
         raise InputError(f"no run in {str(path)!r}: start one with `actisketch run job.toml`", path=str(path))
     return folder

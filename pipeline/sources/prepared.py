@@ -181,7 +181,7 @@ def _limit(reader: Reader, num_samples: int | None) -> int:
         return reader.n_rows
     if num_samples > reader.n_rows:
         raise InputError(
-            f"num_samples = {num_samples}, but {reader.origin} holds {reader.n_rows}: "
+            f"num_samples = {num_samples}, but there are {reader.n_rows} in {reader.origin}: "
             "ask for fewer, or leave num_samples out"
         )
     return num_samples

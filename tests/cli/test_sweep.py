@@ -129,6 +129,17 @@ def test_two_choices_of_factors_are_refused(call, small_run):
     assert "two choices" in answer.err
 
 
+def test_init_warns_of_what_is_not_there(call, small_files, tmp_path):
+    lacking = call("init", tmp_path / "a.toml", "--model", "nothere.keras", "--data", tmp_path / "no*.npz")
+    whole = call("init", tmp_path / "b.toml", "--model", small_files["model"], "--data", small_files["data"])
+    listed = call("init", tmp_path / "c.toml", "--data", small_files["folder"] / "*.npz")
+
+    assert lacking.code == whole.code == listed.code == 0
+    assert "warning: model.path = 'nothere.keras' is not there yet" in lacking.err
+    assert "warning: data.path = " in lacking.err
+    assert "warning" not in whole.err + listed.err
+
+
 def test_init_fills_in_what_is_named(call, small_files):
     path = small_files["folder"] / "new.toml"
     written = call("init", path, "--model", small_files["model"], "--data", small_files["data"])

@@ -22,6 +22,23 @@ def test_every_verb_that_needs_all_blocks_ends_with_the_same_code(call, half, ve
     assert "1 of 3 blocks" in answer.err + answer.out or "2 of 3" in answer.out
 
 
+@pytest.mark.parametrize("left", ["cache", "progress.json"])
+@pytest.mark.parametrize("verb", ["status", "compare", *VERBS.split()])
+def test_a_job_that_was_stopped_before_its_first_block_is_incomplete_too(call, tmp_path, verb, left):
+    begun = MadeRun(tmp_path / "run").begin().folder
+    (begun / "progress.json").write_text("{}")
+    (begun / "run.json").unlink()
+    if left == "cache":
+        (begun / "progress.json").unlink()
+    else:
+        (begun / "cache").rename(tmp_path / "elsewhere")
+    answer = call(verb, *([begun] * (2 if verb == "compare" else 1)))
+
+    assert answer.code == 9
+    assert f"nothing is recorded of {str(begun)!r} yet" in answer.err
+    assert "run the job again to resume" in answer.err
+
+
 def test_status_answers_what_it_is_asked(call, half):
     answer = call("status", half)
 

@@ -71,6 +71,22 @@ def test_something_else_than_the_folder_of_a_run(call, place, given, verb):
     assert call(verb, place / "run").code == 0
 
 
+@pytest.mark.parametrize("verb", ["status", "percentiles", "compare", "export"])
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("net.keras", "is a network, not a run: `actisketch run --model {} --data SAMPLES` makes one"),
+        ("x.npz", "are samples, not a run: `actisketch run --model NETWORK --data {}` makes one"),
+    ],
+)
+def test_a_network_or_samples_in_the_place_of_a_run(call, place, verb, given, told):
+    path = place / given
+    answer = call(verb, *([place / "run"] if verb == "compare" else []), path)
+
+    assert answer.code == 2
+    assert f"{str(path)!r} {told.format(path)}" in answer.err
+
+
 def test_a_job_file_that_begins_with_a_byte_order_mark_is_read(call, small_files):
     text = small_files["job"].read_text()
     small_files["job"].write_text(text, encoding="utf-8-sig")
