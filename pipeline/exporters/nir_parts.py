@@ -7,6 +7,7 @@ Knows arrays. Does not know Keras or NIR.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -140,26 +141,40 @@ def ungrouped(weight: NDArray[np.float32], groups: int) -> NDArray[np.float32]:
 
 
 def explicit_padding(
-    weight: NDArray[np.float32], padding: tuple[tuple[int, int], tuple[int, int]], dilation: tuple[int, int]
+    weight: NDArray[np.float32],
+    padding: tuple[tuple[int, int], tuple[int, int]],
+    dilation: tuple[int, int],
+    *,
+    strides: tuple[int, int] = (1, 1),
+    sizes: Sequence[int] = (0, 0),
 ) -> tuple[NDArray[np.float32], tuple[int, int], tuple[int, int]] | None:
     """Return weight, padding and dilation that NIR can say: as many zeros before as after an axis, a square kernel.
 
     With P zeros on both sides instead of b before and a after, the kernel gets P - b zeros in front and P - a at its
     end: each result sees the same values, and there are as many. nir 1.0.8 takes the height of a kernel for its width
-    too, so the shorter axis gets more of them. None if that would take half a zero.
+    too, so the shorter axis gets more of them. Where that would take half a zero, an axis with a stride over 1 gets one
+    more at the end of its kernel or of the map (of ``sizes``): the stride passes over what is left there. None if no
+    axis has such a stride.
     """
     is_even = all(before == after for before, after in padding)
     if is_even and weight.shape[2] == weight.shape[3] and dilation[0] == dilation[1]:
         return weight, (padding[0][0], padding[1][0]), dilation
     weight = widened(weight, dilation)
     even = [max(pair) for pair in padding]
-    sizes = [weight.shape[2 + i] + 2 * even[i] - sum(padding[i]) for i in range(2)]
-    missing = abs(sizes[0] - sizes[1])
-    if missing % 2:
-        return None
-    even[int(np.argmin(sizes))] += missing // 2
-    more = [(even[i] - padding[i][0], even[i] - padding[i][1]) for i in range(2)]
-    return np.pad(weight, ((0, 0), (0, 0), *more)), (even[0], even[1]), (1, 1)
+    sides = [weight.shape[2 + i] + 2 * even[i] - sum(padding[i]) for i in range(2)]
+    side = max(sides)
+    if (side - min(sides)) % 2 and strides[int(np.argmin(sides))] == 1:
+        side += 1
+    around = []
+    for i in range(2):
+        half, odd = divmod(side - sides[i], 2)
+        if odd and strides[i] == 1:
+            return None
+        left = (sizes[i] + sum(padding[i]) - weight.shape[2 + i]) % strides[i]
+        even[i] += half + (1 if odd and not left else 0)
+        before = even[i] - padding[i][0]
+        around.append((before, side - weight.shape[2 + i] - before))
+    return np.pad(weight, ((0, 0), (0, 0), *around)), (even[0], even[1]), (1, 1)
 
 
 def widened(weight: NDArray[np.float32], dilation: tuple[int, int]) -> NDArray[np.float32]:

@@ -61,8 +61,8 @@ class NirWriter:
         self._pooling = pooling
         self._graph: Graph = read_graph(model)
         self._values: dict[int, NirValue] = {}
-        self._padded: dict[int, tuple[tuple[int, int], tuple[int, int]]] = {}
-        """Values behind a ZeroPadding2D, which the next convolution takes over."""
+        self._padded: dict[int, tuple[tuple[int, int], ...]] = {}
+        """Values behind a ZeroPadding2D, whose zeros the next convolution or max pooling takes over."""
         self._nodes: dict[str, Any] = {}
         self._edges: list[tuple[str, str]] = []
         self.left_out: list[str] = []
@@ -90,23 +90,33 @@ class NirWriter:
             return self._input(node)
         translate = _RULES.get(node.type)
         if is_identity(node.operation):
-            return self._values[node.inputs[0]]
+            return self._passed(node)
         if is_batch_norm(node.operation):
             return self._norm(node)
         if is_activation(node.operation):
-            return self._activated(self._parts(node.inputs[0], node.name), node)
+            return self._activated(self._passed(node), node)  # zeros stay zeros in a ReLU
         if translate is None:
             raise InputError(
                 f"NIR cannot say what {node.name!r} ({node.type}) does: it has convolutions, Dense layers, "
                 "pooling, Flatten, Add, Concatenate and ReLU",
                 layer=node.name,
             )
+        if getattr(node.operation, "data_format", None) == "channels_first":
+            raise InputError(f"{node.name!r} has its channels first: put them last", layer=node.name)
         return translate(self, node)
+
+    def _passed(self, node: Node) -> NirValue:
+        """Return the value that a node leaves as it is, with the zeros around it."""
+        value = node.inputs[0]
+        if value in self._padded:
+            self._padded[node.outputs[0]] = self._padded[value]
+        return self._values[value]
 
     def _parts(self, value: int, name: str) -> NirValue:
         if value in self._padded:
             raise InputError(
-                f"{name!r} follows a ZeroPadding2D: NIR pads only in a convolution that is not padded itself"
+                f"{name!r} follows a ZeroPadding2D: only a convolution or max pooling that is not padded itself "
+                "takes its zeros over"
             )
         return self._values[value]
 
@@ -170,8 +180,8 @@ class NirWriter:
         shift = (np.asarray(layer.beta, np.float64) if layer.center else 0.0) - scale * np.asarray(
             layer.moving_mean, np.float64
         )
-        if parts[0].flattened:
-            raise InputError(f"{node.name!r} normalises a flattened map: put it before the Flatten")
+        if parts[0].flattened or layer.axis not in (-1, len(parts[0].shape)):
+            raise InputError(f"{node.name!r} normalises a flattened map, or other axes than channels")
         found, first = [], 0
         for part in parts:
             here = slice(first, first + part.n_channels)
@@ -198,11 +208,11 @@ class NirWriter:
         size: Sequence[int] = (),
     ) -> NirPart:
         """Return what a convolution makes of a part; ``size`` is its height and width, by default those of the part."""
-        said = explicit_padding(weight, padding, dilation)
+        said = explicit_padding(weight, padding, dilation, strides=strides, sizes=part.shape[1:])
         if said is None:
             raise InputError(
                 f"the kernel of {node.name!r} and its padding make no square, which NIR's shapes need: use a "
-                "square kernel",
+                "kernel that is longer by one on one axis",
                 layer=node.name,
             )
         weight, even, gaps = said
@@ -227,10 +237,8 @@ class NirWriter:
         layer, value = node.operation, node.inputs[0]
         depthwise = node.type == "DepthwiseConv2D"
         parts, groups = self._values[value], getattr(layer, "groups", 1)
-        if layer.data_format != "channels_last" or (groups > 1 and not depthwise and len(parts) > 1):
-            raise InputError(
-                f"{node.name!r} has its channels first, or groups behind a Concatenate: NIR cannot say it"
-            )
+        if groups > 1 and not depthwise and len(parts) > 1:
+            raise InputError(f"{node.name!r} has groups behind a Concatenate: NIR cannot say it")
         kernel = np.asarray(layer.kernel)
         out = [int(n) for n in self._graph.values[node.outputs[0]].shape if n is not None]
         bias = np.asarray(layer.bias, np.float32) if layer.use_bias else np.zeros(out[-1], np.float32)
@@ -296,7 +304,7 @@ class NirWriter:
         return self._flat(node, tuple(found)) if is_global and not layer.keepdims else tuple(found)
 
     def _max_pool(self, node: Node) -> NirValue:
-        layer, parts = node.operation, self._parts(node.inputs[0], node.name)
+        layer, parts = node.operation, self._values[node.inputs[0]]
         window, strides = tuple(layer.pool_size), tuple(layer.strides)
         if not all(part.is_rate for part in parts):
             raise InputError(
@@ -334,8 +342,10 @@ class NirWriter:
         return tuple(found)
 
     def _pad(self, node: Node) -> NirValue:
-        self._padded[node.outputs[0]] = node.operation.padding
-        return self._parts(node.inputs[0], node.name)
+        there = self._padded.get(node.inputs[0], ((0, 0), (0, 0)))
+        pairs = zip(there, node.operation.padding, strict=True)
+        self._padded[node.outputs[0]] = tuple((a + c, b + d) for (a, b), (c, d) in pairs)
+        return self._values[node.inputs[0]]
 
     def _sum(self, node: Node) -> NirValue:
         terms = [self._parts(value, node.name) for value in node.inputs]

@@ -84,6 +84,24 @@ def networks():
         "padded": chain(
             layers.ZeroPadding2D(((1, 2), (2, 1))), layers.Conv2D(4, 3, strides=2, activation="relu"), *out()
         ),
+        "padded, dropped out": chain(
+            layers.ZeroPadding2D(2), layers.Dropout(0.5), layers.Conv2D(4, 3, activation="relu"), *out()
+        ),
+        "padded, then neurons": chain(
+            layers.Conv2D(4, 3),
+            layers.ZeroPadding2D(((0, 2), (1, 0))),
+            layers.Activation("linear"),
+            layers.ReLU(),
+            layers.SpatialDropout2D(0.5),
+            layers.Conv2D(3, 3, strides=2),
+            *out(),
+        ),
+        "padded twice": chain(
+            layers.ZeroPadding2D(1), layers.ZeroPadding2D(((0, 1), (2, 1))), layers.DepthwiseConv2D(3), *out()
+        ),
+        "maximum of padded": chain(
+            layers.Conv2D(4, 3, activation="relu"), layers.ZeroPadding2D(1), layers.MaxPooling2D(3, 2), *out()
+        ),
         "pooled": chain(layers.Conv2D(4, 3, activation="relu"), layers.AveragePooling2D(2), *out()),
         "pooled, then neurons": chain(
             layers.Conv2D(4, 3), layers.AveragePooling2D((3, 2), 1), layers.ReLU(), *out()
@@ -123,6 +141,10 @@ NAMES = [
     "grouped",
     "depthwise",
     "padded",
+    "padded, dropped out",
+    "padded, then neurons",
+    "padded twice",
+    "maximum of padded",
     "pooled",
     "pooled, then neurons",
     "maximum",
