@@ -18,6 +18,34 @@ from .conftest import make_client
 JOBS = "/api/v1/jobs"
 
 
+def swapped(place, to):
+    """Put a link in the place of a file or folder."""
+    place.rename(place.with_name(f"{place.name}.away"))
+    place.symlink_to(to)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["small-2.npy", "inner"])
+def test_a_link_that_leads_out_is_refused_also_after_the_job_began(place, acting, tmp_path, what):
+    (place / "inner").mkdir(exist_ok=True)
+    np.save(place / "small-2.npy", np.load(place / "small.npy"))
+    np.save(tmp_path / "secret.npy", np.load(place / "small.npy"))
+    (tmp_path / "folder").mkdir()
+    output = f"inner/{what}"
+    answer = acting.post(JOBS, json=asked(output=output, data={"path": "small-2.npy"}))
+    while acting.get(f"{JOBS}/{answer.json()['id']}").json()["state"] != "running":
+        time.sleep(0.01)
+    swapped(place / what, tmp_path / ("folder" if what == "inner" else "secret.npy"))
+    job = ended(acting, answer)
+    (place / what).unlink()
+    (place / f"{what}.away").rename(place / what)
+
+    assert job["state"] == "failed"
+    assert "link" in job["message"] or "leads out" in job["message"]
+    assert list((tmp_path / "folder").iterdir()) == []
+    assert not (place / output / "cache").exists()
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, small_parts):
     """A folder that is served, with a small network and its samples."""

@@ -20,7 +20,15 @@ from ...settings.job_settings import JobSettings
 from ...settings.loading import PATH_SETTINGS, validate_job, with_settings
 from ..run_root import DEEPEST, MANIFEST, RunRoot, is_below_url
 
-__all__ = ["Permissions", "anchored", "check_output_place", "check_places", "kept_settings", "requested"]
+__all__ = [
+    "Permissions",
+    "anchored",
+    "check_output_place",
+    "check_places",
+    "given_places",
+    "kept_settings",
+    "requested",
+]
 
 LONGEST_PATH = 1000
 # What is written: nothing on the way there may be a link.
@@ -65,7 +73,7 @@ def requested(tree: Mapping[str, Any], root: RunRoot, allowed: Permissions) -> J
         ) from None
     settings = validate_job(tree, origin="the job")
     for key in ("output", "model.path", "data.path"):
-        if key not in dict(_given(settings)):
+        if key not in dict(given_places(settings)):
             raise InputError(f"the job: {key} is missing: name it, as a path below the folder that is served")
     _check_trust(settings, allowed)
     settings = anchored(settings, root)
@@ -89,7 +97,7 @@ def anchored(settings: JobSettings, root: RunRoot) -> JobSettings:
     tree = settings.model_dump(exclude_unset=True)
     places = {
         key: value if is_url(value) else str(root.path / _relative(key, value))
-        for key, value in _given(settings)
+        for key, value in given_places(settings)
     }
     return validate_job(with_settings(tree, places), origin="the job")
 
@@ -102,7 +110,7 @@ def check_places(settings: JobSettings, root: RunRoot, allowed: Permissions) -> 
     InputError
         The message names the setting.
     """
-    for key, place in _given(settings):
+    for key, place in given_places(settings):
         if is_url(place):
             _check_url(key, place, allowed)
         elif key in WRITTEN:
@@ -124,7 +132,7 @@ def check_output_place(output: Path, root: RunRoot) -> None:
             raise InputError(f"output lies inside of another run, {name!r}: choose a folder beside it")
 
 
-def _given(settings: JobSettings) -> Iterator[tuple[str, str]]:
+def given_places(settings: JobSettings) -> Iterator[tuple[str, str]]:
     """Yield each place that was named: its key and its path or URL."""
     for key in PATH_SETTINGS:
         *tables, last = key.split(".")

@@ -30,6 +30,7 @@ from .plan_process import PLAN_PREFIX
 from .processes import JOB_COMMAND, JobFolder, end_session, is_held, start_process, tell_process
 from .reconciling import has_finished, how_it_ended
 from .repairing import check_repair
+from .still_inside import note_allowed
 
 __all__ = ["JOBS_FOLDER", "JobQueue"]
 
@@ -163,6 +164,7 @@ class JobQueue:
         try:
             folder.path.mkdir(exist_ok=True)
             arguments = self._arguments(job, folder)
+            note_allowed(folder, self._root, self.allowed)
             folder.arguments_path.write_text(json.dumps(arguments), encoding="utf-8")
             process = start_process(self.table.path, job, self._command, cwd=self._root.path)
         except (ActisketchError, OSError) as error:

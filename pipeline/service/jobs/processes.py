@@ -55,6 +55,11 @@ class JobFolder:
         return self.path / "arguments.json"
 
     @property
+    def allowed_path(self) -> Path:
+        """What the operator allows the job."""
+        return self.path / "allowed.json"
+
+    @property
     def log_path(self) -> Path:
         """What the processes of the job have printed."""
         return self.path / "log"
