@@ -63,14 +63,17 @@ _WORDS = {
     "Percentile to show, 0 to 100; may be given several times.  [default: that of RUN_A's factors]"
 )
 @click.option(
-    "--per-channel", is_flag=True, help="Also a row for each channel, where both runs have sketches of them."
+    "--per-channel",
+    is_flag=True,
+    help="Also a row for each channel, where both runs have sketches of them; otherwise a remark says why not.",
 )
 @click.option(
     "--fail-above",
     type=NumberFrom(0),
     metavar="X",
     help="End with exit code 10 if the distance (--by) of a layer is certainly larger: its lower bound is. Layers that "
-    "only one run has do not count; a layer without such values in one run alone does.",
+    "only one run has do not count; a layer without such values in one run alone does. What is recorded is judged, "
+    "also of a run that is not complete or is damaged: a remark says so.",
 )
 @click.option(
     "--html", type=click.Path(path_type=Path), help="Also write a page with the distributions to this file."
@@ -144,6 +147,11 @@ def _show(session: Session, found: RunComparison, qs: tuple[float, ...]) -> None
     session.print(f"ordered by the distance ({_WORDS[found.measure]}) of {of}")
     heads = [">KS all", ">KS nonzero", ">W1 all", ">W1 nonzero", ">zeros"]
     rows = [[*_distances(row), *_changes(row, qs)] for row in found.points]
+    if found.measure == "wasserstein":
+        # Layers are ordered by it and fail by it; the others are in the units of the activations.
+        heads = [">W1 relative", *heads]
+        apart = [found.distance(row) for row in found.points]
+        rows = [[certain_text(each.lo, each.hi), *row] for each, row in zip(apart, rows, strict=True)]
     names = [row.point if row.point == row.other else f"{row.point} = {row.other}" for row in found.points]
     result_table(
         session,

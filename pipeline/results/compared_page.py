@@ -51,7 +51,7 @@ def comparison_page(found: RunComparison) -> str:
         sentence=f"Two runs of actisketch, compared from their sketches: {first} and {second}.",
         remarks=[plain(remark, limit=2000) for remark in found.remarks],
         key_figures=list(_key_figures(found)),
-        heads=[*_HEADS, *(percent_label(each.q) for each in found.points[0].percentiles)],
+        heads=[*_heads(found)],
         rows=[_row(found, row) for row in found.points],
         alone=[
             f"Only in the {word} run: {plain(', '.join(names), limit=2000)}."
@@ -65,6 +65,15 @@ def comparison_page(found: RunComparison) -> str:
         # The only texts that are not escaped are ours: the style, and the pictures, which hold numbers only.
         css=_source("page.css") + INKS_ON_PAGE,
     )
+
+
+def _heads(found: RunComparison) -> Iterator[str]:
+    first, *others = _HEADS
+    yield first
+    if found.measure == "wasserstein":
+        yield "W1, relative"
+    yield from others
+    yield from (percent_label(each.q) for each in found.points[0].percentiles)
 
 
 def _flags(found: RunComparison) -> Iterator[str]:
@@ -102,12 +111,13 @@ def _row(found: RunComparison, row: ComparedPoint) -> dict[str, Any]:
         row.every.wasserstein,
         row.nonzero.wasserstein,
     )
+    ordering = [found.distance(row)] if found.measure == "wasserstein" else []
     n_first, n_second = row.n_values
     text = f"{n_first:,} values in the first run, {n_second:,} in the second; matched by {row.matched_by}."
     return {
         "name": plain(name),
         "cells": [
-            *(certain_text(each.lo, each.hi) for each in distances),
+            *(certain_text(each.lo, each.hi) for each in (*ordering, *distances)),
             change_text(*(share_text(share) for share in row.zeros)),
             change_text(*(factor_text(np.atleast_1d(p.factor).tolist()) for p in (row.first, row.second))),
             *(

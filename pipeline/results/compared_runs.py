@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from ..sketch import (
     channel_distances,
     distances_between,
 )
+from .comparison_remarks import recorded_tree, remarks_on, remarks_on_channels
 from .matched_points import Matched, match_points, meant_points
 from .percentile_rows import as_percents, is_number
 from .run import Run, open_run
@@ -115,11 +116,18 @@ class RunComparison:
     points: tuple[ComparedPoint, ...]
     only_in_first: tuple[str, ...]
     only_in_second: tuple[str, ...]
+    per_channel: bool = False
+    """Whether the distances of channels were asked for."""
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What a reader has to know: runs that are not finished, damaged blocks."""
-        return (*_remarks("the first run", self.first), *_remarks("the second run", self.second))
+        """What a reader has to know: runs that are not finished, damaged blocks, channels that are not compared."""
+        lacking = [row.point for row in self.points if row.channels is None] if self.per_channel else []
+        return (
+            *remarks_on("the first run", self.first),
+            *remarks_on("the second run", self.second),
+            *remarks_on_channels(lacking, self.first, self.second),
+        )
 
     def distance(self, row: ComparedPoint) -> Distance:
         """Return the distance that the points are ordered by."""
@@ -140,13 +148,13 @@ class RunComparison:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; NaN and infinities stay."""
         return {
-            "first": _recorded(self.first),
-            "second": _recorded(self.second),
+            "first": recorded_tree(self.first),
+            "second": recorded_tree(self.second),
             "ordered_by": {"measure": self.measure, "nonzero": self.nonzero},
             "remarks": list(self.remarks),
             "only_in_first": list(self.only_in_first),
             "only_in_second": list(self.only_in_second),
-            "points": [_tree(row) for row in self.points],
+            "points": [{**_tree(row), "distance": _ordering(self.distance(row))} for row in self.points],
         }
 
 
@@ -274,6 +282,7 @@ def compare_recorded(
         points=tuple(rows),
         only_in_first=() if points else matching.only_in_first,
         only_in_second=() if points else matching.only_in_second,
+        per_channel=per_channel,
     )
 
 
@@ -350,30 +359,9 @@ def _apart(row: ComparedPoint, measure: Measure, nonzero: bool) -> tuple[float, 
     return (-1.0 if math.isnan(distance) else distance, max(ratio, 1 / ratio))
 
 
-def _remarks(which: str, so_far: SoFar) -> Iterator[str]:
-    if not so_far.is_complete:
-        yield (
-            f"{which} is not complete: {so_far.n_blocks_done:,} of {so_far.n_blocks:,} blocks are compared "
-            f"({so_far.n_samples_done:,} of {so_far.n_samples:,} samples)"
-        )
-    yield from (f"{which} is damaged: {damage}" for damage in so_far.damage)
-    sketches = so_far.run.sketches
-    for name, sketch in sketches.items():
-        n_left_out = sketch.layer.n_nan + sketch.layer.n_inf
-        if n_left_out:
-            yield f"{which}: {n_left_out:,} values of {name!r} are NaN or infinite, and left out"
-
-
-def _recorded(so_far: SoFar) -> dict[str, Any]:
-    return {
-        "run": str(so_far.run.folder.path),
-        "n_blocks": so_far.n_blocks,
-        "n_blocks_done": so_far.n_blocks_done,
-        "n_samples": so_far.n_samples,
-        "n_samples_done": so_far.n_samples_done,
-        "is_complete": so_far.is_complete,
-        "damage": list(so_far.damage),
-    }
+def _ordering(found: Distance) -> dict[str, Any]:
+    """Return the distance that points are ordered by; JSON has no infinity, so a word says where it is one."""
+    return {**dataclasses.asdict(found), "is_infinite": math.isinf(found.lo)}
 
 
 def _tree(row: ComparedPoint) -> dict[str, Any]:

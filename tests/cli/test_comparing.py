@@ -5,8 +5,9 @@ import re
 
 import numpy as np
 import pytest
+from scipy.stats import wasserstein_distance
 
-from actisketch.pipeline import compare
+from actisketch.pipeline import compare, open_run
 
 from ..service.conftest import MadeRun, make_run
 
@@ -50,6 +51,59 @@ def test_a_limit_that_is_no_number_is_refused(call, runs, given):
 
     assert answer.code == 2
     assert "Invalid value for '--fail-above'" in answer.err
+
+
+@pytest.mark.parametrize("nonzero", [True, False])
+def test_the_number_that_orders_and_fails_is_shown(call, runs, nonzero):
+    flags = (
+        "compare",
+        runs / "a",
+        runs / "b",
+        "--by",
+        "wasserstein",
+        "--nonzero" if nonzero else "--all-values",
+    )
+    lines = [re.split(r"  +", line.strip()) for line in call(*flags, "--points", "conv").out.splitlines()]
+    (point,) = json.loads(call(*flags, "--points", "conv", "--json").out)["points"]
+    values = open_run(runs / "a").activations("conv")[:].astype(float)
+    others = open_run(runs / "b").activations("conv")[:].astype(float)
+    a, b = (each[each != 0] if nonzero else each.ravel() for each in (values, others))
+    relative = wasserstein_distance(a, b) / np.abs(a).mean()
+
+    assert lines[2][:2] == ["point", "W1 relative"]
+    assert lines[3][:2] == ["conv", f"{relative:.4g}"]
+    assert point["distance"]["lo"] <= relative * (1 + 1e-12)
+    assert relative * (1 - 1e-12) <= point["distance"]["hi"]
+    assert point["distance"]["is_infinite"] is False
+
+
+def test_a_layer_that_died_is_told_in_json(call, tmp_path):
+    class Dead(MadeRun):
+        def values(self, point, start, stop):
+            return super().values(point, start, stop) * 0
+
+    make_run(tmp_path / "a")
+    for name in ("b", "c"):
+        Dead(tmp_path / name).begin().record().finish()
+    of_one, of_both = (
+        json.loads(call("compare", tmp_path / first, tmp_path / "c", "--nonzero", "--json").out)["points"][0][
+            "distance"
+        ]
+        for first in ("a", "b")
+    )
+
+    assert of_one == {"value": None, "lo": None, "hi": None, "is_infinite": True}
+    assert of_both == {"value": None, "lo": None, "hi": None, "is_infinite": False}
+
+
+def test_channels_that_are_not_compared_are_remarked_on(call, runs, tmp_path):
+    make_run(tmp_path / "without")
+    both = call("compare", runs / "a", runs / "b", "--per-channel")
+    one = call("compare", runs / "a", tmp_path / "without", "--per-channel")
+    not_asked = call("compare", runs / "a", tmp_path / "without")
+
+    assert "no channels are compared: the second run has no sketches of them" in one.out
+    assert "no channels" not in both.out + not_asked.out
 
 
 def test_each_percentile_has_its_own_heading_once(call, runs, monkeypatch):
@@ -98,8 +152,9 @@ def test_patterns_choose_layers_and_channels_have_rows(call, runs):
 
 
 def test_the_page_stands_alone_and_shows_each_distribution(call, runs, tmp_path):
-    page = tmp_path / "page.html"
+    page, other = tmp_path / "page.html", tmp_path / "other.html"
     answer = call("compare", runs / "a", runs / "b", "--html", page)
+    call("compare", runs / "a", runs / "b", "--by", "wasserstein", "--html", other)
     text = page.read_text()
 
     assert answer.code == 0, answer.err
@@ -107,6 +162,7 @@ def test_the_page_stands_alone_and_shows_each_distribution(call, runs, tmp_path)
     assert "&lt;b&gt;dense/1&lt;/b&gt;" in text
     assert "<b>dense" not in text
     assert "default-src 'none'" in text
+    assert ("W1, relative</th>" in other.read_text(), "W1, relative</th>" in text) == (True, False)
     assert f"actisketch compare {runs / 'a'} {runs / 'b'} --by ks --nonzero" in text
     assert re.findall(r'(?:src|href)="(?!#|data:)', text) == []
 
