@@ -12,8 +12,11 @@ import click
 from ...storage import VerifyReport
 from ...storage.errors import FormatError, IncompleteError
 from ..events import counted
+from ..factors.merge import how_to_go_on
 from ..folder.folder import check_output, write_json
-from ..results.run import open_run
+from ..folder.progress_file import read_progress
+from ..results.run import Run, open_run
+from ..results.saved import RunStatus
 from .completing import offered_points
 from .flags import check_folder_of, json_option, quantile_option, range_options, run_argument, trust_options
 from .meant import given_command
@@ -54,11 +57,12 @@ def status(session: Session, run: Path, as_json: bool) -> None:
     Example:
       actisketch status runs/vgg
     """
-    found = open_run(run).status()
+    chosen = open_run(run)
+    found = chosen.status()
     if as_json:
         session.print_json({**dataclasses.asdict(found), "is_complete": found.is_complete})
     else:
-        for line in status_lines(found):
+        for line in status_lines(found, _going_on(chosen, found)):
             session.print(line)
 
 
@@ -214,7 +218,8 @@ def sweep(session: Session, run: Path, qs: tuple[float, ...], points: tuple[str,
 def sensitivity(session: Session, run: Path, bits: int, symmetric: bool, as_json: bool) -> None:
     """Print the signal-to-quantisation-noise ratio of each layer of RUN, in dB, worst first.
 
-    For each method of choosing a range; computed from the sketches, without model and data.
+    For each method of choosing a range; computed from the sketches, without model and data. "best" is the method with
+    the largest ratio, lo and hi are the ends of the range that it chooses.
 
     \b
     Example:
@@ -277,11 +282,22 @@ def verify(
     if not report.is_complete:
         session.err.print(
             f"not recorded yet: {report.n_blocks - report.n_committed:,} of {counted(report.n_blocks, 'block')}, "
-            "run the job again",
+            f"{how_to_go_on(chosen.cache)}",
             markup=False,
             highlight=False,
         )
         click.get_current_context().exit(IncompleteError.exit_code)
+
+
+def _going_on(run: Run, status: RunStatus) -> str:
+    """Return what to do about a run that is not complete: nothing, if a process works on it."""
+    if not status.is_recorded:
+        return how_to_go_on(run.cache)
+    progress = read_progress(run.folder.path)
+    if progress is None or not progress.is_alive:
+        return "run the job again to resume"
+    holder = progress.holder
+    return f"process {holder.pid} on {holder.host} works on it ({progress.stage})"
 
 
 def _repairing(given: str) -> str:

@@ -33,7 +33,8 @@ __all__ = ["export"]
     help="json or csv: statistics and factors; tdigest: the t-digest of each point, as the tdigest package reads it; "
     "toolbox: SNN toolbox's {percentile}.json; toolbox-parsed: the same for the network that its parser makes; "
     "onnxruntime: the calibration cache of quantize_static; litert: the calibration result of ai-edge-quantizer; "
-    "hls4ml: fixed<W,I> for the result of each layer; nir: the normalised network for spiking simulators; tensorboard: "
+    "hls4ml: fixed<W,I> for the result of each layer; nir: the normalised network for spiking simulators, "
+    "as an HDF5 file that nir.read opens; tensorboard: "
     "histograms, into a folder; or "
     "the exporter of another package.",
 )

@@ -112,6 +112,13 @@ def print_result(session: Session, run: Run, result: JobResult, *, as_json: bool
         )
     for note in (certificate or {}).get("notes", ()):
         session.print(note)
+    if certificate is not None:
+        divided = {point["name"] for point in certificate["points"]}
+        n_left = sum(point.name not in divided for point in data.points)
+        if n_left:
+            session.print(
+                f"{counted(n_left, 'point')} inside other layers: nothing in the network is divided by these factors"
+            )
     if result.certificate is not None:
         session.print(f"certificate: {result.certificate.summary()}")
     if result.is_reloaded:
@@ -140,9 +147,9 @@ def _places(run: Run) -> Iterator[str]:
             yield f"{what:<{width}}  {place}{remark}"
 
 
-def status_lines(status: RunStatus) -> Iterator[str]:
-    """Yield the lines of ``status``."""
-    state = "complete" if status.is_complete else "not complete: run the job again to resume"
+def status_lines(status: RunStatus, going_on: str = "run the job again to resume") -> Iterator[str]:
+    """Yield the lines of ``status``; ``going_on`` says what to do if it is not complete."""
+    state = "complete" if status.is_complete else f"not complete: {going_on}"
     yield f"{status.output}: {state}"
     yield (
         f"blocks       {status.n_blocks_done:,} of {status.n_blocks:,} "
@@ -292,6 +299,8 @@ def range_table(console: Console, rows: Sequence[RangeRow], note: str = "") -> N
 def verify_lines(report: VerifyReport) -> Iterator[str]:
     """Yield a line for each problem, then the summary."""
     for problem in report.problems:
+        if problem.kind == "uncommitted":
+            continue  # counted in the summary: blocks to come are no damage
         point = f", point {problem.point!r}" if problem.point is not None else ""
         block = f" block {problem.block.index}" if problem.block is not None else ""
         yield visible(f"{problem.kind}{block}{point}: {problem.key}: {problem.detail}")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ...storage import Cache, PointSpec
+from ...storage import Cache, PointSpec, is_url
+from ...storage.claim import writer_of
 from ...storage.errors import IncompleteError
 from ..record.point_sketch import forecast_of
 from ..sketch import PointSketch, SketchSpec, merge_sketches
@@ -16,6 +18,7 @@ from .packed_sketches import ASKED_PER_BYTE, KEPT_NBYTES, UNPACKED_PER_BYTE, Pac
 
 __all__ = [
     "check_complete",
+    "how_to_go_on",
     "merge_records",
     "merged_nbytes",
     "merged_sketches",
@@ -148,9 +151,21 @@ def check_complete(cache: Cache) -> None:
     missing = cache.missing()
     if missing:
         raise IncompleteError(
-            f"{len(missing)} of {len(cache.blocks)} blocks are not recorded yet: run the job again to resume",
+            f"{len(missing)} of {len(cache.blocks)} blocks are not recorded yet: {how_to_go_on(cache)}",
             missing=[block.index for block in missing],
         )
+
+
+def how_to_go_on(cache: Cache) -> str:
+    """Return what to do about blocks that are missing: wait for the process that records them, or run the job again."""
+    holder = None if is_url(cache.url) else writer_of(cache.url)
+    if holder is None or holder.pid == os.getpid():
+        return "run the job again to resume"
+    n_done = len(cache.blocks) - len(cache.missing())
+    return (
+        f"process {holder.pid} on {holder.host} is recording ({n_done} of {len(cache.blocks)} blocks), ask again "
+        "when it has ended"
+    )
 
 
 def unknown_point(name: str, names: Sequence[str]) -> str:

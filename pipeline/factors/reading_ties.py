@@ -45,11 +45,20 @@ def job_ties(graph: Graph, points: Sequence[AnyPoint], settings: JobSettings) ->
         )
     except InputError as error:
         if settings.normalize.enabled:
-            raise
+            raise _with_way_out(error) from None
         logger.info(
             "every point has a factor of its own, because the network cannot be normalised: %s", error
         )
         return Ties()
+
+
+def _with_way_out(error: InputError) -> InputError:
+    """Return the error with what records a network whose layers have no rule; others as they are."""
+    if not error.facts.keys() & {"refusal", "layers"}:
+        return error
+    between = "\n  " if "\n" in str(error) else "; "
+    way_out = "normalize=False (--no-normalize, normalize.enabled = false) records without normalising"
+    return InputError(f"{error}{between}{way_out}", **error.facts)
 
 
 def read_ties(

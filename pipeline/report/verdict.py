@@ -61,6 +61,12 @@ def summary(report: ReportData) -> str:
             f"From the counts came, for each layer, the {percentile_name(report)} with an interval that is "
             "guaranteed to contain the exact value, and the factor that the layer would be divided by."
         )
+    if _is_unchanged(report.certificate):
+        return text + (
+            "No layer of the network was divided by its factor: its points are pinned, or lie inside of layers that "
+            "stay as they are. Weights and biases are those of the original. The network was then run on samples and "
+            f"compared with the original{_originals_activations(report.certificate)}."
+        )
     return text + (
         f"The weights and biases were rescaled so that each layer's activations are divided by a factor, the "
         f"{percentile_name(report)} unless the graph ties it to another layer or pins it to one. "

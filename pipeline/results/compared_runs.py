@@ -13,6 +13,7 @@ import numpy as np
 
 from ...storage.errors import IncompleteError, InputError
 from ..factors.factors_file import Factors, PointFactor
+from ..factors.merge import how_to_go_on
 from ..sketch import (
     ChannelDistances,
     Distance,
@@ -292,7 +293,7 @@ def _check(first: SoFar, second: SoFar, measure: str) -> None:
     for so_far in (first, second):
         if not so_far.n_blocks_done:
             raise IncompleteError(
-                f"nothing is recorded of {str(so_far.run.folder.path)!r} yet: run the job again to resume"
+                f"nothing is recorded of {str(so_far.run.folder.path)!r} yet: {how_to_go_on(so_far.run.cache)}"
             )
 
 

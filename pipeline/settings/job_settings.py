@@ -123,7 +123,7 @@ class DataSettings(SettingTable):
     scale: float = 1.0
     """Each value becomes value * scale + offset."""
     divide_by: Annotated[float, Field(gt=0)] | None = Field(default=None, examples=[255.0])
-    """Each value becomes value / divide_by + offset; not together with scale.
+    """Each value becomes value / divide_by + data.offset; not together with data.scale.
 
     The division is exact; a scale of 1 / 255 would round.
     """

@@ -17,7 +17,7 @@ import numpy as np
 
 from ...storage import Cache, CacheSpec, is_url
 from ...storage.codecs import DEFAULT_CODEC
-from ...storage.errors import InputError
+from ...storage.errors import InputError, MismatchError
 from ..certifier import comparison_nbytes
 from ..factors.reading_ties import job_ties
 from ..factors.ties import Ties
@@ -279,6 +279,16 @@ def _data_spec(data: DataSettings, model: Any, graph: Graph | None) -> DataSpec:
     return DataSpec(**chosen, input_names=tuple(name for name, _ in inputs))
 
 
+def _check_batches(existing: CacheSpec, batch_size: int) -> None:
+    """Refuse a batch size of which the blocks of an existing cache are no whole number of batches."""
+    if existing.block_samples % batch_size:
+        raise MismatchError(
+            f"the cache in this folder was begun with batch_size={existing.batch_size}, in blocks of "
+            f"{existing.block_samples:,} samples, which are no whole number of batches of {batch_size:,}: go on with "
+            f"batch_size={existing.batch_size} (--batch-size {existing.batch_size}), or choose another output folder"
+        )
+
+
 def _plan(
     settings: JobSettings,
     graph: Graph,
@@ -289,6 +299,8 @@ def _plan(
     is_remote: bool,
 ) -> Plan:
     points = producer.points
+    if existing is not None:
+        _check_batches(existing, settings.record.batch_size)
     weight_nbytes = [4 * math.prod(weight.shape) for weight in graph.model.weights]
     certificate_nbytes = 0
     if settings.normalize.enabled:

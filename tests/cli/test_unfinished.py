@@ -1,5 +1,9 @@
 """A run whose blocks are not all recorded has one exit code, whatever is asked; hints repeat the flags."""
 
+import socket
+import subprocess
+import sys
+
 import pytest
 
 from ..service.conftest import MadeRun, make_run
@@ -65,3 +69,60 @@ def test_the_advice_to_repair_has_the_flags_that_were_given(call, tmp_path):
 
     assert answer.code == 4
     assert f"`actisketch verify {made.folder} --unsafe-model --repair`" in answer.err
+
+
+RECORDS = (
+    "import sys; from actisketch.storage import Cache; path = sys.argv[1]; "
+    "cache = Cache.create_or_resume(path, Cache.open(path).spec); print('holds', flush=True); sys.stdin.read()"
+)
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """A run with two of its three blocks, and the process that records it now."""
+    folder = MadeRun(tmp_path / "run").begin().record(2).folder
+    command = [sys.executable, "-c", RECORDS, str(folder / "cache")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"holds\n"
+        yield folder, process
+        process.stdin.close()
+
+
+@pytest.mark.parametrize("verb", ["status", "percentiles", "factors", "sweep", "sensitivity", "verify"])
+def test_while_a_process_records_a_run_nobody_is_told_to_start_it_again(call, recording, verb):
+    folder, process = recording
+    answer = call(verb, folder)
+    said = answer.out + answer.err
+
+    assert answer.code == (0 if verb == "status" else 9)
+    assert f"process {process.pid} on {socket.gethostname()} is recording (2 of 3 blocks)" in said
+    assert "run the job again" not in said
+
+
+def test_a_process_that_has_ended_leaves_a_run_that_is_to_be_run_again(call, recording):
+    folder, process = recording
+    process.kill()
+    process.wait()
+
+    assert "not complete: run the job again to resume" in call("status", folder).out
+
+
+def test_blocks_to_come_are_no_damage_of_their_own_line(call, half):
+    answer = call("verify", half)
+    (summary,) = answer.out.splitlines()
+
+    assert summary.startswith("2 of 3 blocks")
+    assert summary.endswith(": sound")
+    assert "not recorded yet: 1 of 3 blocks" in answer.err
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        ("run", "value / divide_by + data.offset; not together with data.scale"),
+        ("sensitivity", "lo and hi are the ends of the range"),
+        ("export", "as an HDF5 file that nir.read opens"),
+    ],
+)
+def test_the_help_explains_what_it_names(call, verb, words):
+    assert words in " ".join(call(verb, "--help").out.split())

@@ -105,6 +105,26 @@ def test_the_bounds_are_close_for_activations(bits, ks_width, moved_width):
     assert found.wasserstein.hi - found.wasserstein.lo < moved_width
 
 
+@pytest.mark.parametrize(
+    ("centre", "width", "more", "wider", "bits", "ks_width"),
+    [
+        (0, 1, 0.1, 1.3, 20, 1.5e-4),
+        (0, 1, 0.1, 1.3, 16, 2.5e-3),
+        (0, 1, 0.1, 1.3, 12, 0.035),
+        (5, 0.1, 0.05, 1.0, 20, 0.0085),
+        (5, 0.1, 0.05, 1.0, 16, 0.125),
+    ],
+)
+def test_the_bounds_are_as_the_readme_says(centre, width, more, wider, bits, ks_width):
+    rng = np.random.default_rng(0)
+    a = np.maximum(rng.normal(centre, width, 300_000), 0).astype(np.float32)
+    b = np.maximum(rng.normal(centre + more, width * wider, 300_000), 0).astype(np.float32)
+    found = distances_between(sketch_of(a, bits), sketch_of(b, bits))
+
+    assert ks_width / 2 < found.kolmogorov_smirnov.hi - found.kolmogorov_smirnov.lo < ks_width
+    assert bits == 12 or found.wasserstein.hi - found.wasserstein.lo < 1e-6
+
+
 def test_equal_sketches_leave_open_less_than_a_bucket():
     values = np.maximum(np.random.default_rng(13).normal(size=300_000), 0).astype(np.float32)
     found = distances_between(sketch_of(values), sketch_of(values))
