@@ -77,9 +77,7 @@ def test_a_question_whose_client_has_gone_is_stopped_and_others_wait_their_turn(
         second.close()
 
 
-@pytest.mark.parametrize(
-    "question", ["runs/slow/factors", "runs/slow/factors?format=csv", "compare?a=slow&b=slow&percentile=60"]
-)
+@pytest.mark.parametrize("question", ["runs/slow/factors", "runs/slow/factors?format=csv"])
 def test_factors_of_a_run_that_has_exact_ones_are_long_questions(tmp_path, monkeypatch, question):
     chunks = SlowChunks(monkeypatch)
     changes = {"sketch": {"bits": 12}, "factors": {"exact": True}}
