@@ -29,6 +29,7 @@ from .nir_parts import (
     ungrouped,
     vector_kernel,
 )
+from .nir_points import layers_before
 
 __all__ = ["EXTRA", "POOLING", "NirWriter"]
 
@@ -68,7 +69,7 @@ class NirWriter:
         self.left_out: list[str] = []
         """Layers at the end that are left out."""
         self.neurons: dict[str, tuple[str, ...]] = {}
-        """Node of neurons -> layers that feed it."""
+        """Node of neurons -> layers that it may stand for, the nearest first."""
         self._layer_of: dict[str, str] = {}
 
     def graph(self) -> Any:
@@ -159,16 +160,17 @@ class NirWriter:
                 "neurons cannot say it",
                 layer=node.name,
             )
-        return tuple(self._neurons(part, node.name) for part in parts)
+        return tuple(self._neurons(part, node) for part in parts)
 
-    def _neurons(self, part: NirPart, name: str) -> NirPart:
+    def _neurons(self, part: NirPart, node: Node) -> NirPart:
         threshold = np.full(part.shape, part.gain, dtype=np.float32)
         made = self._nir.IF(
             r=np.ones_like(threshold), v_threshold=threshold, v_reset=np.zeros_like(threshold)
         )
-        neurons = self._add(f"{name}_if", made)
-        self.neurons[neurons] = tuple(self._layer_of.get(source, source) for source in part.sources)
-        self._layer_of[neurons] = self.neurons[neurons][0]
+        neurons = self._add(f"{node.name}_if", made)
+        fed_by = [self._layer_of.get(source, source) for source in part.sources]
+        self.neurons[neurons] = (*layers_before(self._graph, node), *fed_by)
+        self._layer_of[neurons] = fed_by[0]
         self._connect(part, neurons)
         return NirPart(sources=(neurons,), shape=part.shape, flattened=part.flattened, is_rate=True)
 
@@ -321,7 +323,7 @@ class NirWriter:
             here = self._conv(node, part, weight, padding=padding, strides=strides, size=size)
             for each in others:
                 self._layer_of[here.sources[0]] = self._layer_of.get(part.sources[0], node.name)
-                here = self._neurons(here, node.name)
+                here = self._neurons(here, node)
                 here = self._conv(node, here, place_kernel(each, part.n_channels, (1, 1)))
             found.append(replace(here, is_rate=True))
         return tuple(found)

@@ -355,3 +355,23 @@ def test_sinabs_decides_as_the_network(digits_graph, held_out):
     print("sinabs", digits_graph["accuracy"], {t: float(found[t - 1]) for t in (4, 8, 16, 32, 64, 128)})
 
     assert found[-1] >= digits_graph["accuracy"] - 0.01
+
+
+def test_neurons_behind_a_merge_are_listed_with_the_point_of_the_merge(tmp_path):
+    from keras import Input, Model, layers
+
+    inputs = Input((6, 6, 2))
+    a = layers.Conv2D(4, 3, padding="same", activation="relu", name="conv_a")(inputs)
+    b = layers.Conv2D(4, 3, padding="same", name="conv_b")(a)
+    x = layers.ReLU(name="relu_c")(layers.Add(name="add")([a, b]))
+    x = layers.MaxPooling2D(2, name="pool")(x)
+    model = Model(inputs, layers.Dense(3, name="out")(layers.Flatten()(x)))
+    data = np.random.default_rng(3).normal(size=(24, 6, 6, 2)).astype(np.float32)
+    found = run(model, data, output=tmp_path / "run", batch_size=8, settings={"report": {"enabled": False}})
+    factors = {point.name: point.factor for point in found.factors().points}
+    rows = {row.tensor: row for row in found.exported("nir").rows}
+
+    assert rows["conv_a_if"].point == "conv_a"
+    assert {row.point for name, row in rows.items() if name.startswith(("relu_c_if", "pool_if"))} == {"add"}
+    assert {name.split("_if")[0] for name in rows} == {"conv_a", "relu_c", "pool"}
+    assert rows["relu_c_if"].hi == factors["add"]
