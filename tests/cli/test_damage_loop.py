@@ -15,6 +15,8 @@ import pytest
 
 from ..on_disk import contents
 
+# What happened, and what stages took: it cannot be made again.
+NOTES = ("run.log", "lock", "timings.json")
 DOCUMENTED = {0, 2, 3, 4, 5, 6, 7, 8, 9}
 KINDS = {
     "run.json": ["run.json"],
@@ -178,7 +180,7 @@ class Run:
 def test_every_damage_of_every_file_is_named_or_mended_to_the_same_bytes(two, call, harm, capsys):
     run = Run(two, call)
     run.reset()
-    before, right = contents(run.path, without=("run.log", "lock")), run.answers()
+    before, right = contents(run.path, without=NOTES), run.answers()
     assert None not in right
     counts = Counter()
     for name in [name for names in KINDS.values() for name in names]:
@@ -198,11 +200,10 @@ def test_every_damage_of_every_file_is_named_or_mended_to_the_same_bytes(two, ca
         done = run.mend()
         counts[" + ".join(done)] += 1
 
-        assert contents(run.path, without=("run.log", "lock")).keys() == before.keys(), (name, run.said)
-        after = contents(run.path, without=("run.log", "lock"))
-        # Keras notes the time in its file, and the manifest the digest of that; what stages took is measured anew.
-        of_their_time = {"normalized.keras", "run.json", "timings.json"}
-        differs = [n for n in before if after[n] != before[n] and n not in of_their_time]
+        assert contents(run.path, without=NOTES).keys() == before.keys(), (name, run.said)
+        after = contents(run.path, without=NOTES)
+        differs = [n for n in before if after[n] != before[n] and n not in {"normalized.keras", "run.json"}]
+        # Keras notes the time in its file, and the manifest the digest of that.
         assert differs in ([], ["report/index.html"]), (name, run.said)
         assert run.answers() == right
         assert "nothing was recomputed" in run.job_again().out
