@@ -137,6 +137,18 @@ def test_a_layer_that_died_is_infinitely_far(tmp_path):
     assert math.isnan(found.points[0].nonzero.kolmogorov_smirnov.lo)
 
 
+def test_above_a_limit_is_what_certainly_is(tmp_path):
+    wide = {"sketch": {"bits": 12}}
+    found = compare(*(make_run(tmp_path / str(seed), seed=seed, changes=wide).folder for seed in (0.7, 0.9)))
+    row = max(found.points, key=lambda row: found.distance(row).hi - found.distance(row).lo)
+    distance = found.distance(row)
+    between = (distance.lo + distance.hi) / 2
+
+    assert distance.lo < between < distance.hi
+    assert row not in found.above(between)
+    assert row in found.above(math.nextafter(distance.lo, -1))
+
+
 @pytest.mark.parametrize("limit", [math.nan, np.float32("nan"), -0.1, "0.1", None, True])
 def test_a_limit_that_is_no_number_is_refused(two, limit):
     found = compare(*(run.folder for run in two))
