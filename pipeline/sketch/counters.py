@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 KEPT_NBYTES = 2 * 2**20
 """Counters of which more was touched are freed, not kept for the next use."""
+MOST_KEPT = 4
+"""Of a shape: as many as are used at a time where each is given back before others are lent, as in blocks of one batch.
+Fresh pages cost more than counting in them; more counters would have touched the pages of all points in the end."""
 
 _idle: dict[tuple[int, ...], list[NDArray[np.uint64]]] = {}
 _idle_lock = threading.Lock()
@@ -43,4 +46,6 @@ def give_back(counters: NDArray[np.uint64], *, touched_nbytes: int) -> None:
     """Keep counters for the next use; they must be zero. Those of an interrupted use are not given back."""
     if touched_nbytes <= KEPT_NBYTES:
         with _idle_lock:
-            _idle.setdefault(counters.shape, []).append(counters)
+            shelf = _idle.setdefault(counters.shape, [])
+            if len(shelf) < MOST_KEPT:
+                shelf.append(counters)

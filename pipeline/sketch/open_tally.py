@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .compiled import is_compiled
-from .counters import lend
+from .counters import give_back, lend
 from .counting import nothing_found, take_tally, touched_nbytes
 from .sorting import sort_layer, survey_plainly
 from .tally import Tally, merge_tallies
@@ -134,8 +134,9 @@ class OpenTally:
         """Return the tally of all values; more can be added."""
         self._sort_loose()
         if self._words is not None:
+            touched = self._open_nbytes()
             self._parts.append(take_tally(self._words, self._state, bits=self.bits))
-            # Freed: the next point that took them would touch other pages of them, until all had touched those of all.
+            give_back(self._words, touched_nbytes=touched)
             self._words = None
         if len(self._parts) > 1:
             self._parts = [merge_tallies(self._parts)]
