@@ -1,6 +1,7 @@
-"""Sixteen values at a time without the zeros among them: one instruction of AVX-512, and LLVM's generic name for it.
+"""Instructions of the processor that Numba has no word for, by LLVM's generic names: compress, prefetch.
 
-Numba has no word for it. Where the processor or LLVM lacks it `kernels` leaves out zeros one by one.
+Sixteen values at a time without the zeros among them are one instruction of AVX-512. Where the processor or LLVM lacks
+it `kernels` leaves out zeros one by one.
 """
 
 from __future__ import annotations
@@ -53,6 +54,24 @@ def compress(typing_context: Any, patterns: Any, begin: Any, kept: Any, end: Any
         return builder.zext(builder.ctpop(builder.bitcast(chosen, ir.IntType(WIDTH))), ir.IntType(64))
 
     return types.int64(patterns, begin, kept, end), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]  # Numba has no types
+def prefetch(typing_context: Any, patterns: Any, index: Any) -> Any:
+    """Have the cache line of ``patterns[index]`` loaded while the processor goes on; any index is allowed."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if llvm.llvm_version_info[0] < FIRST_LLVM:  # which gave the function another name
+            return context.get_dummy_value()
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        pointer = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        word = ir.IntType(32)
+        shape = ir.FunctionType(ir.VoidType(), [pointer.type, word, word, word])
+        function = cgutils.get_or_insert_function(builder.module, shape, "llvm.prefetch.p0")
+        builder.call(function, [pointer, word(0), word(3), word(1)])
+        return context.get_dummy_value()
+
+    return types.void(patterns, index), generate
 
 
 def _place(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:

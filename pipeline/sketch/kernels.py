@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .compressing import HAS_COMPRESS, WIDTH, compress
+from .compressing import HAS_COMPRESS, WIDTH, compress, prefetch
 from .jit import jit
 
 ZERO = np.uint32(0x8000_0000)
@@ -27,6 +27,8 @@ MAGNITUDE = np.uint32(0x7FFF_FFFF)
 INFINITE = np.uint32(0x7F80_0000)
 NAN = np.uint32(0x7FC0_0000)
 ABSENT = np.uint32(0xFFFF_FFFF)
+LINE = 16
+"""Values in a cache line of 64 bytes."""
 TILE = 4096
 """Values that are handled together: 16 KiB stay in the first-level cache."""
 
@@ -175,12 +177,14 @@ def _bump(words, pattern, low_bits, low_mask, one):
 
 
 @jit
-def _add_all(patterns, size, words, low_bits):
-    """Count ``patterns[:size]``, of which none is zero, into words."""
+def _add_all(patterns, size, words, low_bits, following):
+    """Count ``patterns[:size]``, of which none is zero, into words; have the cache load what follows meanwhile."""
     low_mask, one = np.uint64((1 << low_bits) - 1), np.uint64(1) << np.uint64(32 + low_bits)
     low_bits = np.uint64(low_bits)
-    whole = size & -8
+    whole, line = size & -8, np.int64(0)
     for i in range(0, whole, 8):
+        prefetch(following, line)
+        line += LINE
         # All eight loads stand before the first store: the compiler cannot move them there itself.
         p0, p1, p2, p3 = patterns[i], patterns[i + 1], patterns[i + 2], patterns[i + 3]
         p4, p5, p6, p7 = patterns[i + 4], patterns[i + 5], patterns[i + 6], patterns[i + 7]
@@ -194,6 +198,8 @@ def _add_all(patterns, size, words, low_bits):
         _bump(words, p7, low_bits, low_mask, one)
     for i in range(whole, size):
         _bump(words, patterns[i], low_bits, low_mask, one)
+    for i in range(line, following.size, LINE):
+        prefetch(following, i)
 
 
 @jit
@@ -253,7 +259,7 @@ def _count_piece(patterns, words, state, low_bits, kept):
         size = _keep(patterns[begin : begin + step], kept)
         if state[N_RECENT] + size > limit:
             _relieve_all(words, state, low_bits)
-        _add_all(kept, size, words[0], low_bits)
+        _add_all(kept, size, words[0], low_bits, patterns[begin + step : begin + 2 * step])
         state[N_RECENT] += size
         n_counted += size
     return n_counted
