@@ -7,7 +7,6 @@ the files of a run: no run is faster. Asked for are 3, wanted 2.4. Without the o
 
 from __future__ import annotations
 
-import mmap
 import statistics
 import time
 from collections import defaultdict
@@ -18,9 +17,8 @@ import numpy as np
 
 from actisketch.pipeline import run
 from actisketch.pipeline.events import Event, StageDone, StageStarted
-from actisketch.storage import files
 
-from .conftest import timed
+from .conftest import disk_s, timed
 
 N_ROUNDS = 3
 
@@ -37,25 +35,6 @@ class StageTimes:
             self._started_s = time.perf_counter()
         elif isinstance(event, StageDone):
             self.seconds[event.stage].append(time.perf_counter() - self._started_s)
-
-
-def disk_s(folder: Path, run_folder: Path) -> tuple[float, float]:
-    """Return the seconds that writing the files of a run takes, and reading them, with nothing between."""
-    sizes = [path.stat().st_size for path in run_folder.rglob("*") if path.is_file()]
-    memory = memoryview(mmap.mmap(-1, max(sizes) + mmap.PAGESIZE))
-    memory[:] = np.random.default_rng(3).bytes(len(memory))
-    folder.mkdir()
-
-    def write() -> None:
-        for i, size in enumerate(sizes):
-            files.write_new(folder / str(i), [memory[:size]])
-            files.sync(folder / str(i))
-
-    def read() -> None:
-        for i in range(len(sizes)):
-            files.read_into(folder / str(i), memory)
-
-    return timed(write), timed(read)
 
 
 def test_a_whole_run_beside_the_bare_network(tmp_path: Path, *, is_measured: bool) -> None:
