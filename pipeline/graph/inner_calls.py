@@ -62,7 +62,7 @@ def watched_calls(graph: Graph, on_output: OnOutput) -> Iterator[CallNode]:
     Gives what calls a node. Another thread that calls the network meanwhile is not watched, and computes as ever.
     """
     with _TRACING, ExitStack() as patched:
-        watch = _Watch(graph, on_output)
+        watch = _Watch(on_output)
         for inner in inner_layers(graph):
             method = "quantized_call" if getattr(inner.layer, "quantization_mode", None) else "call"
             patched.enter_context(_replaced(inner.layer, method, watch.watching(inner, method)))
@@ -87,7 +87,7 @@ def _replaced(layer: Any, method: str, function: Callable[..., Any]) -> Iterator
 class _Watch:
     """What is known while a graph is traced."""
 
-    def __init__(self, graph: Graph, on_output: OnOutput) -> None:
+    def __init__(self, on_output: OnOutput) -> None:
         import tensorflow as tf
 
         self._thread, self._traced = threading.get_ident(), tf.compat.v1.get_default_graph()

@@ -128,7 +128,7 @@ def load_network(
     if path.suffix == ".keras" and not zipfile.is_zipfile(path):
         raise InputError(f"{str(path)!r} is not a Keras model file, or is damaged: save the model again")
     keras = import_keras()
-    objects = _run_custom_objects(Path(custom_objects), keras) if custom_objects is not None else {}
+    objects = _run_custom_objects(Path(custom_objects)) if custom_objects is not None else {}
 
     def load(file: Path) -> Any:
         return keras.saving.load_model(file, custom_objects=objects, compile=False, safe_mode=safe_mode)
@@ -189,7 +189,7 @@ def _unsafe_part(text: str) -> str:
     return f"Keras refuses the {asked[1]}{'' if file is None else f', {file[1]!r}'}"
 
 
-def _run_custom_objects(path: Path, keras: ModuleType) -> dict[str, Any]:
+def _run_custom_objects(path: Path) -> dict[str, Any]:
     """Run the user's file and return its classes and functions by name."""
     if not path.is_file():
         raise InputError(

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..settings.percents import percent_text
 from ..sketch import Sketch
@@ -24,7 +24,10 @@ from .point_row import Row, percentile_head, table_row, table_rows
 from .shared import shared_factors
 from .verdict import certificate_notes, key_figures, summary, verdict
 
-__all__ = ["Drawn", "Section", "page_chunks", "section", "settings_rows"]
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+__all__ = ["Drawn", "Section", "page_chunks", "section", "settings_rows", "source", "template"]
 
 # Text and lines of the grid have the page's own colours, and the dark scheme of the style changes the others.
 INKS_ON_PAGE = "".join(f"svg .{ink}{{color:var(--{ink},{colour})}}" for ink, colour in INKS.items())
@@ -80,20 +83,8 @@ def page_chunks(
     sections : iterable of Section
         In the order of the points. They are taken one by one, so that only one point's pictures are in memory.
     """
-    from jinja2 import DictLoader, Environment, StrictUndefined
-
-    sources = {name: _source(name) for name in ("page.html", "page.css", "page.js")}
-    environment = Environment(
-        loader=DictLoader({"page.html": sources["page.html"]}),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["data_uri"] = _data_uri
-    # The shortest text that reads back as the same number; none, where the number is not known.
-    environment.filters["sortable"] = lambda row, column: str(row.numbers.get(column, ""))
-    return environment.get_template("page.html").generate(
+    js = source("page.js")
+    return template("page.html").generate(
         report=report,
         title=plain(report.title),
         program=plain(report.program),
@@ -110,12 +101,32 @@ def page_chunks(
         tall=tall,
         sections=sections,
         # The only text that is not escaped, with the pictures, which escape their own.
-        css=sources["page.css"],
+        css=source("page.css"),
         inks=INKS_ON_PAGE,
         ink_colours=INKS,
-        js=sources["page.js"],
-        js_hash=base64.b64encode(hashlib.sha256(sources["page.js"].encode()).digest()).decode(),
+        js=js,
+        js_hash=base64.b64encode(hashlib.sha256(js.encode()).digest()).decode(),
     )
+
+
+def template(name: str) -> Template:
+    """Return a template of this folder, which escapes all that it is given."""
+    from jinja2 import DictLoader, Environment, StrictUndefined
+    from markupsafe import Markup, escape
+
+    environment = Environment(
+        loader=DictLoader({name: source(name)}),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["data_uri"] = _data_uri
+    # The shortest text that reads back as the same number; none, where the number is not known.
+    environment.filters["sortable"] = lambda row, column: str(row.numbers.get(column, ""))
+    # A path of layers is broken between two of them.
+    environment.filters["path"] = lambda name: escape(name).replace("/", Markup("/<wbr>"))
+    return environment.get_template(name)
 
 
 def settings_rows(settings: Mapping[str, Any], *, prefix: str = "") -> list[tuple[str, str]]:
@@ -197,5 +208,6 @@ def _data_uri(content: bytes | str, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(raw).decode('ascii')}"
 
 
-def _source(name: str) -> str:
+def source(name: str) -> str:
+    """Return a file of the templates' folder."""
     return resources.files(__package__).joinpath("templates", name).read_text(encoding="utf-8")

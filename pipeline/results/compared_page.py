@@ -5,15 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import shlex
 from collections.abc import Iterator
-from importlib import resources
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import report
 from ..report.numbers import certain_text, change_text, factor_text, number_text, plain, share_text
-from ..report.page import INKS_ON_PAGE
+from ..report.page import INKS_ON_PAGE, source, template
 from ..report.picture import Picture
 from ..report.scale import Scale
 from ..sketch import Sketch
@@ -34,18 +32,9 @@ _HEADS = ("layer", "KS, all", "KS, nonzero", "W1, all", "W1, nonzero", "zeros", 
 
 def comparison_page(found: RunComparison) -> str:
     """Return the page."""
-    from jinja2 import DictLoader, Environment, StrictUndefined
-
-    environment = Environment(
-        loader=DictLoader({"compare.html": _source("compare.html")}),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     first, second = found.first.run.folder.path, found.second.run.folder.path
     which = (("first", found.only_in_first), ("second", found.only_in_second))
-    return environment.get_template("compare.html").render(
+    return template("compare.html").render(
         first=_facts(found.first),
         second=_facts(found.second),
         sentence=f"Two runs of actisketch, compared from their sketches: {first} and {second}.",
@@ -63,7 +52,7 @@ def comparison_page(found: RunComparison) -> str:
             shlex.join(["actisketch", "compare", str(first), str(second), *_flags(found)]), limit=2000
         ),
         # The only texts that are not escaped are ours: the style, and the pictures, which hold numbers only.
-        css=_source("page.css") + INKS_ON_PAGE,
+        css=source("page.css") + INKS_ON_PAGE,
     )
 
 
@@ -80,10 +69,6 @@ def _flags(found: RunComparison) -> Iterator[str]:
     yield from ("--by", found.measure, "--nonzero" if found.nonzero else "--all-values")
 
 
-def _source(name: str) -> str:
-    return resources.files(report).joinpath("templates", name).read_text(encoding="utf-8")
-
-
 def _facts(so_far: SoFar) -> dict[str, str]:
     return {"name": plain(so_far.run.folder.path.name)}
 
@@ -91,7 +76,8 @@ def _facts(so_far: SoFar) -> dict[str, str]:
 def _key_figures(found: RunComparison) -> Iterator[tuple[str, str]]:
     worst = found.points[0]
     of = "without zeros" if found.nonzero else "all values"
-    yield "largest distance", f"{number_text(found.distance(worst).lo, digits=3)} at {plain(worst.point)}"
+    apart = found.distance(worst)
+    yield "largest distance", f"{certain_text(apart.lo, apart.hi)} at {plain(worst.point)}"
     yield "measure", f"{'KS' if found.measure == 'ks' else 'W1, relative'}, {of}"
     yield "layers compared", str(len(found.points))
     for name, so_far in (
