@@ -72,7 +72,8 @@ class Source(Protocol):
         """Return the samples ``start`` to ``stop`` (exclusive), preprocessed.
 
         Any thread may read any range; reading forward, range by range, takes one pass over the data. The arrays
-        may be read-only views of the user's own.
+        may be read-only views of the user's own. They stay as they are: later reads write to other memory, since
+        samples wait while those before them go through the network.
 
         Raises
         ------

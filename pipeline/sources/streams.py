@@ -129,7 +129,8 @@ def _array(value: Any, *, batched: bool) -> NDArray[Any]:
     array = unmasked(value.numpy() if hasattr(value, "numpy") else value, "an element of the data")
     if is_text(array.dtype):
         array = as_texts(array, "an element of the data")
-    return array if batched else array[None]
+    # A copy: the memory may be filled with the next samples while these wait.
+    return np.array(array if batched else array[None])
 
 
 class StreamReader:

@@ -219,3 +219,39 @@ class TestFunctions:
     def test_what_does_not_fit_together_is_refused(self, batches: list[Any], words: str) -> None:
         with pytest.raises(InputError, match=words):
             as_source(lambda: iter(batches), num_samples=6).read(0, 6)
+
+
+class TestMemoryThatIsFilledAgain:
+    """What gives batches may fill one buffer with all of them: what was read before stays as it was."""
+
+    def refilled(self, start: int, stop: int) -> Any:
+        self.buffer[: stop - start] = X[start:stop]
+        return self.buffer[: stop - start]
+
+    @pytest.fixture(autouse=True)
+    def _one_buffer(self) -> None:
+        self.buffer = np.empty((5, 2), np.float32)
+
+    @pytest.mark.parametrize("of", ["a function", "a PyDataset", "samples"])
+    @pytest.mark.parametrize("n_read", [2, 5, 7])
+    def test_batches_that_wait_are_not_written_to(self, of: str, n_read: int) -> None:
+        own = self
+
+        class Refilling(Batches):
+            def __getitem__(self, index: int) -> Any:
+                return own.refilled(5 * index, min(5 * index + 5, 23))
+
+        def batches() -> Iterator[Any]:
+            yield from (self.refilled(start, min(start + 5, 23)) for start in range(0, 23, 5))
+
+        def samples() -> Iterator[Any]:
+            yield from (self.refilled(start, start + 1)[0] for start in range(23))
+
+        if of == "a PyDataset":
+            source = as_source(Refilling([5, 5, 5, 5, 3]))
+        else:
+            batched = of == "a function"
+            source = as_source(batches if batched else samples, num_samples=23, batched=batched)
+        read = [source.read(start, min(start + n_read, 23)).inputs[0] for start in range(0, 23, n_read)]
+
+        np.testing.assert_array_equal(np.concatenate(read), X)
