@@ -42,7 +42,7 @@ def touched_nbytes(state: NDArray[np.int64], *, bits: int) -> int:
 
 
 def take_tally(words: NDArray[np.uint64], state: NDArray[np.int64], *, bits: int) -> Tally:
-    """Return the tally of what was counted into ``words`` of shape (n_channels, 3, ...), and leave zeros."""
+    """Return the tally of what was counted into ``words`` of shape (n_channels, 3, ...), which stay as they are."""
     from . import kernels  # Numba takes half a second to import
 
     low_bits = 32 - bits
@@ -58,9 +58,15 @@ def take_tally(words: NDArray[np.uint64], state: NDArray[np.int64], *, bits: int
         min_keys=np.minimum(state[:, 0], state[:, 2]).astype(np.uint32),
         max_keys=np.maximum(state[:, 1], state[:, 3]).astype(np.uint32),
     )
-    # Last, as nothing can fail any more.
     kernels.take_occupied(words, state, low_bits, *out)
     return tally
+
+
+def empty_counters(words: NDArray[np.uint64], state: NDArray[np.int64], *, bits: int) -> None:
+    """Leave zeros in the counters that `take_tally` has read."""
+    from . import kernels  # Numba takes half a second to import
+
+    kernels.clear(words, state, 32 - bits)
 
 
 def channels_at_once(bits: int) -> int:
@@ -81,6 +87,7 @@ def count_channels(
         for slab in slabs:
             _count_group(slab.view(np.uint32), first, words, state, 32 - bits)
         added.append(CompactTally.of(take_tally(words, state, bits=bits)))
+        empty_counters(words, state, bits=bits)
         largest = max(largest, touched_nbytes(state, bits=bits))
         first += len(state)
     # Only after success: counters of an interrupted use are not zero.

@@ -294,7 +294,7 @@ def count_occupied(words, state, low_bits):
 
 @jit
 def _take_range(words, begin, n_buckets, step, shown, flip, is_wide, low_bits, out, n):
-    """Move ``n_buckets`` buckets from ``begin`` on, by ``step``, to ``out[n:]``; return the place after them.
+    """Copy ``n_buckets`` buckets from ``begin`` on, by ``step``, to ``out[n:]``; return the place after them.
 
     The id of the first is ``shown``. ``flip`` is the largest low where lows descend with the values, else 0.
     """
@@ -307,12 +307,9 @@ def _take_range(words, begin, n_buckets, step, shown, flip, is_wide, low_bits, o
             np.int64(word >> np.uint64(32 + low_bits)),
             np.int64(np.uint32(word >> np.uint64(low_bits))),
         )
-        words[0, bucket] = 0
         if is_wide:
             size += np.int64(words[1, bucket])
             total += np.int64(words[2, bucket])
-            words[1, bucket] = 0
-            words[2, bucket] = 0
         # Written in any case, and overwritten if it is empty: which buckets are cannot be predicted.
         place = np.uint64(n)
         ids[place], counts[place] = shown + i, size
@@ -324,7 +321,7 @@ def _take_range(words, begin, n_buckets, step, shown, flip, is_wide, low_bits, o
 
 @jit
 def take_occupied(words, state, low_bits, ids, counts, sums, atoms):
-    """Move the buckets that `count_occupied` counted to the arrays, in the order of channels and keys; leave zeros.
+    """Copy the buckets that `count_occupied` counted to the arrays, in the order of channels and keys.
 
     The arrays have one place more than there are buckets.
     """
@@ -339,3 +336,13 @@ def take_occupied(words, state, low_bits, ids, counts, sums, atoms):
         )
         shown_first, size = shown + half + other_first, other_after - other_first
         n = _take_range(own, other_first, size, 1, shown_first, np.int64(0), is_wide, low_bits, out, n)
+
+
+@jit
+def clear(words, state, low_bits):
+    """Leave zeros in counters whose ``state`` tells what they hold."""
+    for channel in range(state.shape[0]):
+        first, after, other_first, other_after = _bucket_ranges(state[channel], low_bits)
+        for begin, end in ((first, after), (other_first, other_after)):
+            for kind in range(3 if state[channel, IS_WIDE] else 1):
+                words[channel, kind, begin:end] = 0

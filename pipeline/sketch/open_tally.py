@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .compiled import is_compiled
 from .counters import give_back, lend
-from .counting import nothing_found, take_tally, touched_nbytes
+from .counting import empty_counters, nothing_found, take_tally, touched_nbytes
 from .sorting import sort_layer, survey_plainly
 from .tally import Tally, merge_tallies
 
@@ -134,10 +134,12 @@ class OpenTally:
         """Return the tally of all values; more can be added."""
         self._sort_loose()
         if self._words is not None:
-            touched = self._open_nbytes()
-            self._parts.append(take_tally(self._words, self._state, bits=self.bits))
-            give_back(self._words, touched_nbytes=touched)
-            self._words = None
+            words, touched = self._words, self._open_nbytes()
+            counted = take_tally(words, self._state, bits=self.bits)
+            # No call stands between: Ctrl-C finds the values in the counters or in the parts, never in both or neither.
+            self._parts, self._words = [*self._parts, counted], None
+            empty_counters(words, self._state, bits=self.bits)
+            give_back(words, touched_nbytes=touched)
         if len(self._parts) > 1:
             self._parts = [merge_tallies(self._parts)]
         self._loose = None
@@ -145,5 +147,5 @@ class OpenTally:
 
     def _sort_loose(self) -> None:
         if self._n_loose:
-            self._parts.append(sort_layer(self._loose_values(), bits=self.bits))
-            self._n_loose = 0
+            counted = sort_layer(self._loose_values(), bits=self.bits)
+            self._parts, self._n_loose = [*self._parts, counted], 0

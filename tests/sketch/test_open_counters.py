@@ -9,12 +9,16 @@ import pickle
 import subprocess
 import sys
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
 
 from actisketch.pipeline.sketch import ChannelSketch, PointSketch, Sketch, SketchSpec
+from actisketch.pipeline.sketch.counters import give_back
+from actisketch.pipeline.sketch.counting import take_tally
 from actisketch.pipeline.sketch.forecast import sketch_forecast
+from actisketch.pipeline.sketch.open_tally import OpenTally
 from actisketch.storage.errors import InputError
 
 from .distributions import NAMES, Values, make
@@ -154,6 +158,41 @@ def test_open_counters_take_what_was_foreseen(n_samples: int, is_signed: bool) -
 
     assert point.layer.nbytes + point.maxima.nbytes <= foreseen.nbytes <= 2 * foreseen.open_nbytes
     assert foreseen.nbytes <= 1.6 * (point.layer.nbytes + point.maxima.nbytes)
+
+
+@pytest.mark.parametrize("n_values", [20_000, 100_000])
+def test_ctrl_c_while_a_sketch_is_asked_leaves_all_its_values_in_it(n_values: int) -> None:
+    """An interrupt at each line in turn of what makes buckets of open counters."""
+    values = np.resize(make("any pattern"), n_values)
+    expected = sketch_of(values).to_bytes()
+    looked_at = {code.__code__ for code in (OpenTally.settle, OpenTally._sort_loose, take_tally, give_back)}
+    n_lines = n_interrupts = 0
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        nonlocal n_lines
+        if frame.f_code not in looked_at:
+            return None
+        if event == "line":
+            n_lines -= 1
+            if n_lines == 0:
+                raise KeyboardInterrupt
+        return trace
+
+    for wanted in range(1, 100):
+        sketch, n_lines = sketch_of(values), wanted
+        tracing = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            sketch.to_bytes()
+        except KeyboardInterrupt:
+            n_interrupts += 1
+        finally:
+            sys.settrace(tracing)
+        assert sketch.to_bytes() == expected, wanted
+        assert sketch_of(values).to_bytes() == expected, wanted
+        if n_lines > 0:  # all lines were tried
+            break
+    assert 5 < n_interrupts < 99
 
 
 HASHES = """
