@@ -196,6 +196,11 @@ class KerasProducer:
     def _is_left_over(self, start: int, stop: int) -> bool:
         return stop - start == 1 < self._batch_size
 
+    def input_nbytes(self) -> int:
+        """Return the bytes per sample of all inputs, as they are read or as the network takes them if that is more."""
+        specs = [(self._source.inputs[i], np.dtype(dtype).itemsize) for i, dtype in self._inputs]
+        return sum(max(spec.nbytes, math.prod(spec.shape) * itemsize) for spec, itemsize in specs)
+
     def largest_tensor_nbytes(self) -> int:
         """Return the bytes per sample of the largest tensor of the network whose shape is known beforehand."""
         shapes = [*(value.shape for value in self._graph.values), *(point.shape for point in self._points)]
@@ -238,9 +243,10 @@ class KerasProducer:
 
         Samples are read and hashed by the caller's thread, while those before them go through the network.
         """
-        batch_nbytes = self._batch_size * sum(self._source.inputs[i].nbytes for i, _ in self._inputs)
+        batch_nbytes = self._batch_size * self.input_nbytes()
         n_ahead = min(MOST_AHEAD, max(1, READ_AHEAD_NBYTES // max(1, batch_nbytes)))
-        with LastingThreads(1, name="actisketch-pass") as passing, _Passes(passing) as passes:
+        # Ended twice: a second Ctrl-C may come where the first end has not begun.
+        with LastingThreads(1, name="actisketch-pass") as passing, passing, _Passes(passing) as passes:
             for first in range(start, stop, self._batch_size):
                 last = min(first + self._batch_size, stop)
                 inputs = self._read(first, last)

@@ -314,7 +314,7 @@ def _plan(
         points=points,
         model_nbytes=weights_nbytes(graph.model),
         loading_nbytes=loading_nbytes(graph.model) if settings.model.path is not None else 0,
-        input_nbytes=sum(each.nbytes for each in source.inputs),
+        input_nbytes=producer.input_nbytes(),
         largest_tensor_nbytes=producer.largest_tensor_nbytes(),
         check_nbytes=check_nbytes(graph),
         certificate_nbytes=certificate_nbytes,

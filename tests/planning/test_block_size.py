@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import pytest
 
-from actisketch.pipeline import run
+from actisketch.pipeline import plan, run
 from actisketch.pipeline.cli import commands
 from actisketch.pipeline.cli.session import run_command
 from actisketch.pipeline.graph import read_graph, select_points
@@ -258,3 +258,13 @@ def test_plan_tells_what_brings_records_down(tmp_path: Any, capsys: pytest.Captu
     assert re.search(r"\n  sketches \d+\.\d [GM]iB with sketch\.channel_bits = 12\n", said)
     assert run_command(commands, [*command, "--per-channel", "--disk-limit", "1 MB"]) == 5
     assert re.search(r"; with sketch\.per_channel = false the sketches take \d", capsys.readouterr().err)
+
+
+def test_samples_of_whole_numbers_are_counted_as_the_network_takes_them() -> None:
+    """Pictures of bytes become float32 before they wait."""
+    model = keras.Sequential([keras.Input((64, 64, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    of_bytes, of_floats = (
+        plan(model, np.zeros((512, 64, 64, 3), dtype), batch_size=256) for dtype in (np.uint8, np.float32)
+    )
+
+    assert of_bytes.memory.batch == of_floats.memory.batch >= 256 * 3 * 4 * 64 * 64 * 3

@@ -8,7 +8,8 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from actisketch.pipeline.record.producer import KerasProducer
 from actisketch.pipeline.record.recorder import record_missing
 from actisketch.pipeline.sketch import SketchSpec
 from actisketch.pipeline.sources import as_source
-from actisketch.storage import Cache, CacheSpec
+from actisketch.storage import Cache, CacheSpec, LastingThreads
 from actisketch.storage.errors import InputError, StorageError
 
 layers = keras.layers
@@ -353,3 +354,45 @@ def test_an_error_of_one_tap_while_others_are_at_work_is_raised_as_it_was_and_no
     assert len(taken) <= 2 * 12  # the error ended the pass at its first batch
     ours = ("actisketch-chunk", "actisketch-committer")
     assert not [each.name for each in threading.enumerate() if each.name.startswith(ours)]
+
+
+def test_a_second_ctrl_c_where_the_pass_is_being_ended_leaves_no_batch_at_work() -> None:
+    begun, ended, n_exits = threading.Event(), threading.Event(), 0
+
+    class Slow(Kept):
+        def take(self, point: str, values: Any) -> None:
+            begun.set()
+            time.sleep(0.3)
+            super().take(point, values)
+
+        def end_batch(self, n_samples: int) -> None:
+            super().end_batch(n_samples)
+            ended.set()
+
+    def batches() -> Iterator[Any]:
+        yield np.ones((BATCH, 6), np.float32)
+        if tracing:
+            assert begun.wait(60)
+            raise KeyboardInterrupt("first")
+        yield np.ones((BATCH, 6), np.float32)
+
+    def trace(frame: Any, event: str, _: Any) -> None:
+        nonlocal n_exits
+        if frame.f_code is LastingThreads.__exit__.__code__:
+            n_exits += 1
+            if n_exits == 1:
+                raise KeyboardInterrupt("second")
+
+    tracing: list[bool] = []
+    producer = producer_of(deep(1), as_source(batches, num_samples=2 * BATCH))
+    producer.check()
+    tracing.append(True)
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with pytest.raises(KeyboardInterrupt, match="second"):
+            producer.hand_over(0, 2 * BATCH, Slow())
+    finally:
+        sys.settrace(before)
+
+    assert ended.is_set()
