@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import sys
 import time
@@ -13,6 +14,7 @@ from actisketch.pipeline.service.jobs import job_queue
 from actisketch.pipeline.service.jobs.job_places import Permissions
 from actisketch.pipeline.service.jobs.job_queue import JobQueue
 from actisketch.pipeline.service.run_root import RunRoot
+from actisketch.pipeline.settings.loading import load_job
 
 from ..on_disk import contents
 from .conftest import make_client
@@ -68,6 +70,14 @@ def reached(client, job, *states):
     """The job as soon as it is in one of these states."""
     address = f"{JOBS}/{job}"
     return wait_for(lambda: found if (found := client.get(address).json())["state"] in states else None)
+
+
+def change_job(root, job, **values):
+    """Change a row, as an earlier version or a clock that was set might have."""
+    columns = ", ".join(f"{name} = :{name}" for name in values)
+    with sqlite3.connect(root / ".actisketch-jobs" / "jobs.sqlite") as connection:
+        connection.execute(f"UPDATE jobs SET {columns} WHERE id = :id", {**values, "id": job})
+    connection.close()
 
 
 def submit(client, *arguments, **changes):
@@ -160,9 +170,7 @@ def test_a_job_is_cancelled_though_the_clock_is_set_back(acting, tmp_path, n_sam
     (tmp_path / "late.hold").touch()
     job = submit(acting, "late", data={"path": "x.npz", "num_samples": n_samples})
     wait_for(lambda: list(tmp_path.glob("late/cache/.actisketch/commits/*")))
-    with sqlite3.connect(tmp_path / ".actisketch-jobs" / "jobs.sqlite") as connection:
-        connection.execute("UPDATE jobs SET state = 'cancelling', cancelled_s = ?", (time.time() + 3600,))
-    connection.close()
+    change_job(tmp_path, job, state="cancelling", cancelled_s=time.time() + 3600)
     stopped = reached(acting, job, *ENDED)
 
     assert (stopped["state"], stopped["exit_code"]) == ("cancelled", exit_code)
@@ -184,6 +192,50 @@ def test_a_hundred_jobs_may_be_open(acting, tmp_path):
     (tmp_path / "0.hold").unlink()
     assert acting.get(f"{JOBS}/{jobs[0]}").json()["settings"]["output"] == "0"
     assert reached(acting, jobs[0], *ENDED)["state"] == "complete"
+
+
+def test_an_attempt_that_dies_before_it_writes_is_not_complete_by_the_run_before_it(acting, tmp_path):
+    job = submit(acting, "run", data={"path": "x.npz", "num_samples": 7})
+    reached(acting, job, *ENDED)
+    finished = made(tmp_path / "run", load_job(tmp_path / ".actisketch-jobs" / str(job) / "job.toml"))
+    finished.begin().record().finish()
+    an_hour_on = time.time() + 3600  # or the clock is set back by an hour now
+    os.utime(finished.run.manifest_path, (an_hour_on, an_hour_on))
+    acting.post(f"{JOBS}/{job}/resume")
+    ended = reached(acting, job, *ENDED)
+
+    assert (ended["state"], ended["attempt"]) == ("interrupted", 2)
+
+
+def test_an_attempt_that_dies_after_it_has_finished_is_complete_though_the_clock_is_set_back(
+    acting, tmp_path
+):
+    (tmp_path / "run.hold").touch()
+    job = submit(acting, "run", data={"path": "x.npz", "num_samples": 17})
+    for attempt in (1, 2):
+        wait_for(lambda: list(tmp_path.glob("run/progress.json")))
+        change_job(tmp_path, job, claimed_s=time.time() + 3600)
+        (tmp_path / "run.hold").unlink()
+        ended = reached(acting, job, *ENDED)
+
+        assert (ended["state"], ended["attempt"], ended["exit_code"]) == ("complete", attempt, None)
+        (tmp_path / "run.hold").touch()
+        acting.post(f"{JOBS}/{job}/resume")
+
+
+@pytest.mark.parametrize(("ahead_s", "state"), [(0, "complete"), (3600, "interrupted")])
+def test_a_process_that_an_earlier_version_has_started_is_judged_by_the_clock(
+    acting, tmp_path, ahead_s, state
+):
+    (tmp_path / "run.hold").touch()
+    job = submit(acting, "run", data={"path": "x.npz", "num_samples": 17})
+    claimed_s = reached(acting, job, "running")["claimed_s"]
+    wait_for(lambda: list(tmp_path.glob("run/progress.json")))
+    (tmp_path / ".actisketch-jobs" / str(job) / "before.json").unlink()
+    change_job(tmp_path, job, claimed_s=claimed_s + ahead_s)
+    (tmp_path / "run.hold").unlink()
+
+    assert reached(acting, job, *ENDED)["state"] == state
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ from .job_places import Permissions, anchored, check_places
 from .job_table import MOST_AUTO_RESUMES, Job, JobTable
 from .plan_process import PLAN_PREFIX
 from .processes import JOB_COMMAND, JobFolder, end_session, is_held, start_process, tell_process
-from .reconciling import has_finished, how_it_ended
+from .reconciling import has_finished, how_it_ended, note_before
 from .repairing import check_repair
 from .still_inside import note_allowed
 
@@ -166,6 +166,7 @@ class JobQueue:
             arguments = self._arguments(job, folder)
             note_allowed(folder, self._root, self.allowed)
             folder.arguments_path.write_text(json.dumps(arguments), encoding="utf-8")
+            note_before(job, self._root.path / job.output, folder)
             process = start_process(self.table.path, job, self._command, cwd=self._root.path)
         except (ActisketchError, OSError) as error:
             self.table.end(job, "failed", f"it could not be started: {error}")
@@ -214,7 +215,8 @@ class JobQueue:
 
     def _has_finished(self, job: Job) -> bool:
         try:
-            return has_finished(job, self._root.path / job.output, self.settings_of(job))
+            output = self._root.path / job.output
+            return has_finished(job, output, self.settings_of(job), self.folder_of(job))
         except InputError:  # an earlier program took these settings
             return False
 

@@ -60,6 +60,11 @@ class JobFolder:
         return self.path / "allowed.json"
 
     @property
+    def before_path(self) -> Path:
+        """The manifest of the run as it was before the last attempt."""
+        return self.path / "before.json"
+
+    @property
     def log_path(self) -> Path:
         """What the processes of the job have printed."""
         return self.path / "log"

@@ -1,10 +1,11 @@
 """Tell from what is left of a process how its job has ended.
 
-Knows a row, exit codes and the folder of the run. Changes nothing.
+Knows a row, exit codes and the folder of the run. Changes nothing, and notes only what was there before.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -19,7 +20,7 @@ from .job_table import Job, JobState
 from .processes import JobFolder
 from .work_as_job import INTERRUPTED
 
-__all__ = ["has_finished", "how_it_ended"]
+__all__ = ["has_finished", "how_it_ended", "note_before"]
 
 RESUME = "finished blocks are kept, resuming goes on from there"
 LONGEST_MESSAGE = 1000
@@ -55,22 +56,51 @@ def how_it_ended(
     return "failed", _last_error(folder) or f"it ended with exit code {code}: its log says why"
 
 
-def has_finished(job: Job, output: Path, settings: JobSettings) -> bool:
+def note_before(job: Job, output: Path, folder: JobFolder) -> None:
+    """Note, before the process of a job is started, which manifest its run has.
+
+    Raises
+    ------
+    OSError
+        If the disk refuses.
+    """
+    try:
+        manifest = _which(RunFolder(output).manifest_path.stat())
+    except (FileNotFoundError, NotADirectoryError):
+        manifest = None
+    folder.before_path.write_text(json.dumps([job.attempt, manifest]), encoding="utf-8")
+
+
+def _which(manifest: os.stat_result) -> list[int]:
+    """Return what changes when a manifest is replaced, also by the same content, and however the clock is set."""
+    return [manifest.st_ino, manifest.st_mtime_ns]
+
+
+def _is_of_this_attempt(manifest: os.stat_result, job: Job, folder: JobFolder) -> bool:
+    try:
+        attempt, before = json.loads(folder.before_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        attempt = None
+    if attempt != job.attempt:  # an earlier version has started the process, and left the clock only
+        return job.claimed_s is not None and manifest.st_mtime >= job.claimed_s
+    return bool(before != _which(manifest))
+
+
+def has_finished(job: Job, output: Path, settings: JobSettings, folder: JobFolder) -> bool:
     """Whether the results of a job are there, written by its last attempt, which has left nothing undone.
 
     An attempt that works keeps a progress file from its first stage on, and removes it only at a good end.
     """
-    folder = RunFolder(output)
-    if job.kind != "run" or os.path.lexists(folder.progress_path) or read_progress(output) is not None:
+    run = RunFolder(output)
+    if job.kind != "run" or os.path.lexists(run.progress_path) or read_progress(output) is not None:
         return False
     try:
-        written_s = folder.manifest_path.stat().st_mtime
-        manifest = folder.manifest()
+        is_of_this_attempt = _is_of_this_attempt(run.manifest_path.stat(), job, folder)
+        manifest = run.manifest()
     except (OSError, ActisketchError):
         return False
     asked = settings.model_dump(mode="json", exclude={"output"})
     noted = {name: value for name, value in manifest.get("settings", {}).items() if name != "output"}
-    is_of_this_attempt = job.claimed_s is not None and written_s >= job.claimed_s
     return is_of_this_attempt and noted == asked and wanted_stages(noted) <= manifest.get("stages", {}).keys()
 
 
