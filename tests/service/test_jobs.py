@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from actisketch.pipeline.service.jobs import job_queue
+from actisketch.pipeline.service.jobs import job_desk, job_queue
 from actisketch.pipeline.service.jobs.job_places import Permissions
 from actisketch.pipeline.service.jobs.job_queue import JobQueue
 from actisketch.pipeline.service.run_root import RunRoot
@@ -277,6 +277,23 @@ def test_one_folder_has_one_job(acting, tmp_path):
     (tmp_path / "a.hold").unlink()
     reached(acting, job, "complete")
     assert "ended already" in acting.post(f"{JOBS}/{job}/cancel").json()["detail"]
+
+
+@pytest.mark.parametrize("address", [JOBS, f"{JOBS}/1/resume"])
+def test_of_two_requests_at_once_for_folders_in_each_other_one_is_refused(tmp_path, monkeypatch, address):
+    jobs = JobQueue(RunRoot.of(tmp_path), Permissions(), command=QUICK)
+    with make_client(tmp_path, jobs=jobs) as client:
+        client.post(f"{JOBS}/{submit(client, 'a')}/cancel")
+        # Called between the look at the first request and its place in the queue.
+        monkeypatch.setattr(
+            job_desk, "writer_of", lambda cache: jobs.table.add("run", "a/b", asked("a/b")) and None
+        )
+        answer = client.post(address, json=asked("a") if address == JOBS else None)
+        queued = client.get(JOBS, params={"state": "queued"}).json()["jobs"]
+
+    assert answer.status_code == 409
+    assert "lie in each other" in answer.json()["detail"]
+    assert [job["name"] for job in queued] == ["a/b"]
 
 
 def test_a_second_service_over_the_same_folder_is_refused(acting, tmp_path):

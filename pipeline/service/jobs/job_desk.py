@@ -101,19 +101,21 @@ class JobDesk:
         requested(tree, self._root, self.queue.allowed)
         settings = kept_settings(tree)
         output = str(settings["output"])
-        self._check_free(output)
+        self._check_unclaimed(output)
         return self._queued(self.queue.table.add("run", output, settings))
 
     def repaired(self, run_id: str) -> JobAnswer:
         """Queue the repair of a run."""
         name = path_in_id(run_id)
         check_repair(name, self._root, self.queue.allowed)
-        self._check_free(name)
+        self._check_unclaimed(name)
         return self._queued(self.queue.table.add("repair", name, {}))
 
     def resumed(self, job_id: int) -> JobAnswer:
         """Queue a job again."""
-        self._check_free(self.queue.table.job(job_id).output, but=job_id)
+        job = self.queue.table.job(job_id)
+        if not job.is_open:  # the table says it better
+            self._check_unclaimed(job.output)
         return self._queued(self.queue.table.resume(job_id))
 
     def cancelled(self, job_id: int) -> JobAnswer:
@@ -124,15 +126,8 @@ class JobDesk:
         self.queue.wake()
         return self._answer(job)
 
-    def _check_free(self, output: str, *, but: int | None = None) -> None:
-        """Refuse a folder in which somebody works, or that holds or lies in one in which a job will."""
-        for other in self.queue.table.open_outputs():
-            if f"{output}/".startswith(f"{other}/") != f"{other}/".startswith(f"{output}/"):
-                raise BusyError(
-                    f"{output!r} and the folder of another job, {other!r}, lie in each other: choose one beside it"
-                )
-        if but is not None and self.queue.table.job(but).is_open:
-            return  # the table says it better
+    def _check_unclaimed(self, output: str) -> None:
+        """Refuse a folder in which somebody works."""
         holder = writer_of(self._root.path / output / "cache")
         if holder is not None:
             raise BusyError(

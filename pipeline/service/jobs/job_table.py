@@ -129,10 +129,10 @@ class JobTable:
                 connection.executescript(_CREATE)
 
     def add(self, kind: JobKind, output: str, settings: Mapping[str, Any]) -> Job:
-        """Queue a new job; BusyError if one waits or works in the same folder, or too many do."""
+        """Queue a new job; BusyError if one is open in, above or below its folder, or too many are."""
         now_s = time.time()
         with self._writing() as connection, _one_for_a_folder(output):
-            _check_room(connection)
+            _check_room(connection, output)
             added = connection.execute(
                 "INSERT INTO jobs (kind, output, settings, state, submitted_s, queued_s) "
                 "VALUES (?, ?, ?, 'queued', ?, ?)",
@@ -164,18 +164,11 @@ class JobTable:
             ).fetchone()
         return int(n)
 
-    def open_outputs(self) -> list[str]:
-        """Return the folders in which jobs work, or will."""
-        return [job.output for job in self._in(OPEN)]
-
     def working(self) -> list[Job]:
         """Return the jobs that have a process, or get one."""
-        return self._in(WORKING)
-
-    def _in(self, states: Sequence[JobState]) -> list[Job]:
         with self._connected() as connection:
             rows = connection.execute(
-                f"SELECT * FROM jobs WHERE state IN ({_marks(states)}) ORDER BY id", states
+                f"SELECT * FROM jobs WHERE state IN ({_marks(WORKING)}) ORDER BY id", WORKING
             )
             return [_job(row) for row in rows]
 
@@ -245,12 +238,12 @@ class JobTable:
             return self._row(connection, job_id)
 
     def resume(self, job_id: int) -> Job:
-        """Queue a job that has ended again; BusyError if it is open, another is in its folder, or too many are."""
+        """Queue a job that has ended again; BusyError if it is open, or for what `add` refuses."""
         with self._writing() as connection:
             job = self._row(connection, job_id)
             if job.is_open:
                 raise BusyError(f"job {job_id} is {job.state}: it can be resumed when it has ended")
-            _check_room(connection)
+            _check_room(connection, job.output)
             with _one_for_a_folder(job.output):
                 values = {"state": "queued", "queued_s": time.time(), "n_auto_resumes": 0, "message": ""}
                 self._set(connection, job_id, values)
@@ -324,12 +317,18 @@ def _one_for_a_folder(output: str) -> Iterator[None]:
         ) from None
 
 
-def _check_room(connection: sqlite3.Connection) -> None:
-    (n_open,) = connection.execute(
-        f"SELECT count(*) FROM jobs WHERE state IN ({_marks(OPEN)})", OPEN
-    ).fetchone()
-    if n_open >= MOST_OPEN:
-        raise BusyError(f"{n_open} jobs wait or work, at most {MOST_OPEN} may: wait for one, or cancel one")
+def _check_room(connection: sqlite3.Connection, output: str) -> None:
+    """Refuse one more job than may be open, and a folder that holds or lies in that of an open job."""
+    others = connection.execute(f"SELECT output FROM jobs WHERE state IN ({_marks(OPEN)})", OPEN).fetchall()
+    for (other,) in others:
+        if f"{output}/".startswith(f"{other}/") != f"{other}/".startswith(f"{output}/"):
+            raise BusyError(
+                f"{output!r} and the folder of another job, {other!r}, lie in each other: choose one beside it"
+            )
+    if len(others) >= MOST_OPEN:
+        raise BusyError(
+            f"{len(others)} jobs wait or work, at most {MOST_OPEN} may: wait for one, or cancel one"
+        )
 
 
 def _marks(values: Sequence[object]) -> str:
