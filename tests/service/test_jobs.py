@@ -7,12 +7,14 @@ import sqlite3
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from actisketch.pipeline.service.jobs import job_desk, job_queue
 from actisketch.pipeline.service.jobs.job_places import Permissions
 from actisketch.pipeline.service.jobs.job_queue import JobQueue
+from actisketch.pipeline.service.jobs.processes import holding
 from actisketch.pipeline.service.run_root import RunRoot
 from actisketch.pipeline.settings.loading import load_job
 
@@ -174,6 +176,28 @@ def test_a_job_is_cancelled_though_the_clock_is_set_back(acting, tmp_path, n_sam
     stopped = reached(acting, job, *ENDED)
 
     assert (stopped["state"], stopped["exit_code"]) == ("cancelled", exit_code)
+
+
+def test_a_job_has_its_time_to_end_though_the_clock_jumps_or_another_service_goes_on(tmp_path, monkeypatch):
+    now_s, told = 0.0, []
+    clock = SimpleNamespace(monotonic=lambda: now_s, time=lambda: time.time() + 3600)
+    monkeypatch.setattr(job_queue, "time", clock)
+    monkeypatch.setattr(job_queue, "tell_process", lambda job, number: told.append((now_s, number.name)))
+    jobs = JobQueue(RunRoot.of(tmp_path), Permissions())
+    table = jobs.table
+    table.add("run", "new", asked())
+    job = table.claim(1)
+    table.begin(job.id, job.attempt, pid=1, process_started_s=0.0)
+    table.cancel(job.id)
+    jobs.folder_of(job).path.mkdir()
+    with holding(jobs.folder_of(job).lock_path):
+        for now_s in (0.0, 1.0, 29.0, 31.0, 44.0):
+            jobs.look()
+        jobs = JobQueue(RunRoot.of(tmp_path), Permissions())
+        for now_s in (1000.0, 1044.0, 1046.0, 1100.0):
+            jobs.look()
+
+    assert told == [(0.0, "SIGINT"), (31.0, "SIGTERM"), (1046.0, "SIGKILL")]
 
 
 def test_a_hundred_jobs_may_be_open(acting, tmp_path):

@@ -223,9 +223,8 @@ class JobQueue:
     def _cancel(self, job: Job) -> None:
         """Send the next signal if it is due."""
         now_s = time.monotonic()
-        # An earlier service may have waited already; but the clock may have been set back since.
-        here_s = now_s - self._cancelling.setdefault((job.id, job.attempt), now_s)
-        waited_s = max(here_s, time.time() - (job.cancelled_s or 0.0))
+        # How long an earlier service has waited only a clock tells that may have been set since: this one waits anew.
+        waited_s = now_s - self._cancelling.setdefault((job.id, job.attempt), now_s)
         if job.n_signals < len(SIGNALS):
             number, after_s = SIGNALS[job.n_signals]
             if waited_s >= after_s and self.table.note_signal(job):
