@@ -335,6 +335,21 @@ def test_a_damaged_table_and_one_of_a_newer_program_say_so(place, queue_of):
         queue_of()
 
 
+def test_a_full_disk_is_named(acting, monkeypatch):
+    connect = sqlite3.connect
+
+    def full(*arguments, **options):
+        connection = connect(*arguments, **options)
+        connection.execute("PRAGMA max_page_count = 1")  # as many as it has
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", full)
+    answers = (acting.post(JOBS, json=asked(output=f"{i}/{'x' * 200}")) for i in range(99))
+    refused = next(answer for answer in answers if answer.status_code != 201)
+
+    assert "(database or disk is full)" in problem(refused, 503)["detail"]
+
+
 def test_a_job_is_submitted_as_toml_too(acting):
     text = 'output = "toml"\n[model]\npath = "net.keras"\n[data]\npath = "x.npz"\ndivide_by = 255.0\n'
     answer = acting.post(JOBS, content=text, headers={"content-type": "application/toml; charset=utf-8"})
