@@ -288,6 +288,18 @@ def test_a_job_that_fails_says_why(acting):
     assert not failed["has_run"]
 
 
+def test_a_job_whose_start_fails_for_no_known_reason_has_failed(acting, monkeypatch, caplog):
+    def unforeseen(*_):
+        raise LookupError("nobody thought of this")
+
+    monkeypatch.setattr(job_queue, "check_places", unforeseen)
+    ended = reached(acting, submit(acting), *ENDED)
+
+    assert (ended["state"], ended["attempt"]) == ("failed", 1)
+    assert "LookupError: nobody thought of this" in ended["message"]
+    assert any(record.exc_info and record.exc_info[0] is LookupError for record in caplog.records)
+
+
 def test_one_folder_has_one_job(acting, tmp_path):
     (tmp_path / "a.hold").touch()
     job = submit(acting, "a")

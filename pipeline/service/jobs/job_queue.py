@@ -28,7 +28,7 @@ from .job_places import Permissions, anchored, check_places
 from .job_table import MOST_AUTO_RESUMES, Job, JobTable
 from .plan_process import PLAN_PREFIX
 from .processes import JOB_COMMAND, JobFolder, end_session, is_held, start_process, tell_process
-from .reconciling import has_finished, how_it_ended, note_before
+from .reconciling import LONGEST_MESSAGE, has_finished, how_it_ended, note_before
 from .repairing import check_repair
 from .still_inside import note_allowed
 
@@ -170,6 +170,13 @@ class JobQueue:
             process = start_process(self.table.path, job, self._command, cwd=self._root.path)
         except (ActisketchError, OSError) as error:
             self.table.end(job, "failed", f"it could not be started: {error}")
+            return
+        except Exception as error:  # left `starting`, it would be queued again for ever
+            logger.exception("job %d could not be started", job.id)
+            told = f"{type(error).__name__}: {error}"[:LONGEST_MESSAGE]
+            self.table.end(
+                job, "failed", f"it could not be started: {told} (the log of the service says more)"
+            )
             return
         self._started[job.id, job.attempt] = process
 
