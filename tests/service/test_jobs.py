@@ -179,10 +179,10 @@ def test_a_job_is_cancelled_though_the_clock_is_set_back(acting, tmp_path, n_sam
 
 
 def test_a_job_has_its_time_to_end_though_the_clock_jumps_or_another_service_goes_on(tmp_path, monkeypatch):
-    now_s, told = 0.0, []
-    clock = SimpleNamespace(monotonic=lambda: now_s, time=lambda: time.time() + 3600)
+    told = []
+    clock = SimpleNamespace(now_s=0.0, monotonic=lambda: clock.now_s, time=lambda: time.time() + 3600)
     monkeypatch.setattr(job_queue, "time", clock)
-    monkeypatch.setattr(job_queue, "tell_process", lambda job, number: told.append((now_s, number.name)))
+    monkeypatch.setattr(job_queue, "tell_process", lambda _, number: told.append((clock.now_s, number.name)))
     jobs = JobQueue(RunRoot.of(tmp_path), Permissions())
     table = jobs.table
     table.add("run", "new", asked())
@@ -191,10 +191,10 @@ def test_a_job_has_its_time_to_end_though_the_clock_jumps_or_another_service_goe
     table.cancel(job.id)
     jobs.folder_of(job).path.mkdir()
     with holding(jobs.folder_of(job).lock_path):
-        for now_s in (0.0, 1.0, 29.0, 31.0, 44.0):
+        for clock.now_s in (0.0, 1.0, 29.0, 31.0, 44.0):
             jobs.look()
         jobs = JobQueue(RunRoot.of(tmp_path), Permissions())
-        for now_s in (1000.0, 1044.0, 1046.0, 1100.0):
+        for clock.now_s in (1000.0, 1044.0, 1046.0, 1100.0):
             jobs.look()
 
     assert told == [(0.0, "SIGINT"), (31.0, "SIGTERM"), (1046.0, "SIGKILL")]
