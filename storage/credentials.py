@@ -25,6 +25,8 @@ class _Cloud:
     """What tells a client where credentials come from."""
 
     prefix: re.Pattern[str]
+    variables: re.Pattern[str]
+    """How the names of the variables begin that the client reads: `TOKEN` and the like are of other programs."""
     enough: frozenset[str]
     """Options, or variables after their prefix: any of them settles where credentials come from."""
     advice: str
@@ -32,6 +34,7 @@ class _Cloud:
 
 _AWS = _Cloud(
     prefix=re.compile(r"^aws_"),
+    variables=re.compile(r"AWS_"),
     enough=frozenset(
         {
             "access_key_id", "skip_signature", "web_identity_token_file", "container_credentials_relative_uri",
@@ -44,6 +47,7 @@ _AWS = _Cloud(
 )  # fmt: skip
 _GOOGLE = _Cloud(
     prefix=re.compile(r"^google_"),
+    variables=re.compile(r"GOOGLE_|(SERVICE_ACCOUNT|GCE_METADATA_(HOST|ROOT|IP))$"),
     enough=frozenset(
         {
             "service_account", "service_account_path", "service_account_key", "application_credentials",
@@ -56,6 +60,8 @@ _GOOGLE = _Cloud(
 )  # fmt: skip
 _AZURE = _Cloud(
     prefix=re.compile(r"^azure_(storage_)?"),
+    # Not AZURE_TOKEN, for one: that is AZURE_STORAGE_TOKEN.
+    variables=re.compile(r"AZURE_(STORAGE|CLIENT|MSI|IDENTITY|OBJECT|FEDERATED|USE_AZURE|SKIP)_|IDENTITY_ENDPOINT$"),
     enough=frozenset(
         {
             "access_key", "account_key", "master_key", "sas_key", "sas_token", "bearer_token", "token", "client_id",
@@ -88,7 +94,7 @@ def check_credentials(url: str, store: Any, options: Mapping[str, Any]) -> None:
     else:
         return
     given = {name for table in (options, options.get("config") or {}) for name in table}
-    given |= {name for name, value in os.environ.items() if value}
+    given |= {name for name, value in os.environ.items() if value and cloud.variables.match(name)}
     if {cloud.prefix.sub("", str(name).lower()) for name in given} & cloud.enough:
         return
     if cloud is _GOOGLE and (Path.home() / _GCLOUD).is_file():

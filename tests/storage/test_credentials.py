@@ -11,6 +11,8 @@ CLOUDS = [
     ("gs://bucket/x", {}, "GOOGLE_APPLICATION_CREDENTIALS"),
     ("az://container/x", {"account_name": "somebody"}, "AZURE_STORAGE_ACCOUNT_KEY"),
 ]
+# As the builders of the client's three clouds read them (`from_env` of object_store).
+WITHOUT_PREFIX = {"SERVICE_ACCOUNT": "gs", "GCE_METADATA_HOST": "gs", "IDENTITY_ENDPOINT": "az"}
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +20,7 @@ def no_environment(monkeypatch, tmp_path):
     import os
 
     for name in os.environ:
-        if name.startswith(("AWS_", "GOOGLE_", "AZURE_", "GCE_")):
+        if name.startswith(("AWS_", "GOOGLE_", "AZURE_", "GCE_")) or name in WITHOUT_PREFIX:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
 
@@ -46,6 +48,56 @@ def test_the_environment_may_say_where_they_come_from(monkeypatch, name):
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
 
     assert open_store("s3://bucket/x").url == "s3://bucket/x"
+
+
+OF_OTHERS = [
+    "TOKEN",
+    "CLIENT_ID",
+    "ACCESS_KEY_ID",
+    "SERVICE_ACCOUNT_KEY",
+    "OBJECT_ID",
+    "AZURE_TOKEN",
+    *WITHOUT_PREFIX,
+]
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "name"),
+    [
+        (url, options, name)
+        for url, options, _ in CLOUDS
+        for name in OF_OTHERS
+        if not url.startswith(WITHOUT_PREFIX.get(name, "none"))
+    ],
+)
+def test_a_variable_that_the_client_does_not_read_says_nothing(monkeypatch, url, options, name):
+    monkeypatch.setenv(name, "x")
+
+    with pytest.raises(InputError, match="there are no credentials"):
+        open_store(url, options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AZURE_STORAGE_TOKEN", "x"),
+        ("AZURE_CLIENT_ID", "x"),
+        ("AZURE_OBJECT_ID", "x"),
+        ("AZURE_SKIP_SIGNATURE", "true"),
+        ("AZURE_STORAGE_USE_EMULATOR", "true"),
+        ("IDENTITY_ENDPOINT", "http://127.0.0.1:9"),
+    ],
+)
+def test_the_environment_may_say_where_those_of_azure_come_from(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+
+    assert open_store("az://container/x", {"account_name": "somebody"}).url == "az://container/x"
+
+
+def test_the_metadata_service_of_google_may_be_asked_by_its_variable(monkeypatch):
+    monkeypatch.setenv("GCE_METADATA_HOST", "127.0.0.1:9")
+
+    assert open_store("gs://bucket/x").url == "gs://bucket/x"
 
 
 def test_an_empty_variable_says_nothing(monkeypatch):
