@@ -333,7 +333,7 @@ class Sketch:
         """Return (lowest, highest, means, counts) of the values in each occupied bucket, ascending.
 
         All values of a bucket lie between lowest and highest, which are equal where they are all the same number.
-        Means are exact up to one rounding each.
+        Means are off by less than a unit in the last place.
         """
         ladder = self._nonzero_ladder if nonzero else self._ladder
         return (*rung_spans(ladder), rung_means(ladder), ladder.counts.copy())

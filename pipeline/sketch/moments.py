@@ -49,9 +49,13 @@ def as_float(multiple: int, *, divisor: int = 1) -> float:
 
 
 def rung_means(ladder: Ladder) -> NDArray[np.float64]:
-    """Return the mean of each rung, of shape (n_rungs,): exact up to one rounding each."""
-    multiples = fb.multiples_of(ladder.base_keys) + ladder.sums / np.maximum(ladder.counts, 1)
-    return np.ldexp(multiples, fb.steps_of(ladder.base_keys) + fb.SUBNORMAL_EXPONENT)
+    """Return the mean of each rung, of shape (n_rungs,): off by less than a unit in the last place."""
+    multiples, counts = fb.multiples_of(ladder.base_keys), np.maximum(ladder.counts, 1)
+    # Of subnormals, the lows may take away nearly all of a base below zero: their whole part is added exactly.
+    wholes, rests = np.divmod(ladder.sums, counts)
+    is_subnormal = np.abs(multiples) < 1 << fb.MANTISSA_BITS
+    means = np.where(is_subnormal, multiples + wholes + rests / counts, multiples + ladder.sums / counts)
+    return np.ldexp(means, fb.steps_of(ladder.base_keys) + fb.SUBNORMAL_EXPONENT)
 
 
 def square_sums(tally: Tally) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -1,5 +1,7 @@
 """Both distances of two sketches, against SciPy on the plain values."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -175,3 +177,35 @@ def test_channels_are_compared_in_parts_of_bounded_size(monkeypatch):
 def test_other_numbers_of_channels_are_refused():
     with pytest.raises(InputError, match="3 channels cannot be compared with 4"):
         channel_distances(ChannelSketch(3), ChannelSketch(4))
+
+
+SUBNORMALS = arrays(np.int64, st.integers(1, 40), elements=st.integers(1, 2**23 - 1) | st.integers(1, 5))
+
+
+@given(SUBNORMALS, st.sampled_from([-1, 1]), BITS, BITS, st.integers(0, 30))
+def test_the_smallest_numbers_are_at_no_distance_from_themselves_at_any_resolutions(
+    multiples, sign, bits, other_bits, n_doublings
+):
+    values = np.ldexp(np.float64(sign) * multiples, -149).astype(np.float32)
+    first, second = sketch_of(values, bits), sketch_of(values, other_bits)
+    for _ in range(n_doublings):
+        first = first.merge(first)
+
+    assert distances_between(first, second).wasserstein.lo == 0.0
+
+
+@given(SUBNORMALS, st.sampled_from([-1, 1]), BITS, st.integers(0, 30))
+def test_the_means_of_the_smallest_numbers_are_right_to_a_unit_in_the_last_place(
+    multiples, sign, bits, n_doublings
+):
+    values = np.ldexp(np.float64(sign) * multiples, -149).astype(np.float32)
+    sketch = sketch_of(values, bits)
+    for _ in range(n_doublings):
+        sketch = sketch.merge(sketch)
+    of_bucket = {}
+    for multiple in multiples.tolist():
+        of_bucket.setdefault(multiple >> 32 - bits, []).append(multiple)
+    exact = sorted(sign * Fraction(sum(each), len(each) * 2**149) for each in of_bucket.values())
+    means = sketch.spans()[2]
+
+    assert all(abs(Fraction(m) - e) < np.spacing(abs(float(e))) for m, e in zip(means, exact, strict=True))
