@@ -109,7 +109,8 @@ def record_missing(
 ) -> int:
     """Record every block that the cache lacks, in this process.
 
-    Samples are computed in this thread; their values are sketched by the producer's, written and committed by others.
+    Samples are read in this thread, and computed in the producer's; their values are sketched, written and committed
+    by others. ``on_event`` is called in the producer's thread and in the one that commits.
     When anything fails, or Ctrl-C is pressed, blocks that are computed are committed, nothing new is begun, and the
     error is raised. No thread is at work then, however often Ctrl-C was pressed.
 
