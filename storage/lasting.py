@@ -10,8 +10,11 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
+from typing import Any, TypeVar
 
 __all__ = ["LastingThreads"]
+
+T = TypeVar("T")
 
 # How often an interrupted end looks whether the work is done.
 _LOOK_S = 0.005
@@ -37,7 +40,7 @@ class LastingThreads:
 
     def __init__(self, n_threads: int, *, name: str) -> None:
         self._pool = ThreadPoolExecutor(n_threads, thread_name_prefix=name)
-        self._left: set[Future[None]] = set()
+        self._left: set[Future[Any]] = set()
         """Work that is not done."""
 
     def __enter__(self) -> LastingThreads:
@@ -55,8 +58,8 @@ class LastingThreads:
             time.sleep(_LOOK_S)
         self._pool.shutdown()
 
-    def submit(self, future: Future[None], work: Callable[[], None]) -> None:
-        """Have ``work`` done, which ``future`` tells of. If this raises, ``future`` ends in any case."""
+    def submit(self, future: Future[T], work: Callable[[], T]) -> None:
+        """Have ``work`` done, whose result ``future`` gets. If this raises, ``future`` ends in any case."""
         try:
             self._left.add(future)
             self._pool.submit(self._do, future, work)
@@ -65,15 +68,15 @@ class LastingThreads:
                 self._left.discard(future)
             raise
 
-    def _do(self, future: Future[None], work: Callable[[], None]) -> None:
+    def _do(self, future: Future[T], work: Callable[[], T]) -> None:
         try:
             if future.set_running_or_notify_cancel():
                 try:
-                    work()
+                    result = work()
                 except BaseException as error:
                     future.set_exception(error)
                 else:
-                    future.set_result(None)
+                    future.set_result(result)
         finally:
             self._left.discard(future)
             del future, work  # an error holds this frame, and would hold itself

@@ -9,15 +9,16 @@ import logging
 import mmap
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...storage import Cache, CacheSpec, sample_nbytes
+from ...storage import Cache, CacheSpec, LastingThreads, sample_nbytes
 from ...storage.codecs import CODECS
 from ..graph import Graph
 from .value_comparison import ComparedValue
@@ -122,7 +123,7 @@ class RecordedSamples:
         """Asked for before they were read ahead."""
         self._spare = _SpareMemory()
         self._guard = threading.Lock()
-        self._pool = ThreadPoolExecutor(READING_THREADS, "actisketch-recorded")
+        self._threads = LastingThreads(READING_THREADS, name="actisketch-recorded")
 
     def __enter__(self) -> Self:
         with self._guard:
@@ -132,7 +133,12 @@ class RecordedSamples:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        with (
+            self._threads,
+            self._threads,
+        ):  # twice: a second Ctrl-C may come where the end of one has not begun
+            for reading in self._ahead.values():
+                reading.cancel()
         self._ahead.clear()
         self._held.clear()
         self._spare.clear()
@@ -186,7 +192,9 @@ class RecordedSamples:
             if key is None:
                 return
             if key not in self._taken:
-                self._ahead[key] = self._pool.submit(self._read, key)
+                reading: Future[_Chunk] = Future()
+                self._threads.submit(reading, partial(self._read, key))
+                self._ahead[key] = reading
                 self._ahead_nbytes += self._nbytes[key[0]]
 
     def _in_order(self, points: Sequence[str], steps: Sequence[tuple[int, int]]) -> Iterator[_Key]:
@@ -211,14 +219,15 @@ class _SpareMemory:
         self._spare: list[memoryview] = []
 
     def take(self, nbytes: int) -> memoryview:
-        """Return memory of at least so many bytes, and of at most twice as many."""
+        """Return memory of whole pages for so many bytes, of at most twice as many pages as they need."""
+        nbytes += -nbytes % mmap.PAGESIZE
         fitting = [i for i, each in enumerate(self._spare) if nbytes <= each.nbytes <= 2 * nbytes]
         return self._spare.pop(fitting[-1]) if fitting else _whole_pages(nbytes)
 
     def put_back(self, memory: memoryview) -> None:
         """Keep memory for another time; what was put back first is given up if that is too much."""
         self._spare.append(memory)
-        while sum(each.nbytes for each in self._spare) > SPARE_NBYTES:
+        while sum(each.nbytes + mmap.PAGESIZE for each in self._spare) > SPARE_NBYTES:
             del self._spare[0]
 
     def clear(self) -> None:
@@ -226,7 +235,7 @@ class _SpareMemory:
 
 
 def _whole_pages(nbytes: int) -> memoryview:
-    nbytes += -nbytes % mmap.PAGESIZE
+    """Return memory that begins with a page. It takes one page more, as NumPy's begins anywhere in one."""
     more = np.empty(nbytes + mmap.PAGESIZE, np.uint8)
     begin = -more.ctypes.data % mmap.PAGESIZE
     return more[begin : begin + nbytes].data

@@ -19,12 +19,11 @@ from numpy.typing import NDArray
 
 from actisketch.pipeline import run
 from actisketch.pipeline.certifier import Certificate, certify
-from actisketch.pipeline.certifier.recorded import RecordedSamples
 from actisketch.pipeline.certifier.value_comparison import ComparedValue, ValueComparison
 from actisketch.pipeline.normalizer import NormalizedModel, normalize_model
 from actisketch.pipeline.sketch import SketchSpec
 from actisketch.pipeline.sources import as_source
-from actisketch.storage import Cache, CacheSpec, PointSpec
+from actisketch.storage import Cache
 
 layers = keras.layers
 N_SAMPLES, BATCH_SIZE = 45, 8
@@ -273,50 +272,6 @@ def test_a_damaged_chunk_is_named_and_its_samples_are_computed(fault: str, tmp_p
 
 
 # Reading ahead
-
-
-def made_up(
-    folder: Path, *, n_samples: int, block_samples: int
-) -> tuple[Cache, dict[str, NDArray[np.float32]]]:
-    shapes = {"wide": (64, 64, 70), "one": (1,), "flat": (50,)}
-    rng = np.random.default_rng(29)
-    values = {name: rng.random((n_samples, *shape), dtype=np.float32) for name, shape in shapes.items()}
-    points = tuple(PointSpec(name=name, shape=shape, channel_axis=-1) for name, shape in shapes.items())
-    spec = CacheSpec(
-        points=points, n_samples=n_samples, batch_size=8, block_samples=block_samples, identity={}
-    )
-    with Cache.create_or_resume(folder, spec) as cache:
-        for block in cache.blocks:
-            with cache.write(block) as writer:
-                writer.append({name: array[block.start : block.stop] for name, array in values.items()})
-                writer.commit(dict.fromkeys(shapes, b""))
-    return cache, values
-
-
-@pytest.mark.parametrize("order", [["wide", "one", "flat"], ["flat", "one", "wide"]])
-@pytest.mark.parametrize(
-    "steps", [[(0, 8), (8, 16), (16, 24), (24, 30)], [(0, 3), (3, 17), (17, 30)], [(8, 24)]]
-)
-def test_chunks_are_read_once_whatever_batches_ask_for(
-    steps: list[tuple[int, int]], order: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache, values = made_up(tmp_path / "c", n_samples=30, block_samples=16)
-    read: list[tuple[str, int]] = []
-    read_chunk = Cache.read_chunk
-
-    def counted(self: Cache, point: str, index: int, **options: Any) -> NDArray[np.float32]:
-        read.append((point, index))
-        return read_chunk(self, point, index, **options)
-
-    monkeypatch.setattr(Cache, "read_chunk", counted)
-    # Announced in one order, and asked for in another.
-    with RecordedSamples(cache, ["wide", "one", "flat"], steps) as samples:
-        for start, stop in steps:
-            for name in order:
-                found = np.concatenate([part.copy() for part in samples.parts(name, start, stop)])
-                np.testing.assert_array_equal(found, values[name][start:stop])
-
-    assert len(read) == len(set(read))
 
 
 @pytest.mark.parametrize("axis", [1, 2, 3, -1])
