@@ -128,6 +128,8 @@ class OpenRuns:
         self._root.check_inside(folder, run.settings.cache.url, check=stop.check)
         so_far = recorded_so_far(run, None if before is None else before.so_far)
         manifest = run.folder.manifest()
+        # Those that the answers are from: a job may have written others since.
+        settings = run.settings.model_dump(mode="json", exclude={"output"})
         ended_s = time.monotonic()
         if before is not None and so_far.key == before.so_far.key:
             nbytes = before.nbytes
@@ -139,7 +141,7 @@ class OpenRuns:
             folder=folder,
             so_far=so_far,
             manifest=manifest,
-            key=content_key(so_far.key, so_far.damage, manifest, _seen(run)),
+            key=content_key(so_far.key, so_far.damage, settings, manifest, _seen(run)),
             nbytes=nbytes,
             good_until_s=ended_s + max(self._fresh_s, took_s / CHECK_SHARE if self._fresh_s else 0),
         )

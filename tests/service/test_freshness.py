@@ -8,6 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from actisketch.pipeline.results.so_far import recorded_so_far
+from actisketch.pipeline.service import open_runs
+
 from .conftest import MadeRun, values_of
 
 API = "/api/v1/runs"
@@ -65,6 +68,28 @@ def test_a_block_whose_sketches_were_damaged_is_looked_at_again(root, own):
     assert same.status_code == 304
     assert mended.status_code == 200
     assert (mended.json()["recorded"]["n_blocks_done"], mended.json()["recorded"]["damage"]) == (2, [])
+
+
+def test_settings_that_a_job_writes_while_a_run_is_opened_give_another_etag(root, own, monkeypatch):
+    made, merge = MadeRun(root / "first", changes={"factors": {"percentile": 50.0}}), recorded_so_far
+
+    def merge_meanwhile(*given):
+        monkeypatch.setattr(open_runs, "recorded_so_far", merge)
+        found = merge(*given)
+        made.begin()
+        return found
+
+    monkeypatch.setattr(open_runs, "recorded_so_far", merge_meanwhile)
+    first = own.get(f"{API}/first/factors")
+    second = own.get(f"{API}/first/factors", headers={"if-none-match": first.headers["etag"]})
+
+    assert {point["percentile"] for point in first.json()["points"]} == {99.9}
+    assert second.status_code == 200
+    values = made.all_values("conv")
+    lo, hi = (np.percentile(values[values > 0], 50, method=method) for method in ("lower", "higher"))
+    point = second.json()["points"][0]
+    assert (point["name"], point["percentile"]) == ("conv", 50.0)
+    assert point["lo"] <= lo <= hi <= point["hi"]
 
 
 def test_the_order_of_the_values_of_one_name_is_part_of_the_question(client):
