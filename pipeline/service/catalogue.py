@@ -118,22 +118,27 @@ class Catalogue:
             id=id_of(path),
             name=path,
             model=facts["model"],
-            state=self._state(path, facts),
+            state=self._state(path, facts, at.st_mtime_ns),
             n_samples=facts["n_samples"],
             percentile=facts["percentile"],
             has_own_cache=facts["cache"] is None,
             changed_s=at.st_mtime,
         )
 
-    def _state(self, path: str, facts: Mapping[str, Any]) -> RunState:
+    def _state(self, path: str, facts: Mapping[str, Any], changed_ns: int) -> RunState:
         folder = f"{self._root.path}/{path}"
         if facts["stages"] is None:
             return "damaged"
         url = facts["cache"]
-        if os.path.lexists(f"{folder}/{PROGRESS}"):
+        told_ns = _changed_ns(f"{folder}/{PROGRESS}")
+        if told_ns is not None:
             progress = read_progress(folder)
             if progress is not None and progress.is_alive:
                 return "running"
+            # Left by a job that came to no good end, perhaps with other settings than the results; what was noted
+            # since then is from a verb that checks what it goes on from.
+            if progress is not None and told_ns >= changed_ns:
+                return "stopped"
         # A cache elsewhere is not looked at here: it may be a mount that hangs.
         cache = f"{folder}/cache"
         is_here = url is None and not os.path.islink(cache)
@@ -155,6 +160,13 @@ class Catalogue:
             if time.time_ns() - changed_ns > SETTLED_NS:
                 self._recorded[path] = known
         return known[1] >= n_samples
+
+
+def _changed_ns(path: str) -> int | None:
+    try:
+        return os.lstat(path).st_mtime_ns
+    except OSError:
+        return None
 
 
 def _facts(path: str, nbytes: int) -> Mapping[str, Any]:

@@ -82,10 +82,13 @@ class Live:
         spec = run.cache.spec
         missing = run.cache.missing()
         row = self._catalogue.row(path_in_id(run_id))
+        state = "stopped" if row is None else row.state
+        if state == "complete" and (missing or not run.status().is_complete):
+            state = "stopped"  # the list looks at names only, and at no cache elsewhere
         progress = read_progress(folder)
         return LiveAnswer(
             run=run_id,
-            state="stopped" if row is None else row.state,
+            state=state,
             n_blocks=spec.n_blocks,
             n_blocks_done=spec.n_blocks - len(missing),
             n_samples=spec.n_samples,

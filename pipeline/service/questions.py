@@ -77,6 +77,8 @@ def run_answer(opened: OpenRun, *, name: str, state: str) -> RunAnswer:
     """Return what is known of a run as a whole. Reads its results and compares their hashes."""
     run = opened.run
     status, holder = run.status(), writer_of(run.folder.cache_path)
+    if state == "complete" and not status.is_complete:
+        state = "stopped"  # the list looks at names only, and at no cache elsewhere
     writer = None
     if holder is not None:
         since = datetime.fromtimestamp(holder.since_s, UTC).isoformat(timespec="seconds")

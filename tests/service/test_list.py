@@ -6,6 +6,10 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -113,6 +117,65 @@ def test_a_run_whose_commits_are_gone_is_not_complete(root, client_of, monkeypat
     shutil.rmtree(root / "first" / "cache")
     assert (row()["state"], row()["n_blocks"]) == ("stopped", None)
     assert "first" not in names(client, state="complete")
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """What is seen is seen now."""
+    monkeypatch.setattr("actisketch.pipeline.service.catalogue.FRESH_S", 0.0)
+    monkeypatch.setattr("actisketch.pipeline.service.live.SHARED_S", 0.0)
+
+
+def killed_again(folder):
+    """Run again with another percentile, in a process that is killed before it makes the factors."""
+    code = f"""
+        import os, signal
+        from pathlib import Path
+        from made_runs import MadeRun
+        from actisketch.pipeline.events import StageStarted
+        from actisketch.pipeline.folder.progress_file import progress_told
+        made = MadeRun(Path({str(folder)!r}), changes={{"factors": {{"percentile": 50.0}}}}).begin()
+        with progress_told(made.run, lambda event: None) as listen:
+            listen(StageStarted(stage="factors"))
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False, cwd=Path(__file__).parent)
+
+
+def test_a_run_that_was_killed_on_its_way_to_other_factors_is_not_complete(root, own, at_once):
+    states = lambda: [  # noqa: E731
+        own.get(API, params={"name": "first"}).json()["runs"][0]["state"],
+        *(own.get(f"{API}/first{path}").json()["state"] for path in ("", "/live")),
+    ]
+    assert states() == ["complete"] * 3
+    killed_again(root / "first")
+
+    assert states() == ["stopped"] * 3
+    assert own.get(f"{API}/first").json()["out_of_date"] == ["factors"]
+    MadeRun(root / "first", changes={"factors": {"percentile": 50.0}}).finish()
+    assert states() == ["complete"] * 3
+
+
+def test_a_run_with_factors_of_other_settings_is_not_shown_as_complete(root, own, at_once):
+    MadeRun(root / "first", changes={"factors": {"percentile": 50.0}}).begin()
+    shown, live = own.get(f"{API}/first").json(), own.get(f"{API}/first/live").json()
+
+    assert (shown["out_of_date"], shown["state"], live["state"]) == (["factors"], "stopped", "stopped")
+    MadeRun(root / "first").begin()
+    assert [own.get(f"{API}/first{path}").json()["state"] for path in ("", "/live")] == ["complete"] * 2
+
+
+def test_a_cache_elsewhere_that_lacks_blocks_is_not_shown_as_complete(root, own, at_once):
+    made = (
+        MadeRun(root / "far", changes={"cache": {"url": str(root / "elsewhere")}}).begin().record().finish()
+    )
+    shutil.move(made.run.cache_path, root / "elsewhere")
+    states = lambda: [own.get(f"{API}/far{path}").json()["state"] for path in ("", "/live")]  # noqa: E731
+    assert states() == ["complete"] * 2
+    min((root / "elsewhere" / ".actisketch" / "commits").iterdir()).unlink()
+
+    assert states() == ["stopped"] * 2
+    assert own.get(f"{API}/far/live").json()["n_blocks_done"] == 2
 
 
 def test_the_list_tells_how_large_the_activations_are(client):
