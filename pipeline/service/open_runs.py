@@ -18,7 +18,7 @@ from ..results.run import Run, open_run
 from ..results.so_far import SoFar, recorded_so_far
 from ..sketch import PointSketch
 from .run_root import RunRoot
-from .workers import Stop, Workers
+from .workers import Stop, TooLong, Workers
 
 __all__ = ["OpenRun", "OpenRuns"]
 
@@ -93,6 +93,8 @@ class OpenRuns:
             If it would have files outside of the root read.
         FormatError, StorageError
             If it cannot be read.
+        TooLong
+            If that takes longer than a question may: it goes on, for those who ask again.
         """
         held = self._held.get(run_id)
         if held is not None and time.monotonic() < held.good_until_s:
@@ -104,11 +106,14 @@ class OpenRuns:
             task = asyncio.create_task(self._load(run_id))
             self._loading[run_id] = task
             task.add_done_callback(lambda done: self._loaded(run_id, done))
-        return await asyncio.shield(task)
+        await asyncio.wait([task], timeout=self._workers.limit_s)
+        if not task.done():
+            raise TooLong
+        return task.result()
 
     async def _load(self, run_id: str) -> OpenRun:
         held = self._held.get(run_id)
-        opened = await self._workers.run(lambda stop: self._open(run_id, held, stop))
+        opened = await self._workers.run(lambda stop: self._open(run_id, held, stop), goes_on=True)
         self._held[run_id] = opened
         self._held.move_to_end(run_id)
         while len(self._held) > 1 and self.nbytes > self._limit_nbytes:

@@ -84,7 +84,7 @@ OWN_DETAILS = {
     "overloaded": f"as many others wait for answers as there is room for: ask again in {RETRY_S} seconds",
     "too-large": f"a request has at most {LARGEST_BODY_NBYTES:,} bytes",
     "too-long": "the time limit for a question is over, and it was stopped: ask for one point, or without exact=true; "
-    "the operator can raise the limit with --time-limit",
+    "a run that was being opened still is, so ask again; the operator can raise the limit with --time-limit",
     "client-gone": "the client has closed the connection, and the question was stopped",
     "stopped": "the service is stopping: ask again when it is back",
 }

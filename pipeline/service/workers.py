@@ -87,7 +87,9 @@ class Workers:
         """Questions that wait or are answered."""
         return self._n_held
 
-    async def run(self, work: Callable[[Stop], Result], is_gone: IsGone | None = None) -> Result:
+    async def run(
+        self, work: Callable[[Stop], Result], is_gone: IsGone | None = None, *, goes_on: bool = False
+    ) -> Result:
         """Return what ``work`` returns.
 
         Parameters
@@ -96,6 +98,8 @@ class Workers:
             Called in a thread.
         is_gone : callable, optional
             Whether the client has gone away; asked while it waits.
+        goes_on : bool
+            Whether the time limit is for waiting only: what has begun comes to its end.
 
         Raises
         ------
@@ -104,17 +108,25 @@ class Workers:
         """
         if self._n_held >= self._most:
             raise Overloaded
-        loop, stop = asyncio.get_running_loop(), Stop()
+        loop, stop, begun = asyncio.get_running_loop(), Stop(), threading.Event()
+
+        def answer() -> Result:
+            begun.set()
+            return work(stop)
+
         self._n_held += 1
         self._running.add(stop)
-        future = loop.run_in_executor(self._pool, work, stop)
+        future = loop.run_in_executor(self._pool, answer)
         future.add_done_callback(lambda _: self._let_go(stop))
         deadline_s = loop.time() + self.limit_s
         try:
             while not future.done():
                 left_s = deadline_s - loop.time()
                 if left_s <= 0:
-                    raise TooLong
+                    if not (goes_on and begun.is_set()):
+                        raise TooLong
+                    await asyncio.wait([future])
+                    break
                 step_s = left_s if is_gone is None else min(left_s, GONE_CHECK_S)
                 await asyncio.wait([future], timeout=step_s)
                 if is_gone is not None and not future.done() and await is_gone():

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import http.client
 import re
+import shutil
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from .conftest import AUTHORIZED, MadeRun, served_here
+from actisketch.pipeline.service import open_runs
+
+from .conftest import AUTHORIZED, N_SAMPLES, POINTS, MadeRun, served_here, values_of
 
 API = "/api/v1/runs"
 
@@ -50,6 +53,33 @@ def test_a_question_that_takes_too_long_is_stopped(slow_run, client_of, monkeypa
     n_read = chunks.n_read
     time.sleep(0.4)
     assert chunks.n_read == n_read < 15
+
+
+def test_runs_whose_opening_takes_longer_than_the_limit_are_opened_once(root, client_of, monkeypatch):
+    begun, may_end, merge = [], threading.Event(), open_runs.recorded_so_far
+
+    def merge_slowly(run, *rest):
+        begun.append(run.folder.path.name)
+        may_end.wait(30)
+        return merge(run, *rest)
+
+    monkeypatch.setattr(open_runs, "recorded_so_far", merge_slowly)
+    runs = [f"copy{i}" for i in range(9)]  # one more than threads that open runs
+    for name in runs:
+        shutil.copytree(root / "first", root / name)
+    client = client_of(root, time_limit_s=0.2, fresh_s=3600.0)
+    ask = lambda name: client.get(f"{API}/{name}/percentile?q=100&point=conv")  # noqa: E731
+    tried = [ask(name) for name in runs * 2]
+
+    assert {(answer.status_code, answer.json()["kind"]) for answer in tried} == {(504, "too-long")}
+    assert sorted(begun) == runs[:8]
+    may_end.set()
+    for name in runs:
+        while (answer := ask(name)).status_code == 504:
+            pass
+        (row,) = answer.json()["percentiles"]
+        assert row["value"] == values_of(POINTS[0], 0, N_SAMPLES).max()
+    assert sorted(begun) == runs
 
 
 def test_a_question_whose_client_has_gone_is_stopped_and_others_wait_their_turn(slow_run, monkeypatch):
