@@ -144,19 +144,25 @@ class StreamedMember:
         self._row_nbytes = int(np.prod(shape[1:], dtype=np.int64)) * dtype.itemsize
         self._file: IO[bytes] | None = None
         self._kept: NDArray[Any] | None = None
+        self._state: str | None = None
+        """From before what is kept or open was read."""
         self._lock = threading.Lock()
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return rows; small members are kept in memory, large ones are read forward as a stream."""
         with self._lock:
             _check_crc(self._path, self._member)
+            state = self.state()
+            # Of a file dated in the future the state is never known: only a pass from its start inflates it anew.
+            if state != self._state or (state is None and start == 0):
+                self._let_go()
+                self._kept, self._state = None, state
             if self.shape[0] * self._row_nbytes > KEEP_NBYTES:
                 return self._inflate(start, stop)
             if self._kept is None:
                 self._kept = self._inflate(0, self.shape[0])
                 self._kept.flags.writeable = False
-                self._close_file()
-                self._file = None
+                self._let_go()
             return self._kept[start:stop]
 
     def state(self) -> str | None:
@@ -170,6 +176,7 @@ class StreamedMember:
                 self._file = archive.open(self._member)
                 # By finalizer: a source that is no longer used closes its files, without a warning.
                 self._close_file = weakref.finalize(self, _close, self._file, archive)
+                self._check_header(self._file)
             # Going back starts the member again; going forward inflates what is between.
             self._file.seek(self._offset + start * self._row_nbytes)
             data = self._file.read((stop - start) * self._row_nbytes)
@@ -178,6 +185,21 @@ class StreamedMember:
         if len(data) != (stop - start) * self._row_nbytes:
             raise InputError(f"{self._member!r} in {self._path!r} ends before sample {stop}", path=self._path)
         return np.frombuffer(data, self.dtype).reshape(stop - start, *self.shape[1:])
+
+    def _check_header(self, file: IO[bytes]) -> None:
+        shape, _, dtype = _header(file, f"{self._member!r} in {self._path!r}")
+        if (shape, dtype, file.tell()) != (self.shape, self.dtype, self._offset):
+            self._let_go()
+            raise InputError(
+                f"{self._member!r} in {self._path!r} was of shape {self.shape} and dtype {self.dtype} when it was "
+                f"opened, and is of shape {shape} and dtype {dtype} now: open the data again",
+                path=self._path,
+            )
+
+    def _let_go(self) -> None:
+        if self._file is not None:
+            self._close_file()
+            self._file = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (type(self), self._args)

@@ -183,7 +183,10 @@ class RecordReader:
     def __init__(self, paths: Sequence[str], spec: DataSpec, *, origin: str) -> None:
         self.origin = origin
         self._files = [RecordFile(path) for path in paths if os.path.getsize(path) > 0]
-        self._index = index_records(self._files, limit=spec.num_samples)
+        self._limit = spec.num_samples
+        self._indexed = files_state(file.path for file in self._files)
+        """The state of the files, from before they were indexed."""
+        self._index = index_records(self._files, limit=self._limit)
         self.n_rows = len(self._index)
         if self.n_rows == 0:
             raise InputError(f"{origin} holds no records: at least one is needed")
@@ -260,8 +263,25 @@ class RecordReader:
         return again
 
     def state(self) -> str | None:
-        """Return the state of the files, in order."""
-        return files_state(file.path for file in self._files)
+        """Return the state of the files, in order; if it is another or unknown, they are indexed anew.
+
+        Raises
+        ------
+        InputError
+            If they hold fewer records than before, or are damaged.
+        """
+        state = files_state(file.path for file in self._files)
+        if state is None or state != self._indexed:
+            for file in self._files:
+                file.close()
+            self._index, self._seen = index_records(self._files, limit=self._limit), None
+            if len(self._index) < self.n_rows:
+                raise InputError(
+                    f"{self.origin} held {self.n_rows} records when it was opened, and holds {len(self._index)} now: "
+                    "open the data again"
+                )
+        self._indexed = state
+        return state
 
     def _name(self, row: int) -> str:
         number = int(self._index.file_of[row])

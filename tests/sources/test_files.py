@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import subprocess
 import sys
@@ -150,6 +151,55 @@ def test_a_large_compressed_member_is_streamed_forward_and_back(
 
     for start, stop in [(0, 3), (3, 7), (1, 2), (6, 7)]:
         np.testing.assert_array_equal(source.read(start, stop).inputs[0], X[start:stop])
+
+
+@pytest.mark.parametrize("keep", [10, 2**30], ids=["streamed", "kept"])
+def test_a_compressed_member_that_was_written_again_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: int
+) -> None:
+    monkeypatch.setattr(npyfiles, "KEEP_NBYTES", keep)
+    np.savez_compressed(tmp_path / "d.npz", x=X)
+    source = opened(tmp_path / "d.npz")
+    source.read(0, 3)
+    before = source.content_hash(0, 7)
+    np.savez_compressed(tmp_path / "d.npz", x=X + 1)
+
+    np.testing.assert_array_equal(values(source), X + 1)
+    assert source.content_hash(0, 7) != before
+    np.savez_compressed(tmp_path / "d.npz", x=X.astype(np.int32))
+    with pytest.raises(
+        InputError, match=r"dtype float32 when it was opened, and .* int32 now: open the data again"
+    ):
+        values(source)
+
+
+def test_a_member_whose_date_is_in_the_future_is_inflated_once_while_it_is_read_forward(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.savez_compressed(tmp_path / "d.npz", x=X)
+    os.utime(tmp_path / "d.npz", (2**32, 2**32))
+    source, inflated = opened(tmp_path / "d.npz"), []
+    inflate = npyfiles.StreamedMember._inflate
+    monkeypatch.setattr(
+        npyfiles.StreamedMember,
+        "_inflate",
+        lambda self, *part: (inflated.append(part), inflate(self, *part))[1],
+    )
+
+    for start in range(7):
+        np.testing.assert_array_equal(source.read(start, start + 1).inputs[0], X[start : start + 1])
+    assert inflated == [(0, 7)]
+
+
+def test_a_local_zarr_array_in_one_chunk_that_was_written_again_is_read_again(tmp_path: Path) -> None:
+    array = zarr.create_array(tmp_path / "x.zarr", data=X, chunks=X.shape)
+    source = as_source(array)
+    source.read(0, 7)
+    before = source.content_hash(0, 7)
+    array[:] = X + 1
+
+    assert source.content_hash(0, 7) != before
+    np.testing.assert_array_equal(values(source), X + 1)
 
 
 def test_the_only_array_is_the_input(tmp_path: Path) -> None:

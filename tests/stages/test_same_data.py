@@ -7,9 +7,9 @@ import shutil
 import numpy as np
 import pytest
 
-from actisketch.pipeline import run
+from actisketch.pipeline import activations, run
 from actisketch.pipeline.events import BlockDone
-from actisketch.pipeline.sources import DataSpec, as_source, open_source, states
+from actisketch.pipeline.sources import DataSpec, as_source, npyfiles, open_source, states
 from actisketch.storage.errors import MismatchError
 
 # More blocks than the 200 that were compared once; 16 samples each.
@@ -89,6 +89,33 @@ def as_records(folder, x):
     return open_source(
         DataSpec(path=str(folder / "x.tfrecord"), features={"x": {"shape": (6,), "dtype": "uint8"}})
     )
+
+
+def as_sampled_records(folder, x):
+    path = as_records(folder, x).reader._files[0].path
+    features = {"x": {"shape": (6,), "dtype": "uint8"}}
+    return open_source(DataSpec(path=path, features=features, fingerprint="sampled"))
+
+
+def as_zarr_in_one_chunk(folder, x):
+    import zarr
+
+    return zarr.create_array(folder / "x.zarr", data=x, chunks=x.shape, overwrite=True)
+
+
+def as_zipped_zarr(folder, x):
+    import zarr
+
+    with zarr.storage.ZipStore(folder / "new.zip", mode="w") as store:
+        zarr.create_array(store, data=x, chunks=x.shape)
+    os.replace(folder / "new.zip", folder / "x.zarr.zip")
+    return folder / "x.zarr.zip"
+
+
+def as_replaced_npy(folder, x):
+    np.save(folder / "new.npy", x)
+    os.replace(folder / "new.npy", folder / "x.npy")
+    return folder / "x.npy"
 
 
 def as_images(folder, x):
@@ -251,3 +278,35 @@ def test_an_input_factor_that_was_measured_on_other_samples_is_measured_again(tm
 
     assert before == make_samples()[:FEW].max()
     assert after == 255
+
+
+READ_AS_THEY_ARE = [
+    as_npy, as_npz, as_compressed, as_zarr, as_zarr_in_one_chunk, as_records, as_sampled_records, as_images,
+]  # fmt: skip
+HELD_OPEN = [as_replaced_npy, as_zipped_zarr]
+
+
+@pytest.mark.parametrize(
+    ("make", "keep"), [(as_compressed, 10), *((make, 2**30) for make in READ_AS_THEY_ARE + HELD_OPEN)]
+)
+def test_a_source_that_outlives_its_file_is_not_noted_as_the_file_that_came_after(
+    make, keep, tmp_path, monkeypatch
+):
+    """The first sample, which tells the data apart, stays."""
+    monkeypatch.setattr(npyfiles, "KEEP_NBYTES", keep)
+    x, model = make_samples()[:FEW], model_for(make)
+    source = as_source(make(tmp_path, x))
+    assert run_on(model, source, tmp_path / "first")[1] == FEW // BLOCK
+    x[1:] = 255 - x[1:]
+    fresh = as_source(make(tmp_path, x))
+    activations(model, source, output=tmp_path / "second", progress=False)
+
+    if make in HELD_OPEN:
+        with pytest.raises(MismatchError, match="samples 0 to 31 are not those"):
+            activations(model, fresh, output=tmp_path / "second", progress=False)
+        return
+    recorded = activations(model, fresh, output=tmp_path / "second", progress=False)
+    expected = model.predict(x.reshape(source.read(0, FEW).inputs[0].shape).astype(np.float32), verbose=0)
+    np.testing.assert_allclose(recorded["first"], expected, rtol=1e-5, atol=1e-4)
+    with pytest.raises(MismatchError, match="samples 0 to 15 are not those"):
+        run_on(model, source, tmp_path / "first")
