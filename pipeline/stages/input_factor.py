@@ -15,6 +15,7 @@ from ..factors.merged_file import merged_key
 from ..factors.reading_ties import job_ties
 from ..folder.folder import content_key
 from ..graph import match_inputs
+from ..settings.factor_settings import FactorSettings
 from ..settings.job_settings import InputFactor
 from ..sketch import PointSketch, SketchSpec
 from .prepare import Prepared
@@ -53,10 +54,12 @@ def remember_input_factor(job: Prepared, recorded: str) -> None:
 
 
 def _key(job: Prepared) -> str:
-    """Return the key of a measured input factor: of the samples and the percentile."""
-    chosen, source = job.settings.factors, job.source
+    """Return the key of a measured input factor: of the samples, the percentile and the floor."""
+    chosen, source, bits = job.settings.factors, job.source, job.settings.sketch.bits
+    # Earlier versions left the floor out: what was measured with the usual one keeps its key.
+    floor = [] if chosen.floor == FactorSettings.model_fields["floor"].default else [chosen.floor]
     return content_key(
-        source.fingerprint(), source.n_samples, chosen.percentile, chosen.nonzero, job.settings.sketch.bits
+        source.fingerprint(), source.n_samples, chosen.percentile, chosen.nonzero, bits, *floor
     )
 
 

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline import open_run, run
+from actisketch.pipeline.folder.folder import content_key
 from actisketch.pipeline.rerun import normalize_run
+from actisketch.pipeline.sketch import SketchSpec
+from actisketch.pipeline.sources import as_source
 from actisketch.storage.errors import InputError, MismatchError
 
 layers = keras.layers
@@ -66,6 +69,36 @@ def test_a_measured_input_factor_is_measured_once_and_again_for_more_samples(tmp
         return next(e.reloaded for e in events if getattr(e, "message", "") and e.stage == "input")
 
     assert [again(PIXELS[:32]), again(PIXELS[:32]), again(PIXELS)] == [False, True, False]
+
+
+def test_a_measured_input_factor_is_measured_again_for_another_floor(tmp_path):
+    model, data = network(), np.float32(0.02) * PIXELS
+    measured = np.percentile(np.abs(data), 90.0)
+
+    def found(floor):
+        events = []
+        tables = {"report": {"enabled": False}, "normalize": {"enabled": False, "input_factor": "measured"}}
+        result = run(
+            model, data, output=str(tmp_path / "r"), settings={**tables, "factors": {"floor": floor}},
+            percentile=90.0, batch_size=16, on_event=events.append,
+        )  # fmt: skip
+        reloaded = next(e.reloaded for e in events if getattr(e, "message", "") and e.stage == "input")
+        return result.written_factors().input_factor, reloaded
+
+    assert 1e-6 < measured < 0.5
+    assert found(0.5) == (1.0, False)
+    assert found(1e-6) == (pytest.approx(measured, rel=2**-10), False)
+    assert found(1e-6) == (pytest.approx(measured, rel=2**-10), True)
+    assert found(0.5) == (1.0, False)
+    assert found(0.5) == (1.0, True)
+
+
+def test_an_input_factor_that_an_earlier_version_measured_is_reloaded(tmp_path):
+    finished(tmp_path / "r", network(), PIXELS, "measured")
+    noted = json.loads((tmp_path / "r" / "run.json").read_text())["measured_input"]
+    first = as_source(PIXELS).fingerprint()
+
+    assert noted["key"] == content_key(first, len(PIXELS), 90.0, True, SketchSpec().bits)
 
 
 def test_each_channel_of_the_input_may_have_a_factor_of_its_own(tmp_path):
