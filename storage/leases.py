@@ -111,7 +111,7 @@ class Lease:
     def _wait_until_silent(self, seen: _Seen) -> None:
         """Return when the holder is dead; BusyError as soon as it shows that it is not."""
         holder = seen.holder
-        if holder is not None and holder.is_dead:
+        if holder is not None and holder.is_here and holder.is_dead:
             logger.warning("taking over %s from process %d, which is dead", self._connection.url, holder.pid)
             return
         # A fresh beat by nearly equal clocks: no need to wait for the next one.

@@ -27,6 +27,8 @@ __all__ = ["FileLock", "Holder", "busy"]
 
 # The kernel counts the start of a process in clock ticks of a hundredth of a second.
 _SAME_START_S = 0.02
+# Of a machine's own processes; those of its containers have others. A constant of Linux (PROC_PID_INIT_INO).
+_FIRST_NAMESPACE = "pid:[4026531836]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +41,24 @@ class Holder:
     """When the process started, seconds since 1970: process ids are used again, the pair is not."""
     since_s: float
     """When it took the lock, seconds since 1970."""
+    boot: str = ""
+    """Names a machine from its start to its end; empty where the system has no such name, and in earlier notes."""
+    pid_namespace: str = ""
+    """Where the process id counts: containers may share a host name and not the ids. Empty as above."""
 
     @classmethod
     def me(cls) -> Holder:
         """Return this process, now."""
         started = psutil.Process().create_time()
-        return cls(host=socket.gethostname(), pid=os.getpid(), started_s=started, since_s=time.time())
+        boot, namespace = _where()
+        return cls(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started_s=started,
+            since_s=time.time(),
+            boot=boot,
+            pid_namespace=namespace,
+        )
 
     @classmethod
     def parse(cls, text: bytes) -> Holder | None:
@@ -56,6 +70,8 @@ class Holder:
                 pid=int(document["pid"]),
                 started_s=float(document["started_s"]),
                 since_s=float(document["since_s"]),
+                boot=str(document.get("boot", "")),
+                pid_namespace=str(document.get("pid_namespace", "")),
             )
         except (ValueError, KeyError, TypeError):
             return None
@@ -65,10 +81,21 @@ class Holder:
         return json.dumps(asdict(self)).encode()
 
     @property
+    def is_here(self) -> bool:
+        """Whether the process can be seen from here: not one of another host, start of the machine, or container."""
+        noted = (self.boot, self.pid_namespace)
+        is_other = any(a and b and a != b for a, b in zip(noted, _where(), strict=True))
+        return self.host == socket.gethostname() and not is_other
+
+    @property
     def is_dead(self) -> bool:
-        """Whether the process is known to be gone: False for other hosts, where it cannot be seen."""
-        if self.host != socket.gethostname():
-            return False
+        """Whether the process is gone, as far as notes tell: False where it cannot be seen."""
+        if not self.is_here:
+            # Two machines with one name look like this, too: whoever can ask the kernel, or watch for beats, does so.
+            boot, namespace = _where()
+            is_restarted = bool(self.boot and boot) and self.boot != boot
+            is_machine = self.pid_namespace == namespace == _FIRST_NAMESPACE
+            return self.host == socket.gethostname() and is_restarted and is_machine
         try:
             process = psutil.Process(self.pid)
             is_other = abs(float(process.create_time()) - self.started_s) > _SAME_START_S
@@ -77,6 +104,16 @@ class Holder:
             return True
         except psutil.AccessDenied:
             return False
+
+
+def _where() -> tuple[str, str]:
+    """Return the name of the machine's start and of the namespace of process ids; empty where there are none."""
+    boot = namespace = ""
+    with contextlib.suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    with contextlib.suppress(OSError):
+        namespace = os.readlink("/proc/self/ns/pid")
+    return boot, namespace
 
 
 def busy(place: str, holder: Holder | None) -> BusyError:
@@ -123,7 +160,9 @@ class FileLock:
         is_own = is_plain(descriptor)
         holder = Holder.parse(_content(descriptor))
         is_held = is_ours is False or (is_ours is None and holder is not None)
-        if is_held and (holder is None or not holder.is_dead):
+        # A flock ends with the machine: if it is held, its holder is not one of an earlier start.
+        is_stale = holder is not None and holder.is_dead and (holder.is_here or is_ours is None)
+        if is_held and not is_stale:
             raise busy(str(path.parent.parent), holder)
         if is_ours is False or not is_own:
             # The holder is dead, but a child of it has inherited the flock; or the file has a second name, and is

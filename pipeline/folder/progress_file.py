@@ -33,7 +33,7 @@ FORMAT_VERSION = 1
 INTERVAL_S = 1.0
 # What others have said to a person; the log has all of it.
 MOST_MESSAGES = 20
-# A process of another host cannot be seen: it counts as dead when it has told nothing for so long.
+# A process of another host or container cannot be seen: it counts as dead when it has told nothing for so long.
 SILENT_S = 900.0
 LARGEST_NBYTES = 2**20
 
@@ -69,8 +69,7 @@ class Progress:
         """Whether the job works, as far as this can be seen from here."""
         if self.error is not None or self.holder.is_dead:
             return False
-        is_here = self.holder.host == Holder.me().host
-        return is_here or time.time() - self.updated_s < SILENT_S
+        return self.holder.is_here or time.time() - self.updated_s < SILENT_S
 
 
 _PROGRESS = TypeAdapter(Progress)

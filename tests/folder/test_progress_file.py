@@ -94,13 +94,13 @@ def test_a_killed_process_works_no_more(tmp_path, told):
         (tmp_path / "progress.json").write_text(json.dumps(tree))
         assert not read_progress(tmp_path).is_alive
 
-        # Of another host only the time can be seen.
-        tree["holder"]["host"] = "elsewhere"
-        (tmp_path / "progress.json").write_text(json.dumps(tree))
-        assert read_progress(tmp_path).is_alive
-        tree["updated_s"] -= 3600
-        (tmp_path / "progress.json").write_text(json.dumps(tree))
-        assert not read_progress(tmp_path).is_alive
+        # Of another host, or a container that has this host name, only the time can be seen.
+        for elsewhere in ({"host": "elsewhere"}, {"pid_namespace": "pid:[7]"}):
+            holder = {**tree["holder"], **elsewhere}
+            for age_s, is_alive in ((0, True), (3600, False)):
+                seen = {**tree, "holder": holder, "updated_s": tree["updated_s"] - age_s}
+                (tmp_path / "progress.json").write_text(json.dumps(seen))
+                assert read_progress(tmp_path).is_alive == is_alive
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import json
 import os
@@ -38,6 +39,12 @@ if len(sys.argv) > 3 and os.fork() == 0:
 os.write(1, b"%d\n" % os.getpid())
 time.sleep(600)
 """
+
+
+def gone(**where: str) -> Holder:
+    """A holder whose process id another process has now, if it counts where this process is."""
+    me = Holder.me()
+    return dataclasses.replace(me, started_s=me.started_s - 60, **where)
 
 
 class Held:
@@ -106,6 +113,42 @@ def test_a_process_id_that_was_given_again_is_not_taken_for_the_holder() -> None
     assert not Holder(host="elsewhere", pid=me.pid, started_s=0, since_s=0).is_dead
 
 
+def test_a_process_of_another_container_with_this_host_name_keeps_its_lock(tmp_path: Path) -> None:
+    """It holds the flock, and its process id says nothing here; nor does one of another machine of this name."""
+    for where in ({"pid_namespace": "pid:[7]"}, {"boot": "another"}):
+        lock = FileLock.acquire(tmp_path / "lock")
+        (tmp_path / "lock").write_bytes(gone(**where).encode())
+
+        with pytest.raises(BusyError, match=f"process {os.getpid()} on"):
+            FileLock.acquire(tmp_path / "lock")
+        lock.check()
+        lock.release()
+
+
+def test_a_container_does_not_take_the_lock_of_a_live_process_outside(tmp_path: Path) -> None:
+    inside = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"]
+    if subprocess.run([*inside, "true"], capture_output=True).returncode:
+        pytest.skip("this user may make no namespaces")
+    take = (
+        "import sys; from pathlib import Path; from actisketch.storage.locks import FileLock; "
+        "FileLock.acquire(Path(sys.argv[1]))"
+    )
+    lock = FileLock.acquire(tmp_path / "lock")
+    command = [*inside, sys.executable, "-c", take, str(tmp_path / "lock")]
+    said = subprocess.run(command, capture_output=True, text=True)
+
+    assert f"BusyError: process {os.getpid()} on" in said.stderr
+    lock.check()
+    lock.release()
+
+
+def test_a_lock_that_nobody_holds_is_free_whatever_its_text_says(tmp_path: Path) -> None:
+    """After a restart of the machine, or of a container."""
+    (tmp_path / "lock").write_bytes(gone(pid_namespace="pid:[7]", boot="earlier").encode())
+
+    FileLock.acquire(tmp_path / "lock").release()
+
+
 @pytest.mark.parametrize("text", [b"", b"{}", b"nonsense", b'{"pid": "x"}', b"[1]", b"\xff"])
 def test_a_lock_file_with_anything_in_it_is_free_when_nobody_holds_it(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "lock").write_bytes(text)
@@ -134,6 +177,37 @@ class TestWithoutFlock:
         me = Holder.me()
         dead = Holder(host=me.host, pid=me.pid, started_s=me.started_s - 60, since_s=0)
         (tmp_path / "lock").write_bytes(dead.encode())
+
+        FileLock.acquire(tmp_path / "lock").release()
+
+    @pytest.mark.parametrize(
+        ("boot", "namespace", "is_dead"),
+        [
+            ("now", "pid:[4026531836]", True),
+            ("earlier", "pid:[4026531836]", True),  # the machine itself was restarted
+            ("now", "pid:[7]", False),
+            ("earlier", "pid:[7]", False),
+        ],
+    )
+    def test_a_process_of_this_machine_is_dead_after_a_restart_and_one_of_a_container_is_not_known(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, boot: str, namespace: str, is_dead: bool
+    ) -> None:
+        monkeypatch.setattr(locks, "_where", lambda: ("now", "pid:[4026531836]"))
+        (tmp_path / "lock").write_bytes(gone(boot=boot, pid_namespace=namespace).encode())
+        with contextlib.nullcontext() if is_dead else pytest.raises(BusyError):
+            FileLock.acquire(tmp_path / "lock").release()
+
+        # A container that has the number of an earlier one is still not known to be on the same machine.
+        monkeypatch.setattr(locks, "_where", lambda: ("later", "pid:[7]"))
+        (tmp_path / "lock").write_bytes(gone(boot=boot, pid_namespace="pid:[7]").encode())
+        with pytest.raises(BusyError):
+            FileLock.acquire(tmp_path / "lock")
+
+    def test_where_the_system_names_no_namespaces_the_process_id_decides(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(locks, "_where", lambda: ("", ""))
+        (tmp_path / "lock").write_bytes(gone().encode())
 
         FileLock.acquire(tmp_path / "lock").release()
 
@@ -221,6 +295,17 @@ class TestLease:
             lease.check()
         lease.release()
         assert b"other" in (bucket.read("lock") or b"")
+
+    @pytest.mark.parametrize("where", [{"pid_namespace": "pid:[7]"}, {"boot": "another"}])
+    def test_a_beating_holder_of_another_container_with_this_host_name_is_left_alone(
+        self, bucket: Bucket, where: dict[str, str]
+    ) -> None:
+        note = json.dumps({**json.loads(gone(**where).encode()), "token": "7", "beat_s": time.time() + 0.05})
+        bucket.write("lock", [note.encode()])
+        with pytest.raises(BusyError, match=f"process {os.getpid()}"):
+            Lease.acquire(bucket, "lock", lease_s=60.0, beat_s=15.0)
+
+        assert bucket.read("lock") == note.encode()
 
     def test_a_server_that_ignores_conditions_is_warned_of(
         self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
