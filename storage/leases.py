@@ -162,21 +162,32 @@ class Lease:
     def _beat(self) -> None:
         while not self._stop.wait(self._beat_s):
             try:
-                self._version = self._put(self._version)
-                self._renewed_s = time.monotonic()
-            except TAKEN:
-                seen = self._look()
-                if seen is not None and self._token in seen.body.decode(errors="replace"):
-                    self._version = seen.version
-                    continue
-                self._lost = True
-                return
-            except StorageError as error:
+                self._renew()
+            except (
+                Exception
+            ) as error:  # whatever it is: without beats the lock is lost, and the next may succeed
                 logger.warning("could not renew the lock of %s: %s", self._connection.url, error)
+            if self._lost:
+                return
+
+    def _renew(self) -> None:
+        # The store may have written it at any time of the request: whoever watches it counts from then.
+        began_s = time.monotonic()
+        try:
+            self._version = self._put(self._version)
+        except TAKEN:
+            seen = self._look()
+            if seen is not None and self._token in seen.body.decode(errors="replace"):
+                self._version = seen.version  # of our own PUT, whose answer was lost
+            else:
+                self._lost = True
+        else:
+            self._renewed_s = began_s
 
     def check(self) -> None:
         """Raise BusyError if another process may have taken the lock over."""
-        if self._lost or (self._thread.is_alive() and time.monotonic() - self._renewed_s > self._lease_s):
+        is_old = time.monotonic() - self._renewed_s > self._lease_s
+        if self._lost or (is_old and not self._stop.is_set()):
             seen = self._look()
             if seen is None or self._token not in seen.body.decode(errors="replace"):
                 raise busy(self._connection.url, seen.holder if seen else None)

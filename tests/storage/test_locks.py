@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -19,9 +20,10 @@ from typing import Any
 
 import obstore
 import pytest
+from obstore.exceptions import PreconditionError
 
 from actisketch.storage import Cache, locks
-from actisketch.storage.errors import BusyError
+from actisketch.storage.errors import BusyError, StorageError
 from actisketch.storage.leases import LEASE_S, Lease
 from actisketch.storage.locks import FileLock, Holder
 from actisketch.storage.objects import Bucket, open_bucket
@@ -306,6 +308,51 @@ class TestLease:
             Lease.acquire(bucket, "lock", lease_s=60.0, beat_s=15.0)
 
         assert bucket.read("lock") == note.encode()
+
+    @pytest.mark.parametrize("error", [StorageError("no network"), RuntimeError("of the client")])
+    def test_a_beat_that_fails_in_any_way_is_not_the_last(
+        self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        lease, put = self.acquire(bucket), obstore.put
+        failed, beaten = threading.Event(), threading.Event()
+
+        def put_and_lose_the_answer(store: Any, key: str, body: bytes, mode: Any) -> Any:
+            with contextlib.suppress(PreconditionError):
+                put(store, key, body, mode=mode)
+            raise PreconditionError("of the client's second attempt")
+
+        def get(*_: Any) -> Any:
+            failed.set()
+            raise error
+
+        def put_again(*args: Any, **more: Any) -> Any:
+            done = put(*args, **more)
+            beaten.set()
+            return done
+
+        with monkeypatch.context() as patch:
+            patch.setattr("actisketch.storage.connection._WAITS_S", ())
+            patch.setattr(obstore, "put", put_and_lose_the_answer)
+            patch.setattr(obstore, "get", get)
+            assert failed.wait(30)
+        monkeypatch.setattr(obstore, "put", put_again)
+
+        assert beaten.wait(30)
+        lease.check()
+        lease.release()
+        assert json.loads(bucket.read("lock") or b"") == {"released": True}
+
+    def test_a_holder_without_beats_is_told_that_another_has_the_lock(
+        self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However its thread came to an end."""
+        monkeypatch.setattr(threading.Thread, "start", lambda thread: None)
+        lease = self.acquire(bucket, lease_s=0.1)
+        bucket.write("lock", [Holder(host="other", pid=1, started_s=0, since_s=0).encode()])
+        time.sleep(0.2)
+
+        with pytest.raises(BusyError, match="process 1 on other"):
+            lease.check()
 
     def test_a_server_that_ignores_conditions_is_warned_of(
         self, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
