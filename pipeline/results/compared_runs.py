@@ -101,7 +101,8 @@ class ComparedPoint:
 
 
 def _relative(moved: float, size: float) -> float:
-    return moved / size if size else 0.0 if moved == 0 else math.inf
+    # NaN stays NaN: no distance is known where neither run has values, and then there is no size either.
+    return moved / size if size else moved * math.inf if moved else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

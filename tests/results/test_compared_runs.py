@@ -137,6 +137,32 @@ def test_a_layer_that_died_is_infinitely_far(tmp_path):
     assert math.isnan(found.points[0].nonzero.kolmogorov_smirnov.lo)
 
 
+@pytest.mark.parametrize("measure", ["ks", "wasserstein"])
+@pytest.mark.parametrize("nonzero", [True, False])
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_layers_without_values_in_both_runs_are_not_apart(tmp_path, measure, nonzero, value):
+    class Dead(MadeRun):
+        def values(self, point, start, stop):
+            values = super().values(point, start, stop)
+            return np.full_like(values, value) if point.name == "conv" else values
+
+    changes = {"sketch": {"nonfinite": "exclude"}, "record": {"activations": False}}
+    for name in ("a", "b"):
+        Dead(tmp_path / name, changes=changes).begin().record().finish()
+    Dead(tmp_path / "half", changes=changes, seed=0.9).begin().record(2)
+    same, other = (
+        compare(tmp_path / "a", tmp_path / name, measure=measure, nonzero=nonzero) for name in ("b", "half")
+    )
+    dead = other.points[-1]
+    expected = 0.0 if value == 0 and not nonzero else math.nan
+
+    assert same.above(0) == []
+    assert [point["distance"]["is_infinite"] for point in same.to_dict()["points"]] == [False, False]
+    assert dead.point == "conv"
+    assert dead not in other.above(0)
+    np.testing.assert_array_equal([other.distance(dead).lo, other.distance(dead).hi], expected)
+
+
 def test_above_a_limit_is_what_certainly_is(tmp_path):
     wide = {"sketch": {"bits": 12}}
     found = compare(*(make_run(tmp_path / str(seed), seed=seed, changes=wide).folder for seed in (0.7, 0.9)))
