@@ -121,7 +121,7 @@ class _ReportStage(FileStage[Path]):
 
     @cached_property
     def key(self) -> str:
-        return report_key(self.run.folder, self.run.normalized_key())
+        return report_key(self.run.folder, self.run.settings, self.run.normalized_key())
 
     @property
     def files(self) -> Sequence[Path]:

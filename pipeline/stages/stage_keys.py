@@ -36,7 +36,8 @@ def normalize_key(recorded: str, factors: Factors, settings: JobSettings, *, lab
     return content_key(recorded, factors.to_dict(), chosen, labels)
 
 
-def report_key(folder: RunFolder, normalized: str | None) -> str:
+def report_key(folder: RunFolder, settings: JobSettings, normalized: str | None) -> str:
     """Return the key of a report: of the factors, the normalised network (its key, or None) and the program."""
     program = importlib.metadata.version("actisketch")
-    return content_key(folder.made_from("factors"), normalized, program)
+    # The page has the noise of so many bits, whether or not the factors follow from them.
+    return content_key(folder.made_from("factors"), settings.factors.bits, normalized, program)

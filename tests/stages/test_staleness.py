@@ -1,12 +1,13 @@
 """What changes after a run is noticed: data, blocks that were computed again, damage."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 
 from actisketch.pipeline import open_run, run
-from actisketch.pipeline.events import BlockDone
+from actisketch.pipeline.events import BlockDone, StageDone
 from actisketch.pipeline.rerun import repair_run
 from actisketch.storage.errors import MismatchError
 
@@ -181,3 +182,26 @@ def test_how_samples_are_hashed_may_change_without_recording_them_again(job, mon
     job.scale_row(16, 2.0)  # the first row of a block, which is hashed either way
     with pytest.raises(MismatchError, match="the data has changed"):
         again(hashed[1])
+
+
+def test_a_report_shows_the_noise_of_the_bits_that_are_set(job):
+    """Also where no factor follows from them: then only the page is made anew."""
+
+    def report(bits):
+        told = []
+        job.run(settings={"report": {"enabled": True}, "factors": {"bits": bits}}, on_event=told.append)
+        page = (job.output / "report" / "index.html").read_text(encoding="utf-8")
+        reloaded = {event.stage: event.reloaded for event in told if isinstance(event, StageDone)}
+        return reloaded, re.findall(r"rounding to (\d+) bits", page)
+
+    _, first = report(8)
+    cache, factors = contents(job.output / "cache"), (job.output / "factors.json").read_bytes()
+    anew, second = report(4)
+    again, _ = report(4)
+
+    assert (first, second) == (["8"], ["4"])
+    assert (anew["factors"], anew["report"]) == (True, False)
+    assert again["report"]
+    assert contents(job.output / "cache") == cache
+    assert (job.output / "factors.json").read_bytes() == factors
+    assert open_run(job.output).status().has_report
