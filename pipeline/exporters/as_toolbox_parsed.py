@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from ...storage.errors import InputError
-from ..factors.factors_file import Factors
+from ..factors.exact_source import ExactSource
+from ..factors.factors_file import Factors, PointFactor, Rule
 from .as_toolbox import ONLY_INTO_FOLDER, toolbox_export, toolbox_factors
 from .exporter import Exported, Exporter, ExportRequest
 
@@ -39,22 +40,34 @@ def _parsed_names(names: Mapping[str, Any]) -> Mapping[str, str]:
     return {name: str(point) for name, point in parsed.items()}
 
 
-def _untied(factors: Factors) -> Factors:
-    # The toolbox turns an Add into a convolution: its inputs are no longer tied, and keep their own percentiles.
-    return replace(
-        factors,
-        points=tuple(
-            replace(p, factor=p.value, rule="percentile")
-            if p.rule == "tied" and p.value is not None and p.value > 0
-            else p
-            for p in factors.points
-        ),
-    )
+def _untied(factors: Factors, request: ExportRequest) -> Factors:
+    # The toolbox turns an Add into a convolution: its inputs are no longer tied, and keep their own factors.
+    points = (_own(p, factors.nonzero, request) if p.rule == "tied" else p for p in factors.points)
+    return replace(factors, points=tuple(points))
+
+
+def _own(p: PointFactor, nonzero: bool, request: ExportRequest) -> PointFactor:
+    """Return a tied point with the factor that it has without ties."""
+    if p.sketch is None:  # fixed by the user: only the number of its group is known
+        return p
+    rule: Rule = "percentile"
+    value = p.value or 0.0  # None: nothing but zeros
+    if p.value is not None and p.value <= 0 and p.percentile is not None:
+        run, q = request.run, 100 - p.percentile
+        if p.exact:
+            source = ExactSource(run.cache, run.sketches, request.settings.accept_rounding)
+            (lower,) = source.percentiles(p.name, [q], nonzero=nonzero)
+        else:
+            lower = run.sketches[p.name].layer.percentile(q, nonzero=nonzero).value
+        value, rule = max(-value, -lower), "magnitude"
+    if value < request.settings.floor:
+        value, rule = 1.0, "dead"
+    return replace(p, factor=value, rule=rule)
 
 
 def _make(request: ExportRequest) -> Exported:
     names = request.run.folder.manifest().get("toolbox", {})
-    parsed, factors = _parsed_names(names), _untied(request.factors_of())
+    parsed, factors = _parsed_names(names), _untied(request.factors_of(), request)
     known = toolbox_factors(factors, input_name=names["input"])
     found = {names["input"]: known[names["input"]]} | {name: known[point] for name, point in parsed.items()}
     return toolbox_export(found, parsed, factors, request)
