@@ -62,12 +62,20 @@ def toolbox_export(
         for name, factor in found.items()
         for point in [points.get(name)]
     ]
+    method = request.settings.method
+    # The toolbox names the file by the percentile as its settings write it: 100, 99.9, 99.99999.
+    name = str(100.0 if method == "max" else request.settings.percentile).removesuffix(".0")
+    warnings = [ALREADY_NORMALISED] if _is_normalised(request.factors_of()) else []
+    if method not in ("percentile", "max"):
+        warnings.append(
+            f"SNN toolbox knows percentiles only, and finds the factors by {method} in {name}.json where its settings "
+            f"have percentile = {name}"
+        )
     return Exported(
         content=json.dumps(found, indent=1) + "\n",
         rows=tuple(rows),
-        warnings=(ALREADY_NORMALISED,) if _is_normalised(request.factors_of()) else (),
-        # The toolbox names the file by the percentile as its settings write it: 100, 99.9, 99.99999.
-        file_name=str(request.settings.percentile).removesuffix(".0") + ".json",
+        warnings=tuple(warnings),
+        file_name=f"{name}.json",
     )
 
 

@@ -303,7 +303,8 @@ class Run(RunViews):
         Warns
         -----
         RuntimeWarning
-            If a factor for the toolbox is about 1 everywhere: the network seems to be normalised already.
+            If a factor for the toolbox is about 1 everywhere: the network seems to be normalised already. If the
+            toolbox finds ranges that are no percentile under the name of one.
         """
         made = self.exported(kind, factors=factors)
         for warning in made.warnings:

@@ -94,3 +94,45 @@ def test_a_network_that_is_normalised_already_is_warned_of(tmp_path: Path) -> No
 
     with pytest.warns(RuntimeWarning, match="normalised before"):
         again.export("toolbox")
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize(
+    ("scale", "bias", "is_live"), [(1e-10, 0.0, False), (0.0, 0.0, False), (0.001, -1.0, True)]
+)
+def test_a_branch_that_meets_an_add_has_the_factor_that_it_has_without(
+    tmp_path: Path, scale: float, bias: float, is_live: bool, exact: bool
+) -> None:
+    keras.utils.set_random_seed(7)
+    model = NETWORKS["residual"](keras.layers, keras.models)
+    stem, branch = model.get_layer("stem"), model.get_layer("branch")
+    stem.kernel.assign(stem.kernel * 20)
+    branch.kernel.assign(branch.kernel * scale)
+    branch.bias.assign(branch.bias + bias)
+    finished, x = recorded(model, tmp_path / "r")
+    factors = finished.factors(exact=exact)
+    found = json.loads(finished.export("toolbox-parsed", factors=factors))
+    name = GOLDEN["residual"]["weighted"][ENDS["residual"].index("branch")]
+    # Negative at the percentile: the larger of both tails counts.
+    expected = -nonzero_percentile(model, "branch", x, 0.1) if is_live else 1.0
+
+    assert {p.name: p.rule for p in factors.points}["branch"] == "tied"
+    assert factors.by_point()["branch"] == factors.by_point()["stem"] != expected
+    assert found[name] == pytest.approx(expected, rel=1e-5 if exact else 1e-2)
+
+
+def test_ranges_that_are_no_percentile_are_found_by_the_toolbox_under_a_name_that_is_told(
+    tmp_path: Path,
+) -> None:
+    finished, _ = recorded(NETWORKS["chain"](keras.layers, keras.models), tmp_path / "r")
+    for kind in ("toolbox", "toolbox-parsed"):
+        by_max = finished.exported(kind, method="max")
+        by_percentile = finished.exported(kind, percentile=100.0)
+
+        assert (by_max.file_name, by_max.content) == ("100.json", by_percentile.content)
+        assert by_max.warnings == by_percentile.warnings == finished.exported(kind).warnings == ()
+        for method in ("mse", "entropy"):
+            made = finished.exported(kind, method=method)
+            assert made.file_name == "99.9.json"
+            assert len(made.warnings) == 1
+            assert f"by {method} in 99.9.json where its settings have percentile = 99.9" in made.warnings[0]
