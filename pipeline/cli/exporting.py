@@ -9,7 +9,7 @@ import click
 
 from ...storage.errors import InputError
 from ..display.job_progress import JobProgress
-from ..exporters import Exported, check_options, load_exporter
+from ..exporters import Exported, check_options, check_places, load_exporter
 from ..results.run import open_run
 from ..settings.template import setting_text
 from ..settings.visible import visible
@@ -90,6 +90,12 @@ def export(session: Session, /, run: Path, kind: str, output: Path | None, **fla
     flags["unsafe_model"] = flags["unsafe_model"] or None
     check_options(exporter, kind, flags)
     chosen = open_run(run)
+    if output is not None:  # before the samples pass through the network
+        check_places(
+            _path(output, exporter.file_name or "export", exporter.only_into_folder),
+            beside=[ending for ending, option in exporter.beside.items() if flags.get(option) is None],
+            given=[value for value in flags.values() if isinstance(value, Path)],
+        )
     if exporter.opens_network:
         session.say_loading()
     changes = {key: value for key, value in ranges.items() if value is not None}
@@ -118,15 +124,13 @@ def _print(session: Session, made: Exported, kind: str, note: str) -> None:
 
 
 def _path(output: Path, file_name: str, only_into_folder: str) -> Path:
-    """Return the file to write; a folder that does not exist is made."""
+    """Return the file to write; its folder may be new."""
     if output.exists() and not output.is_dir() and not output.is_file():
         raise InputError(
             f"{str(output)!r} is no file and no folder: name one, or leave --output out for standard output"
         )
-    if not output.suffix and not output.is_file():
-        # `log/` and `log` are folders: a file of ours would have an ending.
-        output.mkdir(parents=True, exist_ok=True)
-    if output.is_dir():
+    # `log/` and `log` are folders: a file of ours would have an ending.
+    if output.is_dir() or not (output.suffix or output.is_file()):
         return output / file_name
     if only_into_folder:
         kind = "is a file" if output.exists() else "has the name of a file"

@@ -1,6 +1,6 @@
 """From a recorded run to the files of other programs, one module for each target."""
 
-from .exporter import Exported, Exporter, ExportRequest, RangeRow, RecordedRun
+from .exporter import Exported, Exporter, ExportRequest, RangeRow, RecordedRun, check_places
 from .extra import import_extra
 from .making import check_options, make_export
 from .registry import exporter_names, load_exporter
@@ -12,6 +12,7 @@ __all__ = [
     "RangeRow",
     "RecordedRun",
     "check_options",
+    "check_places",
     "exporter_names",
     "import_extra",
     "load_exporter",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ...storage.errors import InputError
 from ..events import counted
-from .exporter import Exported, Exporter, ExportRequest, RangeRow
+from .exporter import Exported, Exporter, ExportRequest, RangeRow, hashes_of
 from .extra import check_release, import_extra
 from .matching import in_order, matched_rows
 from .reopening import NETWORK_OPTIONS, exported_by_keras, names_in_export, reopened
@@ -21,6 +21,7 @@ from .reopening import NETWORK_OPTIONS, exported_by_keras, names_in_export, reop
 __all__ = ["EXPORTER", "LiteRtNetwork"]
 
 EXTRA = "litert"
+FILE_NAME = "calibration.json"
 
 
 class LiteRtNetwork:
@@ -105,7 +106,9 @@ class LiteRtNetwork:
         return {name: self._interpreter.get_tensor(self._index[name]) for name in names}
 
 
-def _result_text(rows: Sequence[RangeRow], n_axes: Mapping[str, int], n_samples: int) -> str:
+def _result_text(
+    rows: Sequence[RangeRow], n_axes: Mapping[str, int], n_samples: int, beside: Mapping[str, bytes]
+) -> str:
     def number(value: float, axes: int) -> Any:
         return np.full((1,) * axes, np.float32(value)).tolist()
 
@@ -113,9 +116,12 @@ def _result_text(rows: Sequence[RangeRow], n_axes: Mapping[str, int], n_samples:
         row.tensor: {"min": number(row.lo, n_axes[row.tensor]), "max": number(row.hi, n_axes[row.tensor])}
         for row in rows
     }
-    return (
-        json.dumps({"model_qsvs": qsvs, "metadata": {"num_samples_calibrated": n_samples}}, indent=1) + "\n"
-    )
+    tree = {
+        "model_qsvs": qsvs,
+        "metadata": {"num_samples_calibrated": n_samples},
+        "written_beside": hashes_of(beside),  # read by us alone
+    }
+    return json.dumps(tree, indent=1) + "\n"
 
 
 def _make(request: ExportRequest) -> Exported:
@@ -137,12 +143,13 @@ def _make(request: ExportRequest) -> Exported:
             "(nor does ai-edge-quantizer see them): leave the operators in there out of its recipe"
         )
         warned = (*warned, inner)
+    beside = {".tflite": content} if given is None else {}
     return Exported(
-        content=_result_text(rows, network.n_axes, job.source.n_samples),
+        content=_result_text(rows, network.n_axes, job.source.n_samples, beside),
         rows=tuple(rows),
         warnings=warned,
-        file_name="calibration.json",
-        beside={".tflite": content} if given is None else {},
+        file_name=FILE_NAME,
+        beside=beside,
     )
 
 
@@ -150,6 +157,8 @@ EXPORTER = Exporter(
     about="the calibration result of ai-edge-quantizer, for --tflite or the network as Keras exports it",
     make=_make,
     options=("tflite", *NETWORK_OPTIONS),
+    beside={".tflite": "tflite"},
+    file_name=FILE_NAME,
     takes_channels=False,
     note=(
         "AVERAGE_POOL_2D, MAX_POOL_2D, RESHAPE, TRANSPOSE and SLICE keep the scale of their input in "

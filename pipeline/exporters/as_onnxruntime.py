@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
-from .exporter import Exported, Exporter, ExportRequest, RangeRow
+from .exporter import Exported, Exporter, ExportRequest, RangeRow, hashes_of
 from .extra import import_extra
 from .matching import in_order, matched_rows
 from .reopening import NETWORK_OPTIONS, exported_by_keras, names_in_export, reopened
@@ -20,6 +20,7 @@ from .reopening import NETWORK_OPTIONS, exported_by_keras, names_in_export, reop
 __all__ = ["EXPORTER", "OnnxNetwork", "tensor_quant_overrides"]
 
 EXTRA = "onnxruntime"
+FILE_NAME = "calibration.json"
 OLDEST = "1.32"
 """The first whose ``quantize_static`` takes ``calibration_cache_path``."""
 QUANTISED = {"QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"}
@@ -113,7 +114,7 @@ def tensor_quant_overrides(rows: Iterable[RangeRow]) -> dict[str, list[dict[str,
     return {row.tensor: [{"rmin": np.float32(row.lo), "rmax": np.float32(row.hi)}] for row in rows}
 
 
-def _cache_text(rows: Sequence[RangeRow]) -> str:
+def _cache_text(rows: Sequence[RangeRow], beside: Mapping[str, bytes]) -> str:
     def number(value: float) -> Mapping[str, Any]:
         return {"data": float(np.float32(value)), "dtype": "float32", "CLS": "numpy.array"}
 
@@ -125,6 +126,7 @@ def _cache_text(rows: Sequence[RangeRow]) -> str:
         "data": data,
         "calibration_method": {"CLS": "CalibrationMethod", "value": "CalibrationMethod.MinMax"},
         "smooth_quant": False,
+        "written_beside": hashes_of(beside),  # read by us alone
     }
     return json.dumps(tree, indent=1) + "\n"
 
@@ -160,10 +162,10 @@ def _make(request: ExportRequest) -> Exported:
     network = OnnxNetwork(loaded, f"{str(given)!r}" if given else "the network that Keras exported", names)
     rows, warnings = matched_rows(network, job, request)
     return Exported(
-        content=_cache_text(rows),
+        content=_cache_text(rows, beside),
         rows=tuple(rows),
         warnings=warnings,
-        file_name="calibration.json",
+        file_name=FILE_NAME,
         beside=beside,
     )
 
@@ -172,6 +174,8 @@ EXPORTER = Exporter(
     about="the calibration cache of ONNX Runtime's quantize_static, for --onnx or the network as Keras exports it",
     make=_make,
     options=("onnx", *NETWORK_OPTIONS),
+    beside={".onnx": "onnx"},
+    file_name=FILE_NAME,
     takes_channels=False,
     note=(
         "AveragePool, MaxPool, Flatten, Reshape, Transpose and Slice keep the scale of their input in ONNX Runtime, "

@@ -5,13 +5,15 @@ Knows no target and writes no file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from ...storage import Cache
+from ...storage.errors import InputError
 from ..events import OnEvent, ignore_event
 from ..factors.factors_file import Factors
 from ..factors.ties import Ties
@@ -19,7 +21,7 @@ from ..folder.folder import RunFolder, check_output, replacing
 from ..settings.job_settings import FactorSettings, JobSettings, ModelSettings
 from ..sketch import Digest, PointSketch
 
-__all__ = ["ExportRequest", "Exported", "Exporter", "RangeRow", "RecordedRun"]
+__all__ = ["ExportRequest", "Exported", "Exporter", "RangeRow", "RecordedRun", "check_places", "hashes_of"]
 
 
 class RecordedRun(Protocol):
@@ -96,7 +98,13 @@ class Exported:
     file_name: str
     """Name of the file where only a folder is given."""
     beside: Mapping[str, bytes] = field(default_factory=dict)
-    """Endings and contents of files that are written too, under the name of the file without its ending."""
+    """Endings and contents of files that are written too, under the name of the file without its ending.
+
+    One that is there already is replaced only if its hash, of `hashes_of`, stands in the file that is replaced too: no
+    other is known to be of an earlier export.
+    """
+    given: tuple[Path, ...] = ()
+    """Files that it was made from, which it never replaces."""
 
     def write(self, path: Path) -> None:
         """Write the file and those that lie beside it, all of them whole or none.
@@ -104,11 +112,10 @@ class Exported:
         Raises
         ------
         InputError
-            If a file belongs to a run.
+            If a file belongs to a run, was given, or is there already and not from an earlier export; see `beside`.
         """
+        check_places(path, beside=self.beside, given=self.given)
         others = {path.with_suffix(ending): content for ending, content in self.beside.items()}
-        for each in (path, *others):
-            check_output(each)
         with ExitStack() as files:  # each takes its place when all are written
             for other, content in others.items():
                 files.enter_context(replacing(other)).write_bytes(content)
@@ -117,6 +124,62 @@ class Exported:
                 partial.write_text(self.content, encoding="utf-8")
             else:
                 self.content(partial)
+
+
+def hashes_of(beside: Mapping[str, bytes]) -> dict[str, str]:
+    """Return the hash of each file by its ending."""
+    return {ending: _hash(content) for ending, content in beside.items()}
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def check_places(path: Path, *, beside: Iterable[str], given: Iterable[Path]) -> None:
+    """Refuse an export that would replace what is not its own.
+
+    Parameters
+    ----------
+    path : path
+        The file to write.
+    beside : iterable of str
+        Endings of the files that are written beside it.
+    given : iterable of path
+        Files that are read for it.
+
+    Raises
+    ------
+    InputError
+        If one of them belongs to a run, was given, or is there already and not from an earlier export to this file.
+    """
+    others = [path.with_suffix(ending) for ending in beside]
+    for each in (path, *others):
+        check_output(each)
+        if any(each.exists() and file.exists() and each.samefile(file) for file in given):
+            raise InputError(
+                f"{str(each)!r} is a file that this export is made from, and would be replaced: choose another name "
+                "with --output",
+                path=str(each),
+            )
+    for other in others:
+        if other.name.casefold() == path.name.casefold():  # one file on some systems
+            raise InputError(
+                f"{other.name!r} is the name of the network that is written beside the output: choose another ending "
+                "for --output",
+                path=str(path),
+            )
+        if other.exists() and not _is_of_earlier_export(other, path):
+            raise InputError(
+                f"{str(other)!r} is there already and not from an earlier export to {path.name!r}: move it away, "
+                f"give it with --{other.suffix[1:]} if it is this network, or choose another name with --output",
+                path=str(other),
+            )
+
+
+def _is_of_earlier_export(other: Path, path: Path) -> bool:
+    if not (other.is_file() and path.is_file()):
+        return False
+    return _hash(other.read_bytes()).encode() in path.read_bytes()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +198,10 @@ class Exporter:
     """Whether ``factors.per_channel`` is for it; otherwise it has one range for each tensor."""
     opens_network: bool = False
     """Whether it loads the network of the run, which takes seconds."""
+    beside: Mapping[str, str] = field(default_factory=dict)
+    """Endings of the files that are written beside, each with the option that leaves it out."""
+    file_name: str = ""
+    """`Exported.file_name` where it is always the same; with ``beside`` it has to be."""
     only_into_folder: str = ""
     """Why the target needs a folder rather than a file; empty if it does not."""
     note: str = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ...storage.errors import InputError
@@ -58,12 +59,17 @@ def make_export(
         run=run, settings=settings, factors_of=factors_of, options=given, on_event=on_event
     )
     if not settings.per_channel or exporter.takes_channels:
-        return exporter.make(request)
+        return _made(exporter, request)
     one_range = f"{kind!r} has one range for each tensor, none for channels (factors.per_channel)"
     if "per_channel" in changed:
         raise InputError(f"{one_range}: leave per_channel out")
-    made = exporter.make(request)
+    made = _made(exporter, request)
     return replace(made, warnings=(*made.warnings, f"{one_range}: these are the ranges of layers"))
+
+
+def _made(exporter: Exporter, request: ExportRequest) -> Exported:
+    paths = [Path(value) for value in request.options.values() if isinstance(value, str | Path)]
+    return replace(exporter.make(request), given=tuple(path for path in paths if path.is_file()))
 
 
 def check_options(exporter: Exporter, kind: str, options: Mapping[str, Any]) -> None:
