@@ -9,7 +9,7 @@ import click
 
 from ...storage.errors import InputError
 from ..display.job_progress import JobProgress
-from ..exporters import Exported, check_options, check_places, load_exporter
+from ..exporters import Exported, check_export_places, check_options, load_exporter
 from ..results.run import open_run
 from ..settings.template import setting_text
 from ..settings.visible import visible
@@ -91,7 +91,7 @@ def export(session: Session, /, run: Path, kind: str, output: Path | None, **fla
     check_options(exporter, kind, flags)
     chosen = open_run(run)
     if output is not None:  # before the samples pass through the network
-        check_places(
+        check_export_places(
             _path(output, exporter.file_name or "export", exporter.only_into_folder),
             beside=[ending for ending, option in exporter.beside.items() if flags.get(option) is None],
             given=[value for value in flags.values() if isinstance(value, Path)],

@@ -1,6 +1,6 @@
 """From a recorded run to the files of other programs, one module for each target."""
 
-from .exporter import Exported, Exporter, ExportRequest, RangeRow, RecordedRun, check_places
+from .exporter import Exported, Exporter, ExportRequest, RangeRow, RecordedRun, check_export_places
 from .extra import import_extra
 from .making import check_options, make_export
 from .registry import exporter_names, load_exporter
@@ -11,8 +11,8 @@ __all__ = [
     "Exporter",
     "RangeRow",
     "RecordedRun",
+    "check_export_places",
     "check_options",
-    "check_places",
     "exporter_names",
     "import_extra",
     "load_exporter",

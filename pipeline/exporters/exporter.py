@@ -21,7 +21,15 @@ from ..folder.folder import RunFolder, check_output, replacing
 from ..settings.job_settings import FactorSettings, JobSettings, ModelSettings
 from ..sketch import Digest, PointSketch
 
-__all__ = ["ExportRequest", "Exported", "Exporter", "RangeRow", "RecordedRun", "check_places", "hashes_of"]
+__all__ = [
+    "ExportRequest",
+    "Exported",
+    "Exporter",
+    "RangeRow",
+    "RecordedRun",
+    "check_export_places",
+    "hashes_of",
+]
 
 
 class RecordedRun(Protocol):
@@ -114,7 +122,7 @@ class Exported:
         InputError
             If a file belongs to a run, was given, or is there already and not from an earlier export; see `beside`.
         """
-        check_places(path, beside=self.beside, given=self.given)
+        check_export_places(path, beside=self.beside, given=self.given)
         others = {path.with_suffix(ending): content for ending, content in self.beside.items()}
         with ExitStack() as files:  # each takes its place when all are written
             for other, content in others.items():
@@ -135,7 +143,7 @@ def _hash(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def check_places(path: Path, *, beside: Iterable[str], given: Iterable[Path]) -> None:
+def check_export_places(path: Path, *, beside: Iterable[str], given: Iterable[Path]) -> None:
     """Refuse an export that would replace what is not its own.
 
     Parameters
