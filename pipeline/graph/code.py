@@ -10,10 +10,14 @@ tests/graph/test_own_code.py has a case for each.
 
 from __future__ import annotations
 
+import copyreg
 import dis
+import enum
 import functools
 import hashlib
 import inspect
+import operator
+import os
 import sys
 import sysconfig
 import types
@@ -23,7 +27,16 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["brings_code", "code_hash", "code_hashes", "file_code_hash", "is_library", "told_lambdas"]
+__all__ = [
+    "brings_code",
+    "code_hash",
+    "code_hashes",
+    "file_code_hash",
+    "is_layer_or_operation",
+    "is_library",
+    "told_lambdas",
+    "value_parts",
+]
 
 # Another version of a library does not make another network.
 LIBRARIES = frozenset({"keras", "tensorflow", "numpy", "ml_dtypes", "h5py", "absl", "optree"})
@@ -38,6 +51,8 @@ GENERATED = frozenset(
     | {"_api_export_symbol_id"}
 )
 PLAIN = (type(None), bool, int, float, complex, str, bytes)
+# Values that do not compare by what they hold, but hold nothing else.
+VALUES = (operator.itemgetter, operator.attrgetter, operator.methodcaller, enum.Enum)
 
 
 def code_hashes(operation: Any) -> dict[str, str]:
@@ -89,7 +104,7 @@ def _own_code(holder: Any, *, seen: set[int]) -> Iterator[tuple[Any, bool]]:
         return
     seen.add(id(holder))
     if not is_library(type(holder)):
-        yield holder if callable(holder) and not _is_operation(holder) else type(holder), False
+        yield holder if callable(holder) and not is_layer_or_operation(holder) else type(holder), False
     for name, value in getattr(holder, "__dict__", {}).items():
         if isinstance(value, types.FunctionType) and is_library(value):
             # Keras wraps `build` of each layer; what is wrapped is found with the class.
@@ -124,13 +139,14 @@ def _within(value: Any, *, seen: set[int]) -> Iterator[tuple[Any, bool]]:
     elif isinstance(value, (type, types.FunctionType, types.MethodType, functools.partial)):
         if not all(is_library(part) for part in _unwrapped(value)):
             yield value, False
-    elif _is_operation(value) or not is_library(type(value)):
+    elif is_layer_or_operation(value) or not is_library(type(value)):
         yield from _own_code(value, seen=seen)
     elif callable(value) and not all(is_library(part) for part in _unwrapped(value)):
         yield value, False  # tf.function
 
 
-def _is_operation(value: Any) -> bool:
+def is_layer_or_operation(value: Any) -> bool:
+    """Return whether it is a layer, a network or another operation of Keras, also a user-defined one."""
     return any(kind.__name__ == "Operation" and is_library(kind) for kind in type(value).__mro__)
 
 
@@ -180,12 +196,15 @@ def _is_stdlib(name: str) -> bool:
     return place is None or Path(place).is_relative_to(sysconfig.get_path("stdlib"))
 
 
-def code_hash(thing: Any) -> str:
-    """Return a hash of a class or function and of all user-defined code and data that it refers to."""
+def code_hash(thing: Any, *, holders: tuple[Any, ...] = ()) -> str:
+    """Return a hash of a class or function and of all user-defined code and data that it refers to.
+
+    Without ``holders``, which hold it.
+    """
     hasher = hashlib.sha256()
     pending: list[tuple[str, Any]] = [("", thing)]
     # Keeps the objects alive, so that no id is used twice.
-    seen: dict[int, Any] = {}
+    seen: dict[int, Any] = {id(each): each for each in holders}
     while pending:
         role, each = pending.pop(0)
         if isinstance(each, PLAIN):
@@ -201,16 +220,25 @@ def code_hash(thing: Any) -> str:
             members = each.items() if isinstance(each, dict) else enumerate(each)
             pending += [(f"{role}[{key}]", value) for key, value in members]
         elif isinstance(each, (set, frozenset)):
-            hasher.update(f"{role}={sorted(repr(one) for one in each if isinstance(one, PLAIN))};".encode())
+            others = [one for one in each if not (isinstance(one, PLAIN) or is_layer_or_operation(one))]
+            hashes = [repr(one) for one in each if isinstance(one, PLAIN)]
+            hashes += [code_hash(one, holders=tuple(seen.values())) for one in others]
+            hasher.update(f"{role}={sorted(hashes)};".encode())
         elif not isinstance(each, (type, types.FunctionType, functools.partial)) and not is_library(
             type(each)
         ):
             # A user-defined object: its attributes and its class.
-            pending += [(role, type(each)), *sorted(getattr(each, "__dict__", {}).items())]
+            pending += [
+                (role, type(each)),
+                *sorted({**_slots(each), **getattr(each, "__dict__", {})}.items()),
+            ]
+        elif (parts := value_parts(each)) is not None:
+            hasher.update(f"{role}={type(each).__qualname__};".encode())
+            pending.append((role, parts))
         else:
             if isinstance(each, functools.partial):
                 pending += [(role, each.args), (role, each.keywords)]
-            if isinstance(each, types.MethodType) and not _is_operation(each.__self__):
+            if isinstance(each, types.MethodType) and not is_layer_or_operation(each.__self__):
                 pending.append((role, each.__self__))
             for part in _unwrapped(each):
                 if is_library(part):
@@ -220,6 +248,49 @@ def code_hash(thing: Any) -> str:
                     pending += _parts(part)
                     hasher.update(f"{role}={_text(part)};".encode())
     return hasher.hexdigest()
+
+
+def value_parts(thing: Any) -> Any:
+    """Return what a value of a library is made of, as pickle would keep it: of a slice its ends and its step.
+
+    None for what does not compare by what it holds (a lock, a generator of random numbers), for functions, for what
+    belongs to the machine (paths and the environment), and for what Keras and TensorFlow keep books with.
+    """
+    kind = type(thing)
+    is_value = vars(object)["__eq__"] != kind.__eq__ and not callable(thing)
+    if not (is_value or isinstance(thing, VALUES)) or hasattr(thing, "get_config"):
+        return None
+    is_book = _home(kind).split(".")[0] != "numpy" and _home(kind).split(".")[0] in LIBRARIES
+    if isinstance(thing, (os.PathLike, type(os.environ))) or (is_book and "__reduce__" not in _members(kind)):
+        return None
+    if isinstance(thing, np.dtype):
+        return None if thing.isbuiltin == 1 else str(thing)
+    if isinstance(thing, memoryview):
+        return bytes(thing)
+    if isinstance(thing, types.MappingProxyType):
+        return dict(thing)
+    reduce: Any = copyreg.dispatch_table.get(kind)
+    try:
+        made = thing.__reduce_ex__(4) if reduce is None else reduce(thing)
+    except Exception:  # what cannot be pickled has its own error for it
+        return None
+    # The first is the constructor; lists and dicts give their members as iterators.
+    return made if isinstance(made, str) else [_listed(each) for each in made[1:]]
+
+
+def _members(kind: type) -> set[str]:
+    return {name for each in kind.__mro__[:-1] for name in vars(each)}
+
+
+def _listed(part: Any) -> Any:
+    return list(part) if isinstance(part, Iterator) else part
+
+
+def _slots(thing: Any) -> dict[str, Any]:
+    """Return the attributes of an object that its classes keep in slots."""
+    members = [vars(kind).items() for kind in type(thing).__mro__]
+    names = [name for each in members for name, it in each if isinstance(it, types.MemberDescriptorType)]
+    return {name: getattr(thing, name) for name in names if hasattr(thing, name)}
 
 
 def _is_tensor(thing: Any) -> bool:

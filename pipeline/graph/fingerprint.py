@@ -6,15 +6,27 @@ Stable across processes: no names that count up within a session, no memory addr
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
+import types
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...storage.errors import InputError
-from .code import IRRELEVANT_ENDINGS, LIBRARIES, code_hash, code_hashes, is_library, told_lambdas
+from .code import (
+    IRRELEVANT_ENDINGS,
+    LIBRARIES,
+    code_hash,
+    code_hashes,
+    is_layer_or_operation,
+    is_library,
+    told_lambdas,
+    value_parts,
+)
 from .kinds import is_misnamed
 from .nodes import Node, Slot
 from .opaque import opaque_node
@@ -23,10 +35,12 @@ from .state import layer_settings, layers_within, state_hash
 
 __all__ = ["model_fingerprint"]
 
-# What a layer is called or how it was trained does not change what it computes at inference.
-IRRELEVANT_KEYS = frozenset(
-    {"name", "trainable", "seed", "registered_name", "build_config", "shared_object_id"}
-)
+# What a layer is called or how it was trained does not change what it computes at inference. Layers of Keras and
+# keras-hub have all of these settings; a user's layer may compute with what it calls so.
+ALWAYS_IRRELEVANT = frozenset({"name", "trainable"})
+WRITTEN_BY_KERAS = frozenset({"registered_name", "build_config", "shared_object_id"})
+IRRELEVANT_KEYS = ALWAYS_IRRELEVANT | WRITTEN_BY_KERAS | {"seed"}
+KERAS_PACKAGES = frozenset({"keras", "keras_hub", "keras_nlp", "keras_cv"})
 
 
 def model_fingerprint(model: Any) -> dict[str, str]:
@@ -62,7 +76,7 @@ def model_fingerprint(model: Any) -> dict[str, str]:
         {
             "type": node.type,
             "class": None if node.operation is None else _class_name(type(node.operation)),
-            "config": {} if node.operation is None else _canonical(layer_settings(node.operation, node.name)),
+            "config": {} if node.operation is None else _settings(node.operation, node.name),
             "args": _canonical([node.args, dict(node.kwargs)]),
             "inputs": list(node.inputs),
             "layer": first_calls.get(id(node.operation)),
@@ -117,7 +131,7 @@ def _settings_within(operation: Any) -> list[Any]:
         if is_own or not is_library(type(layer)):
             # One that tells no settings was never asked for them by the layer that holds it.
             with contextlib.suppress(InputError):
-                found.append([_class_name(type(layer)), _canonical(layer_settings(layer, layer.name))])
+                found.append([_class_name(type(layer)), _settings(layer, layer.name)])
     return found
 
 
@@ -152,42 +166,133 @@ def _class_name(kind: type) -> str:
     return f"{kind.__module__}.{kind.__qualname__}" if is_library(kind) else f"own {kind.__qualname__}"
 
 
-def _canonical(thing: Any) -> Any:
-    """Return ``thing`` as JSON-able data that is the same in every process."""
-    if isinstance(thing, dict):
-        if _is_written_lambda(thing):
-            return {"class_name": "__lambda__"}  # see `told_lambdas`: what is written here names a file
+def _settings(holder: Any, name: str, *, path: tuple[int, ...] = ()) -> Any:
+    """Return the settings of an object that has `get_config`, without those that do not change what it computes."""
+    settings = layer_settings(holder, name)
+    is_keras = type(holder).__module__.split(".")[0] in KERAS_PACKAGES
+    return _canonical(
+        _relevant(settings, is_keras=is_keras, is_layer=is_layer_or_operation(holder)),
+        path=(*path, id(holder)),
+    )
+
+
+def _relevant(settings: dict[Any, Any], *, is_keras: bool, is_layer: bool) -> dict[Any, Any]:
+    if is_keras:
         return {
-            str(key): _canonical(each)
-            for key, each in thing.items()
-            if not (_irrelevant(str(key)) or _is_own_module(thing, key))
+            key: each
+            for key, each in settings.items()
+            if not (str(key) in IRRELEVANT_KEYS or str(key).endswith(IRRELEVANT_ENDINGS))
         }
-    if isinstance(thing, (list, tuple)):
-        return [_canonical(each) for each in thing]
+    return {
+        key: each
+        for key, each in settings.items()
+        if not (
+            (is_layer and key in ALWAYS_IRRELEVANT)
+            or (key in IRRELEVANT_KEYS and each is None)
+            or (str(key).endswith(IRRELEVANT_ENDINGS) and _is_of_training(each))
+        )
+    }
+
+
+def _is_of_training(setting: Any) -> bool:
+    """Return whether it is what Keras takes as an initialiser, a regulariser or a constraint of weights."""
+    import keras
+
+    if isinstance(setting, dict):
+        return "class_name" in setting
+    if not isinstance(setting, str):
+        kinds = (keras.initializers.Initializer, keras.regularizers.Regularizer, keras.constraints.Constraint)
+        return setting is None or isinstance(setting, kinds)
+    # Those four are short names that the module does not have.
+    if setting in ("normal", "uniform", "zero", "one"):
+        return True
+    modules = (keras.initializers, keras.regularizers, keras.constraints)
+    return any(isinstance(getattr(each, setting, None), type) for each in modules)
+
+
+def _canonical(thing: Any, *, path: tuple[int, ...] = ()) -> Any:
+    """Return ``thing`` as JSON-able data that is the same in every process; ``path`` is what it is held by."""
     if isinstance(thing, Slot):
         return {"value": thing.value}
     if thing is None or isinstance(thing, (bool, int, float, str)):
         return thing
+    if id(thing) in path:
+        return {"holder": len(path) - path.index(id(thing))}
+    path = (*path, id(thing))
+    if isinstance(thing, dict):
+        return _canonical_dict(thing, path=path)
+    if isinstance(thing, (list, tuple)):
+        return [_canonical(each, path=path) for each in thing]
+    if isinstance(thing, (set, frozenset)):
+        if not thing:  # as TensorFlow keeps in many objects
+            return _class_name(type(thing))
+        members = [_canonical(each, path=path) for each in thing]
+        return {"set": sorted(members, key=functools.partial(json.dumps, sort_keys=True))}
     if isinstance(thing, np.ndarray):
-        return {"array": hashlib.sha256(np.ascontiguousarray(thing).tobytes()).hexdigest()}
-    if isinstance(thing, np.generic):
-        return thing.item()
+        return _canonical_array(thing, path=path)
+    if isinstance(thing, np.generic) and not isinstance(thing.item(), np.generic):
+        return _canonical(thing.item(), path=path)
+    if isinstance(thing, (bytes, complex, np.generic)):
+        return {type(thing).__name__: repr(thing)}
+    if isinstance(thing, functools.partial):
+        return {"partial": _canonical([thing.func, thing.args, thing.keywords], path=path)}
     if callable(thing) and hasattr(thing, "__qualname__"):
-        if is_library(thing):
-            return f"{thing.__module__}.{thing.__qualname__}"
-        return f"own {thing.__qualname__} {code_hash(thing)}"
+        return _canonical_function(thing, path=path)
     if hasattr(thing, "get_config"):
-        settings = layer_settings(thing, getattr(thing, "name", "?"))
-        return {"class": _class_name(type(thing)), "config": _canonical(settings)}
+        settings = _settings(thing, getattr(thing, "name", "?"), path=path[:-1])
+        return {"class": _class_name(type(thing)), "config": settings}
+    if _is_weight(thing):  # its shape and dtype are told with all weights
+        return {"array": hashlib.sha256(np.ascontiguousarray(thing).tobytes()).hexdigest()}
     if hasattr(thing, "numpy"):
-        return _canonical(np.asarray(thing))
+        return _canonical(np.asarray(thing), path=path)
     if not is_library(type(thing)):  # an object of the user's own: what it holds counts
         return f"{_class_name(type(thing))} {code_hash(thing)}"
-    return _class_name(type(thing))
+    parts = value_parts(thing)
+    name = _class_name(type(thing))
+    return name if parts is None else {name: _canonical(parts, path=path)}
 
 
-def _irrelevant(key: str) -> bool:
-    return key in IRRELEVANT_KEYS or key.endswith(IRRELEVANT_ENDINGS)
+def _is_weight(thing: Any) -> bool:
+    import keras
+
+    return isinstance(thing, keras.Variable)
+
+
+def _canonical_dict(thing: dict[Any, Any], *, path: tuple[int, ...]) -> dict[str, Any]:
+    if _is_written_lambda(thing):
+        return {"class_name": "__lambda__"}  # see `told_lambdas`: what is written here names a file
+    if not {"class_name", "config"} <= thing.keys():
+        return {str(key): _canonical(each, path=path) for key, each in thing.items()}
+    # Written by Keras; a layer of a nested network has its name outside its settings too.
+    of_keras = WRITTEN_BY_KERAS | ({"name"} if "inbound_nodes" in thing else set())
+    told = {
+        key: each for key, each in thing.items() if key not in of_keras and not _is_own_module(thing, key)
+    }
+    settings = thing["config"]
+    if isinstance(settings, dict):
+        root = str(thing.get("module")).split(".")[0]
+        is_keras = root in KERAS_PACKAGES
+        told["config"] = _relevant(settings, is_keras=is_keras, is_layer="trainable" in settings)
+    return {str(key): _canonical(each, path=path) for key, each in told.items()}
+
+
+def _canonical_array(array: NDArray[Any], *, path: tuple[int, ...]) -> Any:
+    if array.dtype.hasobject:  # its bytes are addresses
+        return {"array": [list(array.shape), _canonical(array.ravel().tolist(), path=path)]}
+    hasher = hashlib.sha256(f"{array.dtype!r}{array.shape}:".encode())
+    hasher.update(np.ascontiguousarray(array).tobytes())
+    return {"array": hasher.hexdigest()}
+
+
+def _canonical_function(thing: Any, *, path: tuple[int, ...]) -> Any:
+    owner = getattr(thing, "__self__", None)
+    if isinstance(thing, types.BuiltinMethodType) and not isinstance(
+        owner, (type, types.ModuleType, type(None))
+    ):
+        return [thing.__qualname__, _canonical(owner, path=path)]
+    if not is_library(thing):
+        return f"own {thing.__qualname__} {code_hash(thing)}"
+    return f"{thing.__module__}.{thing.__qualname__}"
 
 
 def _is_own_module(written: dict[Any, Any], key: Any) -> bool:
@@ -200,4 +305,6 @@ def _is_written_lambda(written: dict[Any, Any]) -> bool:
     """Return whether Keras wrote a lambda so: compiled code, defaults and closure."""
     value = written.get("value") if set(written) == {"value"} else None  # of an activation function
     is_code = isinstance(value, (tuple, list)) and len(value) == 3 and isinstance(value[0], str)
-    return is_code or written.get("class_name") == "__lambda__"
+    if is_code and value is not None and value[0].startswith(("4w", "Yw")):  # compiled code in base64
+        return True
+    return written.get("class_name") == "__lambda__"

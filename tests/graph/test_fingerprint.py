@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import collections
+import fractions
+import functools
+import operator
+import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from actisketch.pipeline import activations
 from actisketch.pipeline.graph import model_fingerprint
+from actisketch.storage.errors import MismatchError
 
 from ..warm import WarmPython
 
@@ -105,3 +113,139 @@ def test_constants_of_bare_operations_count() -> None:
     one, other = np.array([1, 2], np.float32), np.array([1, 3], np.float32)
     assert model_fingerprint(shifted(one)) == model_fingerprint(shifted(one.copy()))
     assert model_fingerprint(shifted(one)) != model_fingerprint(shifted(other))
+
+
+def applied(function: Callable[[Any], Any]) -> keras.Model:
+    x = keras.Input((4, 4))
+    return keras.Model(x, function(x))
+
+
+class Slotted:
+    __slots__ = ("by", "held")
+
+    def __init__(self, by: float) -> None:
+        self.by = by
+        self.held = self
+
+
+class Op:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def get_config(self) -> dict[str, str]:
+        return {"name": self.name}
+
+
+class Held(layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """Holds what it was given, and tells it raw, as configurations by hand do."""
+
+    def __init__(self, held: Any, key: str = "held", **settings: Any) -> None:
+        super().__init__(**settings)
+        self.key = key
+        self.told = lambda: held
+
+    def call(self, x: Any) -> Any:
+        return x
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), self.key: self.told()}
+
+
+def holding(held: Any, key: str = "held") -> keras.Model:
+    return applied(Held(held, key))
+
+
+def scaled(by: float, value: Any) -> Any:
+    return by * value
+
+
+PAIRS: dict[str, Callable[[], tuple[Any, Any]]] = {
+    "slice": lambda: (slice(0, 4), slice(4, 8)),
+    "step": lambda: (slice(None), slice(None, None, -1)),
+    "range": lambda: (range(2), range(2, 4)),
+    "frozenset": lambda: (frozenset({2, 3}), frozenset({2, 5})),
+    "set of tuples": lambda: ({(2, 3)}, {(2, 5)}),
+    "partial": lambda: (
+        functools.partial(keras.ops.elu, alpha=0.5),
+        functools.partial(keras.ops.elu, alpha=0.7),
+    ),
+    "partial of own": lambda: (functools.partial(scaled, 2.0), functools.partial(scaled, 3.0)),
+    "bytes": lambda: (b"\x02", b"\x03"),
+    "complex": lambda: (2 + 3j, 2 + 5j),
+    "complex64": lambda: (np.complex64(2 + 3j), np.complex64(2 + 5j)),
+    "date": lambda: (np.datetime64("2003-05-07"), np.datetime64("2003-05-11")),
+    "dtype": lambda: (np.dtype("<f4"), np.dtype(">f4")),
+    "array of objects": lambda: (np.array([2, "a"], object), np.array([3, "a"], object)),
+    "shape": lambda: (np.zeros((1, 4)), np.zeros((4, 1))),
+    "bits": lambda: (np.zeros(4, np.float32), np.zeros(4, np.int32)),
+    "deque": lambda: (collections.deque([2]), collections.deque([3])),
+    "fraction": lambda: (fractions.Fraction(2, 3), fractions.Fraction(2, 5)),
+    "namespace": lambda: (types.SimpleNamespace(by=2), types.SimpleNamespace(by=3)),
+    "mapping": lambda: (types.MappingProxyType({"by": 2}), types.MappingProxyType({"by": 3})),
+    "getter": lambda: (operator.itemgetter(2), operator.itemgetter(3)),
+    "bound": lambda: ([2].index, [3].index),
+    "slots": lambda: (Slotted(2.0), Slotted(3.0)),
+    "slots in own": lambda: ([Slotted(2.0)], [Slotted(3.0)]),
+    "own with a name": lambda: (Op("sin"), Op("cos")),
+    "name": lambda: ({"name": "sin"}, {"name": "cos"}),
+    "seed": lambda: ({"seed": 2}, {"seed": 3}),
+    "not a lambda": lambda: ({"value": ["sin", 2, 3]}, {"value": ["cos", 2, 3]}),
+}
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_what_a_layer_of_the_user_holds_counts(kind: str) -> None:
+    one, other = (model_fingerprint(holding(held))["topology"] for held in PAIRS[kind]())
+    again, _ = (model_fingerprint(holding(held))["topology"] for held in PAIRS[kind]())
+
+    assert one != other
+    assert one == again
+
+
+@pytest.mark.parametrize("key", ["seed", "build_config", "gain_initializer", "penalty_regularizer"])
+def test_numbers_of_a_layer_of_the_user_count_under_any_name(key: str) -> None:
+    one, other = (model_fingerprint(holding(held, key))["topology"] for held in (2.0, 3.0))
+    assert one != other
+
+
+@pytest.mark.parametrize(
+    "one", ["he_normal", "uniform", keras.initializers.HeNormal(3), "l2", "max_norm", None]
+)
+def test_how_weights_of_a_layer_of_the_user_were_made_and_trained_does_not_matter(one: Any) -> None:
+    told = {"module": "keras.initializers", "class_name": "Zeros", "config": {}, "registered_name": None}
+
+    topologies = [model_fingerprint(holding(held, "kernel_initializer"))["topology"] for held in (one, told)]
+    assert topologies[0] == topologies[1]
+
+
+@pytest.mark.parametrize("key", ["seed", "name", "trainable", "gain_initializer"])
+def test_the_arguments_of_a_lambda_count_under_any_name(key: str) -> None:
+    def scaling(by: float) -> keras.Model:
+        return applied(layers.Lambda(lambda x, **given: x * given[key], arguments={key: by}))
+
+    assert model_fingerprint(scaling(2.0)) != model_fingerprint(scaling(3.0))
+
+
+def test_the_shape_of_a_constant_counts() -> None:
+    constant = np.arange(4, dtype=np.float32)
+    along, across = (
+        applied(lambda x, shape=shape: x * constant.reshape(shape)) for shape in [(1, 4), (4, 1)]
+    )
+    x = np.ones((1, 4, 4), np.float32)
+
+    assert not np.array_equal(along(x), across(x))
+    assert model_fingerprint(along) != model_fingerprint(across)
+
+
+def test_the_cache_of_other_columns_is_refused(tmp_path: Path) -> None:
+    def columns(first: int) -> keras.Model:
+        x = keras.Input((8,))
+        model = keras.Model(x, layers.Dense(2, "relu", name="fc")(x[:, first : first + 4]))
+        fill(model)
+        return model
+
+    samples = np.random.default_rng(3).random((16, 8), np.float32)
+    activations(columns(0), samples, output=str(tmp_path), progress=False)
+
+    with pytest.raises(MismatchError):
+        activations(columns(4), samples, output=str(tmp_path), progress=False)
