@@ -55,7 +55,11 @@ PROBLEM = {
     "description": "What was asked, what was found, what to do.",
     "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemAnswer"}}},
 }
-FILE = {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+
+
+def files_of(*media_types: str) -> dict[str, Any]:
+    """Return how the document says that an answer is a file of one of these types."""
+    return {"content": {each: {"schema": {"type": "string", "format": "binary"}} for each in media_types}}
 
 
 def refuse_unknown(request: Request) -> None:
@@ -166,7 +170,10 @@ def make_router(desk: Desk, live: Live) -> APIRouter:
         return await desk.answer(request, run, make, exact=exact)
 
     @router.get(
-        "/runs/{run}/factors", response_model=FactorsAnswer, summary="Scale factors", responses={200: FILE}
+        "/runs/{run}/factors",
+        response_model=FactorsAnswer,
+        summary="Scale factors",
+        responses={200: files_of("text/csv", "application/octet-stream")},
     )
     async def show_factors(
         request: Request,
@@ -207,7 +214,7 @@ def make_router(desk: Desk, live: Live) -> APIRouter:
         "/runs/{run}/distribution",
         response_model=DistributionAnswer,
         summary="The distribution of a point",
-        responses={200: FILE},
+        responses={200: files_of("image/png", "image/svg+xml")},
     )
     async def show_distribution(
         request: Request,
@@ -264,7 +271,7 @@ def make_router(desk: Desk, live: Live) -> APIRouter:
         "/runs/{run}/network",
         summary="The normalised network",
         response_class=Response,
-        responses={200: FILE},
+        responses={200: files_of("application/octet-stream")},
     )
     async def get_network(request: Request, run: str) -> Response:
         """Return the file of the normalised network."""

@@ -82,3 +82,22 @@ def test_the_stream_of_events_is_as_the_document_says(client, run, event):
     again = client.get(STREAM.format(run=run), headers={"Last-Event-ID": lines["id"]})
     assert again.status_code == 204
     assert "204" in document
+
+
+@pytest.mark.parametrize(
+    ("path", "question"),
+    [
+        ("distribution", "point=conv&format=svg"),
+        ("distribution", "point=conv&format=png"),
+        ("distribution", "point=conv"),
+        ("factors", "format=csv"),
+        ("factors", ""),
+    ],
+)
+def test_the_type_of_each_file_is_in_the_document(client, path, question):
+    paths = client.get("/api/v1/openapi.json").json()["paths"]
+    answer = client.get(f"/api/v1/runs/first/{path}?{question}")
+
+    assert answer.status_code == 200, answer.text
+    documented = paths[f"/api/v1/runs/{{run}}/{path}"]["get"]["responses"]["200"]["content"]
+    assert answer.headers["content-type"].partition(";")[0] in documented

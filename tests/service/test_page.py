@@ -145,6 +145,8 @@ def test_a_run_that_is_deleted_while_it_is_shown_is_told(place, browser, monkeyp
     browser.wait_for("document.body.innerText.includes(\"there is no run 'short'\")")
 
     assert texts(browser, "h1") == ["short"]  # what was shown stays
+    assert all("404" in str(problem) for problem in browser.problems)  # the browser itself notes such answers
+    browser.problems.clear()
 
 
 def test_two_runs_are_compared(place, browser):
