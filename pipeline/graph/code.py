@@ -272,7 +272,7 @@ def value_parts(thing: Any) -> Any:
     reduce: Any = copyreg.dispatch_table.get(kind)
     try:
         made = thing.__reduce_ex__(4) if reduce is None else reduce(thing)
-    except Exception:  # what cannot be pickled has its own error for it
+    except Exception:  # each kind of value that cannot be pickled raises another error
         return None
     # The first is the constructor; lists and dicts give their members as iterators.
     return made if isinstance(made, str) else [_listed(each) for each in made[1:]]

@@ -89,7 +89,10 @@ def test_the_lock_of_a_process_that_was_killed_is_nobodys(root, client_of):
 def test_new_changed_and_deleted_runs_are_seen(root, monkeypatch):
     monkeypatch.setattr("actisketch.pipeline.service.catalogue.FRESH_S", 0.0)
     catalogue = Catalogue(RunRoot.of(root))
-    rows = lambda: {row.name: row.state for row in catalogue.rows()[0]}  # noqa: E731
+
+    def rows():
+        return {row.name: row.state for row in catalogue.rows()[0]}
+
     before = rows()
     MadeRun(root / "a" / "new").begin()
     MadeRun(root / "half").record().finish()
@@ -102,7 +105,10 @@ def test_new_changed_and_deleted_runs_are_seen(root, monkeypatch):
 def test_a_run_whose_commits_are_gone_is_not_complete(root, client_of, monkeypatch):
     monkeypatch.setattr("actisketch.pipeline.service.catalogue.FRESH_S", 0.0)
     client, commits = client_of(root), root / "first" / "cache" / ".actisketch" / "commits"
-    row = lambda: client.get(API, params={"name": "first"}).json()["runs"][0]  # noqa: E731
+
+    def row():
+        return client.get(API, params={"name": "first"}).json()["runs"][0]
+
     assert (row()["state"], row()["n_blocks_done"]) == ("complete", 3)
     last = max(commits.iterdir())
     content = last.read_bytes()
@@ -143,10 +149,12 @@ def killed_again(folder):
 
 
 def test_a_run_that_was_killed_on_its_way_to_other_factors_is_not_complete(root, own, at_once):
-    states = lambda: [  # noqa: E731
-        own.get(API, params={"name": "first"}).json()["runs"][0]["state"],
-        *(own.get(f"{API}/first{path}").json()["state"] for path in ("", "/live")),
-    ]
+    def states():
+        return [
+            own.get(API, params={"name": "first"}).json()["runs"][0]["state"],
+            *(own.get(f"{API}/first{path}").json()["state"] for path in ("", "/live")),
+        ]
+
     assert states() == ["complete"] * 3
     killed_again(root / "first")
 
@@ -170,7 +178,10 @@ def test_a_cache_elsewhere_that_lacks_blocks_is_not_shown_as_complete(root, own,
         MadeRun(root / "far", changes={"cache": {"url": str(root / "elsewhere")}}).begin().record().finish()
     )
     shutil.move(made.run.cache_path, root / "elsewhere")
-    states = lambda: [own.get(f"{API}/far{path}").json()["state"] for path in ("", "/live")]  # noqa: E731
+
+    def states():
+        return [own.get(f"{API}/far{path}").json()["state"] for path in ("", "/live")]
+
     assert states() == ["complete"] * 2
     min((root / "elsewhere" / ".actisketch" / "commits").iterdir()).unlink()
 

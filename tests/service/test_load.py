@@ -68,7 +68,10 @@ def test_runs_whose_opening_takes_longer_than_the_limit_are_opened_once(root, cl
     for name in runs:
         shutil.copytree(root / "first", root / name)
     client = client_of(root, time_limit_s=0.2, fresh_s=3600.0)
-    ask = lambda name: client.get(f"{API}/{name}/percentile?q=100&point=conv")  # noqa: E731
+
+    def ask(name):
+        return client.get(f"{API}/{name}/percentile?q=100&point=conv")
+
     tried = [ask(name) for name in runs * 2]
 
     assert {(answer.status_code, answer.json()["kind"]) for answer in tried} == {(504, "too-long")}
@@ -147,7 +150,9 @@ def test_a_disk_that_hangs_under_some_runs_holds_up_no_others(made_once, monkeyp
 
         return slow
 
-    is_other = lambda folder: folder.name in ("other", "old")  # noqa: E731
+    def is_other(folder):
+        return folder.name in ("other", "old")
+
     monkeypatch.setattr(open_runs, "open_run", hang(open_runs.open_run, is_other))
     monkeypatch.setattr(live, "open_run", hang(live.open_run, is_other))
     monkeypatch.setattr(run_root, "_listed", hang(run_root._listed, lambda *_: True))
