@@ -50,7 +50,7 @@ class PointCertificate:
     peak: float
     """Largest |original / scale| of the same channel."""
     allowed: float
-    """Limit of ``max_residual``: tolerance * max(1, peak), or more because of ``rounding``."""
+    """Limit of ``max_residual``: tolerance * peak, or more because of rounding; the tolerance where the peak is 0."""
     rounding: float | None = None
     """Largest rounding error of the original network itself at this point, divided by the scale. Measured against
     float64, on few batches, and only if the residual exceeds the tolerance."""

@@ -48,7 +48,7 @@ class ComparisonSettings:
     sketch_spec: SketchSpec | None = None
     """Sketch the normalised activations as they pass by, for plots; default: do not."""
     tolerance: float = DEFAULT_TOLERANCE
-    """Largest residual in proportion to max(1, peak), dimensionless. An activation above 1 + tolerance is saturated."""
+    """Largest residual in proportion to the peak, dimensionless. An activation above 1 + tolerance is saturated."""
 
 
 class Comparer(Protocol):

@@ -35,6 +35,8 @@ class Measured:
     weights are used in float16."""
     is_cut: bool = False
     """Whether the error was larger than what can be believed to be rounding of single layers."""
+    least: tuple[float, ...] = (0.0,)
+    """An error that rounding may well have, though a smaller one was measured; only where values are small."""
 
     def joined(self, other: Measured) -> Measured:
         """Return the measurement on the batches of both."""
@@ -42,7 +44,8 @@ class Measured:
         if self.residual is not None and other.residual is not None:
             residual = tuple(map(max, self.residual, other.residual))
         rounding = tuple(map(max, self.rounding, other.rounding))
-        return Measured(rounding, residual, self.fineness, is_cut=self.is_cut or other.is_cut)
+        least = tuple(map(max, self.least, other.least))
+        return Measured(rounding, residual, self.fineness, is_cut=self.is_cut or other.is_cut, least=least)
 
 
 def next_start(

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 ROUNDING_MARGIN = 8.0
 """Both networks are off by about the measured rounding error; the worst of many samples by a few times as much."""
+UNSEEN_SHARE = 0.25
+"""At most this share of a peak below 1 is taken for rounding that was not measured: a sign or a factor of 2 is more."""
 WEIGHTS_MARGIN = 2.0
 """In float64 the networks differ by the rounding of the new weights: less than that of weights and activations."""
 
@@ -70,16 +72,19 @@ def certify(
     Notes
     -----
     The residual at a point is |n - o / s|: n the normalised activation, s its scale, o the original activation.
-    It must not exceed the tolerance times max(1, max|o / s|), because activations above their factor (a low percentile)
-    are rounded in proportion to themselves. Channels with scales of their own are judged separately.
+    It must not exceed the tolerance times max|o / s|, because activations are rounded in proportion to themselves,
+    and a layer may keep factor 1 however small its activations are. Where o is zero for all samples, it must not exceed
+    the tolerance. Channels with scales of their own are judged separately.
 
     If a residual exceeds that, the rounding error r of the original itself is measured against the same network in
     float64, first on the batch on which most such residuals are largest. Then up to 8 r is allowed, and the certificate
-    holds both numbers. That happens where large numbers cancel, and in half precision. A wrong weight of a float32
-    network gives residuals that are orders of magnitude larger. In half precision, and with TensorFloat-32, it does
-    not: there both networks are compared in float64 on those batches too, and may differ by the tolerance, or by what
-    the rounding of their weights explains. The same is asked where rounding grows from layer to layer, beyond 128
-    epsilons of the largest number on the way.
+    holds both numbers. That happens where large numbers cancel, and in half precision. A few small numbers may measure
+    too little by luck: half an epsilon of what a layer sums also counts as r, up to a quarter of the peak and to the
+    tolerance. So much is allowed, too, where the original cannot be measured. A wrong weight of a float32 network gives
+    residuals that are orders of magnitude larger. In half precision, and with TensorFloat-32, it does not: there both
+    networks are compared in float64 on those batches too, and may differ by the tolerance, or by what the rounding of
+    their weights explains. The same is asked where rounding grows from layer to layer, beyond 128 epsilons of the
+    largest number on the way.
 
     With a cache, the normalised network is compared with the recorded activations of the original. Those of another
     machine may be rounded otherwise: if that fails, the original runs too, and the verdict is that of both networks.
@@ -188,7 +193,9 @@ def _peaks(totals: ValueTotals, each: ComparedValue) -> NDArray[np.float64]:
 
 
 def _tolerated(totals: ValueTotals, each: ComparedValue, tolerance: float) -> NDArray[np.float64]:
-    return tolerance * np.maximum(1.0, _peaks(totals, each))
+    """Return the largest residual of each channel that nothing has to excuse; zeros have no size of their own."""
+    peaks = _peaks(totals, each)
+    return tolerance * np.where(peaks > 0.0, peaks, 1.0)
 
 
 def _doubts(
@@ -211,6 +218,7 @@ def _judged(each: ComparedValue, totals: ValueTotals, measured: Measured | None,
     tolerated = _tolerated(totals, each, tolerance)
     rounding = np.zeros(1) if measured is None else np.asarray(measured.rounding)
     errors, rounding, peaks = np.broadcast_arrays(totals.errors, rounding, _peaks(totals, each))
+    tolerated = np.maximum(tolerated, _unseen(measured, errors, tolerated, peaks, tolerance))
     allowed = np.maximum(tolerated, ROUNDING_MARGIN * rounding)
     at = _worst(errors, allowed)
     judged = _Judged(
@@ -227,6 +235,21 @@ def _judged(each: ComparedValue, totals: ValueTotals, measured: Measured | None,
     limits = np.maximum(tolerated, WEIGHTS_MARGIN * measured.fineness * rounding)
     at = _worst(residuals, limits)
     return replace(judged, float64_error=float(residuals[at]), float64_allowed=float(limits[at]))
+
+
+def _unseen(
+    measured: Measured | None,
+    errors: NDArray[np.float64],
+    tolerated: NDArray[np.float64],
+    peaks: NDArray[np.float64],
+    tolerance: float,
+) -> NDArray[np.float64]:
+    """Return what small values are allowed for rounding that a measurement missed by luck, or that none was made of."""
+    if measured is None:
+        unseen = np.where(errors <= tolerated, 0.0, tolerance)
+    else:
+        unseen = ROUNDING_MARGIN * np.asarray(measured.least)
+    return np.minimum(unseen, np.minimum(tolerance, UNSEEN_SHARE * peaks))
 
 
 def _worst(errors: NDArray[np.float64], allowed: NDArray[np.float64]) -> int:

@@ -146,6 +146,7 @@ def _measured(
                 scaled = rewritten.at(each.place) * each.scales[np.newaxis]
                 residuals[index] = tuple(_apart(scaled, exact, each) / each.factors)
     limits = _believable_errors(graph, peaks, found)
+    least = _least_errors(graph, peaks)
     return {
         index: Measured(
             _of_channels(
@@ -156,6 +157,7 @@ def _measured(
             residuals.get(index),
             fineness or 1.0,
             is_cut=bool(np.any(error > limits[chosen[index].value])),
+            least=_least_of_channels(least[chosen[index].value], chosen[index], normalized),
         )
         for index, error in errors.items()
     }
@@ -174,13 +176,30 @@ def _of_channels(
 
     A channel that is nearly always zero has too few rounding errors to show how large they can get.
     """
-    norms = None
-    if errors.size > 1 and each.node is not None:
-        norms = output_norms(normalized.normalized_graph.nodes[each.node])
-    if norms is not None and norms.shape == errors.shape:
+    norms = _norms(each, normalized)
+    if errors.size > 1 and norms is not None:
         shares = errors[norms > 0] / norms[norms > 0]
         errors = np.maximum(errors, norms * shares.max(initial=0.0))
     return tuple(errors.tolist())
+
+
+def _least_of_channels(least: float, each: ComparedValue, normalized: NormalizedModel) -> tuple[float, ...]:
+    """Return what `_least_errors` gives for channels, in units of the scales and in proportion to the weights."""
+    factors, norms = each.factors, _norms(each, normalized)
+    if factors.size == 1:
+        return (least / float(factors[0]),)
+    if norms is None or not norms.any():
+        return (0.0,) * factors.size
+    # These are the weights of the normalised network, which are divided by the scales.
+    return tuple((least * norms / np.max(norms * factors)).tolist())
+
+
+def _norms(each: ComparedValue, normalized: NormalizedModel) -> NDArray[np.float64] | None:
+    """Return the size of the weights that make each channel with a scale of its own, if there are such weights."""
+    if each.node is None or each.factors.size == 1:
+        return None
+    norms = output_norms(normalized.normalized_graph.nodes[each.node])
+    return norms if norms is not None and norms.shape == each.factors.shape else None
 
 
 class _Rewritten:
@@ -264,6 +283,24 @@ def _believable_errors(
             epsilons[value] = max(coarse)
             limits[value] = MOST_EPSILONS * epsilons[value] * largest[value] + growth
     return limits
+
+
+def _least_errors(graph: Graph, peaks: Mapping[int, float]) -> dict[int, float]:
+    """Return for every value an error that rounding may well have, in its units, whatever was measured.
+
+    A measured error may be small by luck: that of a single number, or of values that a ReLU made zero. Half an epsilon
+    of what is summed is no luck; an error of the inputs is multiplied by one weight at least.
+    """
+    least: dict[int, float] = {}
+    for node in graph.nodes:
+        is_weighted = is_linear(node.operation) or is_batch_norm(node.operation)
+        before = [least.get(value, 0.0) for value in node.inputs]
+        summed = grown(node, [peaks.get(value, 0.0) for value in node.inputs], peaks)
+        carried = largest_gain(node) * max(before) if is_weighted else grown(node, before, peaks)
+        for value in node.outputs:
+            half = _epsilon(node, graph.values[value].dtype) / 2
+            least[value] = max(half * peaks.get(value, 0.0), half * summed, carried)
+    return least
 
 
 def _fineness(graph: Graph) -> float | None:
