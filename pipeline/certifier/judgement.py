@@ -249,7 +249,8 @@ def _unseen(
         unseen = np.where(errors <= tolerated, 0.0, tolerance)
     else:
         unseen = ROUNDING_MARGIN * np.asarray(measured.least)
-    return np.minimum(unseen, np.minimum(tolerance, UNSEEN_SHARE * peaks))
+    # Where an activation on the way is infinite, the first may be NaN.
+    return np.fmin(unseen, np.minimum(tolerance, UNSEEN_SHARE * peaks))
 
 
 def _worst(errors: NDArray[np.float64], allowed: NDArray[np.float64]) -> int:

@@ -177,7 +177,7 @@ def _of_channels(
     A channel that is nearly always zero has too few rounding errors to show how large they can get.
     """
     norms = _norms(each, normalized)
-    if errors.size > 1 and norms is not None:
+    if norms is not None:
         shares = errors[norms > 0] / norms[norms > 0]
         errors = np.maximum(errors, norms * shares.max(initial=0.0))
     return tuple(errors.tolist())
@@ -195,7 +195,7 @@ def _least_of_channels(least: float, each: ComparedValue, normalized: Normalized
 
 
 def _norms(each: ComparedValue, normalized: NormalizedModel) -> NDArray[np.float64] | None:
-    """Return the size of the weights that make each channel with a scale of its own, if there are such weights."""
+    """Return the size of the weights that make each channel; None if there are none, or the channels have one scale."""
     if each.node is None or each.factors.size == 1:
         return None
     norms = output_norms(normalized.normalized_graph.nodes[each.node])
