@@ -186,10 +186,8 @@ def _of_channels(
 def _least_of_channels(least: float, each: ComparedValue, normalized: NormalizedModel) -> tuple[float, ...]:
     """Return what `_least_errors` gives for channels, in units of the scales and in proportion to the weights."""
     factors, norms = each.factors, _norms(each, normalized)
-    if factors.size == 1:
-        return (least / float(factors[0]),)
     if norms is None or not norms.any():
-        return (0.0,) * factors.size
+        return tuple((least / factors).tolist())
     # These are the weights of the normalised network, which are divided by the scales.
     return tuple((least * norms / np.max(norms * factors)).tolist())
 
