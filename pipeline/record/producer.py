@@ -33,15 +33,15 @@ from ..graph import (
     shape_words,
     used_outputs,
 )
-from ..sources import Source
+from ..sources import Batch, HashedReads, Source
 from .taps import Taps
 
 __all__ = ["Consumer", "KerasProducer", "Producer"]
 
 
 _NOTHING_HASHED = 0, 0, ""
-# Batches that were read, and wait while others go through the network: of a small one several, since hashing the
-# samples of a block takes as long as some of its batches.
+# Batches that were read and hashed, and wait while others go through the network: of a small one several, since some
+# take longer to read than others.
 READ_AHEAD_NBYTES = 4 * 2**20
 MOST_AHEAD = 8
 
@@ -173,7 +173,7 @@ class KerasProducer:
             If there are some and they are not allowed, or the graph does not compute what its model does.
         """
         n_samples = min(self._batch_size, self._source.n_samples)
-        inputs = self._read(0, n_samples)
+        inputs = self._tensors(self._source.read(0, n_samples), 0, n_samples)
         with refusals_explained(0, n_samples, self._graph):
             return self._checked(inputs)
 
@@ -184,8 +184,8 @@ class KerasProducer:
             check_rows(self._graph, inner_points(self._graph_points), inputs)
         return random
 
-    def _read(self, start: int, stop: int) -> list[Any]:
-        batch = self._source.read(start, stop)
+    def _tensors(self, batch: Batch, start: int, stop: int) -> list[Any]:
+        """Return the samples start..stop-1 as the network takes them."""
         # TensorFlow divides the product of one row by the threads it has, that of more rows it does not: a sample that
         # is left over goes through the network twice, so that other threads give the same bits.
         arrays = batch.inputs
@@ -245,18 +245,19 @@ class KerasProducer:
         """
         batch_nbytes = self._batch_size * self.input_nbytes()
         n_ahead = min(MOST_AHEAD, max(1, READ_AHEAD_NBYTES // max(1, batch_nbytes)))
+        reads = HashedReads(self._source, start, stop)
         # Ended twice: a second Ctrl-C may come where the first end has not begun.
         with LastingThreads(1, name="actisketch-pass") as passing, passing, _Passes(passing) as passes:
             for first in range(start, stop, self._batch_size):
                 last = min(first + self._batch_size, stop)
-                inputs = self._read(first, last)
+                inputs = self._tensors(reads.read(first, last), first, last)
                 if first == 0 and not self._is_checked:
                     with refusals_explained(first, last, self._graph):
                         self._checked(inputs)
                 function = self._function  # traced in this thread
                 passes.wait(most=n_ahead - 1)
                 passes.begin(partial(self._run_through, function, inputs, first, last, consumer))
-            self._hashed = start, stop, self._source.content_hash(start, stop)
+            self._hashed = start, stop, reads.content_hash()
 
     def _run_through(
         self, function: Any, inputs: list[Any], first: int, last: int, consumer: Consumer

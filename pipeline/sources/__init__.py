@@ -5,7 +5,7 @@ from __future__ import annotations
 from .data_spec import DataSpec, Feature
 from .labels import labels_hash
 from .opening import open_source
-from .prepared import PreparedSource
+from .prepared import HashedReads, PreparedSource
 from .preprocessing import KERAS_MODES, Preprocessing
 from .protocol import Batch, InputSpec, Source
 from .wrapping import as_source
@@ -15,6 +15,7 @@ __all__ = [
     "Batch",
     "DataSpec",
     "Feature",
+    "HashedReads",
     "InputSpec",
     "PreparedSource",
     "Preprocessing",

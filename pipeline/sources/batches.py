@@ -11,7 +11,7 @@ from typing import Any
 
 from ...storage.errors import InputError
 from .protocol import Batch
-from .rows import hash_rows
+from .rows import hash_rows, hashes_in
 from .streams import Unpacked, join, kinds, unpack
 
 __all__ = ["BatchedReader"]
@@ -59,6 +59,11 @@ class BatchedReader:
             begin = number * self._size
             parts.append(self._batch(number).part(max(start - begin, 0), min(stop - begin, self._size)))
         return join(parts)
+
+    def rows_and_hashes(self, start: int, stop: int, hashed: Sequence[int]) -> tuple[Batch, list[bytes]]:
+        """Return raw rows, and a hash of each in ``hashed``."""
+        batch = self.rows(start, stop)
+        return batch, hashes_in(batch, start, hashed)
 
     def _batch(self, number: int) -> Unpacked:
         with self._lock:

@@ -97,15 +97,23 @@ class ImageFolder:
         self.has_labels = self._labels is not None
         self.n_rows = len(self._files)
         self._settings = PixelSettings.from_spec(spec)
-        first = self._decode(0)
+        first = self._decode(0, self._encoded(0))
         self._shape = first.shape
         self.inputs = (InputSpec(None, first.shape, first.dtype.name),)
 
     def rows(self, start: int, stop: int) -> Batch:
         """Return decoded images, uint8 (float32 for ``keras_bilinear``), and their classes."""
+        return self.rows_and_hashes(start, stop, ())[0]
+
+    def rows_and_hashes(self, start: int, stop: int, hashed: Sequence[int]) -> tuple[Batch, list[bytes]]:
+        """Return decoded images, and a hash of each file in ``hashed``, which is read once for both."""
         images = np.empty((stop - start, *self._shape), self.inputs[0].dtype)
+        hashes, wanted = [], set(hashed)
         for row in range(start, stop):
-            image = self._decode(row)
+            encoded = self._encoded(row)
+            if row in wanted:
+                hashes.append(_hash(encoded))
+            image = self._decode(row, encoded)
             if image.shape != self._shape:
                 raise InputError(
                     f"image {self._files[row]!r} has shape {image.shape}, but {self._files[0]!r} has "
@@ -114,7 +122,7 @@ class ImageFolder:
                     sample=row,
                 )
             images[row - start] = image
-        return Batch((images,), None if self._labels is None else self._labels[start:stop])
+        return Batch((images,), None if self._labels is None else self._labels[start:stop]), hashes
 
     def encoded_sizes(self, rows: Sequence[int]) -> list[tuple[int, int]]:
         """Return height and width of these images as their files have them, without decoding them."""
@@ -126,11 +134,11 @@ class ImageFolder:
         assert self._labels is not None
         return self._labels[start:stop]
 
-    def _decode(self, row: int) -> NDArray[Any]:
-        path = self._folder / self._files[row]
-        return decode_image(self._read(path), self._settings, name=str(path))
+    def _decode(self, row: int, encoded: bytes) -> NDArray[Any]:
+        return decode_image(encoded, self._settings, name=str(self._folder / self._files[row]))
 
-    def _read(self, path: Path) -> bytes:
+    def _encoded(self, row: int) -> bytes:
+        path = self._folder / self._files[row]
         try:
             return path.read_bytes()
         except OSError as error:
@@ -144,10 +152,7 @@ class ImageFolder:
 
     def row_hashes(self, rows: Sequence[int]) -> list[bytes]:
         """Return a hash of the encoded bytes of each of these files; their names do not matter."""
-        return [
-            hashlib.blake2b(self._read(self._folder / self._files[row]), digest_size=16).digest()
-            for row in rows
-        ]
+        return [_hash(self._encoded(row)) for row in rows]
 
     def state(self) -> str | None:
         """Return the state of the files, in the order of the samples."""
@@ -156,6 +161,10 @@ class ImageFolder:
     def identity(self) -> dict[str, Any]:
         """Return what turns encoded bytes into pixels."""
         return {"kind": "images", **self._settings.identity(self._shape)}
+
+
+def _hash(encoded: bytes) -> bytes:
+    return hashlib.blake2b(encoded, digest_size=16).digest()
 
 
 def _walk(folder: str, name: str) -> list[str]:

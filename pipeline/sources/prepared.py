@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,10 @@ from numpy.typing import NDArray
 from ...storage.errors import InputError
 from .data_spec import parse_count
 from .preprocessing import Preprocessing, is_float, preprocessing_for
-from .protocol import Batch, InputSpec, Reader
+from .protocol import Batch, InputSpec, Reader, Source
 from .states import states_of
 
-__all__ = ["HASH_BUDGET_NBYTES", "PreparedSource", "hashed_rows"]
+__all__ = ["HASH_BUDGET_NBYTES", "HashedReads", "PreparedSource", "hashed_rows"]
 
 # "sampled" hashes this much of a block, in about 30 ms; "full" takes that long for each 32 MiB.
 HASH_BUDGET_NBYTES = 32 * 2**20
@@ -113,7 +114,16 @@ class PreparedSource:
     def read(self, start: int, stop: int) -> Batch:
         """Return the samples ``start`` to ``stop``, preprocessed; see :meth:`.protocol.Source.read`."""
         self._check_range(start, stop)
-        raw = self.reader.rows(start, stop)
+        return self._prepared(start, self.reader.rows(start, stop))
+
+    def read_hashed(self, start: int, stop: int, hashed: Sequence[int]) -> tuple[Batch, list[bytes]]:
+        """Return what :meth:`read` does, and the hash of each of the rows ``hashed``."""
+        self._check_range(start, stop)
+        raw, hashes = self.reader.rows_and_hashes(start, stop, hashed)
+        return self._prepared(start, raw), hashes
+
+    def _prepared(self, start: int, raw: Batch) -> Batch:
+        """Return raw rows, of which the first is ``start``, as the network takes them."""
         arrays = []
         for spec, preparation, values in zip(self.inputs, self._preparations, raw.inputs, strict=True):
             # A float64 that is too large for float32 becomes infinite here, and is refused just below.
@@ -140,11 +150,11 @@ class PreparedSource:
     def content_hash(self, start: int, stop: int) -> str:
         """Return a hash of the raw content and order of a range; see :meth:`.protocol.Source.content_hash`."""
         self._check_range(start, stop)
-        rows = hashed_rows(start, stop, self.reader.row_nbytes(), full=self._full)
-        hasher = hashlib.blake2b((stop - start).to_bytes(8, "little"), digest_size=16)
-        for row_hash in self.reader.row_hashes(rows):
-            hasher.update(row_hash)
-        return hasher.hexdigest()
+        return _joined(stop - start, self.reader.row_hashes(self.hashed_rows(start, stop)))
+
+    def hashed_rows(self, start: int, stop: int) -> list[int]:
+        """Return which rows of a range its content hash is made of; see :func:`hashed_rows`."""
+        return hashed_rows(start, stop, self.reader.row_nbytes(), full=self._full)
 
     def state(self) -> str | None:
         """Return what tells cheaply whether the samples have changed, or None: see :mod:`.states`."""
@@ -172,6 +182,51 @@ class PreparedSource:
             "clean the data, or leave that sample out",
             sample=start + row,
         )
+
+
+class HashedReads:
+    """Reads a range of samples in order, and hashes what it returns.
+
+    :meth:`.protocol.Source.content_hash` may read again: what was written to in between would be hashed as it is then.
+
+    Parameters
+    ----------
+    source : Source
+    start, stop : int
+        The range.
+    """
+
+    def __init__(self, source: Source, start: int, stop: int) -> None:
+        self._source, self._range = source, (start, stop)
+        self._rows: list[int] = []
+        self._hashes: list[bytes] = []
+        self._prepared: PreparedSource | None = None
+        if isinstance(source, PreparedSource):
+            self._prepared, self._rows = source, source.hashed_rows(start, stop)
+
+    def read(self, start: int, stop: int) -> Batch:
+        """Return the next samples of the range, preprocessed."""
+        if self._prepared is None:
+            return self._source.read(start, stop)
+        first, last = (bisect_left(self._rows, row) for row in (start, stop))
+        batch, hashes = self._prepared.read_hashed(start, stop, self._rows[first:last])
+        self._hashes += hashes
+        return batch
+
+    def content_hash(self) -> str:
+        """Return the content hash of the range, of which all was read."""
+        start, stop = self._range
+        if self._prepared is None:
+            return self._source.content_hash(start, stop)
+        return _joined(stop - start, self._hashes)
+
+
+def _joined(n_rows: int, hashes: Iterable[bytes]) -> str:
+    """Return the content hash of a range of so many rows, from the hashes of some of them."""
+    hasher = hashlib.blake2b(n_rows.to_bytes(8, "little"), digest_size=16)
+    for each in hashes:
+        hasher.update(each)
+    return hasher.hexdigest()
 
 
 def _limit(reader: Reader, num_samples: int | None) -> int:

@@ -127,6 +127,10 @@ class Reader(Protocol):
         """Return raw rows."""
         ...
 
+    def rows_and_hashes(self, start: int, stop: int, hashed: Sequence[int]) -> tuple[Batch, list[bytes]]:
+        """Return raw rows, and a hash of each in ``hashed``, of the content that they were read from."""
+        ...
+
     def row_hashes(self, rows: Sequence[int]) -> list[bytes]:
         """Return a hash of the content of each of these rows (ascending)."""
         ...

@@ -18,7 +18,7 @@ from .protocol import Batch, InputSpec
 from .states import states_of
 from .texts import text_bytes
 
-__all__ = ["ColumnsReader", "hash_rows"]
+__all__ = ["ColumnsReader", "hash_rows", "hashes_in"]
 
 _SLAB_NBYTES = 16 * 2**20
 
@@ -70,6 +70,11 @@ class ColumnsReader:
         labels = None if self._labels is None else self.labels(start, stop)
         return Batch(tuple(column.read(start, stop) for column in self._columns), labels)
 
+    def rows_and_hashes(self, start: int, stop: int, hashed: Sequence[int]) -> tuple[Batch, list[bytes]]:
+        """Return raw rows, and a hash of each in ``hashed``."""
+        batch = self.rows(start, stop)
+        return batch, hashes_in(batch, start, hashed)
+
     def labels(self, start: int, stop: int) -> NDArray[Any]:
         """Return the labels of these rows, without the rows; only if ``has_labels``."""
         assert self._labels is not None
@@ -100,6 +105,14 @@ class ColumnsReader:
     def identity(self) -> dict[str, Any]:
         """Return the kind only: the values are hashed."""
         return {"kind": "arrays"}
+
+
+def hashes_in(batch: Batch, start: int, rows: Sequence[int]) -> list[bytes]:
+    """Return a hash of each of these rows, from raw rows of which the first is ``start``."""
+    if len(rows) == len(batch):
+        return hash_rows(batch.inputs)
+    places = [row - start for row in rows]
+    return hash_rows(tuple(values[places] for values in batch.inputs)) if places else []
 
 
 def hash_rows(inputs: tuple[NDArray[Any], ...]) -> list[bytes]:

@@ -187,6 +187,10 @@ class StreamReader:
         with self._lock:
             return self._rows(start, stop)
 
+    def rows_and_hashes(self, start: int, stop: int, hashed: Sequence[int]) -> tuple[Batch, list[bytes]]:
+        """Return raw rows, and a hash of each in ``hashed``: those of what was read are remembered."""
+        return self.rows(start, stop), self.row_hashes(hashed)
+
     def _rows(self, start: int, stop: int) -> Batch:
         if start < self._position:
             self._restart()
@@ -252,7 +256,7 @@ class StreamReader:
         """Return the remembered hashes; rows that were not read yet are read."""
         with self._lock:
             at = len(self._hashes)
-            if rows[-1] >= at:
+            if rows and rows[-1] >= at:
                 self._rows(at - 1, rows[-1] + 1)
             return [self._hashes[row] for row in rows]
 

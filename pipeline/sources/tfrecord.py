@@ -223,6 +223,10 @@ class RecordReader:
                 labels[row - start] = self._label.decode(example, name=self._name(row))
         return Batch(arrays, labels)
 
+    def rows_and_hashes(self, start: int, stop: int, hashed: Sequence[int]) -> tuple[Batch, list[bytes]]:
+        """Return raw rows, and a hash of each in ``hashed``: those of what was read are remembered."""
+        return self.rows(start, stop), self.row_hashes(hashed)
+
     def labels_identity(self) -> dict[str, Any]:
         """Return which feature is the label: its values are in the records, which :meth:`row_hashes` covers."""
         return {} if self._label is None else self._label.identity()

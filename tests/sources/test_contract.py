@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from actisketch.pipeline.sources import Source, as_source, labels_hash
+from actisketch.pipeline.sources import (
+    HashedReads,
+    PreparedSource,
+    Source,
+    as_source,
+    labels_hash,
+    prepared,
+)
 from actisketch.storage.errors import InputError
 
 Make = Callable[[Path, NDArray[np.uint8], NDArray[np.int64], int | None], Source]
@@ -106,6 +113,23 @@ class TestSourceContract:
 
         assert [read.content_hash(start, start + 4) for start in (16, 8, 0)] == expected
         assert len(set(expected)) == 3
+
+    @pytest.mark.parametrize("n_hashed", [23, 5])
+    def test_what_is_hashed_while_it_is_read_is_what_is_hashed_later(
+        self, make: Make, x: Images, y: Labels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_hashed: int
+    ) -> None:
+        source = make(tmp_path, x, y, None)
+        assert isinstance(source, PreparedSource)
+        monkeypatch.setattr(prepared, "HASH_BUDGET_NBYTES", n_hashed * source.reader.row_nbytes())
+        source = source.with_hashing("full" if n_hashed == 23 else "sampled")
+        expected = make(tmp_path, x, y, None).with_hashing(source.hashed).content_hash(2, 21)  # type: ignore[attr-defined] # of PreparedSource
+
+        reads = HashedReads(source, 2, 21)
+        batches = [reads.read(start, min(start + 3, 21)) for start in range(2, 21, 3)]
+
+        np.testing.assert_array_equal(np.concatenate([batch.inputs[0] for batch in batches]), x[2:21])
+        np.testing.assert_array_equal(np.concatenate([batch.labels for batch in batches]), y[2:21])
+        assert reads.content_hash() == expected
 
     def test_one_changed_value_is_noticed_in_its_range_only(
         self, make: Make, x: Images, y: Labels, tmp_path: Path

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline import activations, run
-from actisketch.pipeline.events import BlockDone
+from actisketch.pipeline.events import BlockDone, SamplesDone
+from actisketch.pipeline.record import producer
 from actisketch.pipeline.sources import DataSpec, as_source, npyfiles, open_source, states
 from actisketch.storage.errors import MismatchError
 
@@ -18,6 +19,7 @@ N_BLOCKS, BLOCK = 207, 16
 BEGIN = 117 * BLOCK
 CHANGED = BEGIN + 7
 FEW = 80
+IN_ONE_BLOCK = {"record": {"block_samples": FEW, "activations": False}, "report": {"enabled": False}}
 
 
 def make_samples():
@@ -193,6 +195,28 @@ def test_one_changed_sample_of_a_large_block_is_noticed(make, tmp_path, monkeypa
     assert (n_first, n_again) == (FEW // BLOCK, 0)
     with pytest.raises(MismatchError, match="samples 16 to 31 are not those"):
         run_on(model, make(tmp_path, x), tmp_path / "run")
+
+
+@pytest.mark.parametrize("make", [as_memory, as_npy, as_images])
+def test_a_sample_that_is_written_to_while_its_block_is_computed_is_noticed(make, tmp_path, monkeypatch):
+    """The hash of a block is of what the network was given, not of what the file holds afterwards."""
+    monkeypatch.setattr(producer, "MOST_AHEAD", 1)  # so that samples are changed before all are read
+    x, model = make_samples()[:FEW], model_for(make)
+    data = make(tmp_path, x)
+    x[3] = 255 - x[3]
+
+    def change(event):
+        if event == SamplesDone(n_done=8):
+            if make is as_images:
+                make(tmp_path, x)
+            else:
+                (data if make is as_memory else np.load(data, mmap_mode="r+"))[3] = x[3]
+
+    asked = {"output": tmp_path / "run", "batch_size": 8, "normalize": False, "settings": IN_ONE_BLOCK}
+    run(model, data, **asked, on_event=change)
+
+    with pytest.raises(MismatchError, match="samples 0 to 79 are not those"):
+        run(model, data, **asked)
 
 
 @pytest.mark.parametrize(
