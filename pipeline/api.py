@@ -8,6 +8,8 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
+
 from ..storage.errors import InputError
 from .display.notebook_progress import progress_shown
 from .events import OnEvent, ignore_event
@@ -19,7 +21,7 @@ from .settings.loading import validate_job, with_settings
 from .sources import Source, as_source
 from .stages.describe import describe_data
 
-__all__ = ["job_of_call", "plain_number", "plan", "read_from_memory", "run", "setting_tables"]
+__all__ = ["job_of_call", "plan", "read_from_memory", "run", "setting_tables"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +56,7 @@ def run(
     data : array, list or dict of arrays, tf.data.Dataset, keras.utils.PyDataset, Source or path
         The samples, of shape (n_samples, *input shape), in a fixed order; see :func:`~.sources.as_source`.
     labels : array of shape (n_samples,), optional
-        Classes, for accuracy before and after.
+        Classes of samples in memory, for accuracy before and after. Those of a file are named in ``settings``.
     output : path
         Folder of the run.
     points : str or sequence of str
@@ -120,10 +122,10 @@ def run(
         "record.batch_size": batch_size,
         "record.memory_limit": memory_limit,
         "data.num_samples": num_samples,
-        "data.divide_by": plain_number(divide_by),
+        "data.divide_by": divide_by,
         "sketch.per_channel": per_channel,
         "factors.per_channel": per_channel,
-        "factors.percentile": plain_number(percentile),
+        "factors.percentile": percentile,
         "factors.nonzero": nonzero,
         "normalize.enabled": normalize,
     }
@@ -164,7 +166,7 @@ def plan(
         "record.batch_size": batch_size,
         "record.memory_limit": memory_limit,
         "data.num_samples": num_samples,
-        "data.divide_by": plain_number(divide_by),
+        "data.divide_by": divide_by,
         "sketch.per_channel": per_channel,
         "factors.per_channel": per_channel,
     }
@@ -180,7 +182,8 @@ def job_of_call(
     model: Any, data: Any, output: str | Path, chosen: Mapping[str, Any], settings: Mapping[str, Any] | None
 ) -> JobSettings:
     """Return the settings of a call: those of its arguments, by dotted key, and those of its ``settings``."""
-    tree = with_settings({}, {**chosen, "record.points": _points(chosen["record.points"])})
+    plain = {key: _plain(value) for key, value in chosen.items()}
+    tree = with_settings({}, {**plain, "record.points": _points(chosen["record.points"])})
     if isinstance(model, str | Path):
         tree["model"] = {"path": str(model)}
     for name, table in setting_tables(settings or {}).items():
@@ -193,6 +196,11 @@ def job_of_call(
 
 def read_from_memory(model: Any, data: Any, labels: Any, job: JobSettings) -> tuple[Any, Source | None]:
     """Return the model and the source, None for files."""
+    if labels is not None and isinstance(data, str | Path):
+        raise InputError(
+            "labels of samples in a file are read from a file too: leave out labels=, and name their array, "
+            "settings={'data': {'labels': 'y'}}, or their file, settings={'data': {'labels_path': 'y.npy'}}"
+        )
     chosen, source = job.data, None
     preparation = {"scale", "offset", "divide_by", "preprocessing"}
     given = chosen.model_dump(include=preparation, exclude_defaults=True)
@@ -212,7 +220,7 @@ def setting_tables(settings: Any) -> dict[str, dict[str, Any]]:
             raise InputError(
                 f"settings[{name!r}] = {table!r} is refused: give a table, as {{'cache': {{'dtype': 'float16'}}}}"
             )
-    return {name: dict(table) for name, table in settings.items()}
+    return {name: {key: _plain(value) for key, value in table.items()} for name, table in settings.items()}
 
 
 def _points(points: str | Iterable[str]) -> str | list[str]:
@@ -225,7 +233,8 @@ def _points(points: str | Iterable[str]) -> str | list[str]:
     return list(points)
 
 
-def plain_number(number: Any) -> Any:
-    """Return a number of NumPy as a float of Python; the validator judges the rest."""
-    is_bool = isinstance(number, bool)
-    return float(number) if isinstance(number, Real) and not is_bool else number
+def _plain(value: Any) -> Any:
+    """Return a number of NumPy, or of another kind, as one of Python; the validator judges the rest."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return float(value) if isinstance(value, Real) and not isinstance(value, int) else value

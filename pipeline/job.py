@@ -21,7 +21,7 @@ from .settings.job_settings import JobSettings
 from .sources import Source
 from .stages.factors import FactorsStage
 from .stages.input_factor import remember_input_factor, with_measured_input
-from .stages.normalize import NormalizeStage
+from .stages.normalize import NormalizeStage, check_network_kept
 from .stages.prepare import Prepared, prepare
 from .stages.record import random_layers, record, write_manifest
 from .stages.run_cache import existing_cache
@@ -101,6 +101,8 @@ def run_job(
     job = plan_job(settings, model=model, source=source, is_remote=client is not None)
     folder = job.folder
     folder.check_claim()
+    if settings.normalize.enabled:
+        check_network_kept(settings.model.path, folder.network_path)
     folder.manifest()  # a damaged or newer one is refused before work starts
     state = data_state(job.source)
     job = _checked(job, state)

@@ -21,7 +21,13 @@ from .record.recorder import record_block, writing_threads
 from .results.run import Run
 from .settings.loading import validate_job
 from .stages.factors import FactorsStage
-from .stages.normalize import NormalizeStage, check_factors, rewriting_of, used_factors
+from .stages.normalize import (
+    NormalizeStage,
+    check_factors,
+    check_network_kept,
+    rewriting_of,
+    used_factors,
+)
 from .stages.prepare import Prepared, prepare
 from .stages.same_data import check_data, check_data_of_damaged, data_state
 from .stages.trust import trusted_by_caller
@@ -102,6 +108,7 @@ def normalize_run(
         raise _with_the_job_file(error) from None
     check_data(run.cache, job.source, folder=run.folder, state=data_state(job.source))
     folder = run.folder if output is None else RunFolder(output)
+    check_network_kept(job.settings.model.path, folder.network_path, *([weights_h5] if weights_h5 else []))
     check_factors(factors, job.fingerprint, job.settings)
     recorded = merged_key(run.cache)
     if not is_own:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError, OverBudgetError
-from ..api import job_of_call, plain_number, read_from_memory, run, setting_tables
+from ..api import job_of_call, read_from_memory, run, setting_tables
 from ..display.notebook_progress import progress_shown
 from ..display.shown_table import ShownTable
 from ..display.small_pictures import distribution_svg
@@ -157,7 +157,7 @@ def activations(
             "record.batch_size": batch_size,
             "record.memory_limit": memory_limit,
             "data.num_samples": num_samples,
-            "data.divide_by": plain_number(divide_by),
+            "data.divide_by": divide_by,
             "normalize.enabled": False,
         }
         with progress_shown(progress, on_event) as told:

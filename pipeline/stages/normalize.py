@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...storage import Cache
-from ...storage.errors import CertificateError, MismatchError
+from ...storage.errors import CertificateError, InputError, MismatchError
 from ...storage.partial import discard
 from ..certifier import Certificate, Comparison, ComparisonSettings, judge
 from ..events import OnEvent, SamplesDone, StageDone, StageStarted, ignore_event
@@ -32,7 +32,7 @@ from .stage import FileStage
 from .stage_keys import normalize_key
 from .versions import check_made_with, noted_versions
 
-__all__ = ["NormalizeStage", "check_factors", "rewriting_of", "used_factors"]
+__all__ = ["NormalizeStage", "check_factors", "check_network_kept", "rewriting_of", "used_factors"]
 
 
 def check_factors(factors: Factors, fingerprint: Mapping[str, Any], settings: JobSettings) -> None:
@@ -59,6 +59,27 @@ def check_factors(factors: Factors, fingerprint: Mapping[str, Any], settings: Jo
             factors=factors.input_factor,
             run=settings.normalize.input_factor,
         )
+
+
+def check_network_kept(model_path: str | None, *written: Path) -> None:
+    """Refuse to write over the network that is to be normalised.
+
+    Raises
+    ------
+    InputError
+        With its path.
+    """
+    for path in written:
+        if (
+            model_path is not None
+            and path.exists()
+            and Path(model_path).exists()
+            and path.samefile(model_path)
+        ):
+            raise InputError(
+                f"{str(path)!r} is the network that is to be normalised, and would be replaced: choose another output",
+                path=str(path),
+            )
 
 
 def used_factors(factors: Factors, graph: Graph, settings: JobSettings) -> Factors:

@@ -21,9 +21,12 @@ def factors_key(recorded: str, settings: JobSettings, ties: Ties) -> str:
     # Exact factors of earlier versions took percentiles of channels, and of negative values, from the sketches: they
     # are made again.
     changed = ["every percentile is exact"] if settings.factors.exact else []
-    return content_key(
-        recorded, settings.factors.that_count(), settings.normalize.input_factor, ties.to_dict(), *changed
-    )
+    # The first pattern that fits wins, and the hash of a table is the same in any order. Earlier versions left the
+    # order out, so that what they made with several patterns may be that of another order.
+    patterns = list(settings.factors.overrides)
+    order = [patterns] if len(patterns) > 1 else []
+    chosen = settings.factors.that_count()
+    return content_key(recorded, chosen, settings.normalize.input_factor, ties.to_dict(), *changed, *order)
 
 
 def normalize_key(recorded: str, factors: Factors, settings: JobSettings, *, labels: str | None) -> str:

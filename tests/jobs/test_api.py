@@ -1,10 +1,13 @@
 """The Python calls, with every kind of model and data that they promise to take."""
 
+import shutil
+
 import numpy as np
 import pytest
 
 from actisketch.pipeline import open_run, plan, run
 from actisketch.pipeline.events import StageDone
+from actisketch.pipeline.rerun import normalize_run
 from actisketch.storage.errors import InputError
 
 QUICK = {"report": {"enabled": False}}
@@ -364,11 +367,66 @@ def test_a_call_that_is_wrong_is_told_as_input(tmp_path, small_model, small_data
     assert not (tmp_path / "r").exists()
 
 
-def test_a_percentile_of_numpy_is_a_number(tmp_path, small_model, small_data):
-    given = {"percentile": np.float32(50), "normalize": False, "settings": QUICK}
+def test_numbers_of_numpy_are_numbers(tmp_path, small_model, small_data):
+    given = {
+        "percentile": np.float32(50),
+        "batch_size": np.int64(7),
+        "num_samples": np.uint8(51),
+        "per_channel": np.True_,
+        "normalize": False,
+        "settings": {**QUICK, "record": {"block_samples": np.int32(14)}},
+    }
     result = run(small_model, small_data, output=tmp_path / "r", **given)
 
     assert result.settings.factors.percentile == 50.0
+    assert result.settings.factors.per_channel is True
+    assert [(b.start, b.stop) for b in result.cache.blocks] == [(0, 14), (14, 28), (28, 42), (42, 51)]
+    assert result.cache.spec.batch_size == 7
+
+
+def test_labels_beside_samples_in_a_file_are_refused_and_not_forgotten(tmp_path, small_model, small_data):
+    np.save(tmp_path / "x.npy", small_data)
+
+    with pytest.raises(InputError, match=r"labels of samples in a file"):
+        run(small_model, tmp_path / "x.npy", np.zeros(53, int), output=tmp_path / "r", settings=QUICK)
+    assert not (tmp_path / "r").exists()
+
+
+def test_the_first_pattern_wins_again_when_patterns_change_their_places(tmp_path, small_model, small_data):
+    first, all_of_them = {"first": {"factor": 2.0}}, {"*": {"factor": 3.0}}
+    found = []
+    for patterns in ({**all_of_them, **first}, {**first, **all_of_them}):
+        settings = {**QUICK, "factors": {"overrides": patterns}}
+        result = run(small_model, small_data, output=tmp_path / "r", normalize=False, settings=settings)
+        found.append(result.written_factors().by_point()["first"])
+
+    assert found == [3.0, 2.0]
+
+
+@pytest.mark.parametrize("written", ["weights", "network"])
+def test_the_network_that_is_normalised_is_never_written_over(tmp_path, small_model, small_data, written):
+    given = tmp_path / {"weights": "own.h5", "network": "own/normalized.keras"}[written]
+    given.parent.mkdir(exist_ok=True)
+    small_model.save(given)
+    np.save(tmp_path / "x.npy", small_data)
+    before, settings = given.read_bytes(), {**QUICK, "record": {"activations": False}}
+    result = run(given, tmp_path / "x.npy", output=tmp_path / "r", normalize=False, settings=settings)
+
+    with pytest.raises(InputError, match="is the network that is to be normalised"):
+        normalize_run(result, **({"weights_h5": given} if written == "weights" else {"output": given.parent}))
+    assert given.read_bytes() == before
+
+
+def test_a_job_does_not_replace_the_network_that_it_was_given(tmp_path, small_model, small_data):
+    given = tmp_path / "r" / "normalized.keras"
+    run(small_model, small_data, output=tmp_path / "r", settings=QUICK)
+    shutil.rmtree(tmp_path / "r" / "cache")
+    before = given.read_bytes()
+
+    with pytest.raises(InputError, match="is the network that is to be normalised"):
+        run(given, small_data, output=tmp_path / "r", settings=QUICK)
+    assert given.read_bytes() == before
+    assert not (tmp_path / "r" / "cache").exists()
 
 
 def test_a_data_frame_is_told_how_to_become_an_array(tmp_path, small_model):
