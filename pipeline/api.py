@@ -237,4 +237,5 @@ def _plain(value: Any) -> Any:
     """Return a number of NumPy, or of another kind, as one of Python; the validator judges the rest."""
     if isinstance(value, np.generic):
         return value.item()
-    return float(value) if isinstance(value, Real) and not isinstance(value, int) else value
+    is_plain = isinstance(value, int | float)
+    return float(value) if isinstance(value, Real) and not is_plain else value

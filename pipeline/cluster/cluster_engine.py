@@ -150,7 +150,10 @@ class ClusterEngine:
     def merge_sketches(self, cache: Cache) -> PackedSketches:
         """Return the sketches of all blocks merged, by point; merged as a tree."""
         return merged_sketches_on(
-            self._connected(), cache, storage_options=self._settings.cache.storage_options
+            self._connected(),
+            cache,
+            storage_options=self._settings.cache.storage_options,
+            limits=self._limits,
         )
 
     def exact_source(
@@ -161,7 +164,12 @@ class ClusterEngine:
             return ExactSource(cache, sketches, accept_rounding)
         options = self._settings.cache.storage_options
         return _ExactOnWorkers(
-            cache, sketches, accept_rounding, connected=self._connected, storage_options=options
+            cache,
+            sketches,
+            accept_rounding,
+            connected=self._connected,
+            storage_options=options,
+            limits=self._limits,
         )
 
     def compare_networks(
@@ -191,6 +199,7 @@ class _ExactOnWorkers(ExactSource):
 
     connected: Callable[[], Client]
     storage_options: Mapping[str, Any]
+    limits: Limits
 
     def percentiles(self, point: str, qs: Sequence[float], *, nonzero: bool) -> list[float]:
         """Return the percentiles of one point."""
@@ -202,6 +211,7 @@ class _ExactOnWorkers(ExactSource):
             self.sketches[point],
             nonzero=nonzero,
             storage_options=self.storage_options,
+            limits=self.limits,
         )
 
 

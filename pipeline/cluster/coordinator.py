@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from .worker import LoadedOnce, WorkerNotReady, make_ready
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-__all__ = ["Coordinator", "installed", "raise_failures"]
+__all__ = ["Coordinator", "Health", "installed", "raise_failures", "result_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,66 @@ def _prepare_workers(client: Client, name: str) -> None:
             f"{len(wrong)} of {len(answers)} workers cannot work; {address}: {cause}", workers=dict(wrong)
         )
     logger.info("%d workers ready after %.1f s", len(answers), time.monotonic() - started)
+
+
+class Health:
+    """Whether the scheduler and the workers of a cluster are there."""
+
+    def __init__(self, client: Client, limits: Limits) -> None:
+        self._client, self._limits = client, limits
+        self.n_workers = 1
+        self._looked = self._alive = self._worked = time.monotonic()
+
+    def look(self) -> None:
+        """Look again, at most once in ``LOOK_S``.
+
+        Raises
+        ------
+        IncompleteError
+            If the scheduler or all workers have been gone for longer than the limits allow.
+        """
+        now = time.monotonic()
+        if now - self._looked < LOOK_S:
+            return
+        self._looked = now
+        address = self._client.scheduler.address if self._client.scheduler else "the scheduler"
+        if self._client.status == "running":
+            with suppress(OSError):  # the scheduler has just died, and the client does not know it yet
+                self.n_workers = len(self._client.nthreads())
+                self._alive = now
+        if self._client.status == "closed" or now - self._alive > self._limits.scheduler_silence_s:
+            raise IncompleteError(
+                f"the connection to {address} was lost: finished blocks are kept, run again to resume"
+            )
+        if self.n_workers:
+            self._worked = now
+        elif now - self._worked > self._limits.no_workers_s:
+            raise IncompleteError(
+                f"no worker was left for {self._limits.no_workers_s:.0f} s at {address}: finished blocks are kept; "
+                "start workers and run again to resume"
+            )
+
+
+def result_of(client: Client, future: Future, *, limits: Limits) -> Any:
+    """Return the result of a task that is no part of a `Coordinator`, and raise what it met.
+
+    Raises
+    ------
+    IncompleteError
+        If the scheduler was lost, no worker was left, or the workers that had the task died.
+    """
+    from distributed import KilledWorker
+
+    health, is_done = Health(client, limits), threading.Event()
+    future.add_done_callback(lambda _: is_done.set())
+    while not is_done.wait(LOOK_S):
+        health.look()
+    try:
+        return future.result(timeout=limits.no_workers_s)
+    except (CancelledError, KilledWorker, TimeoutError) as lost:
+        raise IncompleteError(
+            f"the workers of a task were lost ({lost}): finished blocks are kept, run again to resume"
+        ) from lost
 
 
 class Coordinator(Generic[PartT]):
@@ -107,8 +168,7 @@ class Coordinator(Generic[PartT]):
         self._attempts: dict[int, int] = {}
         self._done: queue.SimpleQueue[tuple[int, Future]] = queue.SimpleQueue()
         self._n_finished = 0
-        self._n_workers = 1
-        self._looked = self._alive = self._worked = time.monotonic()
+        self._health = Health(client, limits)
         self.failures: dict[int, BaseException] = {}
 
     def run(self, parts: Sequence[PartT]) -> None:
@@ -116,7 +176,7 @@ class Coordinator(Generic[PartT]):
         self._waiting.extend(parts)
         try:
             while self._waiting or self._running or self._suspects:
-                self._look()
+                self._health.look()
                 if self._suspects and not self._waiting and not self._running:
                     self._waiting.append(self._suspects.popleft())
                 self._hand_out()
@@ -133,7 +193,7 @@ class Coordinator(Generic[PartT]):
                 self._client.cancel(futures, force=True)
 
     def _hand_out(self) -> None:
-        window = self._limits.window(self._n_workers, BLOCKS_IN_FLIGHT)
+        window = self._limits.window(self._health.n_workers, BLOCKS_IN_FLIGHT)
         while self._waiting and len(self._running) < window:
             part = self._waiting.popleft()
             attempt = self._attempts.get(part.index, 0)
@@ -195,29 +255,6 @@ class Coordinator(Generic[PartT]):
         self.failures[part.index] = cause
         if not self._n_finished and len(self.failures) >= self._limits.first_failures:
             raise cause
-
-    def _look(self) -> None:
-        """Check, at most once in ``LOOK_S``, whether the scheduler or all workers are gone."""
-        now = time.monotonic()
-        if now - self._looked < LOOK_S:
-            return
-        self._looked = now
-        address = self._client.scheduler.address if self._client.scheduler else "the scheduler"
-        if self._client.status == "running":
-            with suppress(OSError):  # the scheduler has just died, and the client does not know it yet
-                self._n_workers = len(self._client.nthreads())
-                self._alive = now
-        if self._client.status == "closed" or now - self._alive > self._limits.scheduler_silence_s:
-            raise IncompleteError(
-                f"the connection to {address} was lost: finished blocks are kept, run again to resume"
-            )
-        if self._n_workers:
-            self._worked = now
-        elif now - self._worked > self._limits.no_workers_s:
-            raise IncompleteError(
-                f"no worker was left for {self._limits.no_workers_s:.0f} s at {address}: finished blocks are kept; "
-                "start workers and run again to resume"
-            )
 
 
 def _unregister(client: Client, name: str) -> None:

@@ -17,6 +17,8 @@ from ...storage.options import StorageOptions
 from ..factors.merge import check_complete, merge_records
 from ..factors.packed_sketches import PackedSketches
 from ..sketch import PointSketch, Sketch, exact_percentiles
+from .coordinator import result_of
+from .limits import Limits
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -34,14 +36,18 @@ Parts = dict[str, bytes]
 
 
 def merged_sketches_on(
-    client: Client, cache: Cache, *, storage_options: Mapping[str, Any] | None = None
+    client: Client,
+    cache: Cache,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    limits: Limits | None = None,
 ) -> PackedSketches:
     """Return the merged sketch of each point, in model order: :func:`~..factors.merge.merged_sketches` on a cluster.
 
     Raises
     ------
     IncompleteError
-        If blocks are missing.
+        If blocks are missing, the scheduler was lost, or no worker was left.
     FormatError
         If a record is damaged.
     """
@@ -56,7 +62,7 @@ def merged_sketches_on(
         level = [
             client.submit(merge_parts, group, pure=False, retries=RETRIES) for group in _groups(level, FAN_IN)
         ]
-    parts: Parts = level[0].result()
+    parts: Parts = result_of(client, level[0], limits=limits or Limits())
     return PackedSketches({point.name: parts[point.name] for point in cache.spec.points})
 
 
@@ -81,6 +87,7 @@ def exact_percentiles_on(
     *,
     nonzero: bool,
     storage_options: Mapping[str, Any] | None = None,
+    limits: Limits | None = None,
 ) -> list[float]:
     """Return exact percentiles of a point: :func:`~..sketch.exact_percentiles` with the pass on the cluster.
 
@@ -94,7 +101,8 @@ def exact_percentiles_on(
         client.submit(count_values, cache.url, options, point, group, intervals, pure=False, retries=RETRIES)
         for group in _groups(cache.blocks, LEAF_BLOCKS)
     ]
-    counted: list[tuple[NDArray[np.float32], NDArray[np.int64]]] = client.gather(futures)
+    limits = limits or Limits()
+    counted = [result_of(client, future, limits=limits) for future in futures]
     return exact_percentiles(lambda: _spelt_out(counted), list(qs), layer, nonzero=nonzero, is_selection=True)
 
 

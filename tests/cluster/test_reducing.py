@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actisketch.pipeline.cluster import merge_tree
+from actisketch.pipeline.cluster import Limits, coordinator, merge_tree
 from actisketch.pipeline.cluster.merge_tree import (
     LEAF_BLOCKS,
     count_values,
@@ -104,6 +104,24 @@ def test_a_damaged_record_is_named_by_the_worker_that_reads_it(shared_client: An
             merged_sketches_on(shared_client, cache)
 
 
+def test_workers_that_are_gone_end_the_reduction_with_a_reason(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from distributed import Client, LocalCluster
+
+    monkeypatch.setattr(coordinator, "LOOK_S", 0.05)
+    limits, sketch = Limits(no_workers_s=0.2), merged_sketches(cache)["point0"]
+
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        with pytest.raises(IncompleteError, match="no worker was left"):
+            merged_sketches_on(client, cache, limits=limits)
+        with pytest.raises(IncompleteError, match="no worker was left"):
+            exact_percentiles_on(client, cache, "point0", [50.0], sketch, nonzero=True, limits=limits)
+
+
 class InProcess:
     """A client that does each task at once, and counts them by level of the tree."""
 
@@ -114,7 +132,7 @@ class InProcess:
         self.n_tasks[task.__name__] += 1
         resolved = [[each.result() for each in a] if task is merge_parts else a for a in arguments]
         answer = task(*resolved)
-        return SimpleNamespace(result=lambda: answer)
+        return SimpleNamespace(result=lambda **_: answer, add_done_callback=lambda tell: tell(None))
 
 
 def test_the_tree_has_few_levels(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
