@@ -94,9 +94,11 @@ def with_settings(tree: dict[str, Any], chosen: Mapping[str, Any]) -> dict[str, 
 def _anchor_paths(tree: dict[str, Any], folder: Path) -> None:
     """Make the relative paths of a job file relative to its folder."""
     tree.setdefault("output", JobSettings.model_fields["output"].default)
-    for key in PATH_SETTINGS:
+    for key in (*PATH_SETTINGS, "record.scheduler"):
         *names, last = key.split(".")
         table = tree.get(names[0], {}) if names else tree
         path = table.get(last)
-        if isinstance(path, str) and not is_url(path):
+        # A scheduler that is no file has an address, with or without `tcp://`.
+        is_path = key in PATH_SETTINGS or str(path).endswith(".json")
+        if isinstance(path, str) and is_path and not is_url(path):
             table[last] = str(folder / path)

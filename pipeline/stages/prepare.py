@@ -289,6 +289,17 @@ def _check_batches(existing: CacheSpec, batch_size: int) -> None:
         )
 
 
+def _as_kept(settings: JobSettings, existing: CacheSpec) -> JobSettings:
+    """Return settings with what an existing cache keeps whatever the job says: activations, and their compression."""
+    activations = settings.record.activations or existing.keeps_activations
+    return settings.model_copy(
+        update={
+            "record": settings.record.model_copy(update={"activations": activations}),
+            "cache": settings.cache.model_copy(update={"codec": existing.codec}),
+        }
+    )
+
+
 def _plan(
     settings: JobSettings,
     graph: Graph,
@@ -301,6 +312,7 @@ def _plan(
     points = producer.points
     if existing is not None:
         _check_batches(existing, settings.record.batch_size)
+        settings = _as_kept(settings, existing)
     weight_nbytes = [4 * math.prod(weight.shape) for weight in graph.model.weights]
     certificate_nbytes = 0
     if settings.normalize.enabled:

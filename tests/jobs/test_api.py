@@ -403,6 +403,20 @@ def test_the_first_pattern_wins_again_when_patterns_change_their_places(tmp_path
     assert found == [3.0, 2.0]
 
 
+def test_a_plan_counts_the_activations_that_an_existing_cache_keeps(tmp_path, small_model, small_data):
+    """A job that does not ask for them goes on with such a cache, and keeps those of the other samples too."""
+    kept = {**QUICK, "record": {"block_samples": 32}, "cache": {"codec": "zstd"}}
+    without = {**QUICK, "record": {"block_samples": 32, "activations": False}}
+    run(small_model, small_data[:32], output=tmp_path / "r", normalize=False, settings=kept)
+    planned = plan(small_model, small_data, output=tmp_path / "r", settings=without)
+    expected = plan(small_model, small_data, output=tmp_path / "r", settings=kept)
+    result = run(small_model, small_data, output=tmp_path / "r", normalize=False, settings=without)
+
+    assert result.activations("first").shape == (53, 8)
+    assert planned == expected
+    assert planned.activations_nbytes >= 4 * 53 * (8 + 8 + 3)
+
+
 @pytest.mark.parametrize("written", ["weights", "network"])
 def test_the_network_that_is_normalised_is_never_written_over(tmp_path, small_model, small_data, written):
     given = tmp_path / {"weights": "own.h5", "network": "own/normalized.keras"}[written]

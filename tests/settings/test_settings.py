@@ -168,6 +168,15 @@ def test_paths_of_a_job_file_start_at_its_folder_and_those_of_flags_where_you_ar
 
 
 @pytest.mark.parametrize(
+    ("given", "found"), [("s/scheduler.json", "{}/s/scheduler.json"), ("head:8786", "head:8786")]
+)
+def test_a_scheduler_file_starts_at_the_folder_of_the_job_file(tmp_path, given, found):
+    (tmp_path / "job.toml").write_text(f"[record]\nscheduler = '{given}'\n")
+
+    assert load_job(tmp_path / "job.toml").record.scheduler == found.format(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         ("[model\n", "not a TOML file"),
