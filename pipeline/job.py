@@ -25,7 +25,7 @@ from .stages.normalize import NormalizeStage, check_network_kept
 from .stages.prepare import Prepared, prepare
 from .stages.record import random_layers, record, write_manifest
 from .stages.run_cache import existing_cache
-from .stages.same_data import check_data, data_state, remember_data
+from .stages.same_data import check_data, check_data_unchanged, data_state, remember_data
 from .stages.versions import check_made_with
 
 __all__ = ["JobResult", "plan_job", "run_job"]
@@ -87,7 +87,7 @@ def run_job(
     Raises
     ------
     InputError, MismatchError, OverBudgetError
-        Before anything is written.
+        Before anything is written. MismatchError also if samples were changed while they were recorded.
     BusyError, StorageError, CertificateError
         What is finished is kept; run again to resume.
     """
@@ -137,6 +137,8 @@ def _work(
         settings = job.settings
     with engine_for(settings, client, performance_report, on_event) as engine:
         cache, n_computed = record(job, engine, on_event)
+        if n_computed and settings.data.path is not None:  # the state of arrays would be a hash of every byte
+            check_data_unchanged(cache, job.source, state=state)
         recorded = merged_key(cache)
         write_manifest(job)
         if is_measured:

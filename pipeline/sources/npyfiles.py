@@ -166,8 +166,11 @@ class StreamedMember:
             return self._kept[start:stop]
 
     def state(self) -> str | None:
-        """Return the state of the file, with the name of the member."""
-        return file_state(os.stat(self._path), self._member)
+        """Return the state of the file, with the name of the member; None if it is gone."""
+        try:
+            return file_state(os.stat(self._path), self._member)
+        except OSError:
+            return None
 
     def _inflate(self, start: int, stop: int) -> NDArray[Any]:
         try:

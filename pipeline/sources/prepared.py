@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,15 +26,16 @@ __all__ = ["HASH_BUDGET_NBYTES", "HashedReads", "PreparedSource", "hashed_rows"]
 HASH_BUDGET_NBYTES = 32 * 2**20
 
 
-def hashed_rows(start: int, stop: int, row_nbytes: int, *, full: bool) -> list[int]:
+def hashed_rows(start: int, stop: int, row_nbytes: int, *, full: bool) -> Sequence[int]:
     """Return which rows of a range are hashed.
 
     All of them if ``full`` or if they fit into :data:`HASH_BUDGET_NBYTES`; else as many as fit, at least two: the
     first, the last and evenly spaced ones between. It depends only on the range and the size of a row, so that two
     runs hash the same rows.
     """
-    n_rows = stop - start
-    n_hashed = n_rows if full else max(2, HASH_BUDGET_NBYTES // max(row_nbytes, 1))
+    if full:
+        return range(start, stop)
+    n_rows, n_hashed = stop - start, max(2, HASH_BUDGET_NBYTES // max(row_nbytes, 1))
     if n_hashed >= n_rows:
         return list(range(start, stop))
     return [start + index * (n_rows - 1) // (n_hashed - 1) for index in range(n_hashed)]
@@ -150,9 +151,12 @@ class PreparedSource:
     def content_hash(self, start: int, stop: int) -> str:
         """Return a hash of the raw content and order of a range; see :meth:`.protocol.Source.content_hash`."""
         self._check_range(start, stop)
-        return _joined(stop - start, self.reader.row_hashes(self.hashed_rows(start, stop)))
+        hasher = _hasher(stop - start)
+        for row_hash in self.reader.row_hashes(self.hashed_rows(start, stop)):
+            hasher.update(row_hash)
+        return hasher.hexdigest()
 
-    def hashed_rows(self, start: int, stop: int) -> list[int]:
+    def hashed_rows(self, start: int, stop: int) -> Sequence[int]:
         """Return which rows of a range its content hash is made of; see :func:`hashed_rows`."""
         return hashed_rows(start, stop, self.reader.row_nbytes(), full=self._full)
 
@@ -198,8 +202,8 @@ class HashedReads:
 
     def __init__(self, source: Source, start: int, stop: int) -> None:
         self._source, self._range = source, (start, stop)
-        self._rows: list[int] = []
-        self._hashes: list[bytes] = []
+        self._hasher = _hasher(stop - start)
+        self._rows: Sequence[int] = ()
         self._prepared: PreparedSource | None = None
         if isinstance(source, PreparedSource):
             self._prepared, self._rows = source, source.hashed_rows(start, stop)
@@ -210,23 +214,17 @@ class HashedReads:
             return self._source.read(start, stop)
         first, last = (bisect_left(self._rows, row) for row in (start, stop))
         batch, hashes = self._prepared.read_hashed(start, stop, self._rows[first:last])
-        self._hashes += hashes
+        self._hasher.update(b"".join(hashes))
         return batch
 
     def content_hash(self) -> str:
         """Return the content hash of the range, of which all was read."""
-        start, stop = self._range
-        if self._prepared is None:
-            return self._source.content_hash(start, stop)
-        return _joined(stop - start, self._hashes)
+        return self._source.content_hash(*self._range) if self._prepared is None else self._hasher.hexdigest()
 
 
-def _joined(n_rows: int, hashes: Iterable[bytes]) -> str:
-    """Return the content hash of a range of so many rows, from the hashes of some of them."""
-    hasher = hashlib.blake2b(n_rows.to_bytes(8, "little"), digest_size=16)
-    for each in hashes:
-        hasher.update(each)
-    return hasher.hexdigest()
+def _hasher(n_rows: int) -> hashlib.blake2b:
+    """Return what hashes a range of so many rows, from the hashes of some of them."""
+    return hashlib.blake2b(n_rows.to_bytes(8, "little"), digest_size=16)
 
 
 def _limit(reader: Reader, num_samples: int | None) -> int:

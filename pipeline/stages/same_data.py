@@ -14,7 +14,7 @@ from ..factors.merged_file import merged_key
 from ..folder.folder import RunFolder
 from ..sources import Source
 
-__all__ = ["check_data", "check_data_of_damaged", "data_state", "remember_data"]
+__all__ = ["check_data", "check_data_of_damaged", "check_data_unchanged", "data_state", "remember_data"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +66,20 @@ def check_data(
     logger.info("comparing the samples with what %d blocks were recorded from", len(records))
     for record in records:
         _compare(record, source)
+
+
+def check_data_unchanged(cache: Cache, source: Source, *, state: str | None) -> None:
+    """Refuse a cache whose samples were written to while it was recorded, so that its blocks may be of different ones.
+
+    ``state`` is the samples' :func:`data_state` from before. If it is the same now, no sample is read.
+
+    Raises
+    ------
+    MismatchError
+        With the first block that differs from the samples as they are now.
+    """
+    if state is not None and data_state(source) != state:
+        check_data(cache, source)
 
 
 def check_data_of_damaged(cache: Cache, source: Source) -> None:

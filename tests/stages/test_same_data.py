@@ -159,6 +159,13 @@ def run_on(model, data, output, n_samples=FEW, **settings):
     return result, sum(isinstance(event, BlockDone) for event in events)
 
 
+def write_row(path, row, values):
+    """Write over a sample of the few in a .npy file."""
+    with path.open("r+b") as file:
+        file.seek((row - FEW) * values.nbytes, os.SEEK_END)
+        file.write(values.tobytes())
+
+
 def model_for(make):
     import keras
 
@@ -197,7 +204,7 @@ def test_one_changed_sample_of_a_large_block_is_noticed(make, tmp_path, monkeypa
         run_on(model, make(tmp_path, x), tmp_path / "run")
 
 
-@pytest.mark.parametrize("make", [as_memory, as_npy, as_images])
+@pytest.mark.parametrize("make", [as_memory, as_map, as_images])
 def test_a_sample_that_is_written_to_while_its_block_is_computed_is_noticed(make, tmp_path, monkeypatch):
     """The hash of a block is of what the network was given, not of what the file holds afterwards."""
     monkeypatch.setattr(producer, "MOST_AHEAD", 1)  # so that samples are changed before all are read
@@ -207,16 +214,38 @@ def test_a_sample_that_is_written_to_while_its_block_is_computed_is_noticed(make
 
     def change(event):
         if event == SamplesDone(n_done=8):
-            if make is as_images:
-                make(tmp_path, x)
+            if make is as_memory:
+                data[3] = x[3]
+            elif make is as_map:
+                write_row(tmp_path / "x.npy", 3, x[3])
             else:
-                (data if make is as_memory else np.load(data, mmap_mode="r+"))[3] = x[3]
+                make(tmp_path, x)
 
     asked = {"output": tmp_path / "run", "batch_size": 8, "normalize": False, "settings": IN_ONE_BLOCK}
     run(model, data, **asked, on_event=change)
 
     with pytest.raises(MismatchError, match="samples 0 to 79 are not those"):
         run(model, data, **asked)
+
+
+@pytest.mark.parametrize("is_same", [False, True])
+def test_a_block_that_was_recorded_from_samples_as_they_were_before_ends_the_job(tmp_path, is_same):
+    """Half of the blocks of the samples before and half of those after are the activations of nothing."""
+    x, model = make_samples()[:FEW], model_for(as_npy)
+    path = as_npy(tmp_path, x)
+    row = x[3] if is_same else 255 - x[3]
+
+    def change(event):
+        if isinstance(event, BlockDone) and event.block == 0:
+            write_row(path, 3, row)
+
+    asked = {"output": tmp_path / "run", "batch_size": 8, "normalize": False, "on_event": change}
+    settings = {"record": {"block_samples": 16}, "report": {"enabled": False}}
+    if is_same:
+        assert run(model, path, settings=settings, **asked).status().n_blocks_done == 5
+    else:
+        with pytest.raises(MismatchError, match="samples 0 to 15 are not those"):
+            run(model, path, settings=settings, **asked)
 
 
 @pytest.mark.parametrize(
