@@ -133,6 +133,8 @@ def _work(
     folder = job.folder
     is_measured = settings.normalize.input_factor == "measured"
     if is_measured:
+        if job.existing is not None:
+            job.open_to_write().close()  # what is refused is refused now, and not after a pass over the samples
         job = with_measured_input(job, on_event=on_event)
         settings = job.settings
     with engine_for(settings, client, performance_report, on_event) as engine:

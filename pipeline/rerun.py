@@ -9,6 +9,7 @@ from typing import Any
 
 from ..storage import Block, Cache, sample_nbytes
 from ..storage.errors import InputError
+from ..storage.partial import discard
 from .certifier import Certificate
 from .engines import engine_for
 from .events import BlockDone, OnEvent, StageDone, StageStarted, counted, ignore_event
@@ -131,6 +132,8 @@ def normalize_run(
         )
     if output is not None:
         folder.check_side_results()
+        # So that an interrupted run leaves no certificate of other factors beside these.
+        discard(folder.certificate_path)
         write_json(folder.factors_path, factors.to_dict())
     # Results that go elsewhere are no part of the run.
     clock = timed(folder, on_event) if output is None else nullcontext(on_event)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline import open_run, plan, run
-from actisketch.pipeline.events import StageDone
+from actisketch.pipeline.events import StageDone, StageStarted
+from actisketch.pipeline.factors.factors_file import Factors
 from actisketch.pipeline.rerun import normalize_run
 from actisketch.storage.errors import InputError
 
@@ -429,6 +430,27 @@ def test_the_network_that_is_normalised_is_never_written_over(tmp_path, small_mo
     with pytest.raises(InputError, match="is the network that is to be normalised"):
         normalize_run(result, **({"weights_h5": given} if written == "weights" else {"output": given.parent}))
     assert given.read_bytes() == before
+
+
+def test_an_interrupted_normalisation_leaves_no_certificate_of_other_factors(
+    tmp_path, small_model, small_data
+):
+    small_model.save(tmp_path / "net.keras")
+    np.save(tmp_path / "x.npy", small_data)
+    paths = {"model": tmp_path / "net.keras", "data": tmp_path / "x.npy"}
+    result, side = run(**paths, output=tmp_path / "r", normalize=False, settings=QUICK), tmp_path / "side"
+    normalize_run(result, factors=result.factors(percentile=50), output=side)
+    assert (side / "certificate.json").exists()
+
+    def stop(event):
+        if isinstance(event, StageStarted) and event.stage == "certify":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        normalize_run(result, factors=result.factors(percentile=100), output=side, on_event=stop)
+
+    assert Factors.load(side / "factors.json").by_point() == result.factors(percentile=100).by_point()
+    assert not (side / "certificate.json").exists()
 
 
 def test_a_job_does_not_replace_the_network_that_it_was_given(tmp_path, small_model, small_data):

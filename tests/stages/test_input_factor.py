@@ -71,6 +71,18 @@ def test_a_measured_input_factor_is_measured_once_and_again_for_more_samples(tmp
     assert [again(PIXELS[:32]), again(PIXELS[:32]), again(PIXELS)] == [False, True, False]
 
 
+def test_a_cache_of_another_network_is_refused_before_its_samples_are_measured(tmp_path):
+    model, events = network(), []
+    tables = {"report": {"enabled": False}, "normalize": {"enabled": False, "input_factor": "measured"}}
+    asked = {"output": tmp_path / "r", "batch_size": 16, "settings": tables}
+    run(model, PIXELS, **asked)
+    model.set_weights([2 * weight for weight in model.get_weights()])
+
+    with pytest.raises(MismatchError, match="made for something else"):
+        run(model, PIXELS, **asked, on_event=events.append)
+    assert events == []
+
+
 def test_a_measured_input_factor_is_measured_again_for_another_floor(tmp_path):
     model, data = network(), np.float32(0.02) * PIXELS
     measured = np.percentile(np.abs(data), 90.0)
