@@ -15,12 +15,12 @@ from .engines import engine_for
 from .events import BlockDone, OnEvent, StageDone, StageStarted, counted, ignore_event
 from .factors.factors_file import Factors
 from .factors.merged_file import merged_key
-from .folder.folder import RunFolder, write_json
+from .folder.folder import RunFolder, check_output, write_json
 from .folder.timings import timed
 from .record.point_sketch import sketch_spec
 from .record.recorder import record_block, writing_threads
 from .results.run import Run
-from .settings.loading import validate_job
+from .settings.loading import given_files, validate_job
 from .stages.factors import FactorsStage
 from .stages.normalize import (
     NormalizeStage,
@@ -108,6 +108,8 @@ def normalize_run(
     except InputError as error:
         raise _with_the_job_file(error) from None
     check_data(run.cache, job.source, folder=run.folder, state=data_state(job.source))
+    if weights_h5 is not None:
+        check_output(weights_h5, given=given_files(job.settings))
     folder = run.folder if output is None else RunFolder(output)
     check_network_kept(job.settings.model.path, folder.network_path, *([weights_h5] if weights_h5 else []))
     check_factors(factors, job.fingerprint, job.settings)

@@ -17,6 +17,7 @@ from ..folder.folder import check_output, write_json
 from ..folder.progress_file import read_progress
 from ..results.run import Run, open_run
 from ..results.saved import RunStatus
+from ..settings.loading import given_files
 from .completing import offered_points
 from .flags import check_folder_of, json_option, quantile_option, range_options, run_argument, trust_options
 from .meant import given_command
@@ -154,7 +155,7 @@ def factors(
         check_folder_of(output)
     chosen = open_run(run)
     if output is not None:
-        check_output(output)
+        check_output(output, given=given_files(chosen.settings))
     started = time.perf_counter()
     changes = {key: value for key, value in flags.items() if value is not None}
     with session.warnings():

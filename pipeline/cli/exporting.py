@@ -11,6 +11,7 @@ from ...storage.errors import InputError
 from ..display.job_progress import JobProgress
 from ..exporters import Exported, check_export_places, check_options, load_exporter
 from ..results.run import open_run
+from ..settings.loading import given_files
 from ..settings.template import setting_text
 from ..settings.visible import visible
 from .completing import formats
@@ -57,12 +58,8 @@ __all__ = ["export"]
     metavar="KIND",
     help="For nir: sum, which most readers know, or avg, for snnTorch.  [default: sum]",
 )
-@click.option(
-    "--model", type=click.Path(path_type=Path), help="Where the network is now; default: where it was."
-)
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="Where the samples are now; default: where they were."
-)
+@click.option("--model", metavar="PATH", help="Where the network is now; default: where it was.")
+@click.option("--data", metavar="PATH", help="Where the samples are now; default: where they were.")
 @click.option(
     "--custom-objects",
     type=click.Path(path_type=Path),
@@ -94,7 +91,10 @@ def export(session: Session, /, run: Path, kind: str, output: Path | None, **fla
         check_export_places(
             _path(output, exporter.file_name or "export", exporter.only_into_folder),
             beside=[ending for ending, option in exporter.beside.items() if flags.get(option) is None],
-            given=[value for value in flags.values() if isinstance(value, Path)],
+            given=[
+                *(Path(each) for each in flags.values() if isinstance(each, str | Path)),
+                *given_files(chosen.settings),
+            ],
         )
     if exporter.opens_network:
         session.say_loading()

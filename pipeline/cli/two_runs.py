@@ -16,6 +16,7 @@ from ..results.compared_runs import ComparedPoint, Measure, RunComparison
 from ..results.compared_runs import compare as compare_runs
 from ..results.percentile_rows import as_percents, percent_label
 from ..results.run import open_run
+from ..settings.loading import given_files
 from .completing import offered_points
 from .flags import check_folder_of, checked_run, json_option, quantile_option
 from .numbers_given import NumberFrom
@@ -107,8 +108,9 @@ def compare(
     """
     if html is not None:
         check_folder_of(html)
-        check_output(html)
     first, second = open_run(run_a), open_run(run_b)
+    if html is not None:
+        check_output(html, given=[*given_files(first.settings), *given_files(second.settings)])
     shown = as_percents(qs or (first.settings.factors.percentile,))
     found = compare_runs(
         first,

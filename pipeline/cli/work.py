@@ -9,11 +9,13 @@ from typing import Any
 
 import click
 
+from ...storage import is_url
 from ...storage.errors import InputError
 from ...storage.partial import no_empty_folder
 from ..demo import demo_settings
 from ..folder.folder import RunFolder, check_output, replacing
 from ..settings.job_settings import JobSettings
+from ..settings.loading import given_files
 from ..settings.percents import percent_text
 from ..settings.template import job_template
 from .flags import check_folder_of, job_options, json_option, run_argument, settings_from, trust_options
@@ -26,11 +28,11 @@ __all__ = ["demo", "init", "normalize", "plan", "report", "run"]
 
 @click.command(short_help="Write a commented job file to start from.")
 @click.argument("path", type=click.Path(path_type=Path), default=Path("job.toml"))
-@click.option("--model", type=click.Path(path_type=Path), help="The network, to be filled in.")
-@click.option("--data", type=click.Path(path_type=Path), help="The samples, to be filled in.")
+@click.option("--model", metavar="PATH", help="The network, to be filled in.")
+@click.option("--data", metavar="PATH", help="The samples, to be filled in.")
 @click.option("--force", is_flag=True, help="Replace a file that is there.")
 @click.pass_obj
-def init(session: Session, path: Path, model: Path | None, data: Path | None, force: bool) -> None:
+def init(session: Session, path: Path, model: str | None, data: str | None, force: bool) -> None:
     """Write a commented job file to start from; default: job.toml.
 
     \b
@@ -50,7 +52,7 @@ def init(session: Session, path: Path, model: Path | None, data: Path | None, fo
     for key, each in named.items():
         if each is not None and not _is_there(each):
             session.err.print(
-                f"warning: {key} = {str(each)!r} is not there yet: correct it in {path}, if it is a typing error",
+                f"warning: {key} = {each!r} is not there yet: correct it in {path}, if it is a typing error",
                 markup=False,
                 highlight=False,
                 soft_wrap=True,
@@ -60,16 +62,17 @@ def init(session: Session, path: Path, model: Path | None, data: Path | None, fo
     session.print(f"wrote {path}: {step}`actisketch plan {shlex.quote(str(path))}`")
 
 
-def _is_there(path: Path) -> bool:
+def _is_there(given: str) -> bool:
     """Whether a path or a glob means something; what a URL means is asked by the job."""
-    return "://" in str(path) or path.expanduser().exists() or any(glob.iglob(str(path.expanduser())))
+    path = Path(given).expanduser()
+    return is_url(given) or path.exists() or any(glob.iglob(str(path)))
 
 
-def _from_folder_of(job: Path, path: Path) -> str:
+def _from_folder_of(job: Path, given: str) -> str:
     """Return a path as the job file names it: from its own folder, if it is below."""
-    if "://" in str(path):
-        return str(path)
-    place, folder = path.expanduser().absolute(), job.absolute().parent
+    if is_url(given):
+        return given
+    place, folder = Path(given).expanduser().absolute(), job.absolute().parent
     return str(place.relative_to(folder) if place.is_relative_to(folder) else place)
 
 
@@ -127,7 +130,7 @@ def run(
     """
     settings = settings_from(job, flags)
     if performance_report is not None:
-        check_output(performance_report)
+        check_output(performance_report, given=given_files(settings))
     _run(session, settings, as_json=as_json, performance_report=performance_report)
 
 

@@ -160,15 +160,9 @@ def check_export_places(path: Path, *, beside: Iterable[str], given: Iterable[Pa
     InputError
         If one of them belongs to a run, was given, or is there already and not from an earlier export to this file.
     """
-    others = [path.with_suffix(ending) for ending in beside]
+    others, given = [path.with_suffix(ending) for ending in beside], list(given)
     for each in (path, *others):
-        check_output(each)
-        if any(each.exists() and file.exists() and each.samefile(file) for file in given):
-            raise InputError(
-                f"{str(each)!r} is a file that this export is made from, and would be replaced: choose another name "
-                "with --output",
-                path=str(each),
-            )
+        check_output(each, given=given)
     for other in others:
         if other.name.casefold() == path.name.casefold():  # one file on some systems
             raise InputError(

@@ -11,6 +11,7 @@ from ...storage.errors import InputError
 from ..events import OnEvent, ignore_event
 from ..factors.factors_file import Factors
 from ..settings.job_settings import FactorSettings
+from ..settings.loading import given_files
 from .exporter import Exported, Exporter, ExportRequest, RecordedRun
 from .registry import load_exporter
 
@@ -69,7 +70,8 @@ def make_export(
 
 def _made(exporter: Exporter, request: ExportRequest) -> Exported:
     paths = [Path(value) for value in request.options.values() if isinstance(value, str | Path)]
-    return replace(exporter.make(request), given=tuple(path for path in paths if path.is_file()))
+    given = (*(path for path in paths if path.is_file()), *given_files(request.run.settings))
+    return replace(exporter.make(request), given=given)
 
 
 def check_options(exporter: Exporter, kind: str, options: Mapping[str, Any]) -> None:

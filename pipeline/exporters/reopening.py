@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...storage import is_url
 from ...storage.errors import InputError, MismatchError
 from ..graph import Graph, match_inputs, model_arguments, model_fingerprint, read_graph, reason_of
 from ..record.model import load_network
@@ -64,7 +65,8 @@ def reopened(run: RecordedRun, options: Mapping[str, Any]) -> Prepared:
     tree["normalize"]["enabled"], tree["data"]["num_samples"] = False, run.cache.spec.n_samples
     for table, given in (("model", model), ("data", data)):
         if isinstance(given, str | Path):
-            tree[table]["path"] = str(Path(given).expanduser().absolute())
+            is_path = not is_url(str(given))
+            tree[table]["path"] = str(Path(given).expanduser().absolute() if is_path else given)
     in_memory = model is not None and not isinstance(model, str | Path)
     source = None if data is None or isinstance(data, str | Path) else as_source(data)
     for table, is_there in (("model", in_memory), ("data", source is not None)):

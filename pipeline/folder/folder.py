@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -339,8 +339,10 @@ def refuse_link(folder: Path) -> None:
         )
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, *, given: Iterable[Path] = ()) -> None:
     """Refuse to write to a file that belongs to a run in any folder, which would destroy that run's results.
+
+    ``given`` are the user's own files, such as the network, which are not replaced either.
 
     Raises
     ------
@@ -354,6 +356,11 @@ def check_output(path: Path) -> None:
                 f"{str(path)!r} belongs to a run, {str(folder.path)!r}: choose another name with --output",
                 path=str(path),
             )
+    if any(path.exists() and file.exists() and path.samefile(file) for file in given):
+        raise InputError(
+            f"{str(path)!r} is a file that this is made from, and would be replaced: choose another name",
+            path=str(path),
+        )
 
 
 def open_folder(path: str | Path) -> RunFolder:

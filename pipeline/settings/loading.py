@@ -17,7 +17,7 @@ from ...storage.errors import InputError
 from .job_settings import JobSettings
 from .refusals import refusal
 
-__all__ = ["PATH_SETTINGS", "load_job", "validate_job", "with_settings"]
+__all__ = ["PATH_SETTINGS", "given_files", "load_job", "validate_job", "with_settings"]
 
 PATH_SETTINGS = (
     "output",
@@ -27,6 +27,13 @@ PATH_SETTINGS = (
     "data.labels_path",
     "cache.url",
 )
+
+
+def given_files(settings: JobSettings) -> list[Path]:
+    """Return the user's own files that a job reads, which nothing that is written may replace."""
+    model, data = settings.model, settings.data
+    paths = (model.path, model.custom_objects, data.path, data.labels_path)
+    return [Path(path) for path in paths if path is not None and Path(path).is_file()]
 
 
 def validate_job(tree: Mapping[str, Any], *, origin: str = "the settings") -> JobSettings:

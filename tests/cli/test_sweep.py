@@ -149,3 +149,10 @@ def test_init_fills_in_what_is_named(call, small_files):
     assert 'path = "small.keras"' in path.read_text()
     assert planned.code == 0, planned.err
     assert "53 samples" in planned.out
+
+
+def test_init_keeps_the_url_of_samples(call, tmp_path):
+    answer = call("init", tmp_path / "new.toml", "--data", "s3://bucket/x.zarr")
+
+    assert 'path = "s3://bucket/x.zarr"' in (tmp_path / "new.toml").read_text()
+    assert "warning" not in answer.err
