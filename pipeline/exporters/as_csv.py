@@ -17,7 +17,8 @@ def _make(request: ExportRequest) -> Exported:
     names = ["n_values", "n_zeros", "minimum", "maximum", "mean", "std"]
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["point", "shape", *names, "percentile", "value", "lo", "hi", "factor", "rule"])
-    for p in request.factors_of().points:
+    factors = request.factors_of()
+    for p in factors.points:
         row = statistics[p.name]
         shape = "x".join(str(n) for n in row["shape"])
         factor = " ".join(repr(f) for f in p.factor) if isinstance(p.factor, tuple) else p.factor
@@ -25,7 +26,8 @@ def _make(request: ExportRequest) -> Exported:
         writer.writerow(
             [plain_cell(p.name), shape, *(row[name] for name in names), *measured, factor, p.rule]
         )
-    return Exported(content=table.getvalue(), file_name="export.csv")
+    warnings = factors.lost_overrides()
+    return Exported(content=table.getvalue(), warnings=warnings, file_name="export.csv")
 
 
 EXPORTER = Exporter(about="the same as a table, a line for each point", make=_make)

@@ -10,8 +10,10 @@ __all__ = ["EXPORTER"]
 
 
 def _make(request: ExportRequest) -> Exported:
-    tree = {"statistics": request.run.statistics(), "factors": request.factors_of().to_dict()}
-    return Exported(content=json.dumps(tree, indent=1) + "\n", file_name="export.json")
+    factors = request.factors_of()
+    tree = {"statistics": request.run.statistics(), "factors": factors.to_dict()}
+    warnings = factors.lost_overrides()
+    return Exported(content=json.dumps(tree, indent=1) + "\n", warnings=warnings, file_name="export.json")
 
 
 EXPORTER = Exporter(about="statistics and factors with intervals", make=_make)

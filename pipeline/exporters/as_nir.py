@@ -34,7 +34,8 @@ def _make(request: ExportRequest) -> Exported:
     model = load_network(str(run.folder.network_path), custom_objects=custom, safe_mode=True)
     writer = NirWriter(model, pooling=pooling)
     graph = writer.graph()
-    factors = request.factors_of().by_point()
+    found = request.factors_of()
+    factors = found.by_point()
     rows = [
         RangeRow(
             tensor=neurons,
@@ -52,7 +53,12 @@ def _make(request: ExportRequest) -> Exported:
     def write(path: Path) -> None:
         nir.write(path, graph)
 
-    return Exported(content=write, rows=tuple(rows), warnings=left_out, file_name="network.nir")
+    warnings = [*left_out, *found.lost_overrides()]
+    if found.input_factor != 1.0:
+        warnings.append(
+            f"divide the samples by the input factor before the graph gets them: {found.input_factor}"
+        )
+    return Exported(content=write, rows=tuple(rows), warnings=tuple(warnings), file_name="network.nir")
 
 
 EXPORTER = Exporter(

@@ -39,6 +39,8 @@ def toolbox_factors(factors: Factors, *, input_name: str = "input") -> dict[str,
         )
     found = {input_name: factors.input_factor}
     for p in factors.points:
+        if p.name == input_name:
+            continue  # recorded too: what it is divided by is the input factor
         if isinstance(p.factor, tuple):
             if p.rule == "joined" and not factors.per_channel:
                 continue
@@ -65,7 +67,10 @@ def toolbox_export(
     method = request.settings.method
     # The toolbox names the file by the percentile as its settings write it: 100, 99.9, 99.99999.
     name = str(100.0 if method == "max" else request.settings.percentile).removesuffix(".0")
-    warnings = [ALREADY_NORMALISED] if _is_normalised(request.factors_of()) else []
+    warnings = [
+        *([ALREADY_NORMALISED] if _is_normalised(request.factors_of()) else []),
+        *factors.lost_overrides(),
+    ]
     if method not in ("percentile", "max"):
         warnings.append(
             f"SNN toolbox knows percentiles only, and finds the factors by {method} in {name}.json where its settings "

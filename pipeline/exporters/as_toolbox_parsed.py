@@ -7,8 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from ...storage.errors import InputError
+from ..factors.compute import asked_of_points
 from ..factors.exact_source import ExactSource
 from ..factors.factors_file import Factors, PointFactor, Rule
+from ..settings.job_settings import FactorSettings
 from .as_toolbox import ONLY_INTO_FOLDER, toolbox_export, toolbox_factors
 from .exporter import Exported, Exporter, ExportRequest
 
@@ -42,14 +44,18 @@ def _parsed_names(names: Mapping[str, Any]) -> Mapping[str, str]:
 
 def _untied(factors: Factors, request: ExportRequest) -> Factors:
     # The toolbox turns an Add into a convolution: its inputs are no longer tied, and keep their own factors.
-    points = (_own(p, factors.nonzero, request) if p.rule == "tied" else p for p in factors.points)
+    asked = asked_of_points([p.name for p in factors.points], request.settings)
+    points = (
+        _own(p, given, factors.nonzero, request) if p.rule == "tied" else p
+        for p, given in zip(factors.points, asked, strict=True)
+    )
     return replace(factors, points=tuple(points))
 
 
-def _own(p: PointFactor, nonzero: bool, request: ExportRequest) -> PointFactor:
+def _own(p: PointFactor, given: FactorSettings | float, nonzero: bool, request: ExportRequest) -> PointFactor:
     """Return a tied point with the factor that it has without ties."""
-    if p.sketch is None:  # fixed by the user: only the number of its group is known
-        return p
+    if p.sketch is None:  # fixed by the user
+        return replace(p, factor=given, rule="override") if isinstance(given, float) else p
     rule: Rule = "percentile"
     value = p.value or 0.0  # None: nothing but zeros
     if p.value is not None and p.value <= 0 and p.percentile is not None:

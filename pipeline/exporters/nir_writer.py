@@ -77,11 +77,10 @@ class NirWriter:
         for node in self._graph.nodes:
             self._values[node.outputs[0]] = self._translated(node)
         for place, value in enumerate(self._graph.outputs):
-            (part,) = self._parts(value, "the output")
-            if part.gain != 1.0 or part.flattened:
-                raise InputError(
-                    "the network ends with pooling: NIR needs a Dense layer or a convolution after it"
-                )
+            part, *others = self._parts(value, "the output")
+            if others or part.gain != 1.0 or part.flattened:
+                end = f"ends with {'a Concatenate' if others else 'pooling'}"
+                raise InputError(f"the network {end}: NIR needs a Dense layer or a convolution after it")
             name = self._add(f"output_{place}" if place else "output", self._nir.Output(np.array(part.shape)))
             self._connect(part, name)
         return self._nir.NIRGraph(nodes=self._nodes, edges=self._edges)

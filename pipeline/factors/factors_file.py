@@ -25,6 +25,11 @@ FORMAT_VERSION = 2
 Rule = Literal[
     "percentile", "max", "mse", "entropy", "magnitude", "pinned", "dead", "override", "tied", "joined"
 ]
+_WHY_LOST: dict[Rule, str] = {
+    "tied": "it shares its scale with others, and the largest factor of them all is used",
+    "joined": "it has the scales of what it joins",
+    "pinned": "its scale does not depend on factors",
+}
 _NEW_IN_2 = {"max", "mse", "entropy"}
 """Programs that read only version 1 do not know these rules; files without them stay as they were."""
 
@@ -80,6 +85,24 @@ class Factors:
         return {
             p.name: np.asarray(p.factor) if isinstance(p.factor, tuple) else p.factor for p in self.points
         }
+
+    def lost_overrides(self) -> tuple[str, ...]:
+        """Return a sentence for each point that has another factor than the one that the user fixed for it."""
+        # No sketch was asked: its factor was fixed.
+        lost = [p for p in self.points if p.sketch is None and p.rule in _WHY_LOST]
+        return tuple(
+            f"the factor that factors.overrides has for {p.name!r} is not used: {_WHY_LOST[p.rule]}"
+            for p in lost
+        )
+
+    def chosen_by(self) -> dict[str, Any]:
+        """Return the settings that most of them were chosen by, as far as they tell: a method, or a percentile."""
+        methods = [p.rule for p in self.points if p.rule in ("mse", "entropy")]
+        if methods:
+            return {"method": methods[0]}
+        # A schedule gives each point another one: then that of the first, from which it starts.
+        asked = Counter(p.percentile for p in self.points if p.percentile is not None).most_common(1)
+        return {"method": "percentile", "percentile": asked[0][0]} if asked else {}
 
     def __repr__(self) -> str:
         return _shown(self).text()

@@ -201,10 +201,11 @@ class Run(RunViews):
             For an unknown key or an impossible value.
         """
         settings = self.with_factors({"accept_rounding": True, **changes} if accept_rounding else changes)
+        found = factors_of(self.cache, self.sketches, settings, ties=self.ties)
         if changes.keys() & {"percentile", "overrides"}:
-            for warning in settings.factors.warnings():
+            for warning in (*settings.factors.warnings(), *found.lost_overrides()):
                 logger.warning("%s", warning)
-        return factors_of(self.cache, self.sketches, settings, ties=self.ties)
+        return found
 
     def saved_factors(self) -> Factors:
         """Return the factors that the run wrote. Deprecated: :meth:`factors` gives the same."""
@@ -342,10 +343,11 @@ class Run(RunViews):
         InputError
             For an unknown kind or option, a missing library, and whatever the target cannot hold.
         """
+        settings = self.with_factors(changes).factors
         return make_export(
             self,
             kind,
-            settings=self.with_factors(changes).factors,
+            settings=settings if factors is None else settings.model_copy(update=factors.chosen_by()),
             factors_of=lambda: self.factors(**changes) if factors is None else factors,
             options=options or {},
             changed=tuple(changes),

@@ -88,6 +88,8 @@ class FactorsStage(FileStage[Factors]):
         message = f"factors of {counted(len(result.points), 'point')}"
         self.on_event(StageDone(stage="factors", message=message))
         _warn_of_small(result, self.settings.factors.floor)
+        for sentence in result.lost_overrides():
+            logger.warning("%s", sentence)
 
     @cached_property
     def _sketches(self) -> PackedSketches:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline import Run, run
+from actisketch.pipeline.exporters import Exported
 from actisketch.storage.errors import InputError
 
 from .parsed_networks import NETWORKS
@@ -121,6 +123,44 @@ def test_a_branch_that_meets_an_add_has_the_factor_that_it_has_without(
     assert found[name] == pytest.approx(expected, rel=1e-5 if exact else 1e-2)
 
 
+def test_a_factor_that_loses_in_its_group_is_told_and_the_parsed_network_has_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = NETWORKS["residual"](keras.layers, keras.models)
+    overrides = {"branch": {"factor": 0.0625}}
+    caplog.set_level(logging.WARNING)
+    finished, _ = recorded(model, tmp_path / "r", factors={"overrides": overrides})
+    name = GOLDEN["residual"]["weighted"][ENDS["residual"].index("branch")]
+    told = "factors.overrides has for 'branch' is not used: it shares its scale"
+    parsed = finished.exported("toolbox-parsed")
+
+    assert told in caplog.text
+    assert json.loads(str(parsed.content))[name] == 0.0625
+    assert parsed.warnings == ()
+    for kind in ("toolbox", "json", "csv"):
+        (warning,) = finished.exported(kind).warnings
+        assert told in warning
+    # These factors come without the settings that fixed one.
+    other = finished.factors(overrides={"stem": {"factor": 0.125}})
+    (warning,) = finished.exported("toolbox-parsed", factors=other).warnings
+    assert "'stem'" in warning
+
+
+def test_the_factor_of_a_recorded_input_is_the_input_factor(tmp_path: Path) -> None:
+    class Square(keras.layers.Layer):  # type: ignore[misc]  # Keras has no types
+        def call(self, x: Any) -> Any:
+            return x * x
+
+    x = keras.Input((6,), name="image")
+    model = keras.Model(x, keras.layers.Dense(3, name="dense")(Square(name="square")(x)))
+    finished, _ = recorded(model, tmp_path / "r", record={"points": ["image", "dense"]})
+    found = json.loads(finished.export("toolbox"))
+
+    assert finished.factors().by_point()["image"] != 1.0
+    assert list(found) == ["image", "dense"]
+    assert found["image"] == 1.0
+
+
 def test_ranges_that_are_no_percentile_are_found_by_the_toolbox_under_a_name_that_is_told(
     tmp_path: Path,
 ) -> None:
@@ -136,3 +176,16 @@ def test_ranges_that_are_no_percentile_are_found_by_the_toolbox_under_a_name_tha
             assert made.file_name == "99.9.json"
             assert len(made.warnings) == 1
             assert f"by {method} in 99.9.json where its settings have percentile = 99.9" in made.warnings[0]
+
+
+def test_the_file_of_other_factors_is_named_by_what_chose_them(tmp_path: Path) -> None:
+    finished, _ = recorded(NETWORKS["chain"](keras.layers, keras.models), tmp_path / "r")
+
+    def exported(**changes: Any) -> Exported:
+        return finished.exported("toolbox", factors=finished.factors(**changes))
+
+    assert exported().file_name == "99.9.json"
+    assert exported(percentile=99.0).file_name == "99.json"
+    assert exported(percentile=99.0, schedule=0.5).file_name == "99.json"
+    assert exported(method="max").file_name == "100.json"
+    assert "by mse in 99.9.json" in exported(method="mse").warnings[0]

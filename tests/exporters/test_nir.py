@@ -240,6 +240,15 @@ def test_a_softmax_at_the_end_is_left_out_and_elsewhere_refused():
         NirWriter(Model(inputs, layers.Dense(2)(x))).graph()
 
 
+def test_a_concatenation_at_the_end_is_refused():
+    from keras import Input, Model, layers
+
+    inputs = Input((4,))
+    both = layers.Concatenate()([layers.Dense(2)(inputs), layers.Dense(3)(inputs)])
+    with pytest.raises(InputError, match="ends with a Concatenate"):
+        NirWriter(Model(inputs, both)).graph()
+
+
 def test_a_run_without_a_normalised_network_is_refused(small_run):
     with pytest.raises(InputError, match="no normalised network that is up to date"):
         small_run["run"].exported("nir")
@@ -375,3 +384,17 @@ def test_neurons_behind_a_merge_are_listed_with_the_point_of_the_merge(tmp_path)
     assert {row.point for name, row in rows.items() if name.startswith(("relu_c_if", "pool_if"))} == {"add"}
     assert {name.split("_if")[0] for name in rows} == {"conv_a", "relu_c", "pool"}
     assert rows["relu_c_if"].hi == factors["add"]
+
+
+def test_the_input_factor_is_told_and_the_graph_takes_the_divided_samples(tmp_path):
+    from keras import Input, Sequential, layers
+
+    model = Sequential([Input((4,), name="x"), layers.Dense(5, name="hidden"), layers.Dense(2, name="out")])
+    samples = np.random.default_rng(3).normal(size=(40, 4)).astype(np.float32)
+    settings = {"normalize": {"input_factor": 8.0}, "report": {"enabled": False}}
+    finished = run(model, samples, output=str(tmp_path / "r"), settings=settings)
+    (made := finished.exported("nir")).content(tmp_path / "n.nir")
+    out = at_once(nir.read(tmp_path / "n.nir"), {"x": samples / 8.0})["output"]
+
+    assert made.warnings == ("divide the samples by the input factor before the graph gets them: 8.0",)
+    assert out * finished.factors().by_point()["out"] == pytest.approx(np.asarray(model(samples)), abs=1e-4)
