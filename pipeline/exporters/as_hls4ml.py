@@ -13,7 +13,7 @@ from typing import Any
 from ...storage.errors import InputError
 from ..factors.ranges import ChosenRange
 from ..graph import Graph
-from ..graph.kinds import is_activation
+from ..graph.kinds import RECURRENT_LAYERS, is_activation
 from .exporter import Exported, Exporter, ExportRequest, RangeRow
 from .recorded_ranges import recorded_ranges
 from .reopening import opened_graph
@@ -48,16 +48,19 @@ def _certified(found: ChosenRange) -> tuple[float, float]:
 def _layer_name(graph: Graph, point: str) -> str | None:
     """Return the name that hls4ml gives to the layer whose result is recorded at a point; None if it has none.
 
-    It splits an activation function off from its layer, and knows neither nested networks nor a layer's second call.
+    It splits an activation function off from its layer, but for recurrent ones, and knows neither nested networks nor
+    a layer's second call, nor layers in the place of an activation function.
     """
     if point not in graph.every_point:
         return None
     node = graph.producer(graph.every_point[point].value)
     if node.operation is None or node.name != node.layer_name:
         return None
-    function = None if is_activation(node.operation) else getattr(node.operation, "activation", None)
-    name = getattr(function, "__name__", "linear")
-    return node.layer_name if name == "linear" else f"{node.layer_name}_{name}"
+    function = getattr(node.operation, "activation", None)
+    if function is None or is_activation(node.operation) or node.type in RECURRENT_LAYERS:
+        return node.layer_name
+    name: str | None = getattr(function, "__name__", None)
+    return node.layer_name if name == "linear" else None if name is None else f"{node.layer_name}_{name}"
 
 
 def _make(request: ExportRequest) -> Exported:
@@ -96,4 +99,8 @@ EXPORTER = Exporter(
     options=("width", "model", "custom_objects", "unsafe_model"),
     takes_channels=False,
     opens_network=True,
+    note=(
+        "Values beyond fixed<W,I> wrap around in hls4ml: --percentile 100 leaves none of this run beyond, and "
+        "fixed<W,I,RND,SAT> cuts them off."
+    ),
 )

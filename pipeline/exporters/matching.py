@@ -143,11 +143,19 @@ def matched_rows(
             rows.append(
                 RangeRow(tensor=name, point=point, lo=given.found.lo, hi=given.found.hi, source=given.source)
             )
-    if not lost:
-        return rows, ()
-    return rows, (
-        f"no tensor of {target.origin} has the values of {_listed(lost)}: the target folded them away",
-    )
+    constant = [name for name in lost if points[name].is_constant]
+    folded = [name for name in lost if name not in constant]
+    warnings = []
+    if folded:
+        warnings.append(
+            f"no tensor of {target.origin} has the values of {_listed(folded)}: the target folded them away"
+        )
+    if constant:
+        warnings.append(
+            f"all values of {_listed(constant)} are the same for the first {n_first} samples, so no tensor is known to "
+            "have them: it is measured as those that are no points"
+        )
+    return rows, tuple(warnings)
 
 
 def _own_settings(settings: FactorSettings) -> FactorSettings:
@@ -188,7 +196,11 @@ def _values(
         for name, array in found.items():
             part = array[:n_here] if array.ndim and len(array) == size else array
             parts.setdefault(name, []).append(part)
-    return {name: np.concatenate(arrays) if len(arrays) > 1 else arrays[0] for name, arrays in parts.items()}
+    # Single numbers, such as the bounds of a Clip, have no axis of samples to lie along.
+    return {
+        name: np.concatenate([np.atleast_1d(each) for each in arrays]) if len(arrays) > 1 else arrays[0]
+        for name, arrays in parts.items()
+    }
 
 
 def _counted(

@@ -83,6 +83,27 @@ def test_own_activation_layers_linear_layers_and_nested_networks(tmp_path):
     assert np.percentile(out, 99.9) <= row.hi <= highest + 1e-3 * abs(highest)
 
 
+def test_recurrent_layers_keep_their_names_and_layers_as_functions_have_none(tmp_path):
+    import keras
+    from keras import layers
+
+    # hls4ml makes one layer of a recurrent one, and refuses an activation that is no function.
+    model = keras.Sequential(
+        [
+            keras.Input((3, 2)),
+            layers.LSTM(4, name="memory"),
+            layers.Dense(3, activation=layers.LeakyReLU(), name="leaky"),
+            layers.Dense(2, activation="tanh", name="out"),
+        ]
+    )
+    samples = np.random.default_rng(2).normal(size=(40, 3, 2)).astype(np.float32)
+    found = run(model, samples, output=str(tmp_path / "r"), settings=QUIET)
+    made = found.exported("hls4ml", options={"model": model})
+
+    assert list(json.loads(made.content)["LayerName"]) == ["memory", "out_tanh"]
+    assert made.warnings == ("hls4ml has no name for 'leaky': left out",)
+
+
 @pytest.mark.parametrize("width", ["1", "65"])
 def test_an_impossible_width_is_refused(small_run, width, tmp_path):
     command = ["export", str(small_run["run"].folder.path), "--format", "hls4ml", "--width", width]

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from actisketch.pipeline import run
 from actisketch.pipeline.cli import commands
 from actisketch.storage.errors import InputError, MismatchError
 
-from .conftest import with_outlier
+from .conftest import QUIET, with_outlier
 
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
@@ -165,6 +166,57 @@ def test_a_network_for_a_fixed_number_of_samples_gives_the_same(exported, small_
         assert (np.float32(row.lo), np.float32(row.hi)) == pytest.approx(
             exported["ranges"][row.tensor], rel=1e-5
         )
+
+
+def test_single_numbers_in_a_network_for_a_fixed_number_of_samples_are_no_hindrance(
+    exported, small_run, tmp_path
+):
+    model = onnx.load(exported["onnx"])
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 6
+    (relu,) = (node for node in model.graph.node if node.op_type == "Relu" and "hidden" in node.name)
+    zero = onnx.helper.make_node(
+        "Constant", [], ["zero"], value=onnx.numpy_helper.from_array(np.float32(0.0))
+    )
+    clip = onnx.helper.make_node("Max", [*relu.input, "zero"], [*relu.output])
+    place = list(model.graph.node).index(relu)
+    model.graph.node.remove(relu)
+    model.graph.node.insert(place, clip)
+    model.graph.node.insert(place, zero)
+    onnx.save(model, tmp_path / "clipped.onnx")
+    rows = small_run["run"].exported("onnxruntime", options={"onnx": tmp_path / "clipped.onnx"}).rows
+    ranges = {row.tensor: (np.float32(row.lo), np.float32(row.hi)) for row in rows}
+
+    assert ranges.pop("zero") == (0.0, 0.0)
+    assert ranges.keys() == exported["ranges"].keys()
+    for tensor, ends in ranges.items():
+        assert ends == pytest.approx(exported["ranges"][tensor], rel=1e-5)
+
+
+def test_samples_that_were_moved_are_found_at_a_url_too(exported, small_run):
+    options = {"onnx": exported["onnx"], "data": (small_run["folder"] / "x.npy").as_uri()}
+    rows = small_run["run"].exported("onnxruntime", options=options).rows
+
+    for row in rows:
+        assert (np.float32(row.lo), np.float32(row.hi)) == exported["ranges"][row.tensor]
+
+
+@pytest.mark.slow
+def test_a_dead_layer_is_not_said_to_be_folded_away(tmp_path):
+    import keras
+    from keras import layers
+
+    keras.utils.set_random_seed(4)
+    inputs = keras.Input((5,))
+    dead = layers.Dense(3, activation="relu", bias_initializer=keras.initializers.Constant(-99), name="dead")
+    both = layers.Concatenate()([layers.Dense(4, name="live")(inputs), dead(inputs)])
+    model = keras.Model(inputs, layers.Dense(2, name="out")(both))
+    samples = np.random.default_rng(4).normal(size=(20, 5)).astype(np.float32)
+    found = run(model, samples, output=str(tmp_path / "r"), settings=QUIET)
+    made = found.exported("onnxruntime", options={"model": model, "data": samples})
+    (warning,) = made.warnings
+
+    assert warning.startswith("all values of 'dead' are the same for the first 20 samples")
+    assert {row.point for row in made.rows} == {None, "live", "out"}
 
 
 def test_another_network_is_refused_with_the_points_that_were_looked_for(exported, small_run, tmp_path):
