@@ -72,7 +72,7 @@ def normalize_parameters(model: Any, config: ConfigParser, **kwargs: Any) -> Non
         Instead of ``x_norm``; ``ceil(num_samples / batch_size)`` batches are taken.
     scale_facs : mapping of layer name to float, optional
         Factors of an earlier run; then no samples are needed. If only the input's is given, the others are computed
-        from ``x_norm``, or without ``x_norm`` from the toolbox's own files in ``path/activations``.
+        from the samples, or without any from the toolbox's own files in ``path/activations``.
     path : path, optional
         Folder of the results; default: ``{log_dir_of_current_run}/normalization``.
     pin, treat_as_identity : iterable of str, optional
@@ -116,13 +116,14 @@ def normalize_parameters(model: Any, config: ConfigParser, **kwargs: Any) -> Non
     # Refuse a layer without a rule here, before anything is recorded or written.
     propagate(graph, exceptions=exceptions, keep_structure=True)
     _warn_of_late_norms(graph)
-    with _samples(kwargs, settings) as source:
+    measures = given is None or len(given) == 1
+    with _samples(kwargs, settings, measures=measures) as source:
         if given is None and source is None:
             warnings.warn(NO_FACTORS, RuntimeWarning, stacklevel=2)
             return
         settings.activations_folder.mkdir(parents=True, exist_ok=True)
         measured = None
-        if given is None or len(given) == 1:
+        if measures:
             if source is None:
                 given = _from_old_files(graph, settings, config, given)
                 measured = MeasuredFactors(factors=given, sketches={})
@@ -179,10 +180,12 @@ def _warn_of_late_norms(graph: Graph) -> None:
 
 
 @contextmanager
-def _samples(kwargs: Mapping[str, Any], settings: ToolboxSettings) -> Iterator[Source | None]:
-    """Provide the samples of the call in whole batches; None if there are none."""
+def _samples(
+    kwargs: Mapping[str, Any], settings: ToolboxSettings, *, measures: bool
+) -> Iterator[Source | None]:
+    """Provide the samples of the call in whole batches; None if there are none. A dataflow only ``measures``."""
     x_norm, dataflow = kwargs.get("x_norm"), kwargs.get("dataflow")
-    if x_norm is None and dataflow is not None and kwargs.get("scale_facs") is None:
+    if x_norm is None and dataflow is not None and measures:
         settings.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(settings.folder)  # as large as the samples
         with tempfile.TemporaryDirectory(dir=settings.folder, prefix=partial_name("dataflow", "-")) as folder:

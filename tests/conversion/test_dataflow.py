@@ -54,6 +54,17 @@ def test_a_dataflow_that_ends_too_early_says_so(
         normalize_parameters(small_model, settings, dataflow=iter([small_data[:10], small_data[10:20]]))
 
 
+def test_a_dataflow_measures_what_is_beside_the_factor_of_the_input(
+    small_model: Any, small_data: Any, settings: ConfigParser, folder: Path
+) -> None:
+    settings.set("normalization", "num_samples", "40")
+    flow = Dataflow(small_data, 10)
+    normalize_parameters(small_model, settings, dataflow=flow, scale_facs={"input": 1.0})
+
+    assert flow.n_calls == 4
+    assert len(json.loads((folder / "99.9.json").read_text())) == 4
+
+
 class Numbered:
     """Batches by number, as a PyDataset gives them; asked beyond its end it begins anew."""
 
