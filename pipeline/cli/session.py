@@ -134,9 +134,12 @@ class _Warnings(logging.Handler):
 
 
 def _console(*, stderr: bool) -> Console:
-    # Results for a file or a pipe are not wrapped at 80 columns: a program may read them.
-    stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() else int(os.environ.get("COLUMNS", "120"))
+    stream, columns = sys.stderr if stderr else sys.stdout, os.environ.get("COLUMNS", "")
+    width = int(columns) if columns.isdecimal() else None
+    # Results for a file or a pipe are not wrapped at 80 columns: a program may read them. In 0 columns, as terminals
+    # of unknown size have, rich would print nothing.
+    if width == 0 or (width is None and not stream.isatty()):
+        width = 120
     return Console(stderr=stderr, width=width)
 
 

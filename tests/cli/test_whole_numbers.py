@@ -104,3 +104,13 @@ def test_every_layer_keeps_its_name_in_a_narrow_terminal(shown, verb, width):
     text = shown(verb, width, True)
 
     assert all(re.search(rf"^{name[:10]}", text, re.MULTILINE) for name in NAMES)
+
+
+@pytest.mark.parametrize("columns", ["0", "", "many"])
+def test_columns_that_are_no_width_cut_nothing(call, finished, monkeypatch, columns):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    expected = call("percentiles", finished["run"], "-q", "99")
+    monkeypatch.setenv("COLUMNS", columns)
+
+    assert expected.out
+    assert call("percentiles", finished["run"], "-q", "99") == expected
