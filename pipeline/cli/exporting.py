@@ -101,7 +101,9 @@ def export(session: Session, /, run: Path, kind: str, output: Path | None, **fla
     changes = {key: value for key, value in ranges.items() if value is not None}
     with JobProgress(session.err, quiet=session.quiet) as progress:
         made = chosen.exported(kind, options=flags, on_event=progress, **changes)
-    for warning in made.warnings:
+    unwritten = ", ".join(made.beside) if output is None else ""
+    missed = f"what belongs to this and is written beside the output ({unwritten}) is missing: give --output"
+    for warning in (*made.warnings, *([missed] if unwritten else [])):
         session.err.print(visible(f"warning: {warning}", kept="\n"), markup=False, highlight=False)
     if output is None:
         _print(session, made, kind, exporter.note)

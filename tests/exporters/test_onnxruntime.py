@@ -201,6 +201,17 @@ def test_samples_that_were_moved_are_found_at_a_url_too(exported, small_run):
 
 
 @pytest.mark.slow
+def test_on_standard_output_the_network_of_the_tensors_is_missed(exported, small_run):
+    command = ["export", str(small_run["run"].folder.path), "--format", "onnxruntime"]
+    lacking = CliRunner().invoke(commands, command)
+    whole = CliRunner().invoke(commands, [*command, "--onnx", str(exported["onnx"])])
+
+    assert "written beside the output (.onnx) is missing: give --output" in " ".join(lacking.stderr.split())
+    assert "is missing" not in whole.stderr
+    assert json.loads(whole.stdout)["data"].keys() == exported["ranges"].keys()
+
+
+@pytest.mark.slow
 def test_a_dead_layer_is_not_said_to_be_folded_away(tmp_path):
     import keras
     from keras import layers
