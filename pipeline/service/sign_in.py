@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
-from http.cookies import CookieError, SimpleCookie
+from contextlib import suppress
 from urllib.parse import parse_qs, parse_qsl, urlencode
 
 from fastapi import Request
@@ -49,18 +49,20 @@ class SignIn:
         """Return the answer to a request about signing in, or from somebody unknown; None for all others."""
         if path == ADDRESS and request.method == "POST":
             return await self._by_form(request)
-        is_known = self._is_known(request.headers)
+        is_known = self._is_known(request)
         if path == "/" and "key" in request.query_params and request.method == "GET":
             session = self._session_for_key(request.query_params["key"])
             if session is not None or is_known:
                 return self._signed_in(request, session, "")
         if not is_known:
             return self._unknown(request)
-        request.scope[MAY_ACT] = self._may_act(request.headers)
+        request.scope[MAY_ACT] = self._may_act(request)
         return None
 
     async def _by_form(self, request: Request) -> Response:
-        asked = parse_qs((await request.body()).decode("ascii", "replace"), max_num_fields=10)
+        asked: dict[str, list[str]] = {}
+        with suppress(ValueError):  # more fields than the form has
+            asked = parse_qs((await request.body()).decode("ascii", "replace"), max_num_fields=10)
         secret, then = asked.get("secret", [""])[0].strip(), asked.get("then", [""])[0]
         if self._access.is_token(secret):
             return self._signed_in(
@@ -94,26 +96,24 @@ class SignIn:
             )
         return response
 
-    def _is_known(self, headers: Headers) -> bool:
-        kind, token = _bearer(headers)
+    def _is_known(self, request: Request) -> bool:
+        kind, token = _bearer(request.headers)
         if kind:
             return kind == "bearer" and self._access.is_token(token)
-        return self._access.is_session(self._session(headers))
+        return self._access.is_session(self._session(request))
 
-    def _may_act(self, headers: Headers) -> bool:
+    def _may_act(self, request: Request) -> bool:
         """Whether somebody who is known may start and end jobs."""
-        kind, token = _bearer(headers)
+        kind, token = _bearer(request.headers)
         if kind:
             return self._access.is_jobs_token(token)
-        return self._access.is_acting_session(self._session(headers))
+        return self._access.is_acting_session(self._session(request))
 
-    def _session(self, headers: Headers) -> str:
+    def _session(self, request: Request) -> str:
         """Return the session in a cookie; an empty text, which is none, without a cookie."""
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(self._cookie)
-        except CookieError:
-            return ""
-        return "" if cookie is None else cookie.value
+        # Those of other services on this host come along, and Python's SimpleCookie stops at one that is not to its
+        # liking.
+        return request.cookies.get(self._cookie, "")
 
     def _unknown(self, request: Request) -> Response:
         if "text/html" in request.headers.get("accept", "") and request.method in ("GET", "HEAD"):

@@ -56,6 +56,28 @@ def test_a_browser_signs_in_once_with_a_key(signing):
     assert client.get("/", params={"key": keys[1]}).status_code == 303
 
 
+@pytest.mark.parametrize(
+    "other", ['settings={"size": 3}', "theme=dark mode", "a,b=1", "flag", 'half="open', "k[0]=1"]
+)
+def test_a_browser_stays_signed_in_whatever_cookies_others_of_this_host_have_set(signing, other):
+    client, keys = signing
+    own = client.get("/", params={"key": keys[0]}).headers["set-cookie"].partition(";")[0]
+    client.cookies.clear()
+
+    for cookies in (f"{other}; {own}", f"{own}; {other}"):
+        assert client.get(API, headers={"cookie": cookies}).status_code == 200
+    assert client.get(API, headers={"cookie": other}).status_code == 401
+
+
+def test_a_form_of_too_many_fields_is_refused_as_a_wrong_one(signing):
+    client, _ = signing
+    fields = {f"field{n}": "1" for n in range(12)}
+
+    assert (
+        client.post("/sign-in", data={**fields, "secret": TOKEN}, headers={"origin": BASE}).status_code == 401
+    )
+
+
 def test_a_key_that_was_used_leads_on_where_the_browser_is_signed_in(signing):
     client, keys = signing
     client.get("/", params={"key": keys[0]})
