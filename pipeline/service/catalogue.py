@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ...storage.claim import writer_of
@@ -18,10 +18,19 @@ from ...storage.files import open_to_read
 from ...storage.parsing import LARGEST_NBYTES
 from ...storage.record_names import n_samples_named, records_changed_ns
 from ..folder.progress_file import read_progress
+from ..results.saved import RunStatus
 from ..settings.visible import visible
 from .run_root import MANIFEST, PROGRESS, SETTLED_NS, Folder, RunRoot, id_of
 
-__all__ = ["SORT_KEYS", "Catalogue", "CatalogueRow", "RunState", "chosen_rows", "wanted_stages"]
+__all__ = [
+    "SORT_KEYS",
+    "Catalogue",
+    "CatalogueRow",
+    "RunState",
+    "checked_state",
+    "chosen_rows",
+    "wanted_stages",
+]
 
 RunState = Literal["running", "complete", "stopped", "damaged"]
 """``stopped``: something is left to do, and nobody does it; running the job again resumes it."""
@@ -184,11 +193,25 @@ def _facts(path: str, nbytes: int) -> Mapping[str, Any]:
             "n_samples": n_samples if isinstance(n_samples, int) else None,
             "percentile": float(percentile) if isinstance(percentile, int | float) else None,
             "cache": settings.get("cache", {}).get("url"),
-            "stages": set(tree.get("stages", {})),
+            # Of those that an early version noted without the hashes of their files, nothing is known.
+            "stages": {name for name, made in tree.get("stages", {}).items() if "results" in made},
             "wanted": wanted,
         }
     except (ValueError, AttributeError, TypeError, KeyError, OverflowError, RecursionError):
         return DAMAGED
+
+
+def checked_state(state: RunState, look: Callable[[], RunStatus]) -> RunState:
+    """Return the state of a run after a look at its results: the list looks at names only, and at no cache elsewhere.
+
+    A report that another version of this program has drawn, or of other settings, leaves nothing to do: it is told as
+    out of date.
+    """
+    if state != "complete":
+        return state
+    status = look()
+    has_report = status.has_report or "report" in status.out_of_date
+    return "complete" if replace(status, has_report=has_report).is_complete else "stopped"
 
 
 def wanted_stages(settings: Mapping[str, Any]) -> set[str]:

@@ -18,7 +18,7 @@ from ..folder.progress_file import Progress, read_progress
 from ..results.run import open_run
 from ..settings.visible import visible
 from .answers import LiveAnswer, number
-from .catalogue import Catalogue
+from .catalogue import Catalogue, RunState, checked_state
 from .run_root import RunRoot, path_in_id
 from .workers import Overloaded, Workers
 
@@ -82,10 +82,12 @@ class Live:
         spec = run.cache.spec
         missing = run.cache.missing()
         row = self._catalogue.row(path_in_id(run_id))
-        state = "stopped" if row is None else row.state
-        if state == "complete" and (missing or not run.status().is_complete):
-            state = "stopped"  # the list looks at names only, and at no cache elsewhere
+        state: RunState = "stopped" if row is None else checked_state(row.state, run.status)
         progress = read_progress(folder)
+        if progress is not None and not progress.is_alive and state != "stopped":
+            progress = (
+                None  # left by a job that came to no good end: a verb has done the rest since, or works now
+            )
         return LiveAnswer(
             run=run_id,
             state=state,

@@ -36,6 +36,7 @@ from .answers import (
     RunAnswer,
     number,
 )
+from .catalogue import RunState, checked_state
 from .open_runs import OpenRun
 from .workers import Stop
 
@@ -73,12 +74,10 @@ def is_nonzero(run: Run, nonzero: bool | None) -> bool:
     return run.settings.factors.nonzero if nonzero is None else nonzero
 
 
-def run_answer(opened: OpenRun, *, name: str, state: str) -> RunAnswer:
+def run_answer(opened: OpenRun, *, name: str, state: RunState) -> RunAnswer:
     """Return what is known of a run as a whole. Reads its results and compares their hashes."""
     run = opened.run
     status, holder = run.status(), writer_of(run.folder.cache_path)
-    if state == "complete" and not status.is_complete:
-        state = "stopped"  # the list looks at names only, and at no cache elsewhere
     writer = None
     if holder is not None:
         since = datetime.fromtimestamp(holder.since_s, UTC).isoformat(timespec="seconds")
@@ -88,7 +87,7 @@ def run_answer(opened: OpenRun, *, name: str, state: str) -> RunAnswer:
         id=opened.id,
         name=name,
         model=_writable(str(manifest.get("model", {}).get("name", ""))),
-        state=state,  # type: ignore[arg-type]  # one of the four words
+        state=checked_state(state, lambda: status),
         writer=writer,
         recorded=recorded_of(opened),
         n_points=status.n_points,

@@ -17,7 +17,7 @@ from actisketch.pipeline.service.catalogue import Catalogue
 from actisketch.pipeline.service.run_root import RunRoot
 from actisketch.storage import Cache
 
-from .conftest import MadeRun
+from .conftest import MadeRun, make_run
 
 API = "/api/v1/runs"
 
@@ -171,6 +171,36 @@ def test_a_run_with_factors_of_other_settings_is_not_shown_as_complete(root, own
     assert (shown["out_of_date"], shown["state"], live["state"]) == (["factors"], "stopped", "stopped")
     MadeRun(root / "first").begin()
     assert [own.get(f"{API}/first{path}").json()["state"] for path in ("", "/live")] == ["complete"] * 2
+
+
+def states_of(client, name):
+    """In the list, of the run, and now."""
+    (row,) = (run for run in client.get(API).json()["runs"] if run["name"] == name)
+    return [row["state"], *(client.get(f"{API}/{name}{path}").json()["state"] for path in ("", "/live"))]
+
+
+@pytest.mark.parametrize("noted", ["0123456789abcdef", {"key": "0123456789abcdef"}])
+def test_results_without_hashes_as_early_versions_noted_them_are_still_to_be_made(root, own, at_once, noted):
+    manifest = root / "old" / "run.json"
+    tree = json.loads(manifest.read_text())
+    assert states_of(own, "old") == ["complete"] * 3
+    manifest.write_text(json.dumps({**tree, "stages": dict.fromkeys(tree["stages"], noted)}))
+
+    assert states_of(own, "old") == ["stopped"] * 3
+    assert own.get(f"{API}/old").json()["out_of_date"] == ["factors", "certificate", "network"]
+
+
+def test_a_report_of_another_version_is_out_of_date_and_the_run_complete(root, own, at_once):
+    made = make_run(root / "told", changes={"report": {"enabled": True}})
+    page = made.run.report_path / "index.html"
+    page.parent.mkdir()
+    page.write_text("as version 0.1 has drawn it")
+    made.run.mark_made("report", "0123456789abcdef", page)
+
+    assert own.get(f"{API}/told").json()["out_of_date"] == ["report"]
+    assert states_of(own, "told") == ["complete"] * 3
+    page.unlink()
+    assert states_of(own, "told")[1:] == ["stopped"] * 2
 
 
 def test_a_cache_elsewhere_that_lacks_blocks_is_not_shown_as_complete(root, own, at_once):

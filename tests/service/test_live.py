@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -161,6 +162,29 @@ def test_a_job_that_was_killed_is_told(root, own):
     assert (folder / "progress.json").exists()
     assert state["state"] == "stopped"
     assert "kill -9" in state["error"]
+
+
+def test_what_a_failed_job_has_left_is_not_told_of_a_run_that_is_complete(root, own, quick):
+    made = MadeRun(root / "first")
+
+    def fail():
+        with progress_told(made.run, lambda event: None) as listen:
+            listen(StageStarted(stage="certify", n_total=17, unit="samples"))
+            raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
+    failed = own.get(f"{API}/first/live").json()
+    # As `actisketch normalize` does, which makes what was left to do.
+    os.utime(made.run.manifest_path)
+    done = own.get(f"{API}/first/live").json()
+
+    assert (failed["state"], failed["stage"], failed["error"]) == (
+        "stopped",
+        "certify",
+        "OSError: the disk is full",
+    )
+    assert (done["state"], done["stage"], done["error"], done["pid"]) == ("complete", "", None, None)
 
 
 def test_a_run_that_is_deleted_ends_its_events(root, quick):
