@@ -1,7 +1,8 @@
 """A job without a network, in place of `actisketch run`: it records a made run block by block, slowly.
 
 Beside its run it notes each process that began, and `twice` if one began while another worked. The number of samples,
-which it has no use for, says how it behaves: 7 dies, 11 does not listen to signals, 13 fails, 17 dies when it has
+which it has no use for, says how it behaves: 7 dies (of the
+signal whose number is the offset), 11 does not listen to signals, 13 fails, 17 dies when it has
 finished.
 """
 
@@ -59,10 +60,11 @@ def work(folder: JobFolder) -> int:
     note_begin(output)
     print("working", *sorted(name for name in os.environ if name.startswith("ACTISKETCH")), flush=True)
     if settings.data.num_samples == 13:
-        print("actisketch: no data at 'there': it is not here", flush=True)
+        if not output.with_name(f"{output.name}.mute").exists():
+            print("actisketch: no data at 'there': it is not here", flush=True)
         return InputError.exit_code
     if settings.data.num_samples == 7:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), int(settings.data.offset) or signal.SIGKILL)
     if settings.data.num_samples == 11:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -288,6 +288,37 @@ def test_a_job_that_fails_says_why(acting):
     assert not failed["has_run"]
 
 
+def test_what_an_earlier_attempt_said_is_not_told_of_a_later_one(acting, tmp_path):
+    job = submit(acting, data={"path": "x.npz", "num_samples": 13})
+    reached(acting, job, *ENDED)
+    (tmp_path / "new.mute").touch()
+    waits = acting.post(f"{JOBS}/{job}/resume").json()
+    failed = wait_for(
+        lambda: (
+            found
+            if (found := acting.get(f"{JOBS}/{job}").json())["ended_s"] and found["attempt"] == 2
+            else None
+        )
+    )
+
+    assert (waits["state"], waits["pid"], waits["exit_code"], waits["ended_s"]) == (
+        "queued",
+        None,
+        None,
+        None,
+    )
+    assert (failed["state"], failed["message"]) == ("failed", "it ended with exit code 2: its log says why")
+
+
+@pytest.mark.parametrize(("number", "name"), [(9, "SIGKILL"), (37, "signal 37")])
+def test_a_job_ends_whichever_signal_has_killed_it(acting, number, name):
+    job = submit(acting, data={"path": "x.npz", "num_samples": 7, "offset": number})
+    ended = reached(acting, job, *ENDED)
+
+    assert ended["state"] == "interrupted"
+    assert f"({name})" in ended["message"]
+
+
 def test_a_job_whose_start_fails_for_no_known_reason_has_failed(acting, monkeypatch, caplog):
     def unforeseen(*_):
         raise LookupError("nobody thought of this")

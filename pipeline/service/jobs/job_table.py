@@ -35,6 +35,16 @@ BUSY_S = 60.0
 # A job in one of these has a process, or gets one.
 WORKING: Sequence[JobState] = ("starting", "running", "cancelling")
 OPEN: Sequence[JobState] = ("queued", *WORKING)
+# What is known of a process, before there is one.
+_NOT_BEGUN: Mapping[str, Any] = {
+    "pid": None,
+    "process_started_s": None,
+    "exit_code": None,
+    "n_signals": 0,
+    "cancelled_s": None,
+    "ended_s": None,
+    "message": "",
+}
 
 _CREATE = f"""
 CREATE TABLE IF NOT EXISTS jobs (
@@ -179,17 +189,13 @@ class JobTable:
                 f"SELECT count(*) FROM jobs WHERE state IN ({_marks(WORKING)})", WORKING
             ).fetchone()
             first = connection.execute(
-                "SELECT id FROM jobs WHERE state = 'queued' ORDER BY queued_s, id LIMIT 1"
+                "SELECT id, attempt FROM jobs WHERE state = 'queued' ORDER BY queued_s, id LIMIT 1"
             ).fetchone()
             if n_working >= limit or first is None:
                 return None
-            connection.execute(
-                "UPDATE jobs SET state = 'starting', attempt = attempt + 1, claimed_s = ?, pid = NULL, "
-                "process_started_s = NULL, exit_code = NULL, n_signals = 0, cancelled_s = NULL, ended_s = NULL, "
-                "message = '' WHERE id = ?",
-                (time.time(), first[0]),
-            )
-            return self._row(connection, first[0])
+            values = {"state": "starting", "attempt": first["attempt"] + 1, "claimed_s": time.time()}
+            self._set(connection, first["id"], {**_NOT_BEGUN, **values})
+            return self._row(connection, first["id"])
 
     def begin(self, job_id: int, attempt: int, *, pid: int, process_started_s: float) -> bool:
         """Note the process of a job that was claimed; False if it came too late, and must not work."""
@@ -245,8 +251,8 @@ class JobTable:
                 raise BusyError(f"job {job_id} is {job.state}: it can be resumed when it has ended")
             _check_room(connection, job.output)
             with _one_for_a_folder(job.output):
-                values = {"state": "queued", "queued_s": time.time(), "n_auto_resumes": 0, "message": ""}
-                self._set(connection, job_id, values)
+                values = {"state": "queued", "queued_s": time.time(), "n_auto_resumes": 0}
+                self._set(connection, job_id, {**_NOT_BEGUN, **values})
             return self._row(connection, job_id)
 
     def _change(

@@ -23,7 +23,16 @@ from ....storage.files import open_own, open_unlinked
 from ..access import JOBS_TOKEN_VARIABLE, TOKEN_VARIABLE
 from .job_table import Job
 
-__all__ = ["JOB_COMMAND", "JobFolder", "end_session", "holding", "is_held", "start_process", "tell_process"]
+__all__ = [
+    "JOB_COMMAND",
+    "JobFolder",
+    "end_session",
+    "head_of_log",
+    "holding",
+    "is_held",
+    "start_process",
+    "tell_process",
+]
 
 JOB_COMMAND: Sequence[str] = (sys.executable, "-m", "actisketch.pipeline.cli.job_process")
 # In the environment of a job and of all processes that it starts.
@@ -134,7 +143,7 @@ def start_process(table: Path, job: Job, command: Sequence[str], *, cwd: Path) -
         If the system refuses.
     """
     with open(JobFolder.beside(table, job.id).log_path, "ab", opener=open_own) as log:
-        log.write(f"--- job {job.id}, attempt {job.attempt}\n".encode())
+        log.write(f"{head_of_log(job)}\n".encode())
         log.flush()
         return subprocess.Popen(
             [*command, str(table), str(job.id), str(job.attempt)],
@@ -145,6 +154,11 @@ def start_process(table: Path, job: Job, command: Sequence[str], *, cwd: Path) -
             env=_environment(os.environ, job),
             start_new_session=True,
         )
+
+
+def head_of_log(job: Job) -> str:
+    """Return the line in the log of a job below which its attempt begins."""
+    return f"--- job {job.id}, attempt {job.attempt}"
 
 
 def _environment(own: Mapping[str, str], job: Job) -> dict[str, str]:

@@ -17,7 +17,7 @@ from ...settings.job_settings import JobSettings
 from ...settings.visible import visible
 from ..catalogue import wanted_stages
 from .job_table import Job, JobState
-from .processes import JobFolder
+from .processes import JobFolder, head_of_log
 from .work_as_job import INTERRUPTED
 
 __all__ = ["has_finished", "how_it_ended", "note_before"]
@@ -51,9 +51,11 @@ def how_it_ended(
     if job.exit_code is None:
         how = ", as after kill -9"
         if code is not None:
-            how = f" ({signal.Signals(-code).name})" if code < 0 else f" (exit code {code})"
+            # Those for real time have no names.
+            name = next((each.name for each in signal.Signals if each == -code), f"signal {-code}")
+            how = f" ({name})" if code < 0 else f" (exit code {code})"
         return "interrupted", f"its process is gone without a word{how}: {RESUME}"
-    return "failed", _last_error(folder) or f"it ended with exit code {code}: its log says why"
+    return "failed", _last_error(job, folder) or f"it ended with exit code {code}: its log says why"
 
 
 def note_before(job: Job, output: Path, folder: JobFolder) -> None:
@@ -104,8 +106,9 @@ def has_finished(job: Job, output: Path, settings: JobSettings, folder: JobFolde
     return is_of_this_attempt and noted == asked and wanted_stages(noted) <= manifest.get("stages", {}).keys()
 
 
-def _last_error(folder: JobFolder) -> str:
-    """Return what the command line said last, with the lines that belong to it."""
+def _last_error(job: Job, folder: JobFolder) -> str:
+    """Return what the command line said last in this attempt, with the lines that belong to it."""
     text, _ = folder.log_end(16_384)
-    _, found, said = text.rpartition("\nactisketch: ")
+    _, _, of_attempt = f"\n{text}".rpartition(f"\n{head_of_log(job)}")
+    _, found, said = of_attempt.rpartition("\nactisketch: ")
     return visible(said.strip()[:LONGEST_MESSAGE], kept="\n") if found else ""
