@@ -35,8 +35,8 @@ def report_data(run: Run, *, with_noise: bool = False) -> ReportData:
     has_network = certificate is not None and bool(certificate["passed"])
     after = AfterSketches.load(run.folder.sketches_path) if has_network else AfterSketches()
     specs = {spec.name: spec for spec in run.cache.spec.points}
-    bits = run.settings.factors.bits
-    noise = {row.point: row for row in run.sensitivity(bits=bits)} if with_noise else {}
+    bits, symmetric = run.settings.factors.bits, run.settings.factors.symmetric
+    noise = {row.point: row for row in run.sensitivity(bits=bits, symmetric=symmetric)} if with_noise else {}
     points = tuple(
         _point_report(run, factor, specs[factor.name], after, noise.get(factor.name))
         for factor in factors.points
@@ -48,7 +48,7 @@ def report_data(run: Run, *, with_noise: bool = False) -> ReportData:
         n_samples=run.cache.spec.n_samples,
         nonzero=factors.nonzero,
         noise_bits=bits if noise else None,
-        settings=run.settings.model_dump(mode="json", exclude_none=True),
+        settings=run.asked_settings.model_dump(mode="json", exclude_none=True, exclude={"output"}),
         certificate=certificate,
         accuracy_before=certificate.get("accuracy_before") if certificate else None,
         accuracy_after=certificate.get("accuracy_after") if certificate else None,
@@ -121,7 +121,7 @@ class _ReportStage(FileStage[Path]):
 
     @cached_property
     def key(self) -> str:
-        return report_key(self.run.folder, self.run.settings, self.run.normalized_key())
+        return report_key(self.run.folder, self.run.normalized_key())
 
     @property
     def files(self) -> Sequence[Path]:

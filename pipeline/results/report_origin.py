@@ -33,7 +33,7 @@ run(model, samples, output="again", settings=tomllib.load(open("job.toml", "rb")
 
 def with_origin(data: ReportData, run: Run, place: Path) -> ReportData:
     """Return the data of a report in the folder ``place`` with where it came from, and links to files of the run."""
-    settings, timings = run.settings.model_copy(update={"model": run.asked_model}), read_timings(run.folder)
+    settings, timings = run.asked_settings, read_timings(run.folder)
     samples = counted(data.n_samples, "sample")
     path = settings.data.path
     versions = run.folder.manifest().get("versions", {})

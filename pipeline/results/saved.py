@@ -135,7 +135,7 @@ class Saved:
         folder, normalized = self.folder, self.normalized_key()
         certificate = None if normalized is None else _read_certificate(folder.certificate_path)
         page = folder.report_path / "index.html"
-        has_report = folder.is_made_from("report", report_key(folder, self.settings, normalized), page)
+        has_report = folder.is_made_from("report", report_key(folder, normalized), page)
         current = {
             "factors": (self.are_factors_current, folder.factors_path),
             "certificate": (normalized is not None, folder.certificate_path),

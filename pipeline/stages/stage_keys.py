@@ -39,8 +39,10 @@ def normalize_key(recorded: str, factors: Factors, settings: JobSettings, *, lab
     return content_key(recorded, factors.to_dict(), chosen, labels)
 
 
-def report_key(folder: RunFolder, settings: JobSettings, normalized: str | None) -> str:
-    """Return the key of a report: of the factors, the normalised network (its key, or None) and the program."""
+def report_key(folder: RunFolder, normalized: str | None) -> str:
+    """Return the key of a report: of the factors, the normalised network (its key, or None), settings and program."""
     program = importlib.metadata.version("actisketch")
-    # The page has the noise of so many bits, whether or not the factors follow from them.
-    return content_key(folder.made_from("factors"), settings.factors.bits, normalized, program)
+    # The page shows all settings, and the noise of some that the factors do not follow from. Where the folder is, it
+    # does not say: it may be moved.
+    settings = {**folder.manifest().get("settings", {}), "output": None}
+    return content_key(folder.made_from("factors"), settings, normalized, program)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from actisketch.pipeline import Run, open_run, run
+from actisketch.pipeline.folder.folder import RunFolder
 from actisketch.pipeline.results.report import draw_report, report_data
 from actisketch.pipeline.results.report_origin import with_origin
 from actisketch.pipeline.settings.loading import load_job
@@ -174,6 +176,38 @@ def test_drawn_again_from_the_same_run_the_page_is_the_same(
     # From elsewhere, the links lead back to the run.
     link = re.findall(r'href="([^"]+factors\.json)"', pages[0].decode())[0]
     assert (tmp_path / "a" / unquote(link)).resolve() == result.folder.factors_path.resolve()
+
+
+def test_the_page_is_drawn_again_with_settings_that_change_no_number(
+    finished: tuple[Run, keras.Model], tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(finished[0].folder.path, tmp_path / "run"))
+    settings = finished[0].settings.model_dump(exclude={"output"})
+    settings["record"] |= {"memory_limit": "7 GB"}
+    settings["model"] |= {"safe_mode": False}
+    again = run(settings["model"]["path"], settings["data"]["path"], output=folder, settings=settings)
+
+    table = dict(re.findall(r'<tr><th scope="row">([a-z_.]+)</th><td>([^<]*)</td>', page_of(again)))
+    assert (table["record.memory_limit"], table["model.safe_mode"]) == ("7000000000", "false")
+    assert "output" not in table
+    assert again.status().has_report
+    shutil.move(folder, tmp_path / "moved")
+    assert open_run(tmp_path / "moved").status().has_report
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_the_noise_of_the_page_is_that_of_the_levels_which_the_settings_ask_for(
+    finished: tuple[Run, keras.Model], tmp_path: Path, *, symmetric: bool
+) -> None:
+    folder = Path(shutil.copytree(finished[0].folder.path, tmp_path / "run"))
+    settings = finished[0].settings.model_dump(mode="json")
+    settings["factors"] |= {"symmetric": symmetric, "bits": 7}
+    RunFolder(folder).update_manifest({"settings": settings})
+    result = open_run(folder)
+    noise = {row.point: row for row in result.sensitivity(bits=7, symmetric=symmetric)}
+
+    for point in report_data(result, with_noise=True).points:
+        assert point.noise == {name: each.sqnr for name, each in noise[point.name].methods.items()}
 
 
 def test_a_file_that_is_gone_is_not_linked(finished: tuple[Run, keras.Model], tmp_path: Path) -> None:
