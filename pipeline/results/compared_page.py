@@ -14,6 +14,7 @@ from ..report.numbers import certain_text, change_text, factor_text, number_text
 from ..report.page import INKS_ON_PAGE, source, template
 from ..report.picture import Picture
 from ..report.scale import Scale
+from ..settings.percents import percent_text
 from ..sketch import Sketch
 from .compared_runs import ComparedPoint, RunComparison
 from .percentile_rows import percent_label
@@ -67,6 +68,10 @@ def _heads(found: RunComparison) -> Iterator[str]:
 
 def _flags(found: RunComparison) -> Iterator[str]:
     yield from ("--by", found.measure, "--nonzero" if found.nonzero else "--all-values")
+    if found.asked_points:
+        yield from ("--points", ",".join(found.asked_points))
+    for each in found.points[0].percentiles:
+        yield from ("-q", percent_text(each.q))
 
 
 def _facts(so_far: SoFar) -> dict[str, str]:

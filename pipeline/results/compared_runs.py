@@ -120,6 +120,8 @@ class RunComparison:
     only_in_second: tuple[str, ...]
     per_channel: bool = False
     """Whether the distances of channels were asked for."""
+    asked_points: tuple[str, ...] = ()
+    """The names or patterns that were asked for; empty: all points."""
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -246,8 +248,10 @@ def compare_recorded(
     a, b = first.run, second.run
     matching = match_points(a.cache.spec.points, b.cache.spec.points)
     pairs = matching.pairs
+    asked: tuple[str, ...] = ()
     if points is not None:
         chosen = set(meant_points(points, a.points))
+        asked = (points,) if isinstance(points, str) else tuple(points)
         pairs = tuple(pair for pair in pairs if pair.first in chosen)
     if not pairs:
         raise InputError(
@@ -285,6 +289,7 @@ def compare_recorded(
         only_in_first=() if points else matching.only_in_first,
         only_in_second=() if points else matching.only_in_second,
         per_channel=per_channel,
+        asked_points=asked,
     )
 
 

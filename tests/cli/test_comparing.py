@@ -1,7 +1,9 @@
 """``actisketch compare``: the table, the page, the code for CI."""
 
+import html
 import json
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -169,6 +171,18 @@ def test_the_page_stands_alone_and_shows_each_distribution(call, runs, tmp_path)
     assert ("W1, relative</th>" in other.read_text(), "W1, relative</th>" in text) == (True, False)
     assert f"actisketch compare {runs / 'a'} {runs / 'b'} --by ks --nonzero" in text
     assert re.findall(r'(?:src|href)="(?!#|data:)', text) == []
+
+
+@pytest.mark.parametrize(
+    "flags", [[], ["--points", "co*,<b>dense/1</b>", "-q", "50", "-q", "99.99", "--all-values"]]
+)
+def test_the_command_on_the_page_makes_the_page_again(call, runs, tmp_path, flags):
+    pages = [tmp_path / name for name in ("first.html", "again.html")]
+    call("compare", runs / "a", runs / "b", *flags, "--html", pages[0])
+    (command,) = re.findall("<code>(actisketch .*?)</code>", pages[0].read_text())
+    call(*shlex.split(html.unescape(command))[1:], "--html", pages[1])
+
+    assert pages[0].read_text() == pages[1].read_text()
 
 
 def test_a_page_replaces_no_folder_and_makes_none(call, runs, tmp_path):
