@@ -150,7 +150,7 @@ class Activations:
     def _parsed(self, index: Any) -> tuple[list[Any], int]:
         """Return an index with an entry for every axis, and the place of the entry for samples."""
         given = list(index) if isinstance(index, tuple) else [index]
-        entries = [np.asarray(each) if isinstance(each, list) else each for each in given]
+        entries = [np.asarray(each) if isinstance(each, list | tuple | range) else each for each in given]
         if any(isinstance(each, (bool, np.bool_)) for each in entries):
             raise IndexError(
                 "a single True or False is not an index of activations: give one for each sample"

@@ -73,6 +73,9 @@ def test_samples_may_be_chosen_in_any_order_and_twice(recorded, rows, last):
         np.int16(-1),
         slice(30, 40),
         (),
+        range(20, 3, -4),
+        ((0, 5, 2),),
+        (slice(None), range(2)),
     ],
     ids=repr,
 )
