@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 
 import pytest
 
+from actisketch.pipeline.service import live
 from actisketch.pipeline.service.jobs import job_queue
 from actisketch.pipeline.service.jobs.job_places import Permissions
 from actisketch.pipeline.service.jobs.job_queue import JobQueue
+from actisketch.pipeline.service.jobs.job_table import JobTable
 from actisketch.pipeline.service.run_root import RunRoot
 from actisketch.pipeline.settings.job_settings import JobSettings
+from actisketch.storage.errors import StorageError
 
 from .browser import IN_A_BROWSER
 from .conftest import TOKEN, make_run, served_here
@@ -204,6 +208,81 @@ def test_what_is_refused_is_shown_as_text(place, started):
     assert started.run("document.querySelector('main img')") is None
     # The browser itself notes the answer 422.
     assert all("422" in str(problem) for problem in started.problems)
+
+
+def test_two_numbers_are_typed_as_they_are_read_and_what_is_no_json_is_told(place, started):
+    _, address = place
+    started.open(f"{address}?view=new-job")
+    fill(started, output="x", model__path="digits.keras", data__path="digits.npz", data__inputs="x")
+    fill(started, data__image_size="[8, 8")
+    press(started, "Plan")
+    started.wait_for("document.querySelector('.told.bad')")
+    assert "[8, 8 is not JSON" in words(started)
+
+    fill(started, data__image_size="8, 8")
+    press(started, "Plan")
+    started.wait_for("document.querySelector('.told.good')", limit_s=120)
+    assert "image_size = [8, 8]" in words(started)
+    assert started.problems == []  # what is no JSON is not sent
+
+
+def test_a_reason_of_the_service_is_told_and_not_that_it_is_away(place, started, monkeypatch):
+    def full(*_, **__):
+        raise StorageError("the table of jobs cannot be used: see whether its disk is full")
+
+    started.open(f"{place[1]}?view=jobs")
+    started.wait_for("document.querySelector('h1').textContent === 'Jobs'")
+    monkeypatch.setattr(JobTable, "jobs", full)
+    started.wait_for("document.querySelector('main').innerText.includes('its disk is full')")
+    assert "does not answer" not in words(started)
+    monkeypatch.undo()
+    started.wait_for("!document.querySelector('main').innerText.includes('its disk is full')")
+    assert all("503" in str(problem) for problem in started.problems)
+    started.problems.clear()
+
+
+def test_a_job_is_followed_also_where_its_run_was_complete_before_it_began(place, browser, monkeypatch):
+    root, address = place
+    monkeypatch.setattr(live, "RETRY_MS", 50)
+    browser.open(address)
+    job = submitted(browser, "done")
+    browser.open(f"{address}?view=job&job={job}")
+    browser.wait_for("document.querySelector('.state')?.textContent === 'complete'")
+
+    # The next attempt waits behind another job, for longer than the browser asks for news of a complete run.
+    for name in ("before", "done"):
+        (root / f"{name}.hold").touch()
+    submitted(browser, "before")
+    press(browser, "Resume")
+    browser.wait_for("document.querySelector('main')?.innerText.includes('Starting')")
+    time.sleep(1.5)
+    (root / "before.hold").unlink()
+    browser.wait_for("document.querySelector('main')?.innerText.includes('Running, stage record')")
+    (root / "done.hold").unlink()
+    browser.wait_for("document.querySelector('.state')?.textContent === 'complete'")
+
+
+def test_a_setting_that_a_request_left_out_by_null_is_left_out_in_the_form(place, browser):
+    browser.open(place[1])
+    tree = {
+        "output": "left-out",
+        "model": {"path": "digits.keras"},
+        "data": {"path": "x.npz", "labels": None},
+    }
+    job = browser.run(f"act('api/v1/jobs', {json.dumps(tree)}).then(j => j.id)")
+    browser.open(f"{place[1]}?view=new-job&from={job}")
+
+    assert browser.run("document.getElementsByName('data.path')[0].value") == "x.npz"
+    assert browser.run("document.getElementsByName('data.labels')[0].value") == ""
+
+
+def test_a_job_of_a_repair_shows_its_command(place, browser):
+    _, address = place
+    browser.open(address)
+    job = browser.run("act('api/v1/jobs/repair', {run: 'damaged'}).then(j => j.id)")
+    browser.open(f"{address}?view=job&job={job}")
+
+    assert browser.run("document.querySelector('pre').textContent") == "actisketch verify damaged --repair"
 
 
 def test_a_damaged_run_has_a_button_for_its_repair(place, browser):

@@ -149,6 +149,51 @@ def test_a_run_that_is_deleted_while_it_is_shown_is_told(place, browser, monkeyp
     browser.problems.clear()
 
 
+def test_what_makes_the_same_elsewhere_has_the_percentiles_that_are_shown(place, browser):
+    make_run(place[0] / "mse", changes={"factors": {"method": "mse"}})
+    for asked, flag, argument in (
+        ("run=mse", "", ""),
+        ("run=mse&q=99.9999", " --percentile 99.9999", "percentile=99.9999"),
+        ("run=first&q=50.50", " --percentile 50.5", "percentile=50.5"),
+    ):
+        browser.open(f"{place[1]}?{asked}")
+        browser.wait_for("document.querySelector('pre')")
+        command, python = texts(browser, "pre")
+        assert (
+            command.splitlines()[1].removeprefix("actisketch factors ")[5 if "first" in asked else 3 :]
+            == flag
+        )
+        assert python.endswith(f".factors({argument}).by_point()")
+
+    browser.open(f"{place[1]}?view=compare&a=first&b=other&percentile=50")
+    browser.wait_for("document.querySelectorAll('tbody tr').length === 2")
+    # The command line takes no percentile of the factors.
+    assert texts(browser, "pre") == ['compare("first", "other", percentile=50)']
+
+
+def test_a_run_beyond_the_list_is_chosen_where_it_is_compared(place, browser):
+    for n in range(501):
+        (place[0] / "a" / f"{n}").mkdir(parents=True)
+        shutil.copy(place[0] / "first" / "run.json", place[0] / "a" / f"{n}" / "run.json")
+    try:
+        browser.open(f"{place[1]}?view=compare&a=other&b=first")
+        browser.wait_for("document.querySelectorAll('tbody tr').length === 2")
+        chosen = browser.run("[...document.querySelectorAll('select')].map(e => e.value)")
+    finally:
+        shutil.rmtree(place[0] / "a")
+
+    assert chosen == ["other", "first"]
+
+
+def test_where_no_news_come_any_more_the_page_says_so(place, browser, monkeypatch):
+    monkeypatch.setattr(live, "MOST_STREAMS", 0)
+    browser.open(f"{place[1]}?run=half")
+    browser.wait_for("document.body.innerText.includes('No more news of this run come')")
+
+    assert all("503" in str(problem) for problem in browser.problems)  # the browser itself notes such answers
+    browser.problems.clear()
+
+
 def test_two_runs_are_compared(place, browser):
     browser.open(f"{place[1]}?view=compare&a=first&b=other")
     browser.wait_for("document.querySelectorAll('tbody tr').length === 2")
@@ -174,6 +219,7 @@ def test_a_run_goes_on_from_nothing_to_its_end(place, browser, monkeypatch):
         made.finish()
     browser.wait_for("document.querySelector('.told.good')?.textContent.includes('complete')")
     browser.wait_for("!document.body.innerText.includes('of 3 blocks')")
+    browser.wait_for("document.querySelector('.facts').innerText.includes('State\\ncomplete')")
 
 
 def test_bars_of_the_list_move_and_what_has_the_focus_keeps_it(place, browser, monkeypatch):

@@ -24,10 +24,13 @@ async function show_jobs_link() {
   document.querySelector("#jobs").hidden = !has_jobs;
 }
 
+// An error of what was typed, as the service tells them.
+const refusal = (words) => Object.assign(new Error(words), { is_told: true });
+
 // What a person is told of a request that failed, and can do about it.
 function trouble(error) {
   if (error.status === 401) return make("p", { class: "told bad", role: "status" }, "You are signed out, as after the service was started again. ", make("a", { href: location.href }, "Sign in again"), " with a token, or open the address that it printed.");
-  if (error.status === undefined || error.status > 500) return told("bad", "The service does not answer. What is shown here is from before; it is asked again every second.");
+  if (!error.is_told) return told("bad", "The service does not answer. What is shown here is from before; it is asked again every second.");
   return told("bad", error.message);
 }
 
@@ -102,39 +105,43 @@ async function show_job(id) {
     state.replaceChildren(job_mark(job.state), job.message ? ` ${job.message}` : "");
     const known = { Run: run_of(job), Kind: job.kind, "Submitted (UTC)": when(job.submitted_s), "Ended (UTC)": job.ended_s === null ? null : when(job.ended_s), Attempts: job.attempt, Process: job.pid, "Exit code": job.exit_code };
     facts.replaceChildren(...Object.entries(known).filter(([, v]) => v !== null).map(([name, v]) => make("div", {}, make("dt", {}, name), make("dd", {}, v instanceof Node ? v : String(v)))));
-    if (log.textContent !== printed.text) log.replaceChildren(printed.is_cut ? "...\n" : "", printed.text);
+    const said = (printed.is_cut ? "...\n" : "") + printed.text;
+    if (log.textContent !== said) log.replaceChildren(said);
     if (access.may_act && before?.state !== job.state) {
       buttons.replaceChildren(is_open ? change("Cancel") : change("Resume"), job.kind === "run" ? link({ view: "new-job", from: job.id }, "New job from these settings") : "");
     }
-    if (followed && (!is_open || was_silent)) { followed.end(); followed = null; bar.replaceChildren(); }
+    if (followed && (!is_open || was_silent || followed.is_over())) { followed.end(); followed = null; bar.replaceChildren(); }
     if (job.has_run && is_open && !followed) { followed = live_bar(job.run, () => {}, is_now); bar.replaceChildren(followed); }
     followed?.renew();
   };
   await look_once();
-  show(`Job ${job.id}: ${job.name}`, silence, state, wrong, bar, buttons, facts, make("h2", {}, "Settings"), make("pre", {}, job.job_file || `actisketch verify ${shell(job.name)} --repair`),
+  show(`Job ${job.id}: ${job.name}`, silence, state, wrong, bar, buttons, facts, make("h2", {}, "Settings"), make("pre", {}, job.kind === "run" ? job.job_file : `actisketch verify ${shell(job.name)} --repair`),
     job.kind === "run" ? make("p", { class: "note" }, "As a job file for actisketch run, with paths from the folder that is served.") : null, make("h2", {}, "Log"), log);
   keep_looking(look_once, silence);
 }
 
-// What a setting may be: {kinds, choices} from its schema, without null, which stands for "left out".
+// What a setting may be: {kinds, choices, of_numbers} from its schema, without null, which stands for "left out".
 function kind_of(schema) {
   const parts = (schema.anyOf || [schema]).flatMap((part) => part.anyOf || [part]).filter((part) => part.type !== "null");
   const choices = parts.flatMap((part) => part.enum || (part.const === undefined ? [] : [part.const]));
   const kinds = parts.map((part) => (part.enum || part.const !== undefined ? "choice" : part.type || "object"));
-  return { kinds, choices };
+  return { kinds, choices, of_numbers: parts.some((part) => part.prefixItems?.every((each) => each.type === "integer")) };
 }
 const written = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
 // Return what was typed as the setting takes it.
-function typed({ kinds, choices }, words) {
+function typed({ kinds, choices, of_numbers }, words) {
   if (choices.includes(words)) return words;
   if (kinds.includes("boolean")) return words === "true";
   const is_number = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(words);
   if (is_number && (kinds.includes("number") || kinds.includes("integer"))) return Number(words);
   if (/^[[{]/.test(words) && (kinds.includes("array") || kinds.includes("object"))) {
-    try { return JSON.parse(words); } catch { throw new Error(`${words} is not JSON`); }
+    try { return JSON.parse(words); } catch { throw refusal(`${words} is not JSON`); }
   }
-  if (kinds.includes("array")) return kinds.includes("string") && !words.includes(",") ? words : words.split(",").map((word) => word.trim()).filter(Boolean);
+  if (kinds.includes("array")) {
+    const parts = words.split(",").map((word) => word.trim()).filter(Boolean);
+    return kinds.includes("string") && !words.includes(",") ? words : parts.map((part) => (of_numbers && /^\d+$/.test(part) ? Number(part) : part));
+  }
   return words;
 }
 
@@ -146,7 +153,8 @@ function hint(schema) {
 
 function field_of(key, schema, given) {
   const kind = kind_of(schema), id = `set-${key}`, about = `${id}-text`;
-  const chosen = given === undefined ? "" : written(given);
+  // A request may have left a setting out by null.
+  const chosen = given === undefined || given === null ? "" : written(given);
   const only = kind.kinds.every((each) => each === "choice" || each === "boolean");
   const options = kind.kinds.includes("boolean") ? ["true", "false"] : kind.choices;
   const empty = schema.default === undefined || schema.default === null ? "default" : `default: ${written(schema.default)}`;

@@ -18,10 +18,10 @@ const run_path = (id) => `api/v1/runs/${encodeURIComponent(id)}`;
 const path_of = (id) => id.replaceAll("~1", "/").replaceAll("~0", "~");
 const link = (fields, ...children) => make("a", { href: query(fields) || "./" }, ...children);
 
-// The status tells an answer that refuses from none: errors without one are of the network.
+// Errors whose reason is told are of the service; others are of the network, or of a proxy whose service is away.
 async function read_answer(answer) {
   const body = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw Object.assign(new Error(body.detail || `${answer.status}`), { status: answer.status });
+  if (!answer.ok) throw Object.assign(new Error(body.detail || `${answer.status}`), { status: answer.status, is_told: Boolean(body.detail) });
   return body;
 }
 
@@ -69,10 +69,13 @@ function table(columns, rows, label, asked = null) {
   body.append(...lines);
   const node = make("div", { class: "wide", role: "region", tabindex: "0", "aria-label": label }, make("table", {}, make("thead", {}, make("tr", {}, ...heads)), body));
   // Put the same rows with new values in their places: what has the focus keeps it.
-  node.renew = (renewed) => lines.forEach((line, i) => columns.forEach((c, j) => {
-    const fresh = cell(c, renewed[i]);
-    if (!line.children[j].isEqualNode(fresh)) line.children[j].replaceWith(fresh);
-  }));
+  node.renew = (renewed) => {
+    rows = renewed;
+    lines.forEach((line, i) => columns.forEach((c, j) => {
+      const fresh = cell(c, rows[i]);
+      if (!line.children[j].isEqualNode(fresh)) line.children[j].replaceWith(fresh);
+    }));
+  };
   return node;
 }
 
@@ -162,30 +165,37 @@ function live_bar(id, reload, is_now = () => true) {
   };
   for (const name of ["progress", "failed", "complete"]) source.addEventListener(name, hear);
   source.addEventListener("problem", (event) => { bar.replaceChildren(JSON.parse(event.data).detail); source.close(); });
+  bar.is_over = () => source.readyState === EventSource.CLOSED;
+  // A browser asks again after an answer that broke off, and not after one that refuses.
+  source.addEventListener("error", () => { if (bar.is_over() && last?.state !== "complete") bar.replaceChildren("No more news of this run come: load the page again."); });
   bar.renew = () => last && draw(last);
   bar.end = () => source.close();
   return bar;
 }
 
 async function show_run(id) {
-  const q = here.get("q") || null;
-  const run = await ask(run_path(id)), content = make("div");
-  const load = async () => {
+  const q = here.get("q") || null, first = await ask(run_path(id));
+  const head = make("div"), content = make("div");
+  const load = async (run) => {
+    head.replaceChildren(...run_head(id, run));
     const points = await ask(`${run_path(id)}/points`, { q });
     const factors = await ask(`${run_path(id)}/factors`, { percentile: q }).catch((error) => ({ points: [], remarks: [error.message] }));
     content.replaceChildren(...run_content(id, run, points, factors));
   };
+  show(first.name, first.state === "complete" ? null : live_bar(id, () => start(() => ask(run_path(id)).then(load), true)), head,
+    make("form", { method: "get" }, make("input", { type: "hidden", name: "run", value: id }),
+      make("label", {}, "Percentile", make("input", { name: "q", type: "number", min: 0, max: 100, step: "any", value: q ?? first.settings.factors.percentile })), make("button", { class: "act" }, "Show")),
+    content);
+  await load(first);
+}
+
+function run_head(id, run) {
   const verdict = run.certificate_passed === null ? told("open", "No certificate of a normalised network.") : run.certificate_passed
     ? told("good", "The normalised network was certified: it computes what the original does.") : told("bad", "The certificate FAILED.");
   const facts = { Model: run.model, State: run.state, Samples: count(run.recorded.n_samples), Points: run.n_points, "Percentile of the run": run.settings.factors.percentile, "Size on disk": bytes(run.cache_nbytes), Writer: run.writer };
-  show(run.name, verdict, run.state === "complete" ? null : live_bar(id, () => start(load, true)),
-    ...run.out_of_date.map((what) => told("open", `The ${what} in the folder is out of date, or was changed.`)),
-    run.recorded.damage.length ? repair_part(id) : null,
-    make("dl", { class: "facts" }, ...Object.entries(facts).filter(([, v]) => v !== null && v !== "").map(([name, v]) => make("div", {}, make("dt", {}, name), make("dd", {}, String(v))))),
-    make("form", { method: "get" }, make("input", { type: "hidden", name: "run", value: id }),
-      make("label", {}, "Percentile", make("input", { name: "q", type: "number", min: 0, max: 100, step: "any", value: q ?? run.settings.factors.percentile })), make("button", { class: "act" }, "Show")),
-    content);
-  await load();
+  return [verdict, ...run.out_of_date.map((what) => told("open", `The ${what} in the folder is out of date, or was changed.`)),
+    ...(run.recorded.damage.length ? [repair_part(id)] : []),
+    make("dl", { class: "facts" }, ...Object.entries(facts).filter(([, v]) => v !== null && v !== "").map(([name, v]) => make("div", {}, make("dt", {}, name), make("dd", {}, String(v)))))];
 }
 
 function run_content(id, run, points, factors) {
@@ -201,14 +211,15 @@ function run_content(id, run, points, factors) {
     { title: "Factor", number: true, cell: (p) => (Array.isArray(factor(p)) ? `${factor(p).length} channels` : text(factor(p))), by: (p) => (Array.isArray(factor(p)) ? Math.max(...factor(p)) : factor(p)) },
     { title: "Rule", cell: (p) => by_name.get(p.name)?.rule ?? "-", by: (p) => by_name.get(p.name)?.rule },
   ];
-  const path = run_path(id), at = { percentile: here.get("q") };
+  // Who asks for a percentile gets it, whatever the method of the run.
+  const path = run_path(id), q = here.get("q") ? Number(here.get("q")) : null, at = { percentile: q };
   const colours = legend(["max", "maximum"], ["percentile", `p${shown} with its interval`], ["factor", "factor"], ["zeros", "share of zeros"]);
   return [...recorded_marks(points.recorded), ...factors.remarks.map((remark) => told("open", remark)),
     make("h2", {}, "Layers over depth"), colours,
     make("div", { class: "wide", role: "region", tabindex: "0", "aria-label": "Layers over depth" }, depthPlot(points.points, by_name, (name) => { location.search = query({ run: id, point: name }); })),
     make("h2", {}, "Layers"), table(columns, points.points, "Layers"),
-    reproduce(`actisketch percentiles ${shell(run.name)} -q ${shown}\nactisketch factors ${shell(run.name)} --percentile ${shown}`,
-      `open_run(${python_text(run.name)}).factors(percentile=${Number(shown).toFixed(3).replace(/0+$/, "").replace(/\.$/, ".0")}).by_point()`,
+    reproduce(`actisketch percentiles ${shell(run.name)} -q ${shown}\nactisketch factors ${shell(run.name)}${q === null ? "" : ` --percentile ${q}`}`,
+      `open_run(${python_text(run.name)}).factors(${q === null ? "" : `percentile=${q}`}).by_point()`,
       [["Factors, JSON", `${path}/factors`, at], ["Factors, CSV", `${path}/factors`, { ...at, format: "csv" }], ["SNN toolbox", `${path}/factors`, { ...at, format: "toolbox" }], ["t-digests", `${path}/factors`, { format: "tdigest" }],
         ...(run.has_network ? [["Normalised network", `${path}/network`, {}], ["Certificate", `${path}/certificate`, {}]] : [])])];
 }
@@ -261,6 +272,8 @@ async function channel_view(id, point, channel) {
 async function show_comparison() {
   const runs = (await ask("api/v1/runs", { limit: 500, sort: "name" })).runs.filter((r) => r.state !== "damaged");
   const chosen = { a: here.get("a"), b: here.get("b"), percentile: here.get("percentile"), second_percentile: here.get("second_percentile") };
+  // Those that the list has no room for.
+  for (const id of [chosen.a, chosen.b]) if (id && !runs.some((r) => r.id === id)) runs.push({ id, name: path_of(id) });
   const select = (name, label) => make("label", {}, label, make("select", { name }, ...runs.map((r) => make("option", { value: r.id, selected: r.id === chosen[name] }, r.name))));
   const q = (name, label) => make("label", {}, label, make("input", { name, type: "number", min: 0, max: 100, step: "any", value: chosen[name] ?? "" }));
   const form = make("form", { method: "get" }, make("input", { type: "hidden", name: "view", value: "compare" }), select("a", "First run"), q("percentile", "Its percentile"), select("b", "Second run"), q("second_percentile", "Its percentile"), make("button", { class: "act" }, "Compare"));
@@ -278,8 +291,9 @@ async function show_comparison() {
     ...["every", "nonzero"].map((of) => ({ title: of === "every" ? "W1, all" : "W1, nonzero", number: true, cell: (r) => `${text(r[of].wasserstein.value, 3)} [${text(r[of].wasserstein.lo, 3)}, ${text(r[of].wasserstein.hi, 3)}]`, by: (r) => r[of].wasserstein.value })),
     { title: "Zeros", number: true, cell: (r) => r.zeros.map((share) => (share === null ? "-" : `${text(100 * share, 3)} %`)).join(" to ") },
   ], found.points, "Layers of both"), make("p", { class: "note" }, `The distance is that of Kolmogorov and Smirnov: the largest difference of the shares of values below any place${found.is_nonzero ? ", zeros left out" : ""}. W1, the 1-Wasserstein distance, is how far values have to be moved on average. ${alone.length ? `Not compared: ${alone.join(", ")}.` : ""}`),
-    reproduce(chosen.a === chosen.b ? null : `actisketch compare ${shell(path_of(chosen.a))} ${shell(path_of(chosen.b))}`,
-      `compare(${["a", "b"].map((name) => python_text(path_of(chosen[name]))).join(", ")}${["percentile", "second_percentile"].map((name) => (chosen[name] ? `, ${name}=${chosen[name]}` : "")).join("")})`,
+    // The command line compares the factors of the runs' own percentiles.
+    reproduce(chosen.a === chosen.b || chosen.percentile || chosen.second_percentile ? null : `actisketch compare ${shell(path_of(chosen.a))} ${shell(path_of(chosen.b))}`,
+      `compare(${["a", "b"].map((name) => python_text(path_of(chosen[name]))).join(", ")}${["percentile", "second_percentile"].map((name) => (chosen[name] ? `, ${name}=${Number(chosen[name])}` : "")).join("")})`,
       [["JSON", "api/v1/compare", chosen]]));
 }
 
