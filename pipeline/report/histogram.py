@@ -101,7 +101,7 @@ def histogram(
     n_bars : int, optional
         Default: 12 to 96, fewer for few values.
     is_log : bool, default=False
-        Take a logarithmic axis, unless all values are negative.
+        Take a logarithmic axis, unless all values are negative, or one number.
 
     Returns
     -------
@@ -118,7 +118,7 @@ def histogram(
     widest = max(abs(low), abs(high))
     n_bars = n_bars or int(min(MOST_BARS, max(FEWEST_BARS, 2 * math.sqrt(counts.sum()))))
     median = _median_magnitude(lower, upper, counts)
-    if (median * SPREAD_FOR_LOG >= widest and not is_log) or high <= 0:
+    if (median * SPREAD_FOR_LOG >= widest and not is_log) or high <= 0 or low == high:
         edges, scale, linear_width = _linear_edges(low, high, n_bars), "linear", 0.0
     elif low > 0:
         start = max(low, high * 10.0**-MAX_DECADES)

@@ -24,16 +24,17 @@ values_lists = arrays(np.float32, st.integers(0, 200), elements=floats)
 
 
 @settings(max_examples=150)
-@given(values_lists, st.sampled_from([1.0, 0.37, 53.0]))
-@example(np.zeros(0, np.float32), 1.0)
-@example(np.zeros(7, np.float32), 1.0)
-@example(np.full(5, -2.5, np.float32), 1.0)
-@example(np.array([1e-45, 3e38], np.float32), 1.0)
-@example(np.array([-3e38, 1e-45, 3e38], np.float32), 1.0)
+@given(values_lists, st.sampled_from([1.0, 0.37, 53.0]), st.booleans())
+@example(np.zeros(0, np.float32), 1.0, False)
+@example(np.zeros(7, np.float32), 1.0, False)
+@example(np.full(5, -2.5, np.float32), 1.0, False)
+@example(np.array([0, 2.5, 2.5], np.float32), 1.0, True)
+@example(np.array([1e-45, 3e38], np.float32), 1.0, False)
+@example(np.array([-3e38, 1e-45, 3e38], np.float32), 1.0, False)
 def test_bars_zeros_and_what_is_below_the_axis_add_up_to_all_values(
-    values: NDArray[np.float32], divisor: float
+    values: NDArray[np.float32], divisor: float, is_log: bool
 ) -> None:
-    bars = histogram(sketch_of(values), divisor=divisor)
+    bars = histogram(sketch_of(values), divisor=divisor, is_log=is_log)
 
     assert bars.counts.sum() + bars.n_below + bars.n_zeros == pytest.approx(len(values), abs=1e-6)
     assert (bars.counts >= 0).all()
