@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from ...storage import is_url
 from ...storage.errors import InputError, NotFoundError, StorageError
@@ -307,5 +309,10 @@ def _entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
 
 
 def is_below_url(url: str, prefix: str) -> bool:
-    """Whether a URL is the prefix or below it; ``..`` in it is not below anything."""
-    return ".." not in url.split("/") and (url == prefix or url.startswith(prefix.rstrip("/") + "/"))
+    """Whether a URL is the prefix or below it; ``..`` in it is not below anything, however it is written.
+
+    A store reads ``%2e%2e`` as ``..`` too, and leaves out tabs, line ends, and spaces around the URL.
+    """
+    plain = unquote(url)
+    is_plain = plain.isprintable() and plain == plain.strip() and ".." not in re.split(r"[/\\]", plain)
+    return is_plain and (url == prefix or url.startswith(prefix.rstrip("/") + "/"))

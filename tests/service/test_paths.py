@@ -11,8 +11,9 @@ from urllib.parse import quote
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from obstore.store import from_url
 
-from actisketch.pipeline.service.run_root import RunRoot, id_of, path_in_id
+from actisketch.pipeline.service.run_root import RunRoot, id_of, is_below_url, path_in_id
 from actisketch.storage.errors import InputError, NotFoundError
 
 from .conftest import make_client, make_run
@@ -183,6 +184,27 @@ def test_an_allowed_url_covers_what_is_below_it_only(tmp_path):
     for url in ("s3://bucket/runs2", "s3://bucket/runs/../x", "s3://bucket", "http://127.0.0.1:50/a/b"):
         with pytest.raises(InputError, match="--allow"):
             root.check_inside(tmp_path, url)
+
+
+@pytest.mark.parametrize("above", ["%2e%2e", ".%2E", ".\t.", "..%0a/..", "..%2f..", "..\\.."])
+def test_however_the_folder_above_is_written_it_is_not_below_an_allowed_url(root, client_of, above):
+    allowed = "https://host.invalid/runs"
+    change_manifest(root / "first" / "run.json", "settings", "cache", "url", f"{allowed}/{above}/secret")
+    answer = client_of(root, allowed=[allowed]).get(f"{API}/first/percentile?q=50")
+
+    assert answer.status_code == 422
+    assert "may not open" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "written", ["runs/%2e%2e/secret", "runs/.%2E/secret", "runs/.\t./secret", "runs/x/../.. "]
+)
+def test_a_store_opens_the_folder_above_that_was_refused(tmp_path, written):
+    """Otherwise there would be nothing to refuse."""
+    url = f"s3://bucket/{written}"
+
+    assert "runs" not in (from_url(url, region="nowhere").prefix or "")
+    assert not is_below_url(url, "s3://bucket/runs")
 
 
 def test_names_that_are_markup_or_control_characters_are_shown_as_text(root, own):
