@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,7 +25,14 @@ _HARMLESS = frozenset({
     "sse_bucket_key_enabled", "sts_endpoint", "timeout", "unsigned_payload", "use_emulator",
     "use_fabric_endpoint", "user_agent", "virtual_hosted_style_request",
 })
+# Of these, those that say which server is asked, or that it need not prove who it is.
+_STEERING = frozenset({
+    "account_name", "allow_invalid_certificates", "bucket", "bucket_name", "container_name", "endpoint", "endpoint_url",
+    "proxy_excludes", "s3_express", "sts_endpoint", "use_emulator", "use_fabric_endpoint",
+})
 # fmt: on
+# A region with a slash in it would be an address.
+_NO_ADDRESS = re.compile(r"[\w.+-]*")
 # Tables whose own keys are judged.
 _TABLES = frozenset({"client_options", "config", "retry_config"})
 _PREFIX = re.compile(r"^(aws|google|azure_storage|azure)_")
@@ -53,7 +60,11 @@ class StorageOptions(dict[str, Any]):
 
     def secrets(self) -> dict[str, str]:
         """Return the secrets as text, by dotted name."""
-        return dict(_secrets(self, prefix=""))
+        return dict(_others(self, _is_harmless, prefix=""))
+
+    def steering(self) -> dict[str, str]:
+        """Return those that may have another server asked, as text, by dotted name; all secrets are among them."""
+        return dict(_others(self, _is_neutral, prefix=""))
 
     def scrub(self, text: str) -> str:
         """Return a foreign text, such as a server's answer, without the secrets."""
@@ -73,12 +84,18 @@ def _public(options: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def _secrets(options: Mapping[str, Any], prefix: str, *, known: bool = True) -> Iterator[tuple[str, str]]:
-    """Yield name and text of each secret; in a table that is not known, all are."""
+def _others(
+    options: Mapping[str, Any],
+    is_fine: Callable[[str, object], bool],
+    prefix: str,
+    *,
+    known: bool = True,
+) -> Iterator[tuple[str, str]]:
+    """Yield name and text of each option that is not fine; in a table that is not known, none is."""
     for name, value in options.items():
         if isinstance(value, Mapping):
-            yield from _secrets(value, f"{prefix}{name}.", known=known and _is_table(name, value))
-        elif not (known and _is_harmless(name, value)):
+            yield from _others(value, is_fine, f"{prefix}{name}.", known=known and _is_table(name, value))
+        elif not (known and is_fine(name, value)):
             text = value.decode(errors="replace") if isinstance(value, bytes) else str(value)
             yield f"{prefix}{name}", text
 
@@ -90,6 +107,11 @@ def _is_table(name: str, value: object) -> bool:
 def _is_harmless(name: str, value: object) -> bool:
     plain = _PREFIX.sub("", str(name).lower())
     return plain in _HARMLESS and not isinstance(value, Mapping | list | tuple) and not has_credentials(value)
+
+
+def _is_neutral(name: str, value: object) -> bool:
+    is_steering = _PREFIX.sub("", str(name).lower()) in _STEERING
+    return not is_steering and _is_harmless(name, value) and bool(_NO_ADDRESS.fullmatch(str(value)))
 
 
 def has_credentials(value: object) -> bool:

@@ -78,7 +78,8 @@ class Live:
         folder = self._root.folder_of(run_id)
         self._root.check_inside(folder, None, with_arrays=False)
         run = open_run(folder)
-        self._root.check_inside(folder, run.settings.cache.url, with_arrays=False)
+        cache = run.settings.cache
+        self._root.check_inside(folder, cache.url, options=cache.storage_options, with_arrays=False)
         spec = run.cache.spec
         missing = run.cache.missing()
         row = self._catalogue.row(path_in_id(run_id))

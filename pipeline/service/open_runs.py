@@ -130,7 +130,8 @@ class OpenRuns:
         folder = self._root.folder_of(run_id)
         self._root.check_inside(folder, None, with_arrays=False)
         run = open_run(folder)
-        self._root.check_inside(folder, run.settings.cache.url, check=stop.check)
+        cache = run.settings.cache
+        self._root.check_inside(folder, cache.url, options=cache.storage_options, check=stop.check)
         so_far = recorded_so_far(run, None if before is None else before.so_far)
         manifest = run.folder.manifest()
         # Those that the answers are from: a job may have written others since.

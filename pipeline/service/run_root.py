@@ -10,18 +10,21 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 from urllib.parse import unquote
 
 from ...storage import is_url
 from ...storage.errors import InputError, NotFoundError, StorageError
 from ...storage.files import check_opened
+from ...storage.options import StorageOptions, variables_of
 from ...storage.stores import path_of
 
-__all__ = ["Folder", "RunRoot", "id_of", "is_below_url", "path_in_id"]
+__all__ = ["Folder", "RunRoot", "check_options", "id_of", "is_below_url", "path_in_id"]
 
 MANIFEST, PROGRESS = "run.json", "progress.json"
 # Runs are kept in folders by project and date, hardly deeper.
@@ -169,6 +172,7 @@ class RunRoot:
         cache_url: str | None,
         *,
         with_arrays: bool = True,
+        options: Mapping[str, Any] = MappingProxyType({}),
         check: Callable[[], None] = lambda: None,
     ) -> None:
         """Refuse a run that would have files elsewhere read: through a link, or in a cache that its manifest names.
@@ -178,6 +182,8 @@ class RunRoot:
         folder : Path
         cache_url : str, optional
             As in the manifest; default: the cache beside it.
+        options : mapping
+            Those of an object store, as in the manifest.
         with_arrays : bool
             Also look at each recorded chunk; otherwise at what a list reads.
         check : callable
@@ -197,6 +203,7 @@ class RunRoot:
                     f"the cache of this run lies in an object store, {cache_url!r}, which this service may not open: "
                     "the operator can start it with --allow and that URL, or one above it"
                 )
+            check_options(cache_url, options, self.allowed, flag="--allow")
             return
         if cache_url is not None:
             path = path_of(cache_url) if is_url(cache_url) else cache_url
@@ -306,6 +313,24 @@ def _is_kind(path: str | Path, is_kind: Callable[[int], bool]) -> bool:
 def _entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
     with suppress(OSError), os.scandir(folder) as entries:
         yield from entries
+
+
+def check_options(url: str, options: Mapping[str, Any], allowed: Sequence[str], *, flag: str) -> None:
+    """Refuse options from a manifest that would have a server asked which the operator has not named.
+
+    It would be asked with the credentials of the service.
+    """
+    for name, value in StorageOptions(options).steering().items():
+        variables = variables_of(name, url)
+        is_named = any(os.environ.get(each) == value for each in variables) or any(
+            is_url(prefix) and is_below_url(value, prefix) for prefix in allowed
+        )
+        if not is_named:
+            environment = f"with {variables[0]} in its environment, or " if variables else ""
+            raise InputError(
+                f"cache.storage_options.{name} of this run may have another server asked for its cache, with the "
+                f"credentials of this service: the operator can name the same {environment}with {flag}"
+            )
 
 
 def is_below_url(url: str, prefix: str) -> bool:

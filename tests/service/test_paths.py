@@ -207,6 +207,47 @@ def test_a_store_opens_the_folder_above_that_was_refused(tmp_path, written):
     assert not is_below_url(url, "s3://bucket/runs")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"endpoint": "https://host.invalid"},
+        {"aws_endpoint_url": "https://host.invalid"},
+        {"config": {"bucket": "secret"}},
+        {"region": "x@host.invalid/"},
+        {"client_options": {"proxy_url": "http://host.invalid"}},
+        {"client_options": {"allow_invalid_certificates": True}},
+        {"anything": "else"},
+    ],
+    ids=repr,
+)
+def test_a_manifest_sends_nobody_to_another_server_with_the_credentials_of_the_service(
+    root, client_of, monkeypatch, options
+):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "of-the-operator")
+    url, manifest = "s3://bucket/runs", root / "first" / "run.json"
+    change_manifest(manifest, "settings", "cache", {"url": f"{url}/first", "storage_options": options})
+    client = client_of(root, allowed=[url])
+
+    for question in ("", "/percentile?q=50", "/live"):
+        answer = client.get(f"{API}/first{question}")
+        assert (answer.status_code, "cache.storage_options" in answer.json()["detail"]) == (422, True)
+
+
+def test_a_server_that_the_operator_names_is_asked(tmp_path, monkeypatch):
+    url, at = "s3://bucket/runs", "http://store:9000"
+    options = {
+        "endpoint": at,
+        "region": "eu-central-1",
+        "client_options": {"allow_http": True, "timeout": "30s"},
+    }
+
+    RunRoot.of(tmp_path, [url, at]).check_inside(tmp_path, url, options=options)
+    with pytest.raises(InputError, match="AWS_ENDPOINT in its environment, or with --allow"):
+        RunRoot.of(tmp_path, [url]).check_inside(tmp_path, url, options=options)
+    monkeypatch.setenv("AWS_ENDPOINT", at)
+    RunRoot.of(tmp_path, [url]).check_inside(tmp_path, url, options=options)
+
+
 def test_names_that_are_markup_or_control_characters_are_shown_as_text(root, own):
     name = "<img src=x onerror=alert(1)>"
     shutil.copytree(root / "first", root / name)
