@@ -19,7 +19,7 @@ from ..sketch import Percentile, PointSketch
 from ..stages.after_sketches import AfterSketches
 from ..stages.stage import FileStage
 from ..stages.stage_keys import report_key
-from .report_origin import with_origin
+from .report_origin import asked_settings, with_origin
 
 if TYPE_CHECKING:
     from .run import Run
@@ -48,7 +48,7 @@ def report_data(run: Run, *, with_noise: bool = False) -> ReportData:
         n_samples=run.cache.spec.n_samples,
         nonzero=factors.nonzero,
         noise_bits=bits if noise else None,
-        settings=run.asked_settings.model_dump(mode="json", exclude_none=True, exclude={"output"}),
+        settings=asked_settings(run).model_dump(mode="json", exclude_none=True, exclude={"output"}),
         certificate=certificate,
         accuracy_before=certificate.get("accuracy_before") if certificate else None,
         accuracy_after=certificate.get("accuracy_after") if certificate else None,

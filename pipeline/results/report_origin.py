@@ -16,9 +16,10 @@ from ..settings.sizes import format_bytes
 from ..settings.template import job_text
 
 if TYPE_CHECKING:
+    from ..settings.job_settings import JobSettings
     from .run import Run
 
-__all__ = ["with_origin"]
+__all__ = ["asked_settings", "with_origin"]
 
 # In the order of a job.
 STAGES = ("input", "record", "factors", "normalize", "certify")
@@ -31,9 +32,14 @@ from actisketch.pipeline import run
 run(model, samples, output="again", settings=tomllib.load(open("job.toml", "rb")))"""
 
 
+def asked_settings(run: Run) -> JobSettings:
+    """Return the settings as the folder of a run has them, to show them to the user."""
+    return run.settings.model_copy(update={"model": run.asked_model})
+
+
 def with_origin(data: ReportData, run: Run, place: Path) -> ReportData:
     """Return the data of a report in the folder ``place`` with where it came from, and links to files of the run."""
-    settings, timings = run.asked_settings, read_timings(run.folder)
+    settings, timings = asked_settings(run), read_timings(run.folder)
     samples = counted(data.n_samples, "sample")
     path = settings.data.path
     versions = run.folder.manifest().get("versions", {})

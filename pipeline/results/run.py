@@ -76,11 +76,6 @@ class Run(RunViews):
         return merged_sketches(self.cache) if kept is None else kept
 
     @property
-    def asked_settings(self) -> JobSettings:
-        """The settings as the folder has them, to show them to the user."""
-        return self.settings.model_copy(update={"model": self.asked_model})
-
-    @property
     def points(self) -> tuple[str, ...]:
         """Names of the recorded points, in model order."""
         return tuple(point.name for point in self.cache.spec.points)

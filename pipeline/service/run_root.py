@@ -24,7 +24,7 @@ from ...storage.files import check_opened
 from ...storage.options import StorageOptions, variables_of
 from ...storage.stores import path_of
 
-__all__ = ["Folder", "RunRoot", "check_options", "id_of", "is_below_url", "path_in_id"]
+__all__ = ["Folder", "RunRoot", "check_steering", "id_of", "is_below_url", "path_in_id"]
 
 MANIFEST, PROGRESS = "run.json", "progress.json"
 # Runs are kept in folders by project and date, hardly deeper.
@@ -203,7 +203,7 @@ class RunRoot:
                     f"the cache of this run lies in an object store, {cache_url!r}, which this service may not open: "
                     "the operator can start it with --allow and that URL, or one above it"
                 )
-            check_options(cache_url, options, self.allowed, flag="--allow")
+            check_steering(cache_url, options, self.allowed, flag="--allow")
             return
         if cache_url is not None:
             path = path_of(cache_url) if is_url(cache_url) else cache_url
@@ -315,7 +315,7 @@ def _entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
         yield from entries
 
 
-def check_options(url: str, options: Mapping[str, Any], allowed: Sequence[str], *, flag: str) -> None:
+def check_steering(url: str, options: Mapping[str, Any], allowed: Sequence[str], *, flag: str) -> None:
     """Refuse options from a manifest that would have a server asked which the operator has not named.
 
     It would be asked with the credentials of the service.

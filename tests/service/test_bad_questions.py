@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from .conftest import MadeRun
+from .conftest import TOKEN, MadeRun
 
 API = "/api/v1/runs"
 
@@ -191,3 +191,10 @@ def test_half_a_copy_of_a_run(root, own):
 
     assert (recorded["n_blocks_done"], recorded["n_blocks"]) == (1, 3)
     assert own.get(f"{API}/first").json()["out_of_date"] == ["factors"]
+
+
+def test_a_form_of_too_many_fields_signs_nobody_in(client):
+    fields = {**{f"field{n}": "1" for n in range(12)}, "secret": TOKEN}
+    answer = client.post("/sign-in", data=fields, headers={"origin": "http://127.0.0.1:8570"})
+
+    assert (answer.status_code, "set-cookie" in answer.headers) == (401, False)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ....storage.errors import InputError
 from ...results.run import open_run
-from ..run_root import RunRoot, check_options, id_of
+from ..run_root import RunRoot, check_steering, id_of
 from .job_places import Permissions, check_places
 
 __all__ = ["check_repair"]
@@ -29,7 +29,7 @@ def check_repair(name: str, root: RunRoot, allowed: Permissions) -> list[str]:
     settings = run.settings.model_copy(update={"output": str(folder)})
     check_places(settings, root, allowed)
     if settings.cache.url is not None:
-        check_options(settings.cache.url, settings.cache.storage_options, allowed.urls, flag="--allow-url")
+        check_steering(settings.cache.url, settings.cache.storage_options, allowed.urls, flag="--allow-url")
     asked = run.asked_model
     if not asked.safe_mode or asked.custom_objects is not None:
         if not allowed.code:
