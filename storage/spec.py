@@ -349,18 +349,23 @@ def choose_chunk_samples(sample_nbytes: int, *, batch_size: int, block_samples: 
     Returns
     -------
     int
-        A divisor of `block_samples`: the largest with at most `CHUNK_NBYTES`, unless that gives chunks
-        under 4 MiB where the next larger one still fits `LARGEST_CHUNK_NBYTES`.
+        A divisor of `block_samples`: as few whole batches as have 4 MiB to `CHUNK_NBYTES`. Where none have, the
+        largest with at most `CHUNK_NBYTES`, unless that gives chunks under 4 MiB where the next larger one
+        still fits `LARGEST_CHUNK_NBYTES`.
 
     Notes
     -----
     A point with few values gets one chunk per block, so that it makes one file per block and not one
-    per batch; a point with many gets several, so that no buffer holds a whole block of it.
+    per batch. A point with many gets one per batch, which is written from where it was computed: it is not
+    copied, and no buffer holds several batches of it.
     """
     candidates = _divisors(batch_size) + [
         batch_size * d for d in _divisors(block_samples // batch_size) if d > 1
     ]
     fitting = [c for c in candidates if c * sample_nbytes <= CHUNK_NBYTES]
+    for c in fitting:
+        if c >= batch_size and c * sample_nbytes >= _SMALL_CHUNK_NBYTES:
+            return c
     best = fitting[-1] if fitting else candidates[0]
     if best * sample_nbytes < _SMALL_CHUNK_NBYTES:
         larger = [c for c in candidates if c > best and c * sample_nbytes <= LARGEST_CHUNK_NBYTES]

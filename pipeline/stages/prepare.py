@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ...storage import Cache, CacheSpec, is_url
+from ...storage import Cache, CacheSpec, PointSpec, is_url
 from ...storage.codecs import DEFAULT_CODEC
 from ...storage.errors import InputError, MismatchError
 from ..certifier import comparison_nbytes
@@ -300,6 +300,15 @@ def _as_kept(settings: JobSettings, existing: CacheSpec) -> JobSettings:
     )
 
 
+def _with_chunks_of(existing: CacheSpec, points: Sequence[PointSpec]) -> tuple[PointSpec, ...]:
+    """Return the points with the chunks that a cache already has: an earlier version chose larger ones."""
+    known = {
+        (point.name, point.shape): n
+        for point, n in zip(existing.points, existing.chunk_samples.values(), strict=True)
+    }
+    return tuple(replace(point, chunk_samples=known.get((point.name, point.shape))) for point in points)
+
+
 def _plan(
     settings: JobSettings,
     graph: Graph,
@@ -313,6 +322,7 @@ def _plan(
     if existing is not None:
         _check_batches(existing, settings.record.batch_size)
         settings = _as_kept(settings, existing)
+        points = _with_chunks_of(existing, points)
     weight_nbytes = [4 * math.prod(weight.shape) for weight in graph.model.weights]
     certificate_nbytes = 0
     if settings.normalize.enabled:

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -15,6 +16,7 @@ import pytest
 from actisketch.pipeline import plan, run
 from actisketch.pipeline.cli import commands
 from actisketch.pipeline.cli.session import run_command
+from actisketch.pipeline.events import StageDone
 from actisketch.pipeline.graph import read_graph, select_points
 from actisketch.pipeline.planning.plan import Plan, make_plan
 from actisketch.pipeline.planning.savings import plan_with_savings
@@ -22,7 +24,7 @@ from actisketch.pipeline.record.producer import KerasProducer
 from actisketch.pipeline.settings.sizes import parse_bytes
 from actisketch.pipeline.sketch import SketchSpec
 from actisketch.pipeline.sources import as_source
-from actisketch.storage import PointSpec
+from actisketch.storage import Cache, PointSpec, spec
 
 from .planned import plan_arguments
 
@@ -268,3 +270,34 @@ def test_samples_of_whole_numbers_are_counted_as_the_network_takes_them() -> Non
     )
 
     assert of_bytes.memory.batch == of_floats.memory.batch >= 256 * 3 * 4 * 64 * 64 * 3
+
+
+def test_a_cache_that_is_there_keeps_its_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Earlier versions joined batches to chunks of up to 64 MiB, which take more memory."""
+    model = keras.Sequential([keras.Input((256, 256, 1)), keras.layers.Conv2D(4, 1)])
+    images = np.random.default_rng(5).random((64, 256, 256, 1), dtype=np.float32)
+    settings = {"record": {"block_samples": 32}}
+
+    def planned(folder: str) -> Plan:
+        return plan(model, images, output=tmp_path / folder, batch_size=8, settings=settings)
+
+    with monkeypatch.context() as earlier:
+        earlier.setattr(spec, "choose_chunk_samples", lambda nbytes, batch_size, block_samples: block_samples)
+        run(model, images, output=tmp_path / "old", batch_size=8, settings=settings)
+    run(model, images, output=tmp_path / "new", batch_size=8, settings=settings)
+
+    for folder, chunk_samples in (("old", 32), ("new", 8)):
+        cache = Cache.open(tmp_path / folder / "cache")
+        assert set(cache.spec.chunk_samples.values()) == {chunk_samples}
+    # A chunk of 32 MiB is filled, where batches of 8 MiB go through.
+    assert planned("old").memory.blocks - planned("new").memory.blocks > 24 * 2**20
+    done: list[StageDone] = []
+    run(
+        model,
+        images,
+        output=tmp_path / "old",
+        batch_size=8,
+        settings=settings,
+        on_event=lambda event: done.append(event) if isinstance(event, StageDone) else None,
+    )
+    assert all(event.reloaded for event in done)

@@ -151,7 +151,7 @@ def test_blocks_can_be_kept_small():
 def test_a_tight_limit_makes_smaller_blocks_and_the_projection_keeps_to_it():
     big = [PointSpec(name=f"layer{i}", shape=(25_013,)) for i in range(40)]
     loose = plan_of(points=big, n_samples=10_007, memory_limit=8 * 2**30)
-    tight = plan_of(points=big, n_samples=10_007, memory_limit=700 * 2**20)
+    tight = plan_of(points=big, n_samples=10_007, memory_limit=600 * 2**20)
 
     assert loose.block_samples * 4 * 25_013 * 40 <= BLOCK_NBYTES
     assert tight.block_samples < loose.block_samples

@@ -102,6 +102,16 @@ class TestBlocks:
         assert small == 32 * 64
         assert 4 * 2**20 <= large * 12_845_056 <= CHUNK_NBYTES
 
+    @given(st.integers(2**17, 2**21), st.integers(1, 200))
+    def test_a_batch_worth_a_file_is_a_chunk(self, sample_nbytes: int, k: int) -> None:
+        assert choose_chunk_samples(sample_nbytes, batch_size=32, block_samples=32 * k) == 32
+
+    def test_smaller_batches_are_joined_until_they_are_worth_a_file(self) -> None:
+        for sample_nbytes, n_batches in ((2**15, 4), (50_000, 4), (10_000, 16), (1000, 64)):
+            n = choose_chunk_samples(sample_nbytes, batch_size=32, block_samples=32 * 64)
+
+            assert n == 32 * n_batches
+
     def test_a_prime_batch_makes_no_tiny_chunks(self) -> None:
         n = choose_chunk_samples(1_000_003, batch_size=97, block_samples=97 * 8)
 
