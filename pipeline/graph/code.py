@@ -10,16 +10,11 @@ tests/graph/test_own_code.py has a case for each.
 
 from __future__ import annotations
 
-import copyreg
+import contextlib
 import dis
-import enum
 import functools
 import hashlib
 import inspect
-import operator
-import os
-import sys
-import sysconfig
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,19 +22,20 @@ from typing import Any
 
 import numpy as np
 
+from ...storage.errors import InputError
+from .library import home, is_lambda, is_library
+from .state import layer_settings
+from .values import generator_state, value_parts
+
 __all__ = [
     "brings_code",
     "code_hash",
     "code_hashes",
     "file_code_hash",
     "is_layer_or_operation",
-    "is_library",
     "told_lambdas",
-    "value_parts",
 ]
 
-# Another version of a library does not make another network.
-LIBRARIES = frozenset({"keras", "tensorflow", "numpy", "ml_dtypes", "h5py", "absl", "optree"})
 # Settings and attributes of a layer that play no part at inference.
 IRRELEVANT_ENDINGS = ("_initializer", "_regularizer", "_constraint")
 # What Python adds to every class, different in each version.
@@ -51,8 +47,6 @@ GENERATED = frozenset(
     | {"_api_export_symbol_id"}
 )
 PLAIN = (type(None), bool, int, float, complex, str, bytes)
-# Values that do not compare by what they hold, but hold nothing else.
-VALUES = (operator.itemgetter, operator.attrgetter, operator.methodcaller, enum.Enum)
 
 
 def code_hashes(operation: Any) -> dict[str, str]:
@@ -119,13 +113,9 @@ def _is_bound_to(holder: Any, value: Any) -> bool:
     return isinstance(value, types.MethodType) and value.__self__ is holder
 
 
-def _is_lambda(value: Any) -> bool:
-    return isinstance(value, types.FunctionType) and value.__name__ == "<lambda>"
-
-
 def _is_plain_lambda(value: Any) -> bool:
     """Return whether it is a lambda that refers to no user-defined code."""
-    return _is_lambda(value) and all(
+    return is_lambda(value) and all(
         isinstance(each, types.ModuleType) or is_library(each) for _, each in _globals_of(value)
     )
 
@@ -171,31 +161,6 @@ def _unwrapped(thing: Any) -> Iterator[Any]:
             pending += [getattr(each, name, None) for name in ("__wrapped__", "python_function")]
 
 
-def _home(thing: Any) -> str:
-    """Return the module that the code belongs to, which a decorator may name wrongly."""
-    if isinstance(thing, types.FunctionType):
-        return str(thing.__globals__.get("__name__", ""))
-    if isinstance(thing, types.ModuleType):
-        return thing.__name__
-    return str(getattr(thing, "__module__", None) or "")
-
-
-def is_library(thing: Any) -> bool:
-    """Return whether something comes with Keras, TensorFlow, NumPy or Python, and is not user-defined."""
-    # A lambda out of a model file lives in the module of Keras that read it.
-    if _is_lambda(thing):
-        return False
-    root = _home(thing).split(".")[0]
-    return root in LIBRARIES or (root in sys.stdlib_module_names and _is_stdlib(root))
-
-
-@functools.cache
-def _is_stdlib(name: str) -> bool:
-    """Return whether a module is Python's, and not a user's module of the same name, such as `code` or `test`."""
-    place = getattr(sys.modules.get(name), "__file__", None)
-    return place is None or Path(place).is_relative_to(sysconfig.get_path("stdlib"))
-
-
 def code_hash(thing: Any, *, holders: tuple[Any, ...] = ()) -> str:
     """Return a hash of a class or function and of all user-defined code and data that it refers to.
 
@@ -215,7 +180,11 @@ def code_hash(thing: Any, *, holders: tuple[Any, ...] = ()) -> str:
         seen[id(each)] = each
         if isinstance(each, (np.ndarray, np.generic)) or _is_tensor(each):
             array = np.asarray(each.numpy() if _is_tensor(each) else each)
-            hasher.update(f"{role}={array.dtype}{array.shape}:".encode() + array.tobytes())
+            is_text = array.dtype.hasobject  # its bytes are addresses
+            hasher.update(
+                f"{role}={array.dtype}{array.shape}:".encode() + (b"" if is_text else array.tobytes())
+            )
+            pending += [(role, array.ravel().tolist())] if is_text else []
         elif isinstance(each, (list, tuple, dict)):
             members = each.items() if isinstance(each, dict) else enumerate(each)
             pending += [(f"{role}[{key}]", value) for key, value in members]
@@ -224,6 +193,8 @@ def code_hash(thing: Any, *, holders: tuple[Any, ...] = ()) -> str:
             hashes = [repr(one) for one in each if isinstance(one, PLAIN)]
             hashes += [code_hash(one, holders=tuple(seen.values())) for one in others]
             hasher.update(f"{role}={sorted(hashes)};".encode())
+        elif is_layer_or_operation(each):
+            pending += [(role, part) for part in _layer_parts(each)]
         elif not isinstance(each, (type, types.FunctionType, functools.partial)) and not is_library(
             type(each)
         ):
@@ -242,7 +213,7 @@ def code_hash(thing: Any, *, holders: tuple[Any, ...] = ()) -> str:
                 pending.append((role, each.__self__))
             for part in _unwrapped(each):
                 if is_library(part):
-                    hasher.update(f"{role}={_home(part)}.{part.__qualname__};".encode())
+                    hasher.update(f"{role}={home(part)}.{part.__qualname__};".encode())
                 elif part is each or id(part) not in seen:
                     seen[id(part)] = part
                     pending += _parts(part)
@@ -250,40 +221,26 @@ def code_hash(thing: Any, *, holders: tuple[Any, ...] = ()) -> str:
     return hasher.hexdigest()
 
 
-def value_parts(thing: Any) -> Any:
-    """Return what a value of a library is made of, as pickle would keep it: of a slice its ends and its step.
+def _layer_parts(layer: Any) -> list[Any]:
+    """Return what a layer computes with that code refers to: the network need not hold it.
 
-    None for what does not compare by what it holds (a lock, a generator of random numbers), for functions, for what
-    belongs to the machine (paths and the environment), and for what Keras and TensorFlow keep books with.
+    Without the names of layers, which count up within a session.
     """
-    kind = type(thing)
-    is_value = vars(object)["__eq__"] != kind.__eq__ and not callable(thing)
-    if not (is_value or isinstance(thing, VALUES)) or hasattr(thing, "get_config"):
-        return None
-    is_book = _home(kind).split(".")[0] != "numpy" and _home(kind).split(".")[0] in LIBRARIES
-    if isinstance(thing, (os.PathLike, type(os.environ))) or (is_book and "__reduce__" not in _members(kind)):
-        return None
-    if isinstance(thing, np.dtype):
-        return None if thing.isbuiltin == 1 else str(thing)
-    if isinstance(thing, memoryview):
-        return bytes(thing)
-    if isinstance(thing, types.MappingProxyType):
-        return dict(thing)
-    reduce: Any = copyreg.dispatch_table.get(kind)
-    try:
-        made = thing.__reduce_ex__(4) if reduce is None else reduce(thing)
-    except Exception:  # each kind of value that cannot be pickled raises another error
-        return None
-    # The first is the constructor; lists and dicts give their members as iterators.
-    return made if isinstance(made, str) else [_listed(each) for each in made[1:]]
+    import keras
+
+    parts = [type(layer), str(getattr(layer, "compute_dtype", "")), *getattr(layer, "weights", ())]
+    if isinstance(layer, keras.Model):  # its settings are full of names
+        return [*parts, *layer.layers]
+    # One that tells no settings was never asked for them.
+    with contextlib.suppress(InputError):
+        parts.append(_nameless(layer_settings(layer, layer.name)))
+    return parts
 
 
-def _members(kind: type) -> set[str]:
-    return {name for each in kind.__mro__[:-1] for name in vars(each)}
-
-
-def _listed(part: Any) -> Any:
-    return list(part) if isinstance(part, Iterator) else part
+def _nameless(told: Any) -> Any:
+    if isinstance(told, dict):
+        return {key: _nameless(each) for key, each in told.items() if key not in ("name", "build_config")}
+    return [_nameless(each) for each in told] if isinstance(told, (list, tuple)) else told
 
 
 def _slots(thing: Any) -> dict[str, Any]:
@@ -316,7 +273,10 @@ def _parts(part: Any) -> list[tuple[str, Any]]:
 
 
 def _globals_of(function: types.FunctionType) -> list[tuple[str, Any]]:
-    """Return the globals that a function uses, in its own module and in user-defined modules."""
+    """Return the globals that a function uses, in its own module and in user-defined modules.
+
+    Without generators of random numbers: whatever else draws from them would count.
+    """
     space, code = function.__globals__, list(_codes(function.__code__))
     loaded = {
         step.argval
@@ -330,7 +290,7 @@ def _globals_of(function: types.FunctionType) -> list[tuple[str, Any]]:
     for module in [value for _, value in used if isinstance(value, types.ModuleType)]:
         if not is_library(module):
             used += [(name, vars(module)[name]) for name in names if name in vars(module)]
-    return used
+    return [(name, value) for name, value in used if generator_state(value) is None]
 
 
 def _closure(function: types.FunctionType) -> Iterator[tuple[str, Any]]:

@@ -17,21 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
-from .code import (
-    IRRELEVANT_ENDINGS,
-    LIBRARIES,
-    code_hash,
-    code_hashes,
-    is_layer_or_operation,
-    is_library,
-    told_lambdas,
-    value_parts,
-)
+from .code import IRRELEVANT_ENDINGS, code_hash, code_hashes, is_layer_or_operation, told_lambdas
 from .kinds import is_misnamed
+from .library import LIBRARIES, is_library
 from .nodes import Node, Slot
 from .opaque import opaque_node
 from .reading import is_subclassed, read_graph
 from .state import layer_settings, layers_within, state_hash
+from .values import state_parts, value_parts
 
 __all__ = ["model_fingerprint"]
 
@@ -72,6 +65,8 @@ def model_fingerprint(model: Any) -> dict[str, str]:
     # What a subclassed model is called with belongs to the data.
     nodes, first, ends = _read(model)
     first_calls = {id(node.operation): node.index for node in first}
+    precisions = [_precisions(node.operation) for node in nodes]
+    is_mixed = len({each for found in precisions for each in found}) > 1
     topology = [
         {
             "type": node.type,
@@ -83,8 +78,10 @@ def model_fingerprint(model: Any) -> dict[str, str]:
             **({"lambdas": lambdas} if (lambdas := told_lambdas(node.operation)) else {}),
             **({"functions": functions} if (functions := _misnamed(node.operation)) else {}),
             **({"within": within} if (within := _settings_within(node.operation)) else {}),
+            # Settings have it as a name, which does not count. What all have is told by `dtype_policy`.
+            **({"precisions": found} if is_mixed and found else {}),
         }
-        for node in nodes
+        for node, found in zip(nodes, precisions, strict=True)
     ]
     text = json.dumps([topology, *ends], sort_keys=True, separators=(",", ":"))
     fingerprint = {
@@ -153,7 +150,24 @@ def _weights_hash(nodes: Sequence[Node]) -> str:
     return hasher.hexdigest()
 
 
+def _precisions(operation: Any) -> list[str]:
+    """Return in which dtypes a layer, and each within it, keeps its weights and computes, where that is in floats."""
+    layers = [each for each in layers_within(operation) if not _is_frame(each)]
+    found = [(str(each.variable_dtype), str(each.compute_dtype)) for each in layers]
+    return [f"{kept}:{computed}" for kept, computed in found if "float" in computed]
+
+
+def _is_frame(layer: Any) -> bool:
+    """Return whether it computes nothing: its policy is that of the session in which it was made, or loaded."""
+    import keras
+
+    is_graph = isinstance(layer, keras.Model) and not is_subclassed(layer)
+    return is_graph or isinstance(layer, keras.layers.InputLayer)
+
+
 def _policy(operation: Any) -> str:
+    if _is_frame(operation):
+        return "float32"
     policy = getattr(operation, "dtype_policy", None)
     return "" if policy is None else str(policy.name)
 
@@ -238,6 +252,8 @@ def _canonical(thing: Any, *, path: tuple[int, ...] = ()) -> Any:
         return {"partial": _canonical([thing.func, thing.args, thing.keywords], path=path)}
     if callable(thing) and hasattr(thing, "__qualname__"):
         return _canonical_function(thing, path=path)
+    if (state := state_parts(thing)) is not None:
+        return {_class_name(type(thing)): _canonical(state, path=path)}
     if hasattr(thing, "get_config"):
         settings = _settings(thing, getattr(thing, "name", "?"), path=path[:-1])
         return {"class": _class_name(type(thing)), "config": settings}
@@ -273,6 +289,8 @@ def _canonical_dict(thing: dict[Any, Any], *, path: tuple[int, ...]) -> dict[str
         root = str(thing.get("module")).split(".")[0]
         is_keras = root in KERAS_PACKAGES
         told["config"] = _relevant(settings, is_keras=is_keras, is_layer="trainable" in settings)
+        if is_keras and thing["class_name"] == "SeedGenerator" and settings.get("seed") is not None:
+            told["config"] = {"seed": settings["seed"]}
     return {str(key): _canonical(each, path=path) for key, each in told.items()}
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .code import is_library
 from .graph import Graph
+from .library import is_library
 
 __all__ = ["InnerLayer", "inner_layers", "is_function", "is_leaf", "leaves_of_own_layers", "named_inside"]
 

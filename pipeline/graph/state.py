@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...storage.errors import InputError
-from .code import is_library
+from .library import is_library
 from .nodes import Node
+from .values import is_content
 
 __all__ = ["check_stateless", "hand_over_state", "layer_settings", "layers_within", "state_hash"]
 
@@ -46,15 +47,23 @@ def layer_settings(layer: Any, name: str) -> dict[str, Any]:
     if not getattr(type(layer).get_config, "_is_default", False):
         return settings | _untold(layer, settings)
     # Keras itself keeps what the constructor was given; the attribute may have been changed since.
-    return settings | {key: value for key, value in _attributes(layer).items() if key in settings}
+    changed = {key: value for key, value in _attributes(layer).items() if key in settings}
+    return settings | changed | _untold(layer, settings)
 
 
 def _untold(layer: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the constructor arguments that a user-defined layer keeps but its `get_config` leaves out."""
+    """Return what a user-defined layer keeps and its `get_config` leaves out.
+
+    Of constructor arguments anything; of what it made itself arrays, tables and variables: they may be those of a file.
+    """
     if is_library(type(layer)):
         return {}
-    names = inspect.signature(type(layer).__init__).parameters.keys() - settings.keys()
-    return {name: value for name, value in _attributes(layer).items() if name in names}
+    given = inspect.signature(type(layer).__init__).parameters.keys()
+    return {
+        name: value
+        for name, value in _attributes(layer).items()
+        if name not in settings and (name in given or is_content(value))
+    }
 
 
 def _attributes(layer: Any) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import collections
 import fractions
 import functools
 import operator
+import random
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from numpy.typing import NDArray
 
 from actisketch.pipeline import activations
@@ -151,6 +153,34 @@ class Held(layers.Layer):  # type: ignore[misc]  # Keras has no types
         return {**super().get_config(), self.key: self.told()}
 
 
+def drawn(generator: Any) -> Any:
+    generator.random()
+    return generator
+
+
+def written(seed: int | None) -> Any:
+    return keras.saving.serialize_keras_object(keras.random.SeedGenerator(seed))
+
+
+def filled(words: dict[Any, int]) -> Any:
+    keys, numbers = tf.constant(list(words)), tf.constant(list(words.values()), tf.int64)
+    return tf.lookup.KeyValueTensorInitializer(keys, numbers)
+
+
+def table(words: dict[Any, int], others: int = -1) -> Any:
+    return tf.lookup.StaticHashTable(filled(words), others)
+
+
+def vocabulary(word: str, n_buckets: int) -> Any:
+    return tf.lookup.StaticVocabularyTable(filled({word: 0}), n_buckets)
+
+
+def changing(numbers: dict[int, int]) -> Any:
+    made = tf.lookup.experimental.MutableHashTable(tf.int64, tf.int64, -1)
+    made.insert(tf.constant(list(numbers), tf.int64), tf.constant(list(numbers.values()), tf.int64))
+    return made
+
+
 def holding(held: Any, key: str = "held") -> keras.Model:
     return applied(Held(held, key))
 
@@ -190,6 +220,25 @@ PAIRS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "name": lambda: ({"name": "sin"}, {"name": "cos"}),
     "seed": lambda: ({"seed": 2}, {"seed": 3}),
     "not a lambda": lambda: ({"value": ["sin", 2, 3]}, {"value": ["cos", 2, 3]}),
+    "generator": lambda: (np.random.default_rng(2), np.random.default_rng(3)),
+    "generator that drew": lambda: (np.random.default_rng(2), drawn(np.random.default_rng(2))),
+    "stream of bits": lambda: (np.random.MT19937(2), np.random.MT19937(3)),
+    "older generator": lambda: (np.random.RandomState(2), np.random.RandomState(3)),
+    "generator of Python": lambda: (random.Random(2), random.Random(3)),
+    "generator of Keras": lambda: (keras.random.SeedGenerator(2), keras.random.SeedGenerator(3)),
+    "generator that Keras wrote": lambda: (written(2), written(3)),
+    "generator of TensorFlow": lambda: (
+        tf.random.Generator.from_seed(2),
+        tf.random.Generator.from_seed(3),
+    ),
+    "generator in own": lambda: (Slotted(np.random.default_rng(2)), Slotted(np.random.default_rng(3))),
+    "table": lambda: (table({"a": 2, "b": 3}), table({"a": 2, "b": 5})),
+    "keys of a table": lambda: (table({"a": 2, "b": 3}), table({"a": 2, "c": 3})),
+    "table in own": lambda: (Slotted(table({"a": 2})), Slotted(table({"a": 3}))),
+    "what a table gives for others": lambda: (table({"a": 2}, others=-2), table({"a": 2}, others=-3)),
+    "table that changes": lambda: (changing({2: 3}), changing({2: 5})),
+    "words": lambda: (vocabulary("a", 2), vocabulary("b", 2)),
+    "buckets": lambda: (vocabulary("a", 2), vocabulary("a", 3)),
 }
 
 
@@ -200,6 +249,98 @@ def test_what_a_layer_of_the_user_holds_counts(kind: str) -> None:
 
     assert one != other
     assert one == again
+
+
+SESSIONS = {
+    "Keras without a seed": lambda: keras.random.SeedGenerator(),
+    "NumPy's shared one": lambda: drawn(np.random) and np.random.normal,
+    "Python's shared one": lambda: drawn(random) and random.gauss,
+    "the same in other order": lambda: table(dict(random.sample([("a", 2), ("b", 3), ("c", 5)], 3))),
+}
+
+
+@pytest.mark.parametrize("kind", SESSIONS)
+def test_what_differs_by_session_does_not_count(kind: str) -> None:
+    one, *others = (model_fingerprint(holding(SESSIONS[kind]())) for _ in range(3))
+    assert others == [one, one]
+
+
+def test_a_generator_that_keras_wrote_without_its_seed_does_not_count() -> None:
+    one, other = (model_fingerprint(holding(written(None)))["topology"] for _ in range(2))
+    assert one == other
+
+
+SHARED = np.random.default_rng(2)
+
+
+class Drawing(Held):
+    """Has its code draw from a generator of its module when it is trained."""
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        return x + SHARED.normal() if training else x
+
+
+def test_what_else_was_drawn_from_a_generator_of_the_module_does_not_count() -> None:
+    before = model_fingerprint(applied(Drawing(2.0)))
+    SHARED.random()
+    assert model_fingerprint(applied(Drawing(2.0))) == before
+
+
+class Reading(layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """Reads what it computes with from a file."""
+
+    def __init__(self, file: str, kind: str) -> None:
+        super().__init__()
+        self.file, self.kind = file, kind
+        self.read = np.load(file)
+        if kind == "table":
+            self.read = table({"a": int(self.read[0])})
+        if kind == "variable":
+            self.read = tf.Variable(self.read)
+
+    def call(self, x: Any) -> Any:
+        return x
+
+
+class Telling(Reading):
+    def get_config(self) -> dict[str, Any]:
+        return {"file": self.file, "kind": self.kind}
+
+
+@pytest.mark.parametrize("kind", ["array", "table", "variable"])
+@pytest.mark.parametrize("reading", [Reading, Telling])
+def test_what_a_layer_of_the_user_reads_from_a_file_counts(tmp_path: Path, reading: Any, kind: str) -> None:
+    found = []
+    for number in (2.0, 2.0, 3.0):
+        np.save(tmp_path / "read.npy", np.full(4, number))
+        found.append(model_fingerprint(applied(reading(str(tmp_path / "read.npy"), kind))))
+
+    assert found[0] == found[1]
+    assert found[0] != found[2]
+
+
+def objects(words: list[str]) -> Any:
+    return np.array([*words, None], object)
+
+
+@pytest.mark.parametrize("made", [objects, tf.constant])
+def test_texts_that_own_code_refers_to_count_by_what_they_say(made: Any, monkeypatch: Any) -> None:
+    found, kept = [], []
+    for words in ("one two", "one two", "two one"):
+        kept.append(made(words.split()))  # so that no address is used twice
+        monkeypatch.setitem(globals(), "TEXTS", kept[-1])
+        found.append(model_fingerprint(applied(Counting())))
+
+    assert found[0] == found[1]
+    assert found[0] != found[2]
+
+
+TEXTS: Any = ()
+
+
+class Counting(layers.Layer):  # type: ignore[misc]  # Keras has no types
+    def call(self, x: Any) -> Any:
+        return x * len(TEXTS)
 
 
 @pytest.mark.parametrize("key", ["seed", "build_config", "gain_initializer", "penalty_regularizer"])
