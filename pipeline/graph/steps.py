@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,7 +64,10 @@ def call_node(node: Node, values: dict[int, Any], extra: dict[str, Any]) -> list
 
 
 def inference_arguments(operation: Any) -> dict[str, Any]:
-    """``model.predict`` calls every layer with training=False, whatever the call in the graph says."""
-    if operation is None or "training" not in inspect.signature(operation.call).parameters:
-        return {}
-    return {"training": False}
+    """``model.predict`` calls every layer with training=False, whatever the call in the graph says.
+
+    One whose ``call`` does not take it hands it on to the layers within: augmentations of images have True by default.
+    """
+    import keras
+
+    return {"training": False} if isinstance(operation, keras.Layer) else {}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import numpy as np
 import tensorflow as tf
 
-from actisketch.pipeline.graph import forward_function, read_graph, select_points
+from actisketch.pipeline.graph import check_model, forward_function, read_graph, select_points
 
 layers = keras.layers
 
@@ -55,6 +57,27 @@ def test_inference_is_meant_even_where_the_graph_says_training() -> None:
     _, outputs = forward_function(graph, [])([np.ones((2, 3), np.float32)])
 
     np.testing.assert_array_equal(outputs[0], model.predict(np.ones((2, 3), np.float32), verbose=0))
+
+
+class Augmenting(layers.Layer):  # type: ignore[misc]  # Keras has no types
+    """Calls a layer that draws unless it is told that this is inference, and is not told itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = layers.RandomFlip()
+
+    def call(self, x: Any) -> Any:
+        return self.inner(x)
+
+
+def test_inference_is_meant_by_layers_that_do_not_ask() -> None:
+    x = keras.Input((4, 4, 1))
+    model = keras.Model(x, Augmenting()(x))
+    samples = np.random.default_rng(5).random((16, 4, 4, 1), dtype=np.float32)
+    graph = read_graph(model)
+
+    np.testing.assert_array_equal(forward_function(graph, [])([samples])[1][0], samples)
+    assert check_model(graph, [samples]) == ()
 
 
 def test_half_precision_is_recorded_in_float32() -> None:
