@@ -112,6 +112,24 @@ class Propagation:
         for ids in self.parameters.setdefault(id(held_layer(node.operation)), (one, one)):
             self.variables.pin(ids, where=node.name)
 
+    def pin_shared_weights(self) -> None:
+        """Keep the weights that two layers have, as where a layer of the user holds one that the network calls too.
+
+        In place both would compute with the new ones. A rebuilt network has a copy for each.
+        """
+        holders: dict[int, dict[int, Node]] = {}
+        for node in self.graph.first_calls:
+            layer = held_layer(node.operation)
+            for weight in getattr(layer, "weights", ()):
+                holders.setdefault(id(weight), {})[id(layer)] = node
+        for nodes in holders.values():
+            for key, node in nodes.items():
+                if len(nodes) > 1 and key in self.parameters:
+                    self.pin_parameters(node)
+                    others = ", ".join(repr(other.name) for other in nodes.values() if other is not node)
+                    pinned = Pinned(node.name, node.type, f"shares weights with {others}")
+                    self.pinned += [pinned] if pinned not in self.pinned else []
+
     def ones(self, value: int) -> Ids:
         """Return the pinned scale for a value."""
         return np.full((1,) * self.rank(value), ONE, dtype=np.int64)

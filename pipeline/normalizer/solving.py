@@ -98,6 +98,8 @@ def propagate(
         walk.ids.update(zip(node.outputs, outputs, strict=True))
     if refusals:
         raise all_refused(graph, refusals)
+    if keep_structure:
+        walk.pin_shared_weights()
     for value in graph.outputs:
         # One factor for an output, so that the largest stays the largest: class decisions are kept.
         walk.variables.tie_all(walk.ids[value], where="the output of the network")

@@ -78,6 +78,57 @@ def test_weights_change_in_place_though_the_first_call_of_their_layer_leads_nowh
     np.testing.assert_allclose(outputs_of(model, SAMPLES), before, atol=1e-6)
 
 
+@keras.saving.register_keras_serializable("tests")
+class Holding(layers.Layer):
+    """Calls a layer that the network calls too."""
+
+    def __init__(self, held: Any, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.held = held
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.tanh(self.held(x))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "held": keras.saving.serialize_keras_object(self.held)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Holding:
+        return cls(keras.saving.deserialize_keras_object(config.pop("held")), **config)
+
+
+def masked(layer: Any, *, name: str) -> Callable[[Any], Any]:
+    """The layer in a model, called without a mask and with one."""
+    x = keras.Input((6,))
+    inner = keras.Model(x, layer(x), name=name)
+    return lambda y: layers.Concatenate()([inner(y), inner(layers.Masking()(y))])
+
+
+@pytest.mark.filterwarnings("ignore:.*destroy the mask")
+@pytest.mark.parametrize("mode", ["layer", "channel"])
+@pytest.mark.parametrize("around", [Holding, layers.SpectralNormalization, masked])
+def test_in_place_weights_that_another_layer_uses_too_stay(around: Any, mode: Any) -> None:
+    """Both would compute with the new ones, and only one of them takes scaled values."""
+    x, shared = keras.Input((6,)), layers.Dense(6, "relu", name="shared")
+    both = layers.Concatenate()([shared(x), around(shared, name="around")(x)])
+    model = keras.Model(x, layers.Dense(2, name="out")(layers.Dense(5, "relu", name="free")(both)))
+    names = [point.name for point in select_points(read_graph(model))]
+    name, before = next(each for each in names if each.endswith("shared")), outputs_of(model, SAMPLES)
+    factors = dict.fromkeys(names, 2.0) | {"free": 3.0, "out": 5.0}
+    options = {"pin": ["around"], "mode": mode}
+    twin = normalize_model(model, factors, keep_structure=True, **options)
+
+    scales = normalize_in_place(model, factors, **options)
+
+    assert (scales[name], scales["free"]) == (1.0, 3.0)
+    assert name in twin.pinned_points
+    assert any("shares weights with 'around'" in each.reason for each in twin.pinned)
+    np.testing.assert_allclose(5.0 * outputs_of(model, SAMPLES), before, atol=1e-5)
+    np.testing.assert_allclose(5.0 * outputs_of(twin.model, SAMPLES), before, atol=1e-5)
+    # A rebuilt network has a copy for each.
+    assert normalize_model(model, factors, **options).scales[name] == 2.0
+
+
 PinnedModel = Callable[[], tuple[keras.Model, dict[str, float]]]
 
 
