@@ -5,6 +5,8 @@ A rule as in `rules`: from a propagation and a node to the variables of the node
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from ..graph import Node, Slot
@@ -12,7 +14,7 @@ from .movement import concatenated
 from .propagation import Propagation
 from .variables import Ids
 
-__all__ = ["joined", "ones", "product", "quotient", "tied"]
+__all__ = ["joined", "ones", "product", "quotient", "stacked", "tied"]
 
 
 def tied(walk: Propagation, node: Node) -> list[Ids]:
@@ -31,6 +33,8 @@ def tied(walk: Propagation, node: Node) -> list[Ids]:
 
 def joined(walk: Propagation, node: Node) -> list[Ids]:
     """Concatenate: the scales side by side; one for all along an axis whose sizes are open."""
+    if _constants(node):
+        return stacked(walk, node)
     rank = walk.rank(node.outputs[0])
     axis = node.operation.axis
     if axis is None or axis in {0, -rank - 1} or any(walk.rank(v) != rank for v in node.inputs):
@@ -39,6 +43,13 @@ def joined(walk: Propagation, node: Node) -> list[Ids]:
     shapes = [walk.graph.values[value].shape for value in node.inputs]
     ids = concatenated([walk.ids[v] for v in node.inputs], shapes, axis=axis)
     return walk.one_scale(node) if ids is None else [ids]
+
+
+def stacked(walk: Propagation, node: Node) -> list[Ids]:
+    """``keras.ops.stack`` and the like: one scale for all, which a constant among them would not follow."""
+    if not _constants_are_zero(node):
+        return walk.pin_node(node, "joins with a constant")
+    return walk.one_scale(node)
 
 
 def product(walk: Propagation, node: Node) -> list[Ids]:
@@ -73,9 +84,12 @@ def quotient(walk: Propagation, node: Node) -> list[Ids]:
     return walk.one_scale(node) if divides_by_constant else walk.pin_node(node, "a quotient of values")
 
 
-def _constants_are_zero(node: Node) -> bool:
+def _constants(node: Node) -> list[Any]:
     from keras import tree
 
     arguments = tree.flatten((node.args, dict(node.kwargs)))
-    constants = [each for each in arguments if each is not None and not isinstance(each, Slot)]
-    return all(not np.any(np.asarray(each)) for each in constants)
+    return [each for each in arguments if each is not None and not isinstance(each, Slot)]
+
+
+def _constants_are_zero(node: Node) -> bool:
+    return all(not np.any(np.asarray(each)) for each in _constants(node))

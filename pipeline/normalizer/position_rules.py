@@ -34,11 +34,11 @@ def input_channel_axis(layer: Any, rank: int) -> int:
     return -rank if getattr(layer, "data_format", None) == "channels_first" else -1
 
 
-def per_channel(walk: Propagation, node: Node) -> list[Ids]:
-    """Pooling, padding, cropping, upsampling: mixes positions, never channels."""
+def per_channel(walk: Propagation, node: Node, axis: int | None = None) -> list[Ids]:
+    """Pooling, padding, cropping, upsampling: mixes positions, never channels, which lie along ``axis``."""
     value, output = node.inputs[0], node.outputs[0]
-    axis = walk.graph.values[output].channel_axis
-    if walk.rank(output) != walk.rank(value):
+    if axis is None:
+        # Not that of the value: a Cropping1D behind a Concatenate along the positions crops these.
         axis = input_channel_axis(node.operation, walk.rank(value))
     vector = walk.channels(node, value, axis=axis)
     out_axis = axis if walk.rank(output) == walk.rank(value) else -1
@@ -53,7 +53,7 @@ def padding(walk: Propagation, node: Node) -> list[Ids]:
     widths = node.operation.pad_width
     axis = walk.graph.values[node.outputs[0]].channel_axis
     of_channels = widths[0] if len(widths) == 1 else widths[axis]
-    return walk.one_scale(node) if any(of_channels) else per_channel(walk, node)
+    return walk.one_scale(node) if any(of_channels) else per_channel(walk, node, axis)
 
 
 def resizing(walk: Propagation, node: Node) -> list[Ids]:

@@ -32,7 +32,7 @@ from ..graph.kinds import (
     type_of,
 )
 from . import position_rules
-from .merge_rules import joined, ones, product, quotient, tied
+from .merge_rules import joined, ones, product, quotient, stacked, tied
 from .movement import spread
 from .pinning import PINNED
 from .propagation import Pinned, Propagation
@@ -169,6 +169,7 @@ def _has_threshold(operation: Any) -> bool:
 def _batch_norm(walk: Propagation, node: Node) -> list[Ids]:
     value = node.inputs[0]
     if len(node.inputs) > 1:
+        walk.pin_parameters(node)
         return walk.pin_node(node, "a masked BatchNormalization")
     if node.index in walk.graph.folded and not walk.keep_structure:
         return [walk.ids[value]]
@@ -248,10 +249,10 @@ _SHAPED = [f"{kind}{n}D" for kind in ("ZeroPadding", "Cropping", "UpSampling") f
 _MOVING = frozenset({"Flatten", "Reshape", "Permute", "RepeatVector"})
 _HOMOGENEOUS_OPS = [
     *["Abs", "Absolute", "AdaptiveAveragePool", "AdaptiveMaxPool", "ArraySplit", "AveragePool"],
-    *["BroadcastTo", "Copy", "Cumsum", "DepthToSpace", "Diagonal", "Diff", "Dstack", "ExpandDims", "Flip"],
-    *["Fliplr", "Flipud", "GetItem", "Hsplit", "Hstack", "MaxPool", "Median", "Moveaxis", "Negative", "Ptp"],
-    *["Ravel", "Repeat", "Roll", "Rot90", "Slice", "Sort", "SpaceToDepth", "Split", "Squeeze", "Stack"],
-    *["StopGradient", "Swapaxes", "Take", "Tile", "Trace", "Tril", "Triu", "Unstack", "Vsplit", "Vstack"],
+    *["BroadcastTo", "Copy", "Cumsum", "DepthToSpace", "Diagonal", "Diff", "ExpandDims", "Flip"],
+    *["Fliplr", "Flipud", "GetItem", "Hsplit", "MaxPool", "Median", "Moveaxis", "Negative", "Ptp"],
+    *["Ravel", "Repeat", "Roll", "Rot90", "Slice", "Sort", "SpaceToDepth", "Split", "Squeeze"],
+    *["StopGradient", "Swapaxes", "Take", "Tile", "Trace", "Tril", "Triu", "Unstack", "Vsplit"],
 ]
 
 RULES: Final[dict[str, Rule]] = {
@@ -285,5 +286,6 @@ RULES: Final[dict[str, Rule]] = {
     **dict.fromkeys(
         [f"ops.{name}" for name in ("Mean", "Sum", "Max", "Min", "Amax", "Amin")], position_rules.reduction
     ),
+    **dict.fromkeys([f"ops.{name}" for name in ("Stack", "Dstack", "Hstack", "Vstack")], stacked),
     **dict.fromkeys([f"ops.{name}" for name in _HOMOGENEOUS_OPS], Propagation.one_scale),
 }

@@ -113,6 +113,38 @@ def test_what_depends_on_the_size_of_its_input_keeps_scale_one(case: str, mode: 
     assert normalized.scales["a"] == 1.0
 
 
+CONSTANT = np.full((4, 3, 4, 7), 2.0, np.float32)
+JOINED = {
+    "concatenate": lambda y: ops.concatenate([y, CONSTANT], axis=-1),
+    "Concatenate": lambda y: layers.Concatenate()([y, ops.convert_to_tensor(CONSTANT)]),
+    "stack": lambda y: ops.stack([y, CONSTANT], axis=2),
+}
+
+
+@pytest.mark.parametrize("size", [0.0, 1.0])
+@pytest.mark.parametrize("case", JOINED)
+def test_a_constant_that_is_joined_is_not_divided(case: str, size: float, monkeypatch: Any) -> None:
+    monkeypatch.setitem(globals(), "CONSTANT", size * CONSTANT)
+    x = keras.Input(batch_shape=(4, 3, 4, 5))
+    model = keras.Model(x, layers.Dense(2, name="o")(JOINED[case](layers.Dense(7, name="a")(x))))
+
+    normalized = normalize_model(model, {"a": 3.0, "o": 5.0})
+
+    assert normalized.scales["a"] == (1.0 if size else 3.0)
+    found = outputs_of(normalized.model, SAMPLES[:4]) * 5.0
+    np.testing.assert_allclose(found, outputs_of(model, SAMPLES[:4]), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layer", [layers.Cropping1D(1), layers.UpSampling1D(2), layers.ZeroPadding1D(1)])
+@pytest.mark.parametrize("mode", ["layer", "channel"])
+def test_positions_that_were_joined_can_be_cropped(layer: Any, mode: str, certified: Any) -> None:
+    x = keras.Input((3, 5))
+    y = layers.Concatenate(axis=1)([layers.Dense(4, "relu", name=name)(x) for name in "ab"])
+    model = keras.Model(x, layers.Dense(2, name="o")(layers.Flatten()(layer(y))))
+
+    check(model, SAMPLES[:, :, 0], mode, certified)
+
+
 def test_a_nested_model_that_takes_whole_numbers_keeps_scale_one(certified: Any) -> None:
     h = keras.Input((3, 4, 7), dtype="int32")
     inner = keras.Model(h, ops.cast(h, "float32"), name="whole")
@@ -155,6 +187,18 @@ def test_a_network_with_a_masking_layer_is_normalised(certified: Any) -> None:
     samples = rng.normal(size=(8, 5, 3)).astype(np.float32)
     samples[:, 3:] = 0.0
     check(keras.Model(x, layers.Dense(2, name="o")(y)), samples, "layer", certified)
+
+
+def test_a_normalisation_that_takes_a_mask_in_one_of_its_calls_keeps_its_weights(
+    certified: Any, randomize: Any
+) -> None:
+    x, norm = keras.Input((5, 3)), layers.BatchNormalization(name="bn")
+    plain = norm(layers.Dense(4, "relu", name="a")(x))
+    masked = norm(layers.Dense(4, "relu", name="b")(layers.Masking()(x)))
+    model = keras.Model(x, layers.Dense(2, name="o")(layers.Concatenate()([plain, masked])))
+    randomize(model)
+
+    check(model, rng.normal(size=(8, 5, 3)).astype(np.float32), "layer", certified)
 
 
 # Weights of another kind
