@@ -111,7 +111,7 @@ def normalize_run(
     if weights_h5 is not None:
         check_output(weights_h5, given=given_files(job.settings))
     folder = run.folder if output is None else RunFolder(output)
-    check_network_kept(job.settings.model.path, folder.network_path, *([weights_h5] if weights_h5 else []))
+    check_network_kept(job.settings.model.path, folder.network_path)
     check_factors(factors, job.fingerprint, job.settings)
     recorded = merged_key(run.cache)
     if not is_own:

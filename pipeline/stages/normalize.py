@@ -61,7 +61,7 @@ def check_factors(factors: Factors, fingerprint: Mapping[str, Any], settings: Jo
         )
 
 
-def check_network_kept(model_path: str | None, *written: Path) -> None:
+def check_network_kept(model_path: str | None, written: Path) -> None:
     """Refuse to write over the network that is to be normalised.
 
     Raises
@@ -69,17 +69,13 @@ def check_network_kept(model_path: str | None, *written: Path) -> None:
     InputError
         With its path.
     """
-    for path in written:
-        if (
-            model_path is not None
-            and path.exists()
-            and Path(model_path).exists()
-            and path.samefile(model_path)
-        ):
-            raise InputError(
-                f"{str(path)!r} is the network that is to be normalised, and would be replaced: choose another output",
-                path=str(path),
-            )
+    if model_path is None or not (written.exists() and Path(model_path).exists()):
+        return
+    if written.samefile(model_path):
+        raise InputError(
+            f"{str(written)!r} is the network that is to be normalised, and would be replaced: choose another output",
+            path=str(written),
+        )
 
 
 def used_factors(factors: Factors, graph: Graph, settings: JobSettings) -> Factors:

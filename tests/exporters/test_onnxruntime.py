@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +53,23 @@ def all_values(path: Path, samples: np.ndarray) -> dict[str, np.ndarray]:
     return {name: samples, **dict(zip(outputs, session.run(outputs, {name: samples}), strict=True))}
 
 
+@contextmanager
+def no_advice() -> Iterator[None]:
+    """Hide what ONNX Runtime advises on the root logger."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+
+
 def quantised(network: Path, cache: Path, output: Path, **options: Any) -> Any:
     from onnxruntime.quantization import quantize_static
 
-    logging.getLogger().setLevel(logging.ERROR)  # it advises on the root logger
-    quantize_static(network, output, None, calibration_cache_path=cache, **options)
+    with no_advice():
+        quantize_static(network, output, None, calibration_cache_path=cache, **options)
     return onnx.load(output)
 
 
@@ -310,12 +324,12 @@ def accuracy(path, samples, labels):
 def own_accuracies(network, samples, x, labels, folder):
     from onnxruntime.quantization import CalibrationMethod, quantize_static
 
-    logging.getLogger().setLevel(logging.ERROR)
     found = {}
     for method in (CalibrationMethod.MinMax, CalibrationMethod.Percentile, CalibrationMethod.Entropy):
         # The last batch of its histograms has to be whole.
         whole = samples[: len(samples) // 32 * 32]
-        quantize_static(network, folder / "own.onnx", Samples(whole), calibrate_method=method)
+        with no_advice():
+            quantize_static(network, folder / "own.onnx", Samples(whole), calibrate_method=method)
         found[method.name] = accuracy(folder / "own.onnx", x, labels)
     return found
 

@@ -191,7 +191,7 @@ def test_other_code_and_other_settings_are_another_network(tmp_path):
 
     model = built(Changing(name="tower"), X[:1])
     recorded(model, X, tmp_path / "r")
-    Changing.call = lambda self, x: self.first(x) * 2
+    Changing.call = lambda self, x, training=None: self.first(x) * 2
     with pytest.raises(MismatchError, match=r"code of .*Changing"):
         recorded(model, X, tmp_path / "r")
     del Changing.call
