@@ -131,7 +131,7 @@ def test_a_thousand_workers_are_kept_busy_by_one_coordinator() -> None:
         limits=Limits(),
         on_done=lambda block, result: None,
     )
-    run._n_workers = N_WORKERS
+    run._health.n_workers = N_WORKERS
     run._done = SimulatedWait(client)
 
     started = time.perf_counter()
