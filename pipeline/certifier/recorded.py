@@ -133,10 +133,8 @@ class RecordedSamples:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with (
-            self._threads,
-            self._threads,
-        ):  # twice: a second Ctrl-C may come where the end of one has not begun
+        # Ended twice: a second Ctrl-C may come where the first end has not begun.
+        with self._threads, self._threads:
             for reading in self._ahead.values():
                 reading.cancel()
         self._ahead.clear()

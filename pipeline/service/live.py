@@ -86,9 +86,8 @@ class Live:
         state: RunState = "stopped" if row is None else checked_state(row.state, run.status)
         progress = read_progress(folder)
         if progress is not None and not progress.is_alive and state != "stopped":
-            progress = (
-                None  # left by a job that came to no good end: a verb has done the rest since, or works now
-            )
+            # Left by a job that came to no good end: a verb has done the rest since, or works now.
+            progress = None
         return LiveAnswer(
             run=run_id,
             state=state,
