@@ -58,6 +58,8 @@ def shown(call, made, monkeypatch):
     """Return what a verb prints in a pipe, or in a terminal, of this width."""
 
     def shown(verb, width, is_terminal):
+        if verb == "export":
+            pytest.importorskip("nir")
         if (verb, width, is_terminal) in made["printed"]:
             return made["printed"][verb, width, is_terminal]
         monkeypatch.setenv("COLUMNS", str(width))

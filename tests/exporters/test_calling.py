@@ -27,6 +27,12 @@ IDS = RNG.integers(0, 9, (40, 4)).astype(np.int32)
 NEEDED = {"onnxruntime": ("onnx", "onnxruntime", "tf2onnx"), "litert": ("ai_edge_litert",)}
 
 
+def skip_without_packages(kind: str) -> None:
+    for package in NEEDED.get(kind, ()):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"without {package}")
+
+
 def layers() -> tuple[Any, Any, Any]:
     import keras
 
@@ -104,9 +110,7 @@ def subclassed(kind: str) -> tuple[Any, Any]:
 
 
 def exported(made: tuple[Any, Any], kind: str, folder: Path) -> Any:
-    for package in NEEDED.get(kind, ()):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"without {package}")
+    skip_without_packages(kind)
     model, samples = made
     settings = {**QUIET, "record": {"activations": False, "points": "leaves"}}
     found = run(model, samples, output=str(folder / "run"), settings=settings)
@@ -161,6 +165,7 @@ def test_a_call_that_no_exporter_can_make_is_refused_in_a_sentence(kind, tmp_pat
 
 @pytest.mark.parametrize("kind", NEEDED)
 def test_what_was_in_memory_has_to_be_given_again(kind, tmp_path):
+    skip_without_packages(kind)
     model, samples = functional("one")
     found = run(model, samples, output=str(tmp_path / "run"), settings=QUIET)
 
